@@ -1,0 +1,154 @@
+"""Training state on disk: written atomically, read without running code from the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.config import Config, ConfigError, from_json, to_json
+from trainer.models import Generator, build_generator
+from trainer.step import Trainee
+
+_FORMAT = 1
+
+
+class CheckpointError(Exception):
+    """A file that is no usable checkpoint; the message names it."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come."""
+
+    samples_seen: int = 0
+    seconds: float = 0.0
+    """Time spent training, over all sessions of the run."""
+
+
+def save_checkpoint(path: Path, trainee: Trainee, config: Config, progress: Progress) -> None:
+    """Write all that a run needs to continue bit for bit."""
+    state = {
+        "format": _FORMAT,
+        "config": to_json(config),
+        "samples_seen": progress.samples_seen,
+        "seconds": progress.seconds,
+        "updates": trainee.updates,
+        "random": torch.get_rng_state(),
+        **{name: part.state_dict() for name, part in _parts(trainee).items()},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_checkpoint(path: Path, trainee: Trainee, config: Config) -> Progress:
+    """Restore `trainee` to what `save_checkpoint` wrote.
+
+    Raises:
+        CheckpointError: if the file is damaged or belongs to another configuration of networks.
+    """
+    state = _read(path)
+    try:
+        if from_json(state["config"]).model != config.model:
+            raise CheckpointError(f"{path}: its networks are not those of this configuration")
+        for name, part in _parts(trainee).items():
+            part.load_state_dict(state[name])
+        trainee.updates = state["updates"]
+        torch.set_rng_state(state["random"])
+        return Progress(state["samples_seen"], state["seconds"])
+    except (KeyError, RuntimeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of this run ({error})") from error
+
+
+def load_generator(path: Path) -> tuple[Generator, Config]:
+    """The averaged generator of a checkpoint (.pt) or of a weights file (.safetensors), for inference.
+
+    Raises:
+        CheckpointError: if the file cannot be read as either.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            weights, text = _read_weights(path)
+        else:
+            state = _read(path)
+            weights, text = state["ema"], state["config"]
+        config = from_json(text)
+        generator = build_generator(config.model)
+        generator.load_state_dict(weights)
+    except (KeyError, RuntimeError, ConfigError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of this trainer ({error})") from error
+    generator.eval().requires_grad_(False)
+    return generator, config
+
+
+def save_weights(path: Path, generator: nn.Module, config: Config) -> None:
+    """Write the weights as fp16 safetensors with the configuration inside: small enough to keep."""
+    from safetensors.torch import save_file
+
+    weights = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in generator.state_dict().items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights, path, metadata={"config": to_json(config)})
+
+
+def start_from(trainee: Trainee, path: Path) -> None:
+    """Begin a new run with the generator of an earlier one.
+
+    Raises:
+        CheckpointError: if the file cannot be read, or its generator is of another shape.
+    """
+    weights = load_generator(path)[0].state_dict()
+    try:
+        trainee.generator.load_state_dict(weights)
+        trainee.ema.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: its generator is not that of this configuration ({error})") from error
+
+
+def _parts(trainee: Trainee) -> dict[str, Any]:
+    parts: dict[str, Any] = {
+        "generator": trainee.generator,
+        "ema": trainee.ema,
+        "generator_optimizer": trainee.generator_optimizer,
+    }
+    if trainee.discriminator is not None:
+        parts["discriminator"] = trainee.discriminator
+        parts["discriminator_optimizer"] = trainee.discriminator_optimizer
+    return parts
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path}: unreadable ({error})") from error
+    if state.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of this trainer")
+    return state
+
+
+def _read_weights(path: Path) -> tuple[dict[str, torch.Tensor], str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {})["config"]
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: unreadable ({error})") from error
+    return {
+        name: value.float() if value.is_floating_point() else value for name, value in weights.items()
+    }, text

@@ -1,0 +1,166 @@
+"""`colorize-train`: options to calls, errors to one line, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from trainer.config import Config, ConfigError, override, to_json
+from trainer.presets import PRESETS
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group()
+@click.version_option(package_name="colorize-cli")
+def main() -> None:
+    """Train colorization models and export them for `colorize`."""
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True, type=_PATH, metavar="SOURCE...")
+@click.argument("out", type=_PATH)
+@click.option(
+    "--size", default=128, show_default=True, type=click.IntRange(16), help="Side of the crops in pixels."
+)
+@click.option("--workers", default=4, show_default=True, type=click.IntRange(1), help="Threads that decode.")
+def prepare(sources: tuple[Path, ...], out: Path, size: int, workers: int) -> None:
+    """Turn folders and tar shards of pictures into training crops in OUT."""
+    from trainer.data.prepare import DataError
+    from trainer.data.prepare import prepare as run
+
+    console = Console(stderr=True)
+    with Progress(TextColumn("{task.completed} pictures"), TimeElapsedColumn(), console=console) as bar:
+        task = bar.add_task("", total=None)
+        try:
+            manifest = run(sources, out, size, workers=workers, progress=lambda: bar.advance(task))
+        except DataError as error:
+            raise click.ClickException(str(error)) from error
+    for reason, names in sorted(manifest.dropped.items()):
+        console.print(
+            f"left out {len(names)}: {reason} ({names[0]}{', ...' if names[1:] else ''})", highlight=False
+        )
+    console.print(
+        f"{manifest.crops} crops of {size} pixels from {manifest.pictures} pictures in {out}", highlight=False
+    )
+
+
+@main.command()
+@click.argument("data", type=_PATH)
+@click.option("--validation", required=True, type=_PATH, help="Prepared folder to evaluate on.")
+@click.option(
+    "--run", "folder", required=True, type=_PATH, help="Folder of the run; continued if it has begun."
+)
+@click.option(
+    "--preset", default="photo", show_default=True, type=click.Choice(list(PRESETS)), help="Recipe."
+)
+@click.option(
+    "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="Replace a field of the recipe."
+)
+@click.option(
+    "--start-from", type=_PATH, help="Begin a new run with the generator of this checkpoint or weights file."
+)
+@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
+@click.option("--dry-run", is_flag=True, help="Print the configuration, make two updates, write nothing.")
+def train(
+    data: Path,
+    validation: Path,
+    folder: Path,
+    preset: str,
+    assignments: tuple[str, ...],
+    start_from: Path | None,
+    device: str,
+    dry_run: bool,
+) -> None:
+    """Train on the crops in DATA."""
+    config = _resolve(preset, assignments)
+    click.echo(to_json(config))
+    from lightning.fabric import Fabric
+
+    from trainer.checkpoint import CheckpointError
+    from trainer.data.prepare import DataError
+    from trainer.loop import Run
+    from trainer.loop import train as run
+
+    fabric = Fabric(accelerator=device, devices=1, precision=config.precision)  # type: ignore[arg-type]
+    place = Run(folder, data, validation, start_from, stop_after=2 if dry_run else None)
+    try:
+        with _Bar(config) as bar:
+            progress = run(config, place, fabric, bar)
+    except (CheckpointError, ConfigError, DataError) as error:
+        raise click.ClickException(str(error)) from error
+    if not dry_run and progress.samples_seen < config.total_samples:
+        click.echo(f"stopped after {progress.samples_seen} samples; the same command continues", err=True)
+        raise SystemExit(130)
+
+
+@main.command()
+@click.argument("checkpoint", type=_PATH)
+@click.argument("out", type=_PATH)
+@click.option("--name", default="colorize", show_default=True, help="What the model is called.")
+@click.option("--working-size", required=True, type=click.IntRange(16), help="Short side that measured best.")
+@click.option("--trained-on", required=True, help="The pictures it learnt from.")
+@click.option("--licence", required=True, help="Terms of the weights.")
+@click.option("--weights", type=_PATH, help="Also write the weights as fp16 safetensors, to train on from.")
+def export(
+    checkpoint: Path,
+    out: Path,
+    name: str,
+    working_size: int,
+    trained_on: str,
+    licence: str,
+    weights: Path | None,
+) -> None:
+    """Write the averaged generator of CHECKPOINT as ONNX to OUT."""
+    from trainer.checkpoint import CheckpointError, load_generator, save_weights
+    from trainer.export import ExportError, ModelFacts
+    from trainer.export import export as run
+
+    try:
+        generator, config = load_generator(checkpoint)
+        difference = run(generator, config, ModelFacts(name, working_size, trained_on, licence), out)
+    except (CheckpointError, ExportError) as error:
+        raise click.ClickException(str(error)) from error
+    if weights is not None:
+        save_weights(weights, generator, config)
+    click.echo(f"{out}: onnxruntime agrees with torch to {difference:.4f} in a* and b*", err=True)
+
+
+def _resolve(preset: str, assignments: tuple[str, ...]) -> Config:
+    try:
+        return override(PRESETS[preset], list(assignments))
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+
+
+class _Bar:
+    """Samples per second and time left, on a terminal."""
+
+    def __init__(self, config: Config) -> None:
+        columns = (
+            TextColumn("{task.completed}/{task.total} samples"),
+            BarColumn(),
+            TextColumn("{task.fields[speed]:.0f}/s"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
+        self._bar = Progress(*columns, console=Console(stderr=True))
+        self._task = self._bar.add_task("", total=config.total_samples, speed=0.0, figures="")
+        self._known: dict[str, float] = {}
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def advanced(self, samples_seen: int, figures: dict[str, float]) -> None:
+        """Show how far the run is, and the two figures that say most."""
+        self._known |= {name: figures[name] for name in ("reconstruction", "gain_at_65") if name in figures}
+        speed = self._bar.tasks[self._task].speed or 0.0
+        text = "  ".join(f"{name} {value:.3f}" for name, value in self._known.items())
+        self._bar.update(self._task, completed=samples_seen, speed=speed, figures=text)

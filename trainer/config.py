@@ -1,0 +1,210 @@
+"""What a training run is, as frozen dataclasses that are printed, saved beside the run and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A field that does not exist, or a value of the wrong type or range."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training with the same crop size, batch size and losses."""
+
+    samples: int = 100_000
+    """Crops to see before the next phase begins."""
+    crop_size: int = 64
+    """Side of the square training crop, in pixels; a multiple of the generator's `multiple_of`."""
+    batch_size: int = 32
+    """Crops in one update, over all processes."""
+    learning_rate: float = 1e-3
+    """The generator's learning rate at the start of the phase."""
+    final_learning_rate: float = 1e-3
+    """The generator's learning rate at its end; cosine in between."""
+    warmup: int = 0
+    """Samples over which the learning rate rises linearly from zero."""
+    adversarial: float = 0.0
+    """Weight of the adversarial loss; 0 leaves the discriminator out altogether."""
+    feature_matching: float = 0.0
+    """Weight of the discriminator's feature matching loss (Wang et al. 2018, pix2pixHD)."""
+    discriminator_learning_rate: float = 2e-4
+    """The discriminator's learning rate, constant."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The two networks."""
+
+    generator: str = "chroma_unet"
+    """A row of `trainer.models.GENERATORS`."""
+    width: int = 32
+    """Channels of the generator at its finest resolution; coarser ones are multiples of it."""
+    depth: int = 8
+    """`pix2pix_unet` only: the number of times it halves the picture."""
+    discriminator_width: int = 64
+    """Channels of the PatchGAN's first layer."""
+    discriminator_layers: int = 3
+    """Stride-2 layers of the PatchGAN; 3 gives the 70 x 70 receptive field of pix2pix."""
+    spectral_norm: bool = True
+    """Spectral normalisation (Miyato et al. 2018) of the PatchGAN in place of its batch normalisation."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What both phases share of the objective."""
+
+    reconstruction: str = "smooth_l1"
+    """A row of `trainer.losses.RECONSTRUCTION`."""
+    beta: float = 15.0
+    """`smooth_l1` only: the ab error, in CIE units, at which it turns from quadratic to linear."""
+    saturation_weight: float = 1.0
+    """Extra weight of a pixel whose true chroma is `saturated_chroma` or more; 0 weighs all alike."""
+    saturated_chroma: float = 50.0
+    """Chroma C*ab at which the extra weight is whole."""
+    gan: str = "hinge"
+    """A row of `trainer.losses.ADVERSARIAL`."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Changes made to a crop as it is drawn."""
+
+    min_scale: float = 0.6
+    """Smallest side of the drawn window, as a part of the stored crop's side."""
+    aspect: float = 0.15
+    """Largest relative stretch of one side against the other."""
+    flip: bool = True
+    """Mirror half of the crops left to right."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run."""
+
+    phases: tuple[Phase, ...] = (Phase(),)
+    """What is trained, in order."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    weight_decay: float = 1e-2
+    """AdamW's weight decay of the generator's convolutions."""
+    ema_decay: float = 0.999
+    """Decay, per update, of the moving average of the generator's weights that is evaluated and exported."""
+    gradient_clip: float = 1.0
+    """Largest norm of the generator's gradient."""
+    precision: str = "32-true"
+    """Fabric's precision: `32-true`, or `bf16-mixed` where the hardware has bf16."""
+    seed: int = 0
+    """Seeds the weights and, with the number of samples seen, every random choice of data."""
+    evaluate_every: int = 20_000
+    """Samples between evaluations, each with a sample sheet."""
+    checkpoint_every: int = 20_000
+    """Samples between checkpoints."""
+    evaluate_size: int = 64
+    """Side, in pixels, at which validation crops are evaluated during training."""
+
+    def __post_init__(self) -> None:
+        """Check what no type can say."""
+        if not self.phases:
+            raise ConfigError("phases: at least one is needed")
+        for i, phase in enumerate(self.phases):
+            if min(phase.samples, phase.crop_size, phase.batch_size) < 1:
+                raise ConfigError(f"phases.{i}: samples, crop_size and batch_size must be positive")
+
+    @property
+    def total_samples(self) -> int:
+        """Crops seen by the end of the last phase."""
+        return sum(phase.samples for phase in self.phases)
+
+    @property
+    def hash(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the configuration's JSON."""
+        return hashlib.sha256(to_json(self).encode()).hexdigest()[:16]
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether any phase needs a discriminator."""
+        return any(phase.adversarial > 0 for phase in self.phases)
+
+    def phase_at(self, samples_seen: int) -> tuple[Phase, int]:
+        """The phase that the next sample belongs to, and how many samples of it have been seen.
+
+        Raises:
+            ConfigError: if the run is complete.
+        """
+        start = 0
+        for phase in self.phases:
+            if samples_seen < start + phase.samples:
+                return phase, samples_seen - start
+            start += phase.samples
+        raise ConfigError(f"all {start} samples of the run have been seen")
+
+
+def to_json(config: Config) -> str:
+    """The configuration as JSON with sorted keys: the form that is printed, saved and hashed."""
+    return json.dumps(asdict(config), indent=2, sort_keys=True)
+
+
+def from_json(text: str) -> Config:
+    """The inverse of `to_json`.
+
+    Raises:
+        ConfigError: for an unknown field or a value of the wrong type.
+    """
+    return _build(Config, json.loads(text), "config")
+
+
+def override(config: Config, assignments: list[str]) -> Config:
+    """Replace fields by `name=value`, nested names with dots: `loss.beta=5`, `phases.0.samples=1000`.
+
+    Raises:
+        ConfigError: for an unknown field or a value of the wrong type.
+    """
+    tree = asdict(config)
+    for assignment in assignments:
+        name, separator, text = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"{assignment!r} is not name=value")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        *path, last = name.split(".")
+        node: Any = tree
+        try:
+            for key in path:
+                node = node[int(key)] if isinstance(node, list | tuple) else node[key]
+            node[last]  # only known fields may be set
+        except (KeyError, IndexError, ValueError, TypeError):
+            raise ConfigError(f"{name}: no such field") from None
+        node[last] = value
+    return _build(Config, tree, "config")
+
+
+def _build(cls: type[T], values: Any, where: str) -> T:
+    """Rebuild a dataclass from plain values, checking names and types."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: expected fields, found {values!r}")
+    hints = get_type_hints(cls)
+    if unknown := values.keys() - hints.keys():
+        raise ConfigError(f"{where}: no such field: {', '.join(sorted(unknown))}")
+    return cls(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if is_dataclass(hint):
+        return _build(hint, value, where)  # type: ignore[arg-type]
+    if hint == tuple[Phase, ...]:
+        return tuple(_build(Phase, item, f"{where}.{i}") for i, item in enumerate(value))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"{where}: expected {hint.__name__}, found {value!r}")
+    return value

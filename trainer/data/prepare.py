@@ -1,0 +1,180 @@
+"""Folders and tar shards of pictures to square training crops: one uint8 array and a manifest beside it."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif"})
+CROPS_NAME = "crops.npy"
+MANIFEST_NAME = "manifest.json"
+
+GREY_CHROMA = 2.0
+"""A picture whose mean chroma C*ab is below this teaches nothing about colour and is left out."""
+LONG_ASPECT = 1.2
+"""A picture longer than this gives two crops, one from each end; a squarer one gives its middle."""
+_QUEUED = 64
+
+Crops = NDArray[np.uint8] | str
+
+
+class DataError(Exception):
+    """A source or a prepared folder that cannot be used; the message names it."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a prepared folder holds."""
+
+    size: int
+    """Side of every crop, in pixels."""
+    crops: int
+    """Number of crops."""
+    pictures: int
+    """Number of pictures they come from."""
+    sources: list[str]
+    """The folders and tar shards that were read."""
+    dropped: dict[str, list[str]]
+    """The names of the pictures left out, by reason."""
+
+
+def prepare(
+    sources: Iterable[Path],
+    out: Path,
+    size: int,
+    *,
+    workers: int = 4,
+    progress: Callable[[], None] = lambda: None,
+) -> Manifest:
+    """Write the crops of all pictures in `sources` to `out`.
+
+    A picture is turned upright, its short side is resized to `size` by area averaging, and one or two squares
+    are cut from it (see `LONG_ASPECT`).
+
+    Args:
+        sources: folders (searched recursively) and tar files of JPEG, PNG, WebP and AVIF pictures.
+        out: the folder to write; its files appear complete or not at all.
+        size: side of the crops, in pixels.
+        workers: threads that decode.
+        progress: called once for every picture, also for those left out.
+
+    Raises:
+        DataError: if a source does not exist or cannot be read, or no picture is left.
+    """
+    sources = list(sources)
+    out.mkdir(parents=True, exist_ok=True)
+    raw = out / (CROPS_NAME + ".part")
+    dropped: dict[str, list[str]] = {}
+    pictures = crops = 0
+    with raw.open("wb") as file, ThreadPoolExecutor(workers) as pool:
+        for name, result in _map_bounded(pool, lambda data: crop_picture(data, size), read_sources(sources)):
+            progress()
+            if isinstance(result, str):
+                dropped.setdefault(result, []).append(name)
+                continue
+            pictures += 1
+            crops += len(result)
+            file.write(result.tobytes())
+    if not crops:
+        raw.unlink()
+        reasons = Counter({reason: len(names) for reason, names in dropped.items()})
+        raise DataError(f"{', '.join(map(str, sources))}: no usable picture ({dict(reasons)})")
+    _write_array(raw, out / CROPS_NAME, (crops, size, size, 3))
+    manifest = Manifest(size, crops, pictures, [str(source) for source in sources], dropped)
+    (out / MANIFEST_NAME).write_text(json.dumps(asdict(manifest), indent=1))
+    return manifest
+
+
+def read_sources(sources: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of all pictures in the sources, in a stable order.
+
+    Raises:
+        DataError: if a source does not exist or is not a folder or a tar file.
+    """
+    for source in sources:
+        if source.is_dir():
+            for path in sorted(source.rglob("*")):
+                if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file():
+                    yield str(path.relative_to(source)), path.read_bytes()
+        elif source.is_file():
+            try:
+                with tarfile.open(source) as tar:
+                    for entry in tar:
+                        if entry.isfile() and Path(entry.name).suffix.lower() in PICTURE_SUFFIXES:
+                            content = tar.extractfile(entry)
+                            yield entry.name, content.read() if content else b""
+            except tarfile.TarError as error:
+                raise DataError(f"{source}: not a readable tar file ({error})") from error
+        else:
+            raise DataError(f"{source}: no such file or folder")
+
+
+def crop_picture(data: bytes, size: int) -> NDArray[np.uint8] | str:
+    """The square crops of one picture, (1 or 2, size, size, 3) sRGB, or the reason why there are none."""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except Exception as error:  # decoders raise anything on damaged data
+        return f"unreadable ({type(error).__name__})"
+    if min(picture.size) < 16:
+        return "smaller than 16 pixels"
+    if mean_chroma(picture) < GREY_CHROMA:
+        return "grey"
+    width, height = picture.size
+    scale = size / min(width, height)
+    shape = (max(size, round(width * scale)), max(size, round(height * scale)))
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    pixels = cv2.resize(np.asarray(picture), shape, interpolation=interpolation)
+    return np.stack([pixels[y : y + size, x : x + size] for y, x in _corners(pixels.shape[:2], size)])
+
+
+def mean_chroma(picture: Image.Image) -> float:
+    """Mean chroma C*ab (CIE 15:2004) of a small copy of an RGB picture."""
+    small = np.asarray(picture.resize((32, 32), Image.Resampling.BOX), dtype=np.float32) / 255
+    lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
+    return float(np.hypot(lab[..., 1], lab[..., 2]).mean())
+
+
+def _corners(shape: tuple[int, ...], size: int) -> list[tuple[int, int]]:
+    height, width = shape
+    if max(shape) > LONG_ASPECT * min(shape):
+        return [(0, 0), (height - size, width - size)]
+    return [((height - size) // 2, (width - size) // 2)]
+
+
+def _map_bounded(
+    pool: ThreadPoolExecutor, function: Callable[[bytes], Crops], items: Iterable[tuple[str, bytes]]
+) -> Iterator[tuple[str, Crops]]:
+    """Like `pool.map` over the second of each pair, in order, with at most `_QUEUED` items in memory."""
+    source = iter(items)
+    waiting: list[tuple[str, Future[Crops]]] = [
+        (name, pool.submit(function, item)) for name, item in islice(source, _QUEUED)
+    ]
+    while waiting:
+        name, future = waiting.pop(0)
+        yield name, future.result()
+        for name, item in islice(source, 1):
+            waiting.append((name, pool.submit(function, item)))
+
+
+def _write_array(raw: Path, target: Path, shape: tuple[int, ...]) -> None:
+    """Turn a file of raw bytes into a .npy file by putting the header before them."""
+    temporary = target.with_suffix(".tmp")
+    with temporary.open("wb") as file, raw.open("rb") as content:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        while block := content.read(1 << 24):
+            file.write(block)
+    raw.unlink()
+    temporary.replace(target)

@@ -1,0 +1,188 @@
+"""Checkpoint to ONNX by the contract that `colorize_cli` reads, refused unless both runtimes agree on it.
+
+The contract, version 1: input `lightness` float32 (N, 1, H, W), L* in [0, 100]; output `ab` float32
+(N, 2, H/s, W/s), a* and b* in CIE units; N, H and W dynamic. The metadata's keys begin with `colorize.`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from trainer.config import Config, to_json
+from trainer.models import Generator
+
+CONTRACT_VERSION = "1"
+PARITY_TOLERANCE = 0.5
+"""Largest difference of a* or b*, in CIE units, that storing the weights as fp16 may make."""
+_PARITY_BATCHES = (1, 3, 8)
+_PARITY_MULTIPLES = ((4, 4), (3, 6))  # height and width, in units of multiple_of
+
+
+class ExportError(Exception):
+    """The exported graph does not compute what the network does."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What an exported model says of itself."""
+
+    name: str
+    working_size: int
+    """Short side, in pixels, of the copy that the model measured best on."""
+    trained_on: str
+    licence: str
+
+
+def export(generator: Generator, config: Config, facts: ModelFacts, path: Path) -> float:
+    """Write `generator` to `path`, weights stored as fp16.
+
+    Args:
+        generator: in evaluation mode, on the CPU.
+        config: of its training; its hash and text go into the metadata.
+        facts: the rest of the metadata.
+        path: appears complete or not at all.
+
+    Returns:
+        The largest difference of a* or b* between torch and onnxruntime that was seen.
+
+    Raises:
+        ExportError: if that is `PARITY_TOLERANCE` or more.
+    """
+    model = _trace(generator)
+    _store_half(model)
+    _describe(model, generator, config, facts)
+    onnx.checker.check_model(model, full_check=True)
+    difference = parity(generator, model)
+    if not difference < PARITY_TOLERANCE:
+        raise ExportError(
+            f"{path}: onnxruntime and torch differ by {difference:.3g} in a* or b* (limit {PARITY_TOLERANCE})"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("wb") as file:
+        file.write(model.SerializeToString())
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return difference
+
+
+def parity(generator: Generator, model: ModelProto) -> float:
+    """Largest |ab| difference between torch and onnxruntime on the CPU, over batches and sizes."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    random = torch.Generator().manual_seed(0)
+    multiple = generator.multiple_of
+    worst = 0.0
+    for rows, columns in _PARITY_MULTIPLES:
+        for batch in _PARITY_BATCHES:
+            lightness = _landscape(batch, rows * multiple, columns * multiple, random)
+            with torch.inference_mode():
+                expected = generator(lightness).numpy()
+            found = session.run(["ab"], {"lightness": lightness.numpy()})[0]
+            if found.shape != expected.shape:
+                raise ExportError(f"onnxruntime gives {found.shape} where torch gives {expected.shape}")
+            worst = max(worst, float(np.abs(found - expected).max()))
+    return worst
+
+
+def _landscape(batch: int, height: int, width: int, random: torch.Generator) -> Tensor:
+    """Lightness with structure at all scales, as pictures have it: (N, 1, H, W) in [0, 100]."""
+    total = torch.zeros(batch, 1, height, width)
+    for cells in (2, 4, 8, 16):
+        noise = torch.rand(batch, 1, cells, cells, generator=random)
+        total += torch.nn.functional.interpolate(noise, (height, width), mode="bilinear") / cells
+    low, high = total.amin((2, 3), keepdim=True), total.amax((2, 3), keepdim=True)
+    return 100 * (total - low) / (high - low)
+
+
+def _trace(generator: Generator) -> ModelProto:
+    multiple = generator.multiple_of
+    rows, columns = (torch.export.Dim(name, min=2, max=1024) for name in ("rows", "columns"))
+    example = torch.zeros(2, 1, 4 * multiple, 5 * multiple)
+    with _quiet():
+        program = torch.onnx.export(
+            generator,
+            (example,),
+            input_names=["lightness"],
+            output_names=["ab"],
+            dynamic_shapes=({0: torch.export.Dim("N"), 2: multiple * rows, 3: multiple * columns},),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None  # noqa: S101 - dynamo=True always returns one
+    return program.model_proto
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks about itself (torchvision, its own deprecations) from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, message=".*treespec.*")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _store_half(model: ModelProto) -> None:
+    """Store every float32 weight of more than one dimension as fp16, cast back where it is used."""
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type != TensorProto.FLOAT or len(weight.dims) < 2:
+            continue
+        name = weight.name
+        weight.CopyFrom(
+            numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), f"{name}.fp16")
+        )
+        casts.append(helper.make_node("Cast", [weight.name], [name], f"{name}.cast", to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _describe(model: ModelProto, generator: Generator, config: Config, facts: ModelFacts) -> None:
+    """Set the metadata and the names of the dynamic dimensions; drop the exporter's traces."""
+    scale = generator.chroma_scale
+    for node in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
+        del node.metadata_props[:]
+    del model.graph.value_info[:]
+    del model.graph.metadata_props[:]
+    for value, names in (
+        (model.graph.input[0], ("N", None, "H", "W")),
+        (model.graph.output[0], ("N", None, f"H/{scale}", f"W/{scale}")),
+    ):
+        for dimension, name in zip(value.type.tensor_type.shape.dim, names, strict=True):
+            if name is not None:
+                dimension.dim_param = name
+    model.producer_name, model.producer_version = "colorize-train", ""
+    helper.set_model_props(
+        model,
+        {
+            "colorize.contract": CONTRACT_VERSION,
+            "colorize.name": facts.name,
+            "colorize.working_size": str(facts.working_size),
+            "colorize.multiple_of": str(generator.multiple_of),
+            "colorize.trained_on": facts.trained_on,
+            "colorize.licence": facts.licence,
+            "colorize.config_hash": config.hash,
+            "colorize.config": to_json(config),
+        },
+    )

@@ -1,0 +1,24 @@
+"""What a caller may know of any generator."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class Generator(nn.Module, ABC):
+    """Paints chroma onto lightness; a row of `trainer.models.GENERATORS` builds one.
+
+    Fully convolutional: any height and width that are multiples of `multiple_of` will do. At inference no
+    picture's chroma depends on what else is in its batch.
+    """
+
+    multiple_of: int
+    """Height and width of the lightness must be multiples of this."""
+    chroma_scale: int
+    """Height and width of the lightness are this many times those of the chroma."""
+
+    @abstractmethod
+    def forward(self, lightness: Tensor) -> Tensor:
+        """(N, 1, H, W) L* in [0, 100] => (N, 2, H / chroma_scale, W / chroma_scale) a*, b* in CIE units."""

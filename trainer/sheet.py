@@ -1,0 +1,32 @@
+"""Sample sheets: rows of grey, predicted and true pictures, for the eye."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+_COLUMNS = 8
+
+
+def save_sheet(path: Path, grey: Tensor, predicted: Tensor, true: Tensor) -> None:
+    """Write a PNG of columns of pictures, in bands of three rows: grey, predicted, true.
+
+    Args:
+        path: the PNG to write.
+        grey: (N, 3, H, W) sRGB in [0, 1], as are the other two.
+        predicted: the same pictures, coloured.
+        true: the same pictures as they were.
+    """
+    bands = []
+    for start in range(0, len(grey), _COLUMNS):
+        rows = [torch.cat(list(kind[start : start + _COLUMNS]), dim=2) for kind in (grey, predicted, true)]
+        band = torch.cat(rows, dim=1)
+        missing = _COLUMNS * grey.shape[-1] - band.shape[-1]
+        bands.append(torch.nn.functional.pad(band, (0, missing)))
+    sheet = torch.cat(bands, dim=1).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(sheet.cpu().numpy())).save(path)
