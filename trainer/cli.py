@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column, Table
 
 from trainer.config import Config, ConfigError, override, to_json
 from trainer.presets import PRESETS
@@ -95,6 +97,55 @@ def train(
     if not dry_run and progress.samples_seen < config.total_samples:
         click.echo(f"stopped after {progress.samples_seen} samples; the same command continues", err=True)
         raise SystemExit(130)
+
+
+@main.command()
+@click.argument("model", type=_PATH)
+@click.argument("sources", nargs=-1, required=True, type=_PATH, metavar="PICTURES...")
+@click.option(
+    "--size", type=click.IntRange(16), help="Short side that the network sees.  [default: the model's own]"
+)
+@click.option("--strength", default=1.0, show_default=True, help="Factor on the predicted chroma.")
+@click.option(
+    "--at-colourfulness",
+    type=click.FloatRange(0, 2),
+    metavar="SHARE",
+    help="Choose the strength so that colourfulness is this share of the true pictures'.",
+)
+@click.option("--sheet", type=_PATH, help="Write a PNG of grey, coloured and true pictures.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def evaluate(
+    model: Path,
+    sources: tuple[Path, ...],
+    size: int | None,
+    strength: float,
+    at_colourfulness: float | None,
+    sheet: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure the exported MODEL on colour PICTURES: folders, tar files or single files."""
+    from colorize_cli.errors import ColorizeError
+    from colorize_cli.model import load
+    from trainer.data.prepare import DataError
+    from trainer.evaluate import evaluate as measure
+    from trainer.evaluate import predict_samples, rows_of, strength_for, write_sheet
+
+    try:
+        samples = predict_samples(sources, load(model, "auto"), size)
+        if at_colourfulness is not None:
+            strength = strength_for(samples, at_colourfulness)
+        figures = rows_of(measure(samples, strength))
+    except (ColorizeError, DataError) as error:
+        raise click.ClickException(str(error)) from error
+    if sheet is not None:
+        write_sheet(samples, strength, sheet)
+    if as_json:
+        click.echo(json.dumps(dict(figures)))
+        return
+    table = Table("figure", Column("mean", justify="right"))
+    for name, value in figures:
+        table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+    Console().print(table)
 
 
 @main.command()

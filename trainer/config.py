@@ -64,7 +64,7 @@ class LossConfig:
     """A row of `trainer.losses.RECONSTRUCTION`."""
     beta: float = 15.0
     """`smooth_l1` only: the ab error, in CIE units, at which it turns from quadratic to linear."""
-    saturation_weight: float = 1.0
+    saturation_weight: float = 4.0
     """Extra weight of a pixel whose true chroma is `saturated_chroma` or more; 0 weighs all alike."""
     saturated_chroma: float = 50.0
     """Chroma C*ab at which the extra weight is whole."""

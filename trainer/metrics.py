@@ -32,15 +32,15 @@ def to_rgb(lightness: Tensor, ab: Tensor) -> Tensor:
     return lab_to_rgb(torch.cat((lightness, ab), dim=1)).clamp(0, 1)
 
 
-def matched_scale(render: Callable[[float], Tensor], target: float) -> float:
-    """The factor of the chroma at which the mean colourfulness of `render(factor)` is `target`.
+def bisect_strength(colourfulness_at: Callable[[float], float], target: float) -> float:
+    """The factor of the chroma, in [0, 8], at which the mean colourfulness is `target`, by bisection.
 
-    Recipes are compared at equal colourfulness, not at each one's own. Searched in [0, 8] by bisection.
+    Recipes are compared at equal colourfulness, not at each one's own.
     """
     low, high = 0.0, 8.0
-    for _ in range(10):
+    for _ in range(12):
         middle = (low + high) / 2
-        if colourfulness(render(middle)).mean() < target:
+        if colourfulness_at(middle) < target:
             low = middle
         else:
             high = middle
@@ -74,7 +74,9 @@ def measure(
         "ab_mae": float((prediction - ab).abs().mean()),
     }
     for share in shares:
-        scale = matched_scale(lambda factor: to_rgb(lightness, prediction * factor), share * target)
-        matched = psnr(to_rgb(lightness, prediction * scale), truth).mean()
+        strength = bisect_strength(
+            lambda factor: float(colourfulness(to_rgb(lightness, prediction * factor)).mean()), share * target
+        )
+        matched = psnr(to_rgb(lightness, prediction * strength), truth).mean()
         figures[f"gain_at_{share * 100:.0f}"] = float(matched - grey)
     return figures

@@ -9,16 +9,16 @@ PRESETS: dict[str, Config] = {
     "photo": Config(
         phases=(
             Phase(
-                samples=300_000,
+                samples=480_000,
                 crop_size=64,
                 warmup=5_000,
                 learning_rate=1e-3,
-                final_learning_rate=5e-4,
+                final_learning_rate=2e-4,
             ),
-            Phase(samples=110_000, crop_size=96, learning_rate=4e-4, final_learning_rate=4e-5),
+            Phase(samples=130_000, crop_size=80, learning_rate=2e-4, final_learning_rate=2e-5),
             Phase(
-                samples=40_000,
-                crop_size=96,
+                samples=25_000,
+                crop_size=80,
                 learning_rate=1e-4,
                 final_learning_rate=1e-5,
                 adversarial=0.05,

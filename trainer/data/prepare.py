@@ -64,7 +64,8 @@ def prepare(
     are cut from it (see `LONG_ASPECT`).
 
     Args:
-        sources: folders (searched recursively) and tar files of JPEG, PNG, WebP and AVIF pictures.
+        sources: folders (searched recursively) and tar files of JPEG, PNG, WebP and AVIF pictures, or such
+            pictures themselves.
         out: the folder to write; its files appear complete or not at all.
         size: side of the crops, in pixels.
         workers: threads that decode.
@@ -98,16 +99,18 @@ def prepare(
 
 
 def read_sources(sources: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of all pictures in the sources, in a stable order.
+    """Names and bytes of all pictures in folders, tar files and single files, in a stable order.
 
     Raises:
-        DataError: if a source does not exist or is not a folder or a tar file.
+        DataError: if a source does not exist or is of no such kind.
     """
     for source in sources:
         if source.is_dir():
             for path in sorted(source.rglob("*")):
                 if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file():
                     yield str(path.relative_to(source)), path.read_bytes()
+        elif source.is_file() and source.suffix.lower() in PICTURE_SUFFIXES:
+            yield source.name, source.read_bytes()
         elif source.is_file():
             try:
                 with tarfile.open(source) as tar:

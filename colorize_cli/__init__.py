@@ -1,0 +1,25 @@
+"""Colour for black-and-white photographs.
+
+    from colorize_cli import Colorizer
+    coloured = Colorizer().colorize(image)
+
+Nothing heavy is loaded until `Colorizer` is asked for.
+"""
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from colorize_cli.api import Colorizer
+
+__all__ = ["Colorizer", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("colorize-cli")
+    if name == "Colorizer":
+        from colorize_cli.api import Colorizer
+
+        return Colorizer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,79 @@
+"""Colouring single pictures from Python.
+
+from colorize_cli import Colorizer
+coloured = Colorizer().colorize(image)
+"""
+
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from colorize_cli import model
+from colorize_cli.compose import compose
+from colorize_cli.media.frame import from_image, to_image
+from colorize_cli.working import working_copy
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Colorizer:
+    """A loaded model that colours pictures. May be used from several threads."""
+
+    def __init__(
+        self,
+        model_path: Path | None = None,
+        device: str = "auto",
+        size: int | None = None,
+        strength: float = 1.0,
+    ) -> None:
+        """Loads the model.
+
+        Args:
+            model_path: An ONNX file; None for the model that comes with this package.
+            device: "auto", "cuda" or "cpu".
+            size: Short side in pixels of the copy that the network sees; None for the model's own.
+            strength: Factor on the predicted chroma; 0 gives grey.
+
+        Raises:
+            ModelError: There is no such model, or it is of no kind known here.
+            DeviceError: `device` is "cuda", and some part of the network would run elsewhere.
+        """
+        self.model = model.load(model_path, device)
+        self._size = size or self.model.card.working_size
+        self._strength = strength
+
+    @overload
+    def colorize(self, image: Image.Image) -> Image.Image: ...
+
+    @overload
+    def colorize(self, image: Pixels) -> Pixels: ...
+
+    def colorize(self, image: Image.Image | Pixels) -> Image.Image | Pixels:
+        """Colours one picture; its lightness stays.
+
+        Args:
+            image: A Pillow image, or uint8 sRGB of shape (H, W), (H, W, 3) or (H, W, 4), the last with alpha.
+
+        Returns:
+            The same kind: a Pillow image (RGB, or RGBA where it has transparency), turned as its EXIF
+            orientation says and in sRGB; or uint8 of shape (H, W, 3), or (H, W, 4) where it had alpha.
+
+        Raises:
+            ValueError: An array of another type or shape.
+            ReadError: A Pillow image of a mode that cannot be read as grey or colour.
+        """
+        if isinstance(image, Image.Image):
+            return self._colorize(image)
+        channels = image.shape[2:]
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in ((), (3,), (4,)):
+            raise ValueError(f"not uint8 (H, W), (H, W, 3) or (H, W, 4): {image.dtype} {image.shape}")
+        return np.asarray(self._colorize(Image.fromarray(image)))
+
+    def _colorize(self, image: Image.Image) -> Image.Image:
+        frame = from_image(image)
+        small = working_copy(frame.lightness, self._size, self.model.card.multiple_of)
+        ab = self.model.predict(small[None, None])[0]
+        return to_image(frame, compose(frame.lightness, ab, self._strength))

@@ -1,0 +1,128 @@
+"""Chroma onto lightness: low-resolution ab, upsampled along the full-resolution L*, joined to it, to 8 bits.
+
+The upsampling is a guided filter (He et al. 2013, "Guided Image Filtering"; its coefficients at low
+resolution as in He & Sun 2015, arXiv 1505.00996) in residual form. Around each low-resolution pixel, ab is
+regressed on L* over 3 x 3 pixels, which gives a slope; then
+
+    ab = cubic(ab_low) + linear(slope) (L* - cubic(L*_low))
+
+so that what the network said is kept, and only the detail that it could not say follows the lightness. (The
+usual form replaces ab_low by its local fit, which smooths it: measured against true chroma, that is worse
+than no guidance at all.) The result is held between the least and greatest ab_low nearby, so that nothing
+overshoots.
+
+Everything is done in horizontal stripes, each from the low-resolution arrays and its own rows of L* alone, so
+memory beyond input and output is small, and the result does not depend on where stripes begin.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from colorize_cli import color
+from colorize_cli.color import Bytes, Floats, Lightness
+from colorize_cli.working import resized
+
+# The regulariser of the regression, in L* squared: slopes matter where L* varies by more than its root, about
+# 11.
+_EPSILON = 128.0
+_NEARBY = 3  # pixels across, of the regression and of the bounds
+_STRIPE_PIXELS = 1 << 17
+
+
+def compose(
+    lightness: Lightness, ab: Floats, strength: float = 1.0, stripe_pixels: int = _STRIPE_PIXELS
+) -> Bytes:
+    """Colours a picture.
+
+    Args:
+        lightness: The picture's own lightness, (H, W).
+        ab: CIE a* and b* at low resolution, (2, h, w), covering the same picture.
+        strength: Factor on ab; 0 gives grey.
+        stripe_pixels: About how many pixels are worked on at a time; does not change the result.
+
+    Returns:
+        (H, W, 3) uint8 sRGB of that lightness. Where sRGB does not hold a colour, its chroma is reduced.
+    """
+    height, width = lightness.shape
+    low = _Low.of(lightness, ab * np.float32(strength))
+    rgb = np.empty((height, width, 3), np.uint8)
+    step = max(1, stripe_pixels // width)
+    for start in range(0, height, step):
+        stop = min(start + step, height)
+        rows = lightness.rows(start, stop)
+        rgb[start:stop] = color.compose_rgb8(rows, *low.chroma(rows, start, height))
+    return rgb
+
+
+@dataclass(frozen=True)
+class _Low:
+    """What is known at low resolution, (h, w, channels) each.
+
+    Attributes:
+        base: a*, b* and L*.
+        linear: The slopes of a* and b* on L*, the least a* and b* nearby and the greatest.
+    """
+
+    base: Floats
+    linear: Floats
+
+    @staticmethod
+    def of(lightness: Lightness, ab: Floats) -> "_Low":
+        guide = resized(lightness, (ab.shape[1], ab.shape[2]))
+        chroma = np.ascontiguousarray(np.moveaxis(ab, 0, -1))
+        guide_mean = _mean(guide)
+        variance = _mean(guide * guide) - guide_mean * guide_mean
+        covariance = _mean(chroma * guide[..., None]) - _mean(chroma) * guide_mean[..., None]
+        slope = covariance / (variance + np.float32(_EPSILON))[..., None]
+        window = np.ones((_NEARBY, _NEARBY), np.uint8)
+        least, greatest = cv2.erode(chroma, window), cv2.dilate(chroma, window)
+        return _Low(np.dstack([chroma, guide]), np.dstack([slope, least, greatest]))
+
+    def chroma(self, lightness: Floats, start: int, height: int) -> tuple[Floats, Floats]:
+        """Full-resolution a* and b*, (rows, W) each, of the rows of L* that begin at `start` of `height`."""
+        rows, width = lightness.shape
+        centres = (np.arange(start, start + rows) + 0.5) * (len(self.base) / height) - 0.5
+        base = _widened(_cubic_rows(self.base, centres), width, cv2.INTER_CUBIC)
+        linear = _widened(_linear_rows(self.linear, centres), width, cv2.INTER_LINEAR)
+        detail = lightness - base[2]
+        a, b = (
+            np.clip(base[i] + linear[i] * detail, linear[2 + i], linear[4 + i], out=base[i]) for i in (0, 1)
+        )
+        return a, b
+
+
+def _mean(values: Floats) -> Floats:
+    return np.asarray(cv2.blur(values, (_NEARBY, _NEARBY), borderType=cv2.BORDER_REFLECT_101), np.float32)
+
+
+def _widened(values: Floats, width: int, method: int) -> list[Floats]:
+    """Each channel of (rows, w, channels) at a new width, as an array of its own."""
+    size = (width, len(values))
+    planes = np.ascontiguousarray(np.moveaxis(values, -1, 0))
+    return [np.asarray(cv2.resize(plane, size, interpolation=method), np.float32) for plane in planes]
+
+
+def _linear_rows(values: Floats, centres: npt.NDArray[np.float64]) -> Floats:
+    """Rows at fractional positions by linear interpolation; beyond the first and last these are repeated."""
+    first = np.floor(centres).astype(np.intp)
+    t = (centres - first).astype(np.float32)
+    return _weighted_rows(values, first, [1 - t, t])
+
+
+def _cubic_rows(values: Floats, centres: npt.NDArray[np.float64]) -> Floats:
+    """Rows at fractional positions by cubic convolution (Keys 1981) with cv2's a = -0.75."""
+    first = np.floor(centres).astype(np.intp)
+    t = (centres - first).astype(np.float32)
+    far = [-0.75 * (s**3 - 2 * s**2 + s) for s in (t, 1 - t)]
+    near = [1.25 * s**3 - 2.25 * s**2 + 1 for s in (t, 1 - t)]
+    return _weighted_rows(values, first - 1, [far[0], near[0], near[1], far[1]])
+
+
+def _weighted_rows(values: Floats, first: npt.NDArray[np.intp], weights: list[Floats]) -> Floats:
+    total = np.zeros((len(first), *values.shape[1:]), np.float32)
+    for offset, weight in enumerate(weights):
+        total += values[np.clip(first + offset, 0, len(values) - 1)] * weight[:, None, None]
+    return total

@@ -1,0 +1,85 @@
+"""Files that appear under their final name complete or not at all.
+
+A file is written under a temporary name beside its destination and then renamed. The temporary name is
+`.colorize-{host}-{process}-{number}{suffix}` with each part of a fixed length, so that it fits wherever the
+final name may be long, and so that a later run knows which of them are left over from a run that was killed.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import os
+import re
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+_NAME = re.compile(r"\.colorize-([0-9a-f]{8})-([0-9]{10})-[0-9]{6}\..*")
+_numbers = itertools.count()
+_in_use: set[str] = set()
+_in_use_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def writing(destination: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which becomes `destination` when the block ends, and vanishes if it raises."""
+    name = f".colorize-{_HOST}-{os.getpid():010d}-{next(_numbers) % 1_000_000:06d}{destination.suffix}"
+    temporary = destination.with_name(name)
+    with _in_use_lock:
+        _in_use.add(name)
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            # Else a power cut may leave the final name with nothing in it.
+            os.fsync(file.fileno())
+        temporary.replace(destination)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        with _in_use_lock:
+            _in_use.discard(name)
+
+
+def sweep(directory: Path) -> None:
+    """Removes what runs that were killed on this host left in a directory, if there is such a directory.
+
+    What may not be listed or removed stays; writing there will say why.
+    """
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries if _NAME.fullmatch(entry.name)]
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    for name in names:
+        if _is_left_over(name):
+            with contextlib.suppress(PermissionError):
+                (directory / name).unlink(missing_ok=True)
+
+
+def _is_left_over(name: str) -> bool:
+    match = _NAME.fullmatch(name)
+    if match is None or match[1] != _HOST:
+        return False
+    process = int(match[2])
+    if process == os.getpid():
+        with _in_use_lock:
+            return name not in _in_use
+    return not _is_alive(process)
+
+
+def _is_alive(process: int) -> bool:
+    if sys.platform == "win32":  # where os.kill would end the process; what is left over stays
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

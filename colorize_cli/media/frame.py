@@ -1,0 +1,127 @@
+"""A picture between its file and its colours, and the ways to and from a Pillow image."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from colorize_cli import color
+from colorize_cli.color import Bytes, Lightness
+from colorize_cli.errors import ReadError
+from colorize_cli.media import profile
+
+Convert = Callable[[Image.Image], Image.Image]
+
+# Tags that describe a TIFF picture rather than its storage (TIFF 6.0, sections 8 and 15, and XMP's
+# neighbours).
+_TIFF_TAGS = (269, 270, 271, 272, 305, 306, 315, 316, 33432)
+# Pictures are taken over from Pillow in stripes of about this many pixels.
+_STRIPE_PIXELS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture, all that is needed to colour it and write it again.
+
+    Attributes:
+        lightness: (H, W), as a viewer shows the picture.
+        alpha: (H, W) uint8 transparency, or None.
+        exif: The EXIF block without orientation, or None.
+        dpi: Resolution in dots per inch, across and down, or None.
+        tiff_tags: Descriptive tags of a TIFF file, by number.
+    """
+
+    lightness: Lightness
+    alpha: Bytes | None = None
+    exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    tiff_tags: tuple[tuple[int, str], ...] = ()
+
+
+def from_image(image: Image.Image) -> Frame:
+    """The frame of a Pillow image of any mode but floating point and 32-bit integer.
+
+    Raises:
+        ReadError: The mode cannot be read as grey or colour, or a side is zero.
+    """
+    if not (image.width and image.height):
+        raise ReadError(f"it has no pixels ({image.width} x {image.height})")
+    icc = image.info.get("icc_profile")
+    dpi = image.info.get("dpi")
+    tags = getattr(image, "tag_v2", {})
+    tiff_tags = tuple((tag, str(tags[tag])) for tag in _TIFF_TAGS if tag in tags)
+    upright = ImageOps.exif_transpose(image)
+    exif = upright.getexif()
+    plain = _plain(upright)
+    alpha = np.asarray(plain.getchannel("A")) if plain.mode in ("LA", "RGBA") else None
+    return Frame(
+        lightness=lightness_of(plain, icc),
+        alpha=alpha,
+        exif=exif.tobytes() if len(exif) else None,
+        dpi=(float(dpi[0]), float(dpi[1])) if dpi else None,
+        tiff_tags=tiff_tags,
+    )
+
+
+def to_image(frame: Frame, rgb: Bytes) -> Image.Image:
+    """The coloured picture (H, W, 3), RGB or with the frame's transparency RGBA."""
+    if frame.alpha is None:
+        return Image.fromarray(rgb)
+    return Image.fromarray(np.dstack([rgb, frame.alpha]))
+
+
+def lightness_of(image: Image.Image, icc: bytes | None) -> Lightness:
+    """The lightness of an image of mode L, LA, I;16, RGB, RGBA or CMYK with its ICC profile, if it has one.
+
+    Grey pictures keep their own codes, those saved as colour too.
+    """
+    if image.mode in ("L", "LA"):
+        return Lightness(np.asarray(image.getchannel("L")), profile.grey_table(icc, 256))
+    if image.mode == "I;16":
+        return Lightness(np.asarray(image).astype(np.uint16), profile.grey_table(icc, 65536))
+    convert = profile.to_srgb(icc, "CMYK" if image.mode == "CMYK" else "RGB")
+    grey = _grey_codes(image, convert)
+    if grey is not None:
+        return Lightness(grey, color.GREY8)
+    codes = np.empty((image.height, image.width), np.uint16)
+    for start, rgb in _stripes(image, convert):
+        lab = color.srgb_to_lab(rgb / np.float32(255))
+        codes[start : start + len(rgb)] = color.uniform_codes(lab[..., 0])
+    return Lightness(codes, color.UNIFORM16)
+
+
+def _grey_codes(image: Image.Image, convert: Convert) -> Bytes | None:
+    """The codes of a grey picture that is stored as colour; None where there is a colour."""
+    codes = np.empty((image.height, image.width), np.uint8)
+    for start, rgb in _stripes(image, convert):
+        red, green, blue = np.moveaxis(rgb, -1, 0)
+        if not (np.array_equal(red, green) and np.array_equal(green, blue)):
+            return None
+        codes[start : start + len(rgb)] = green
+    return codes
+
+
+def _stripes(image: Image.Image, convert: Convert) -> Iterator[tuple[int, Bytes]]:
+    """The first row and the sRGB values (rows, W, 3) of stripes of the image, from the top."""
+    step = max(1, _STRIPE_PIXELS // image.width)
+    for start in range(0, image.height, step):
+        stripe = image.crop((0, start, image.width, min(start + step, image.height)))
+        yield start, np.asarray(convert(stripe.convert("RGB") if stripe.mode == "RGBA" else stripe))
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The image as L, LA, RGB, RGBA, CMYK or I;16, whatever it was."""
+    if image.mode in ("I;16B", "I;16L", "I;16N"):
+        return image.convert("I;16")
+    if image.mode == "I" and image.format == "PNG":  # 16-bit grey in older versions of Pillow
+        return image.convert("I;16")
+    if image.mode in ("I", "F"):
+        raise ReadError(f"pixels of 32 bits (mode {image.mode}) have no known white")
+    if image.mode in ("1", "L") and not image.has_transparency_data:
+        return image.convert("L")
+    if image.mode in ("I;16", "CMYK"):
+        return image
+    if image.mode in ("1", "L", "LA", "La"):
+        return image.convert("LA")
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")

@@ -1,0 +1,59 @@
+"""The small copy of a picture's lightness that the network sees.
+
+The rule for its sides: the aspect is kept and the short side is the working size, unless the long side would
+then exceed 4 working sizes; beyond an aspect of 4 : 1 the long side is 4 working sizes and the short one
+follows the aspect. Both sides are then rounded to the nearest multiple of `multiple_of`, and are at least one
+such multiple. So no copy has more than 4 working sizes squared, and the number of distinct shapes, each of
+which is a batch of its own, stays small.
+"""
+
+import cv2
+import numpy as np
+
+from colorize_cli.color import Floats, Lightness
+
+LONGEST = 4
+# Rows are reduced in stripes of about this many pixels, so that no full-size float32 copy is ever made.
+_STRIPE_PIXELS = 1 << 18
+
+
+def working_shape(shape: tuple[int, int], size: int, multiple_of: int) -> tuple[int, int]:
+    """Height and width of the copy of a picture of `shape` (height, width), all in pixels."""
+    short, long = min(shape), max(shape)
+    scale = min(size / short, LONGEST * size / long)
+    height, width = (max(1, round(side * scale / multiple_of)) * multiple_of for side in shape)
+    return height, width
+
+
+def working_copy(lightness: Lightness, size: int, multiple_of: int) -> Floats:
+    """What the network sees of a picture, (h, w) float32, by the rule of this module."""
+    return resized(lightness, working_shape(lightness.shape, size, multiple_of))
+
+
+def resized(lightness: Lightness, shape: tuple[int, int]) -> Floats:
+    """L* of a picture at another size: the mean over the area of each new pixel, linear where it grows.
+
+    Args:
+        lightness: The picture, (H, W).
+        shape: Height h and width w wanted.
+
+    Returns:
+        (h, w) float32, L* in [0, 100].
+    """
+    height, width = lightness.shape
+    new_height, new_width = shape
+    narrow = np.empty((height, new_width), np.float32)
+    step = max(1, _STRIPE_PIXELS // width)
+    for start in range(0, height, step):
+        rows = lightness.rows(start, min(start + step, height))
+        narrow[start : start + step] = _resize(rows, len(rows), new_width)
+    return _resize(narrow, new_height, new_width)
+
+
+def _resize(values: Floats, height: int, width: int) -> Floats:
+    """Resizes along one axis, the other being kept."""
+    shrinks = height * width < values.size
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(values, (width, height), interpolation=method), np.float32).reshape(
+        height, width
+    )

@@ -1,0 +1,125 @@
+"""What every engine promises."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from colorize_cli import jobs, media
+from colorize_cli.engines import ENGINES
+from colorize_cli.errors import ModelError
+from colorize_cli.jobs import Job, Outcome, Settings, Status
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request):
+    return ENGINES[request.param]
+
+
+def settings_for(path: Path, **changes) -> Settings:
+    return Settings(model=path, device="cpu", **{"workers": 2, **changes})
+
+
+def colour(engine, source: Path, output: Path, settings: Settings) -> list[Outcome]:
+    return list(engine(jobs.plan([source], output, media.SUFFIXES).jobs, settings, print))
+
+
+def pixels(folder: Path) -> dict[str, np.ndarray]:
+    found = {}
+    for path in sorted(folder.rglob("*.*")):
+        with Image.open(path) as image:
+            found[str(path.relative_to(folder))] = np.asarray(image).astype(int)
+    return found
+
+
+def test_pixels_do_not_depend_on_batches_or_workers(engine, models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 30)
+    results = []
+    for batch_size, workers in ((1, 1), (16, 1), (1, 4), (16, 4)):
+        output = tmp_path / f"{batch_size}-{workers}"
+        settings = settings_for(models.tinted, batch_size=batch_size, workers=workers)
+        assert all(o.status is Status.DONE for o in colour(engine, source, output, settings))
+        results.append(pixels(output))
+    assert len(results[0]) == 30
+    for result in results[1:]:
+        assert result.keys() == results[0].keys()
+        for name, picture in result.items():
+            assert np.abs(picture - results[0][name]).max() <= 1
+
+
+def test_outcomes_have_timings_and_one_per_job(engine, models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 6)
+    outcomes = colour(engine, source, tmp_path / "out", settings_for(models.grey))
+    assert len({outcome.job for outcome in outcomes}) == len(outcomes) == 6
+    for outcome in outcomes:
+        assert {"decode", "infer", "compose", "encode"} <= outcome.seconds.keys()
+
+
+def test_existing_outputs_are_skipped_unless_told_otherwise(engine, models, make_folder, tmp_path):
+    source, output = make_folder(tmp_path / "in", 4), tmp_path / "out"
+    output.mkdir()
+    (output / "0000.png").write_bytes(b"mine")
+    outcomes = colour(engine, source, output, settings_for(models.grey))
+    assert sorted(o.status.value for o in outcomes) == ["done"] * 3 + ["skipped"]
+    assert (output / "0000.png").read_bytes() == b"mine"
+    outcomes = colour(engine, source, output, settings_for(models.grey, overwrite=True))
+    assert {o.status for o in outcomes} == {Status.DONE}
+    assert (output / "0000.png").read_bytes() != b"mine"
+
+
+def test_bad_files_fail_alone(engine, models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 8)
+    (source / "empty.jpg").touch()
+    (source / "text.jpg").write_text("no picture")
+    (source / "cut.png").write_bytes((source / "0000.png").read_bytes()[:3000])
+    outcomes = colour(engine, source, tmp_path / "out", settings_for(models.grey))
+    failed = {o.job.source.name: o.reason for o in outcomes if o.status is Status.FAILED}
+    assert failed.keys() == {"empty.jpg", "text.jpg", "cut.png"}
+    assert all(failed.values())
+    assert len(pixels(tmp_path / "out")) == 8
+
+
+def test_a_file_of_an_unknown_kind_fails(engine, models, tmp_path):
+    path = tmp_path / "a.xyz"
+    path.write_bytes(b"x")
+    (outcome,) = engine([Job(path, tmp_path / "out" / "a.xyz")], settings_for(models.grey), print)
+    assert outcome.status is Status.FAILED
+    assert ".xyz" in outcome.reason
+
+
+def test_pixels_are_limited(engine, models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 2)
+    outcomes = colour(engine, source, tmp_path / "out", settings_for(models.grey, max_pixels=100))
+    assert {o.status for o in outcomes} == {Status.FAILED}
+
+
+def test_no_work_needs_no_model(engine, tmp_path):
+    assert list(engine([], settings_for(tmp_path / "absent.onnx"), print)) == []
+
+
+def test_a_missing_model_is_raised(engine, make_folder, tmp_path):
+    with pytest.raises(ModelError):
+        colour(
+            engine, make_folder(tmp_path / "in", 2), tmp_path / "out", settings_for(tmp_path / "absent.onnx")
+        )
+
+
+def test_stopping_early_leaves_no_thread_and_no_half_file(engine, models, make_folder, tmp_path):
+    source, output = make_folder(tmp_path / "in", 40), tmp_path / "out"
+    before = set(threading.enumerate())
+    outcomes = engine(jobs.plan([source], output, media.SUFFIXES).jobs, settings_for(models.tinted), print)
+    next(outcomes)
+    outcomes.close()
+    assert set(threading.enumerate()) == before
+    assert not list(output.rglob(".*"))
+    assert 0 < len(pixels(output)) < 40
+
+
+def test_auto_announces_its_choice_in_one_line(engine, models, make_folder, tmp_path):
+    lines: list[str] = []
+    plan = jobs.plan([make_folder(tmp_path / "in", 2)], tmp_path / "out", media.SUFFIXES)
+    list(engine(plan.jobs, Settings(model=models.grey, device="auto"), lines.append))
+    assert len(lines) == 1
+    assert lines[0].startswith("device: ")

@@ -1,0 +1,62 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from colorize_cli.media import atomic
+
+
+def temporaries(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith(".colorize-"))
+
+
+def test_the_file_appears_when_it_is_complete(tmp_path):
+    target = tmp_path / "a.png"
+    with atomic.writing(target) as file:
+        file.write(b"half")
+        assert not target.exists()
+        assert len(temporaries(tmp_path)) == 1
+        atomic.sweep(tmp_path)  # leaves alone what is being written
+        file.write(b" and half")
+    assert target.read_bytes() == b"half and half"
+    assert temporaries(tmp_path) == []
+
+
+def test_nothing_is_left_of_a_failure(tmp_path):
+    target = tmp_path / "a.png"
+    target.write_bytes(b"before")
+
+    def fail() -> None:
+        with atomic.writing(target) as file:
+            file.write(b"after")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert target.read_bytes() == b"before"
+    assert temporaries(tmp_path) == []
+
+
+def test_temporary_names_are_of_one_length(tmp_path):
+    names = []
+    for stem in ("a", "b" * 250):
+        with atomic.writing(tmp_path / f"{stem}.png"):
+            names += temporaries(tmp_path)
+    assert len({len(name) for name in names}) == 1
+
+
+def test_sweeping_takes_only_what_the_dead_left_here(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+
+    def name(host: str, process: int) -> str:
+        return f".colorize-{host}-{process:010d}-000001.png"
+
+    doomed = [name(atomic._HOST, dead.pid), name(atomic._HOST, os.getpid())]
+    kept = [name(atomic._HOST, os.getppid()), name("00000000", dead.pid), ".colorize-mine.png", "a.png"]
+    for each in doomed + kept:
+        (tmp_path / each).touch()
+    atomic.sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+    atomic.sweep(tmp_path / "absent")

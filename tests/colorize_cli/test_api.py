@@ -1,0 +1,143 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import colorize_cli
+from colorize_cli import Colorizer, color
+from colorize_cli.errors import ReadError
+
+
+@pytest.fixture(scope="module")
+def tinted(models) -> Colorizer:
+    return Colorizer(models.tinted, device="cpu")
+
+
+def lightness_of(rgb: np.ndarray) -> np.ndarray:
+    return color.srgb_to_lab(rgb[..., :3] / 255)[..., 0]
+
+
+def assert_lightness_kept(before: np.ndarray, after: np.ndarray) -> None:
+    difference = np.abs(before - after)
+    assert difference.mean() <= 0.3
+    assert difference.max() <= 1.5
+
+
+def test_importing_loads_nothing_heavy():
+    code = (
+        "import sys, colorize_cli; colorize_cli.__version__;"
+        "print([name for name in ('torch', 'onnxruntime', 'cv2', 'numpy', 'trainer') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_command_does_not_load_torch_or_the_trainer():
+    code = (
+        "import sys, colorize_cli.cli, colorize_cli.api;"
+        "print([name for name in ('torch', 'onnxruntime', 'trainer') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_there_is_nothing_else():
+    with pytest.raises(AttributeError, match="colour"):
+        _ = colorize_cli.colour
+
+
+def test_grey_array(tinted, grey_photo):
+    out = tinted.colorize(grey_photo)
+    assert (out.dtype, out.shape) == (np.uint8, (120, 160, 3))
+    assert_lightness_kept(color.GREY8[grey_photo], lightness_of(out))
+    assert np.ptp(out.astype(int), axis=-1).mean() > 5
+
+
+def test_colour_array_keeps_its_lightness(tinted):
+    rgb = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    assert_lightness_kept(lightness_of(rgb), lightness_of(tinted.colorize(rgb)))
+
+
+def test_array_with_alpha(tinted, grey_photo):
+    rgba = np.dstack([grey_photo] * 4)
+    out = tinted.colorize(rgba)
+    np.testing.assert_array_equal(out[..., 3], grey_photo)
+    np.testing.assert_array_equal(out[..., :3], tinted.colorize(grey_photo))
+
+
+def test_pillow_images(tinted, grey_photo):
+    expected = tinted.colorize(grey_photo)
+    image = Image.fromarray(grey_photo)
+    out = tinted.colorize(image)
+    assert isinstance(out, Image.Image)
+    assert out.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(out), expected)
+    image.putalpha(9)
+    assert tinted.colorize(image).mode == "RGBA"
+
+
+def test_the_input_is_not_modified(tinted, grey_photo):
+    before = grey_photo.copy()
+    tinted.colorize(grey_photo)
+    np.testing.assert_array_equal(grey_photo, before)
+
+
+def test_grey_model_gives_back_the_input(models, grey_photo):
+    out = Colorizer(models.grey, device="cpu").colorize(grey_photo)
+    np.testing.assert_array_equal(out, np.dstack([grey_photo] * 3))
+
+
+def test_strength_and_size(models, grey_photo):
+    half = Colorizer(models.tinted, device="cpu", strength=0.5).colorize(grey_photo)
+    full = Colorizer(models.tinted, device="cpu", size=32).colorize(grey_photo)
+    assert np.ptp(half.astype(int), axis=-1).mean() < np.ptp(full.astype(int), axis=-1).mean()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 3)])
+def test_tiny_pictures(tinted, shape):
+    assert tinted.colorize(np.full(shape, 77, np.uint8)).shape == (*shape, 3)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4)),
+        np.zeros(4, np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((1, 4, 4, 3), np.uint8),
+    ],
+)
+def test_other_arrays_are_refused(tinted, array):
+    with pytest.raises(ValueError, match="not uint8"):
+        tinted.colorize(array)
+
+
+def test_no_pixels(tinted):
+    with pytest.raises(ReadError, match="no pixels"):
+        tinted.colorize(np.zeros((0, 5), np.uint8))
+
+
+def test_bundled_model_colours_a_photograph(bundled_model):
+    from skimage import data
+
+    grey = np.asarray(Image.fromarray(data.astronaut()).convert("L"))
+    out = Colorizer(bundled_model, device="cpu").colorize(grey)
+    assert_lightness_kept(color.GREY8[grey], lightness_of(out))
+    chroma = np.hypot(*np.moveaxis(color.srgb_to_lab(out / 255)[..., 1:], -1, 0))
+    assert chroma.mean() > 5
+
+
+def test_bundled_model_works_at_other_sizes_and_shapes(bundled_model, grey_photo):
+    network = Colorizer(bundled_model, device="cpu", size=96)
+    for crop in (grey_photo, grey_photo.T, grey_photo[:20], grey_photo[:, :9]):
+        assert_lightness_kept(color.GREY8[crop], lightness_of(network.colorize(crop)))
+
+
+def test_bundled_model_says_what_it_is(bundled_model):
+    card = Colorizer(bundled_model, device="cpu").model.card
+    assert card.name
+    assert card.licence
+    assert card.trained_on
+    assert bundled_model.stat().st_size <= 25_000_000

@@ -1,0 +1,58 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from colorize_cli.display import Display, printable
+from colorize_cli.jobs import Job, Outcome, Status
+
+JOB = Job(Path("[bold]a[/].jpg"), Path("out/[bold]a[/].jpg"))
+OUTCOMES = [
+    Outcome(JOB, Status.DONE),
+    Outcome(JOB, Status.SKIPPED),
+    Outcome(Job(Path("line\nbreak\x1b[31m.jpg"), Path("o")), Status.FAILED, "it is [red]empty"),
+]
+
+
+def shown(*, quiet: bool, terminal: bool) -> str:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=terminal, soft_wrap=True, highlight=False, markup=False)
+    display = Display(len(OUTCOMES), quiet=quiet, console=console)
+    display.show(OUTCOMES)
+    display.summarise()
+    assert [display.counts[status] for status in Status] == [1, 1, 1]
+    return file.getvalue()
+
+
+def test_plain_lines():
+    assert shown(quiet=False, terminal=False).splitlines() == [
+        "[bold]a[/].jpg -> out/[bold]a[/].jpg",
+        "line\\nbreak\\x1b[31m.jpg: it is [red]empty",
+        "1 done, 1 skipped (output exists), 1 failed",
+    ]
+
+
+def test_quiet_shows_failures_alone():
+    assert shown(quiet=True, terminal=False).splitlines() == ["line\\nbreak\\x1b[31m.jpg: it is [red]empty"]
+
+
+def test_a_terminal_gets_a_bar_and_the_failures():
+    text = shown(quiet=False, terminal=True)
+    assert "3/3" in text
+    assert "it is [red]empty" in text
+    assert "line\\nbreak" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain ä 写", "plain ä 写"),
+        ("tab\t", "tab\\t"),
+        ("\x1b[2J", "\\x1b[2J"),
+        ("\udcff", "\\udcff"),
+        ("\u202e", "\\u202e"),
+    ],
+)
+def test_printable(text, expected):
+    assert printable(text) == expected

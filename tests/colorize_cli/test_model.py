@@ -1,0 +1,100 @@
+import ctypes
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from colorize_cli import model
+from colorize_cli.errors import DeviceError, ModelError, UsageError
+from tests.conftest import METADATA, write_model
+
+
+def has_gpu() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def test_predicts_chroma(models):
+    network = model.load(models.tinted, "cpu", threads=1)
+    lightness = np.random.default_rng(0).uniform(0, 100, (3, 1, 32, 48)).astype(np.float32)
+    ab = network.predict(lightness)
+    small = lightness.reshape(3, 16, 2, 24, 2).mean(axis=(2, 4))
+    np.testing.assert_allclose(ab[:, 0], 0.4 * small - 20, atol=1e-4)
+    np.testing.assert_allclose(ab[:, 1], 30 - 0.3 * small, atol=1e-4)
+
+
+def test_says_what_the_file_says(models):
+    network = model.load(models.grey, "cpu")
+    assert network.device == "cpu"
+    assert (network.card.name, network.card.working_size, network.card.multiple_of) == ("stand-in", 64, 16)
+
+
+def test_sides_that_are_no_multiples_are_refused(models):
+    with pytest.raises(ValueError, match="multiples of 16"):
+        model.load(models.grey, "cpu").predict(np.zeros((1, 1, 40, 32), np.float32))
+
+
+def test_answers_that_are_not_finite_are_refused(tmp_path):
+    path = write_model(tmp_path / "nan.onnx", (0, 0), (float("nan"), 0))
+    with pytest.raises(ModelError, match="not finite"):
+        model.load(path, "cpu").predict(np.zeros((1, 1, 32, 32), np.float32))
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is a GPU")
+def test_cuda_without_a_gpu_is_an_error_and_auto_says_why_not(models):
+    with pytest.raises(DeviceError, match="driver"):
+        model.load(models.grey, "cuda")
+    network = model.load(models.grey, "auto")
+    assert network.device == "cpu"
+    assert "driver" in network.reason
+
+
+def test_no_such_file_or_device(models, tmp_path):
+    with pytest.raises(ModelError, match=r"absent\.onnx"):
+        model.load(tmp_path / "absent.onnx", "cpu")
+    with pytest.raises(UsageError, match="tpu"):
+        model.load(models.grey, "tpu")
+
+
+def test_the_lack_of_the_bundled_model_is_said(monkeypatch):
+    monkeypatch.setattr(model, "BUNDLED", "models/absent.onnx")
+    with pytest.raises(ModelError, match="lacks its model"):
+        model.load(None, "cpu")
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "text.onnx"
+    path.write_text("no model")
+    with pytest.raises(ModelError, match="not an ONNX file"):
+        model.load(path, "cpu")
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "other",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 512, 512])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, 512, 512])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    with pytest.raises(ModelError, match=r"x tensor\(float\) \(n, 3, 512, 512\).*native"):
+        model.load(path, "cpu")
+
+
+@pytest.mark.parametrize("value", ["", "-1", "0", "many", "1.5", None])
+def test_broken_metadata_is_refused(tmp_path, value):
+    metadata = dict(METADATA)
+    if value is None:
+        del metadata["colorize.working_size"]
+    else:
+        metadata["colorize.working_size"] = value
+    path = write_model(tmp_path / "m.onnx", (0, 0), (0, 0), metadata)
+    with pytest.raises(ModelError, match=r"colorize\.working_size"):
+        model.load(path, "cpu")
+
+
+def test_another_version_of_the_contract_is_refused(tmp_path):
+    path = write_model(tmp_path / "m.onnx", (0, 0), (0, 0), METADATA | {"colorize.contract": "2"})
+    with pytest.raises(ModelError, match="contract '2'"):
+        model.load(path, "cpu")

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from colorize_cli import color
+from colorize_cli.color import Lightness
+from colorize_cli.working import resized, working_copy, working_shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((1000, 1000), (64, 64)),
+        ((1000, 1500), (64, 96)),
+        ((1500, 1000), (96, 64)),
+        ((1000, 1400), (64, 96)),  # 89.6 rounds to 96
+        ((1000, 4000), (64, 256)),
+        ((1000, 8000), (32, 256)),  # beyond 4 : 1 the long side stays
+        ((1, 10000), (16, 256)),  # at least one multiple
+        ((10, 10), (64, 64)),  # small pictures grow
+        ((1, 1), (64, 64)),
+    ],
+)
+def test_working_shape(shape, expected):
+    assert working_shape(shape, 64, 16) == expected
+
+
+def test_resizing_is_the_mean_of_lightness_over_areas():
+    codes = np.random.default_rng(0).integers(0, 256, (600, 900), dtype=np.uint8)
+    lightness = Lightness(codes, color.GREY8)
+    expected = color.GREY8[codes].reshape(60, 10, 90, 10).mean(axis=(1, 3))
+    np.testing.assert_allclose(resized(lightness, (60, 90)), expected, atol=1e-3)
+
+
+def test_resizing_does_not_depend_on_stripes(monkeypatch):
+    codes = np.random.default_rng(0).integers(0, 256, (301, 407), dtype=np.uint8)
+    lightness = Lightness(codes, color.GREY8)
+    whole = resized(lightness, (48, 64))
+    monkeypatch.setattr("colorize_cli.working._STRIPE_PIXELS", 1000)
+    np.testing.assert_array_equal(resized(lightness, (48, 64)), whole)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (7, 3)])
+def test_any_shape_has_a_working_copy(shape):
+    lightness = Lightness(np.full(shape, 128, np.uint8), color.GREY8)
+    copy = working_copy(lightness, 64, 16)
+    assert copy.dtype == np.float32
+    np.testing.assert_allclose(copy, color.GREY8[128], atol=1e-3)

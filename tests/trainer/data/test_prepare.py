@@ -1,0 +1,230 @@
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer.data.prepare import CROPS_NAME, MANIFEST_NAME, DataError, crop_picture, prepare, read_sources
+
+FORMATS = {
+    "a.jpg": "JPEG",
+    "b.jpeg": "JPEG",
+    "c.png": "PNG",
+    "d.webp": "WEBP",
+    "e.avif": "AVIF",
+    "F.PNG": "PNG",
+}
+RED, BLUE = (220, 30, 30), (30, 30, 220)
+
+
+def encoded(picture, kind="PNG", **options) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def halves(width: int, height: int) -> Image.Image:
+    """Red on the left, blue on the right."""
+    picture = Image.new("RGB", (width, height), RED)
+    picture.paste(BLUE, (width // 2, 0, width, height))
+    return picture
+
+
+def make_tar(path, files, mode="w"):
+    with tarfile.open(path, mode) as tar:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def read(out):
+    return np.load(out / CROPS_NAME), json.loads((out / MANIFEST_NAME).read_text())
+
+
+@pytest.fixture
+def folder(tmp_path, picture):
+    """Six good pictures in two levels, and one of every bad kind."""
+    source = tmp_path / "pictures"
+    (source / "deep" / "er").mkdir(parents=True)
+    for index, (name, kind) in enumerate(FORMATS.items()):
+        (source / ("deep/er" if index % 2 else ".") / name).write_bytes(encoded(picture(index), kind))
+    good = encoded(picture(9, 64, 64), "JPEG")
+    bad = {
+        "truncated.jpg": good[: len(good) // 2],
+        "empty.png": b"",
+        "text.webp": b"not a picture",
+        "tiny.png": encoded(picture(1, 15, 40)),
+        "grey.png": encoded(Image.linear_gradient("L").resize((40, 40))),
+        "toned.png": encoded(Image.new("RGB", (40, 40), (120, 121, 120))),
+    }
+    for name, data in bad.items():
+        (source / name).write_bytes(data)
+    (source / "notes.txt").write_text("not looked at")
+    return source
+
+
+def test_reads_folders_and_tar_files_of_all_formats(folder, tmp_path):
+    shard = make_tar(tmp_path / "shard.tar", {p.name: p.read_bytes() for p in sorted(folder.rglob("*.*"))})
+    manifest = prepare([folder, shard], tmp_path / "out", 32)
+    assert manifest.pictures == manifest.crops == 2 * len(FORMATS)
+    crops, _ = read(tmp_path / "out")
+    assert crops.shape == (12, 32, 32, 3)
+    assert crops.dtype == np.uint8
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_a_single_picture_is_a_source(name, tmp_path):
+    halves(20, 20).save(tmp_path / name)
+    assert prepare([tmp_path / name], tmp_path / "out", 16).pictures == 1
+
+
+def test_drops_bad_pictures_and_says_which_and_why(folder, tmp_path):
+    dropped = prepare([folder], tmp_path / "out", 32).dropped
+    assert sorted(dropped.pop("grey")) == ["grey.png", "toned.png"]
+    assert dropped.pop("smaller than 16 pixels") == ["tiny.png"]
+    assert all(reason.startswith("unreadable") for reason in dropped)
+    assert sorted(name for names in dropped.values() for name in names) == [
+        "empty.png",
+        "text.webp",
+        "truncated.jpg",
+    ]
+
+
+def test_manifest_agrees_with_the_crops_and_with_what_is_returned(folder, tmp_path):
+    returned = prepare([folder], tmp_path / "out", 32)
+    crops, written = read(tmp_path / "out")
+    assert written == vars(returned)
+    assert written["crops"] == len(crops)
+    assert written["size"] == crops.shape[1]
+    assert written["sources"] == [str(folder)]
+
+
+def test_progress_counts_every_picture_also_those_left_out(folder, tmp_path):
+    calls = []
+    manifest = prepare([folder], tmp_path / "out", 32, progress=lambda: calls.append(1))
+    assert len(calls) == manifest.pictures + sum(map(len, manifest.dropped.values())) == 12
+
+
+def test_any_number_of_workers_writes_the_same(folder, tmp_path):
+    for workers in (1, 7):
+        prepare([folder], tmp_path / str(workers), 32, workers=workers)
+    for name in (CROPS_NAME, MANIFEST_NAME):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "7" / name).read_bytes()
+
+
+def test_more_pictures_than_are_queued_stay_in_order(tmp_path):
+    files = {f"{i:03d}.png": encoded(Image.new("RGB", (16, 16), (i, 255 - i, 0))) for i in range(150)}
+    prepare([make_tar(tmp_path / "shard.tar", files)], tmp_path / "out", 16, workers=3)
+    assert read(tmp_path / "out")[0][:, 0, 0, 0].tolist() == list(range(150))
+
+
+def test_order_is_that_of_names_in_folders_and_of_entries_in_tar_files(tmp_path):
+    names = ["b/2.png", "b.png", "a.png"]
+    for name in names:
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
+        halves(20, 20).save(tmp_path / "pictures" / name)
+    shard = make_tar(tmp_path / "shard.tar", dict.fromkeys(names, b""))
+    assert [name for name, _ in read_sources([shard])] == names
+    assert [name for name, _ in read_sources([tmp_path / "pictures"])] == ["a.png", "b/2.png", "b.png"]
+
+
+@pytest.mark.parametrize("transpose", [None, Image.Transpose.ROTATE_90])
+def test_a_long_picture_gives_both_its_ends(transpose):
+    picture = halves(80, 40)
+    crops = crop_picture(encoded(picture.transpose(transpose) if transpose else picture), 20)
+    assert crops.shape == (2, 20, 20, 3)
+    ends = sorted(tuple(crop.reshape(-1, 3).mean(0).astype(int)) for crop in crops)
+    assert ends == [BLUE, RED]
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 40), (48, 40), (40, 47)])
+def test_a_squarer_picture_gives_its_middle(width, height):
+    assert crop_picture(encoded(halves(width, height)), 20).shape == (1, 20, 20, 3)
+    crop = crop_picture(encoded(halves(48, 40)), 20)[0]
+    np.testing.assert_array_equal(crop[5, 0], RED)
+    np.testing.assert_array_equal(crop[5, -1], BLUE)
+
+
+@pytest.mark.parametrize("size", [(200, 40), (41, 40), (16, 300), (17, 16), (333, 217)])
+@pytest.mark.parametrize("side", [16, 33, 128])
+def test_crops_have_the_size_asked_for_whatever_the_picture(size, side):
+    assert crop_picture(encoded(halves(*size)), side).shape[1:] == (side, side, 3)
+
+
+def test_pictures_are_turned_upright_by_their_exif_orientation():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    crop = crop_picture(encoded(halves(40, 40), "JPEG", exif=exif, quality=95), 40)[0].astype(int)
+    assert crop[:15, :, 0].mean() > 200, "the left half is at the top"
+    assert crop[-15:, :, 2].mean() > 200
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "CMYK"])
+def test_other_colour_modes_are_converted(mode):
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    crop = crop_picture(encoded(halves(40, 40).convert(mode), kind), 40)[0]
+    assert np.abs(crop[20, 5].astype(int) - RED).max() < 40
+
+
+def test_a_picture_with_a_small_patch_of_colour_is_not_grey():
+    picture = Image.new("RGB", (40, 40), (128, 128, 128))
+    picture.paste(RED, (0, 0, 10, 10))
+    assert not isinstance(crop_picture(encoded(picture), 20), str)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "notes.txt", "damaged.tar"])
+def test_a_source_that_cannot_be_read_is_named(name, tmp_path):
+    (tmp_path / "notes.txt").write_text("not a tar file")
+    (tmp_path / "damaged.tar").write_bytes(bytes(range(256)) * 8)
+    with pytest.raises(DataError, match=name):
+        prepare([tmp_path / name], tmp_path / "out", 32)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+def test_a_truncated_tar_file_is_named(mode, tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    shard = make_tar(tmp_path / "shard.tar", {f"{i}.png": encoded(noise) for i in range(4)}, mode)
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size * 2 // 3])
+    with pytest.raises(DataError, match=r"shard\.tar"):
+        prepare([shard], tmp_path / "out", 32)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "notes.txt"])
+def test_a_bad_source_after_good_ones_leaves_nothing_behind(name, folder, tmp_path):
+    (tmp_path / "notes.txt").write_text("not a tar file")
+    with pytest.raises(DataError, match=name):
+        prepare([folder, tmp_path / name], tmp_path / "out", 32)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_nothing_is_left_behind_when_no_picture_is_usable(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    Image.new("L", (40, 40), 7).save(tmp_path / "pictures" / "grey.png")
+    with pytest.raises(DataError, match=r"pictures.*no usable picture.*grey"):
+        prepare([tmp_path / "pictures"], tmp_path / "out", 32)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_prepared_folders_can_be_written_again(folder, tmp_path):
+    prepare([folder], tmp_path / "out", 32)
+    manifest = prepare([folder / "deep"], tmp_path / "out", 16)
+    crops, written = read(tmp_path / "out")
+    assert crops.shape == (manifest.crops, 16, 16, 3)
+    assert written["sources"] == [str(folder / "deep")]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [CROPS_NAME, MANIFEST_NAME]
+
+
+def test_an_interrupted_preparation_leaves_the_earlier_one_whole(folder, tmp_path):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    prepare([folder], tmp_path / "out", 32)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        prepare([folder], tmp_path / "out", 16, progress=interrupt)
+    for name, content in before.items():
+        assert (tmp_path / "out" / name).read_bytes() == content

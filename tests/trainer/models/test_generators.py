@@ -1,0 +1,126 @@
+"""The contract that every row of `GENERATORS` keeps."""
+
+import pytest
+import torch
+
+from trainer.config import ConfigError, ModelConfig
+from trainer.models import GENERATORS, Generator, build_generator
+
+SIZES = [(1, 1), (1, 3), (3, 2), (5, 1), (2, 7)]  # in units of multiple_of
+
+
+@pytest.fixture(params=GENERATORS)
+def generator(request) -> Generator:
+    torch.manual_seed(0)
+    return build_generator(ModelConfig(generator=request.param, width=4, depth=3))
+
+
+def pictures(generator: Generator, count: int, rows: int = 3, columns: int = 3) -> torch.Tensor:
+    multiple = generator.multiple_of
+    random = torch.Generator().manual_seed(0)
+    return 100 * torch.rand(count, 1, rows * multiple, columns * multiple, generator=random)
+
+
+def train_a_little(generator: Generator) -> Generator:
+    """Give the running statistics and the weights values that no fresh network has."""
+    optimizer = torch.optim.Adam(generator.parameters(), lr=0.01)
+    generator.train()
+    for _ in range(3):
+        optimizer.zero_grad()
+        (generator(pictures(generator, 4)) - 20).square().mean().backward()
+        optimizer.step()
+    return generator
+
+
+def test_an_unknown_name_is_a_config_error_that_lists_the_known():
+    with pytest.raises(ConfigError, match="chroma_unet"):
+        build_generator(ModelConfig(generator="vgg"))
+
+
+@pytest.mark.parametrize(("rows", "columns"), SIZES)
+def test_chroma_has_the_size_that_chroma_scale_says(generator, rows, columns):
+    lightness = pictures(generator, 2, rows, columns)
+    with torch.no_grad():
+        ab = generator.eval()(lightness)
+    height, width = lightness.shape[-2:]
+    assert ab.shape == (2, 2, height // generator.chroma_scale, width // generator.chroma_scale)
+    assert ab.dtype == torch.float32
+    assert ab.isfinite().all()
+
+
+def test_gradient_reaches_every_parameter(generator):
+    train_a_little(generator).zero_grad()
+    generator(pictures(generator, 4)).square().mean().backward()
+    for name, parameter in generator.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("value", [0.0, 50.0, 100.0])
+def test_flat_pictures_give_finite_chroma_and_gradients(generator, value):
+    ab = generator.train()(torch.full((2, 1, 3 * generator.multiple_of, 2 * generator.multiple_of), value))
+    ab.square().mean().backward()
+    assert ab.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in generator.parameters())
+
+
+def test_one_batch_can_be_learnt_by_heart(generator, batch):
+    target = torch.nn.functional.avg_pool2d(batch.ab, generator.chroma_scale)
+    optimizer = torch.optim.Adam(generator.parameters(), lr=0.01)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = (generator.train()(batch.lightness) - target).abs().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 3
+
+
+def test_chroma_does_not_depend_on_the_rest_of_the_batch(generator):
+    train_a_little(generator).eval()
+    eight = pictures(generator, 8)
+    with torch.inference_mode():
+        together = generator(eight)
+        alone = torch.cat([generator(eight[i : i + 1]) for i in range(8)])
+        among_others = generator(torch.cat((eight[:1], 100 - eight[1:])))[:1]
+    torch.testing.assert_close(together, alone, atol=1e-3, rtol=0)
+    torch.testing.assert_close(together[:1], among_others, atol=1e-3, rtol=0)
+
+
+def test_inference_changes_nothing_and_repeats_itself(generator):
+    train_a_little(generator).eval()
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    with torch.inference_mode():
+        lightness = pictures(generator, 2)
+        assert torch.equal(generator(lightness), generator(lightness))
+    assert all(torch.equal(before[name], value) for name, value in generator.state_dict().items())
+
+
+def test_chroma_depends_on_lightness(generator):
+    train_a_little(generator).eval()
+    with torch.inference_mode():
+        lightness = pictures(generator, 1)
+        assert (generator(lightness) - generator(100 - lightness)).abs().max() > 0.01
+
+
+def test_memory_format_does_not_change_the_chroma(generator):
+    train_a_little(generator).eval()
+    lightness = pictures(generator, 2)
+    with torch.inference_mode():
+        expected = generator(lightness)
+        found = generator.to(memory_format=torch.channels_last)(
+            lightness.contiguous(memory_format=torch.channels_last)
+        )
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+
+
+def test_the_seed_decides_the_weights(generator):
+    config = ModelConfig(generator="chroma_unet", width=4)
+    weights = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        weights.append(torch.cat([p.flatten() for p in build_generator(config).parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])

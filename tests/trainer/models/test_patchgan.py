@@ -1,0 +1,92 @@
+import pytest
+import torch
+from torch import nn
+
+from trainer.config import ModelConfig
+from trainer.models import build_discriminator, build_generator
+from trainer.models.patchgan import PatchGAN
+
+
+def inputs(scale: int, size: int = 64, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    lightness = 100 * torch.rand(count, 1, scale * size, scale * size, generator=random)
+    return lightness, 50 * torch.randn(count, 2, size, size, generator=random)
+
+
+def extent(gradient: torch.Tensor) -> tuple[int, int]:
+    """Height and width of the box outside which the gradient of a picture is zero."""
+    rows, columns = (gradient.abs().sum(dim) > 0 for dim in ((0, 1, 3), (0, 1, 2)))
+    return tuple(int(side.nonzero().max() - side.nonzero().min()) + 1 for side in (rows, columns))
+
+
+@pytest.mark.parametrize("spectral_norm", [True, False])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_score_sees_70_by_70_of_chroma_and_the_lightness_of_the_same_place(scale, spectral_norm):
+    torch.manual_seed(0)
+    network = PatchGAN(scale, 4, 3, spectral_norm=spectral_norm).eval()
+    lightness, ab = (x.requires_grad_() for x in inputs(scale, 128, 1))
+    scores, _ = network(lightness, ab)
+    scores[0, 0, scores.shape[2] // 2, scores.shape[3] // 2].backward()
+    assert extent(ab.grad) == (70, 70)
+    assert extent(lightness.grad) == (70 * scale, 70 * scale)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_there_is_a_score_for_every_patch_and_a_feature_for_every_layer(layers):
+    scores, features = PatchGAN(1, 4, layers)(*inputs(1))
+    side = 64 // 2**layers - 2
+    assert scores.shape == (2, 1, side, side)
+    assert len(features) == layers + 1
+    assert all(feature.requires_grad for feature in features)
+
+
+def test_has_the_channels_of_pix2pix():
+    network = PatchGAN(1, 64, 3, spectral_norm=False)
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert [c.out_channels for c in convolutions] == [64, 128, 256, 512, 1]
+    assert [c.stride[0] for c in convolutions] == [2, 2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("spectral_norm", [True, False])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_score_depends_on_the_lightness_it_is_conditioned_on(scale, spectral_norm):
+    torch.manual_seed(0)
+    network = PatchGAN(scale, 8, 3, spectral_norm=spectral_norm).eval()
+    lightness, ab = inputs(scale)
+    assert (network(lightness, ab)[0] - network(100 - lightness, ab)[0]).abs().max() > 1e-4
+
+
+def test_lightness_and_chroma_of_one_place_meet():
+    """The lightness given to the score of one corner is that of the same corner."""
+    network = PatchGAN(2, 4, 1).eval()
+    lightness, ab = (x.requires_grad_() for x in inputs(2, 64, 1))
+    network(lightness, ab)[0][0, 0, 0, -1].backward()
+    for gradient in (lightness.grad, ab.grad):
+        assert gradient[0, :, : gradient.shape[2] // 2, gradient.shape[3] // 2 :].abs().sum() > 0
+        assert gradient[0, :, gradient.shape[2] // 2 :].abs().sum() == 0
+
+
+def test_spectral_norm_bounds_every_layer_and_replaces_batch_normalisation():
+    torch.manual_seed(0)
+    network = PatchGAN(1, 4, 2, spectral_norm=True).train()
+    for _ in range(50):  # power iterations
+        network(*inputs(1, 32, 1))
+    kinds = [type(module) for module in network.modules()]
+    assert nn.BatchNorm2d not in kinds
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            assert torch.linalg.matrix_norm(module.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.05)
+
+
+def test_without_spectral_norm_all_but_the_first_layer_are_batch_normalised():
+    network = PatchGAN(1, 4, 3, spectral_norm=False)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) == 3
+    assert not any(hasattr(module, "parametrizations") for module in network.modules())
+
+
+@pytest.mark.parametrize("name", ["chroma_unet", "pix2pix_unet"])
+def test_is_built_to_fit_its_generator(name):
+    config = ModelConfig(generator=name, width=4, depth=3, discriminator_width=4)
+    generator = build_generator(config).eval()
+    lightness = torch.zeros(1, 1, 64, 64)
+    assert build_discriminator(config, generator)(lightness, generator(lightness))[0].isfinite().all()

@@ -1,0 +1,258 @@
+import json
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import trainer.checkpoint
+from trainer.checkpoint import (
+    CheckpointError,
+    Progress,
+    load_checkpoint,
+    load_generator,
+    save_checkpoint,
+    save_weights,
+    start_from,
+)
+from trainer.config import ModelConfig, Phase, to_json
+from trainer.step import build_trainee, set_learning_rate, update
+
+GAN = Phase(crop_size=32, adversarial=0.1, feature_matching=1.0)
+
+
+@pytest.fixture
+def trained(tiny, fabric, batch):
+    """A trainee after two updates."""
+    trainee = build_trainee(tiny, fabric)
+    set_learning_rate(trainee.generator_optimizer, 0.01)
+    set_learning_rate(trainee.discriminator_optimizer, 0.01)
+    for _ in range(2):
+        update(trainee, batch, GAN, tiny, fabric)
+    return trainee
+
+
+@pytest.fixture
+def saved(trained, tiny, tmp_path):
+    path = tmp_path / "run" / "checkpoint.pt"
+    save_checkpoint(path, trained, tiny, Progress(8, 1.5))
+    return path
+
+
+def tensors(tree) -> list:
+    """All leaves of nested dicts and lists, in order."""
+    if isinstance(tree, dict):
+        return [leaf for key in sorted(tree, key=str) for leaf in (key, *tensors(tree[key]))]
+    return [leaf for item in tree for leaf in tensors(item)] if isinstance(tree, list | tuple) else [tree]
+
+
+def equal(one, other) -> bool:
+    return all(
+        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+        for a, b in zip(tensors(one), tensors(other), strict=True)
+    )
+
+
+def parts(trainee):
+    return [
+        trainee.generator.state_dict(),
+        trainee.ema.state_dict(),
+        trainee.discriminator.state_dict(),
+        trainee.generator_optimizer.state_dict(),
+        trainee.discriminator_optimizer.state_dict(),
+        trainee.updates,
+    ]
+
+
+def test_loading_restores_all_that_saving_wrote(saved, trained, tiny, fabric):
+    random = torch.get_rng_state()
+    fresh = build_trainee(replace(tiny, seed=9), fabric)
+    assert not equal(parts(fresh), parts(trained))
+    assert load_checkpoint(saved, fresh, tiny) == Progress(8, 1.5)
+    assert equal(parts(fresh), parts(trained))
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one_whole(saved, trained, tiny, monkeypatch):
+    def fail(_state, file):
+        file.write(b"half a checkpoint")
+        raise OSError("disk full")
+
+    before = saved.read_bytes()
+    monkeypatch.setattr(trainer.checkpoint.torch, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(saved, trained, tiny, Progress(12, 2.0))
+    assert saved.read_bytes() == before
+
+
+def test_saving_leaves_nothing_but_the_checkpoint(saved):
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("unpickled",)
+
+
+def keep(part):
+    return lambda path: path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+
+
+def flip_bytes(path):
+    data = bytearray(path.read_bytes())
+    for place in range(0, len(data), 97):
+        data[place] ^= 0x55
+    path.write_bytes(data)
+
+
+def without(name):
+    def damage(path):
+        state = torch.load(path, weights_only=True)
+        del state[name]
+        torch.save(state, path)
+
+    return damage
+
+
+def with_value(name, value):
+    return lambda path: torch.save(torch.load(path, weights_only=True) | {name: value}, path)
+
+
+DAMAGES = {
+    "missing": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "empty": keep(0),
+    "cut at the end": keep(0.99),
+    "cut in the middle": keep(0.5),
+    "cut at the start": keep(0.01),
+    "flipped bytes": flip_bytes,
+    "text": lambda path: path.write_text("not a checkpoint\n"),
+    "zeros": lambda path: path.write_bytes(bytes(5000)),
+    "a list": lambda path: torch.save([1, 2], path),
+    "a tensor": lambda path: torch.save(torch.zeros(2), path),
+    "code": lambda path: torch.save({"format": 1, "evil": Evil()}, path),
+    "another format": with_value("format", 99),
+    "no generator": without("ema"),
+    "no configuration": without("config"),
+    "damaged configuration": with_value("config", "{"),
+    "configuration of another version": with_value("config", '{"colour": 3}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_named_in_one_line(damage, saved, tiny, fabric, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    damage(saved)
+    for load in (
+        lambda: load_generator(saved),
+        lambda: load_checkpoint(saved, build_trainee(tiny, fabric), tiny),
+    ):
+        with pytest.raises(CheckpointError) as caught:
+            load()
+        assert str(saved) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "unpickled").exists(), "reading ran code from the file"
+
+
+@pytest.mark.parametrize("name", ["generator", "generator_optimizer", "discriminator", "random", "updates"])
+def test_a_checkpoint_without_a_part_is_named(name, saved, tiny, fabric):
+    without(name)(saved)
+    with pytest.raises(CheckpointError, match="checkpoint"):
+        load_checkpoint(saved, build_trainee(tiny, fabric), tiny)
+
+
+def test_a_checkpoint_with_another_optimizer_is_named(saved, tiny, fabric):
+    state = torch.load(saved, weights_only=True)
+    state["generator_optimizer"]["param_groups"].pop()
+    torch.save(state, saved)
+    with pytest.raises(CheckpointError, match="checkpoint"):
+        load_checkpoint(saved, build_trainee(tiny, fabric), tiny)
+
+
+@pytest.mark.parametrize("change", [{"width": 8}, {"generator": "pix2pix_unet"}, {"discriminator_width": 8}])
+def test_networks_of_another_configuration_are_refused(change, saved, tiny, fabric):
+    other = replace(tiny, model=replace(tiny.model, **change))
+    with pytest.raises(CheckpointError, match="networks") as caught:
+        load_checkpoint(saved, build_trainee(other, fabric), other)
+    assert str(saved) in str(caught.value)
+
+
+def test_a_generator_is_loaded_ready_for_inference(saved, trained, tiny):
+    generator, config = load_generator(saved)
+    assert config == tiny
+    assert not generator.training
+    assert not any(parameter.requires_grad for parameter in generator.parameters())
+    assert equal(generator.state_dict(), trained.ema.state_dict())
+
+
+def test_weights_survive_safetensors_to_half_precision(trained, tiny, tmp_path):
+    path = tmp_path / "deep" / "weights.safetensors"
+    save_weights(path, trained.ema, tiny)
+    generator, config = load_generator(path)
+    assert config == tiny
+    for name, value in trained.ema.state_dict().items():
+        found = generator.state_dict()[name]
+        assert found.dtype == value.dtype
+        torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_weights_take_half_the_space(trained, tiny, tmp_path):
+    save_weights(tmp_path / "weights.safetensors", trained.ema, tiny)
+    floats = sum(value.numel() for value in trained.ema.state_dict().values() if value.is_floating_point())
+    assert (tmp_path / "weights.safetensors").stat().st_size < 0.6 * 4 * floats
+
+
+def test_weights_that_overflow_half_precision_are_not_written(trained, tiny, tmp_path):
+    next(trained.ema.parameters()).data[0] = 1e6
+    try:
+        save_weights(tmp_path / "weights.safetensors", trained.ema, tiny)
+    except Exception:  # noqa: BLE001 - whatever it says
+        assert not list(tmp_path.glob("*.safetensors"))
+    else:
+        generator, _ = load_generator(tmp_path / "weights.safetensors")
+        assert all(parameter.isfinite().all() for parameter in generator.parameters())
+
+
+@pytest.mark.parametrize("damage", [keep(0), keep(0.5), flip_bytes, lambda path: path.unlink()])
+def test_damaged_weights_are_named(damage, trained, tiny, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, trained.ema, tiny)
+    damage(path)
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
+        load_generator(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"config": "{"}, {"config": "{}"}])
+def test_weights_of_another_program_are_named(metadata, tmp_path):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "weights.safetensors", metadata)
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
+        load_generator(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "weights.safetensors"])
+def test_a_new_run_starts_from_the_average_of_an_earlier_one(name, trained, tiny, fabric, tmp_path):
+    save_checkpoint(tmp_path / "checkpoint.pt", trained, tiny, Progress(8))
+    save_weights(tmp_path / "weights.safetensors", trained.ema, tiny)
+    fresh = build_trainee(replace(tiny, seed=9), fabric)
+    start_from(fresh, tmp_path / name)
+    for part in (fresh.generator, fresh.ema):
+        for key, value in trained.ema.state_dict().items():
+            torch.testing.assert_close(part.state_dict()[key], value, rtol=1e-3, atol=1e-6, msg=key)
+    assert fresh.updates == 0
+    assert not fresh.generator_optimizer.state_dict()["state"]
+
+
+@pytest.mark.parametrize("model", [ModelConfig(width=8), ModelConfig("pix2pix_unet", width=4, depth=3)])
+def test_a_generator_of_another_shape_is_named_in_one_line(model, saved, tiny, fabric):
+    fresh = build_trainee(replace(tiny, model=model), fabric)
+    with pytest.raises(CheckpointError) as caught:
+        start_from(fresh, saved)
+    assert str(saved) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_configuration_inside_is_the_one_of_the_run(saved, tiny):
+    assert json.loads(torch.load(saved, weights_only=True)["config"]) == json.loads(to_json(tiny))

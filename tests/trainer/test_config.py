@@ -1,0 +1,197 @@
+import ast
+import copy
+import inspect
+import json
+
+import pytest
+
+import trainer.config
+from trainer.config import Config, ConfigError, ModelConfig, Phase, from_json, override, to_json
+
+TWO_PHASES = Config(phases=(Phase(samples=100), Phase(samples=50, adversarial=0.1)))
+OTHER_NAMES = {
+    "generator": "pix2pix_unet",
+    "reconstruction": "l1",
+    "gan": "cross_entropy",
+    "precision": "bf16-mixed",
+}
+
+
+def leaves(tree, path=()):
+    """Paths of all plain values of a JSON tree."""
+    if isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from leaves(value, (*path, key))
+    else:
+        yield path
+
+
+def changed(name, value):
+    """Another valid value of a field."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 16
+    return OTHER_NAMES[name] if isinstance(value, str) else 0.5 * value + 0.01
+
+
+def test_survives_json():
+    config = Config(
+        phases=(Phase(samples=7), Phase(warmup=3)), model=ModelConfig(spectral_norm=False), seed=5
+    )
+    assert from_json(to_json(config)) == config
+
+
+def test_the_same_configuration_has_the_same_hash():
+    assert Config().hash == Config().hash == from_json(to_json(Config())).hash
+    assert len(Config().hash) == 16
+
+
+def test_hash_is_that_of_the_configuration_read_back_also_for_whole_numbers():
+    config = Config(weight_decay=0, phases=(Phase(learning_rate=1),))
+    assert from_json(to_json(config)).hash == config.hash
+
+
+@pytest.mark.parametrize(
+    "path", list(leaves(json.loads(to_json(TWO_PHASES)))), ids=lambda p: ".".join(map(str, p))
+)
+def test_every_field_changes_the_hash(path):
+    tree = json.loads(to_json(TWO_PHASES))
+    *parents, last = path
+    node = tree
+    for key in parents:
+        node = node[key]
+    node[last] = changed(last, node[last])
+    assert from_json(json.dumps(tree)).hash != TWO_PHASES.hash
+
+
+def test_overrides_reach_every_level():
+    config = override(
+        TWO_PHASES,
+        ["seed=3", "loss.beta=5", "loss.gan=cross_entropy", "phases.1.samples=9", "augment.flip=false"],
+    )
+    assert (config.seed, config.loss.beta, config.loss.gan) == (3, 5.0, "cross_entropy")
+    assert config.phases == (Phase(samples=100), Phase(samples=9, adversarial=0.1))
+    assert config.augment.flip is False
+    assert override(config, []) == config
+
+
+def test_overrides_leave_the_original_alone():
+    before = copy.deepcopy(TWO_PHASES)
+    override(TWO_PHASES, ["phases.0.samples=1", "model.width=8"])
+    assert before == TWO_PHASES
+
+
+def test_all_phases_can_be_replaced():
+    assert override(TWO_PHASES, ['phases=[{"samples": 5, "batch_size": 2}]']).phases == (
+        Phase(samples=5, batch_size=2),
+    )
+
+
+def test_a_later_override_wins():
+    assert override(Config(), ["seed=1", "seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "seed",  # no value
+        "=3",
+        "colour=3",  # no such field
+        "loss.colour=3",
+        "loss.beta.more=3",
+        "phases.2.samples=3",
+        "phases.x.samples=3",
+        "phases.0.colour=3",
+        "phases.0=3",
+        "hash=3",  # a property, not a field
+        "seed=1.5",  # wrong types
+        "seed=true",
+        "seed=many",
+        "seed=null",
+        "ema_decay=high",
+        "ema_decay=true",
+        "augment.flip=1",
+        "augment.flip=no",
+        "precision=32",
+        "loss=3",
+        "model=[]",
+        "phases=3",
+        "phases=true",
+        "phases=many",
+        "phases=[3]",
+        "phases=[]",
+        'phases={"samples": 3}',
+    ],
+)
+def test_a_wrong_override_is_a_config_error(assignment):
+    with pytest.raises(ConfigError):
+        override(TWO_PHASES, [assignment])
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "phases.0.samples=0",
+        "phases.0.crop_size=0",
+        "phases.0.batch_size=-1",
+        "phases.0.learning_rate=-1",
+        "phases.0.learning_rate=NaN",
+        "phases.0.adversarial=-1",
+        "phases.0.feature_matching=1",  # nothing to match without a discriminator
+        "evaluate_every=0",
+        "checkpoint_every=0",
+        "evaluate_size=0",
+        "gradient_clip=0",
+        "ema_decay=1.5",
+        "augment.min_scale=1.5",
+        "augment.aspect=-2",
+        "loss.beta=0",
+        "loss.saturated_chroma=0",
+        "model.width=0",
+        "model.discriminator_width=0",
+    ],
+)
+def test_a_value_that_cannot_be_trained_with_is_a_config_error(assignment):
+    with pytest.raises(ConfigError):
+        override(TWO_PHASES, [assignment])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"colour": 1}', '{"phases": 3}', '{"seed": "x"}'])
+def test_damaged_json_is_a_config_error(text):
+    with pytest.raises(ConfigError):
+        from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("seen", "phase", "within"), [(0, 0, 0), (99, 0, 99), (100, 1, 0), (101, 1, 1), (149, 1, 49)]
+)
+def test_phase_at_begins_the_next_phase_with_its_first_sample(seen, phase, within):
+    assert TWO_PHASES.phase_at(seen) == (TWO_PHASES.phases[phase], within)
+
+
+@pytest.mark.parametrize("seen", [150, 10_000])
+def test_no_phase_follows_the_last(seen):
+    assert TWO_PHASES.total_samples == 150
+    with pytest.raises(ConfigError, match="150"):
+        TWO_PHASES.phase_at(seen)
+
+
+def test_a_discriminator_is_needed_where_any_phase_is_adversarial():
+    assert TWO_PHASES.adversarial
+    assert not Config().adversarial
+
+
+def dataclass_fields():
+    for node in ast.parse(inspect.getsource(trainer.config)).body:
+        if isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(d) for d in node.decorator_list):
+            for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
+                if isinstance(statement, ast.AnnAssign):
+                    yield pytest.param(following, id=f"{node.name}.{statement.target.id}")
+
+
+@pytest.mark.parametrize("following", list(dataclass_fields()))
+def test_every_field_has_a_docstring(following):
+    assert isinstance(following, ast.Expr)
+    assert isinstance(following.value, ast.Constant)
+    assert isinstance(following.value.value, str)

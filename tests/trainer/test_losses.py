@@ -1,0 +1,108 @@
+import math
+
+import pytest
+import torch
+
+from trainer.config import LossConfig
+from trainer.losses import ADVERSARIAL, RECONSTRUCTION, feature_matching, l1, saturation_weights, smooth_l1
+
+EVEN = LossConfig(saturation_weight=0.0)
+
+
+def constant(a: float, b: float) -> torch.Tensor:
+    return torch.tensor([a, b], dtype=torch.float32).view(1, 2, 1, 1).expand(2, 2, 4, 4).clone()
+
+
+@pytest.mark.parametrize(("chroma", "weight"), [(0, 1), (25, 2), (50, 3), (500, 3)])
+def test_weight_grows_with_chroma_until_it_is_saturated(chroma, weight):
+    config = LossConfig(saturation_weight=2.0, saturated_chroma=50.0)
+    weights = saturation_weights(constant(0.6 * chroma, -0.8 * chroma), config)
+    assert weights.shape == (2, 1, 4, 4)
+    torch.testing.assert_close(weights, torch.full_like(weights, weight))
+
+
+def test_weight_depends_on_the_truth_alone():
+    config = LossConfig(saturation_weight=2.0)
+    vivid, grey = constant(50, 0), constant(0, 0)
+    assert l1(grey, vivid, config) == 3 * l1(vivid, grey, config)
+
+
+def test_smooth_l1_is_quadratic_below_beta_and_linear_above():
+    config = LossConfig(beta=15.0, saturation_weight=0.0)
+    truth = constant(0, 0)
+    assert smooth_l1(constant(3, 3), truth, config).item() == pytest.approx(3**2 / (2 * 15**2))
+    assert smooth_l1(constant(40, 40), truth, config).item() == pytest.approx(40 / 15 - 0.5)
+
+
+def test_l1_is_a_part_of_the_range_of_ab():
+    assert l1(constant(11, -11), constant(0, 0), EVEN).item() == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("loss", RECONSTRUCTION.values(), ids=RECONSTRUCTION)
+def test_reconstruction_is_zero_at_the_truth_and_pulls_towards_it(loss):
+    truth = constant(20, -20)
+    assert loss(truth, truth, LossConfig()).item() == 0
+    prediction = constant(30, -30).requires_grad_()
+    value = loss(prediction, truth, LossConfig())
+    value.backward()
+    assert value > 0
+    assert value.shape == ()
+    assert (prediction.grad[:, 0] > 0).all()
+    assert (prediction.grad[:, 1] < 0).all()
+
+
+@pytest.mark.parametrize("loss", RECONSTRUCTION.values(), ids=RECONSTRUCTION)
+def test_reconstruction_has_a_finite_gradient_at_grey(loss):
+    prediction = constant(0, 0).requires_grad_()
+    loss(prediction, constant(0, 0), LossConfig()).backward()
+    assert prediction.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", ADVERSARIAL.values(), ids=ADVERSARIAL)
+def test_discriminator_learns_real_is_positive_and_fake_negative(loss):
+    real, fake = (torch.zeros(2, 1, 3, 3, requires_grad=True) for _ in range(2))
+    loss.discriminator(real, fake).backward()
+    assert (real.grad < 0).all()
+    assert (fake.grad > 0).all()
+    confident = loss.discriminator(torch.full((1, 1, 2, 2), 20.0), torch.full((1, 1, 2, 2), -20.0))
+    assert confident.item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", ADVERSARIAL.values(), ids=ADVERSARIAL)
+@pytest.mark.parametrize("score", [-5.0, 0.0, 0.9])
+def test_generator_learns_to_raise_its_scores(loss, score):
+    fake = torch.full((2, 1, 3, 3), score, requires_grad=True)
+    loss.generator(fake).backward()
+    assert (fake.grad < 0).all()
+
+
+def test_hinge_leaves_scores_beyond_one_alone():
+    real, fake = torch.tensor([2.0], requires_grad=True), torch.tensor([-2.0], requires_grad=True)
+    ADVERSARIAL["hinge"].discriminator(real, fake).backward()
+    assert real.grad == 0
+    assert fake.grad == 0
+    assert ADVERSARIAL["hinge"].discriminator(torch.zeros(1), torch.zeros(1)) == 1
+
+
+def test_cross_entropy_of_undecided_scores_is_log_two():
+    zeros = torch.zeros(3)
+    assert ADVERSARIAL["cross_entropy"].discriminator(zeros, zeros).item() == pytest.approx(math.log(2))
+    assert ADVERSARIAL["cross_entropy"].generator(zeros).item() == pytest.approx(math.log(2))
+
+
+def test_feature_matching_is_the_mean_distance_over_layers():
+    real = [torch.zeros(1, 2, 4, 4), torch.zeros(1, 8, 2, 2)]
+    fake = [torch.full((1, 2, 4, 4), 1.0), torch.full((1, 8, 2, 2), 3.0)]
+    assert feature_matching(real, fake).item() == pytest.approx(2.0)
+
+
+def test_feature_matching_moves_the_generated_features_only():
+    real, fake = (torch.rand(1, 2, 4, 4, requires_grad=True) for _ in range(2))
+    feature_matching([real], [fake]).backward()
+    assert real.grad is None
+    assert fake.grad.abs().sum() > 0
+
+
+def test_feature_matching_wants_as_many_layers_of_both():
+    with pytest.raises(ValueError, match="zip"):
+        feature_matching([torch.zeros(1)], [torch.zeros(1), torch.zeros(1)])

@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from trainer.config import Config, from_json, to_json
+from trainer.losses import ADVERSARIAL, RECONSTRUCTION
+from trainer.models import build_discriminator, build_generator
+from trainer.presets import PRESETS
+
+pytestmark = pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS.keys())
+
+
+def test_is_a_configuration_that_survives_json(config):
+    assert isinstance(config, Config)
+    assert from_json(to_json(config)) == config
+
+
+def test_names_rows_of_the_tables(config):
+    assert config.loss.reconstruction in RECONSTRUCTION
+    assert config.loss.gan in ADVERSARIAL
+    assert config.precision in {"32-true", "bf16-mixed"}
+
+
+def test_crops_fit_the_generator(config):
+    with torch.device("meta"):
+        generator = build_generator(config.model)
+    for size in (*(phase.crop_size for phase in config.phases), config.evaluate_size):
+        assert size % generator.multiple_of == 0
+
+
+def test_crops_of_adversarial_phases_fit_the_discriminator(config):
+    with torch.device("meta"):
+        generator = build_generator(config.model)
+        discriminator = build_discriminator(config.model, generator)
+        for phase in config.phases:
+            if phase.adversarial:
+                lightness = torch.zeros(1, 1, phase.crop_size, phase.crop_size)
+                scores, _ = discriminator(lightness, generator(lightness))
+                assert scores.numel() >= 1
+
+
+def test_batches_fill_the_phases_and_rates_fall(config):
+    for phase in config.phases:
+        last = phase.samples % phase.batch_size
+        assert last == 0 or last >= phase.batch_size / 2, "a small last batch makes a noisy update"
+        assert 0 < phase.final_learning_rate <= phase.learning_rate
+        assert phase.warmup < phase.samples
+        assert phase.feature_matching == 0 or phase.adversarial > 0
