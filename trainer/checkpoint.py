@@ -67,8 +67,8 @@ def load_checkpoint(path: Path, trainee: Trainee, config: Config) -> Progress:
         trainee.updates = state["updates"]
         torch.set_rng_state(state["random"])
         return Progress(state["samples_seen"], state["seconds"])
-    except (KeyError, RuntimeError, ConfigError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint of this run ({error})") from error
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of this run ({_first_line(error)})") from error
 
 
 def load_generator(path: Path) -> tuple[Generator, Config]:
@@ -87,7 +87,7 @@ def load_generator(path: Path) -> tuple[Generator, Config]:
         generator = build_generator(config.model)
         generator.load_state_dict(weights)
     except (KeyError, RuntimeError, ConfigError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint of this trainer ({error})") from error
+        raise CheckpointError(f"{path}: not a checkpoint of this trainer ({_first_line(error)})") from error
     generator.eval().requires_grad_(False)
     return generator, config
 
@@ -100,6 +100,8 @@ def save_weights(path: Path, generator: nn.Module, config: Config) -> None:
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in generator.state_dict().items()
     }
+    if not all(value.isfinite().all() for value in weights.values()):
+        raise CheckpointError(f"{path}: not written, for weights do not fit into fp16")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, path, metadata={"config": to_json(config)})
 
@@ -115,15 +117,23 @@ def start_from(trainee: Trainee, path: Path) -> None:
         trainee.generator.load_state_dict(weights)
         trainee.ema.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: its generator is not that of this configuration ({error})") from error
+        raise CheckpointError(
+            f"{path}: its generator is not that of this configuration ({_first_line(error)})"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """torch lists every tensor that does not fit, one to a line."""
+    return str(error).partition("\n")[0]
 
 
 def _parts(trainee: Trainee) -> dict[str, Any]:
     parts: dict[str, Any] = {
         "generator": trainee.generator,
         "ema": trainee.ema,
-        "generator_optimizer": trainee.generator_optimizer,
     }
+    for i, optimizer in enumerate(trainee.generator_optimizers):
+        parts[f"generator_optimizer_{i}"] = optimizer
     if trainee.discriminator is not None:
         parts["discriminator"] = trainee.discriminator
         parts["discriminator_optimizer"] = trainee.discriminator_optimizer
@@ -133,9 +143,11 @@ def _parts(trainee: Trainee) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: unreadable ({error})") from error
-    if state.get("format") != _FORMAT:
+    except OSError as error:
+        raise CheckpointError(f"{path}: unreadable ({error.strerror})") from error
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint, or damaged") from error
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this trainer")
     return state
 

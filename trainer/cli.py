@@ -30,7 +30,7 @@ def main() -> None:
 )
 @click.option("--workers", default=4, show_default=True, type=click.IntRange(1), help="Threads that decode.")
 def prepare(sources: tuple[Path, ...], out: Path, size: int, workers: int) -> None:
-    """Turn folders and tar shards of pictures into training crops in OUT."""
+    """Turn the pictures of each SOURCE, a folder, a tar shard or a file, into training crops in OUT."""
     from trainer.data.prepare import DataError
     from trainer.data.prepare import prepare as run
 
@@ -42,11 +42,9 @@ def prepare(sources: tuple[Path, ...], out: Path, size: int, workers: int) -> No
         except DataError as error:
             raise click.ClickException(str(error)) from error
     for reason, names in sorted(manifest.dropped.items()):
-        console.print(
-            f"left out {len(names)}: {reason} ({names[0]}{', ...' if names[1:] else ''})", highlight=False
-        )
-    console.print(
-        f"{manifest.crops} crops of {size} pixels from {manifest.pictures} pictures in {out}", highlight=False
+        click.echo(f"left out {len(names)}: {reason} ({names[0]}{', ...' if names[1:] else ''})", err=True)
+    click.echo(
+        f"{manifest.crops} crops of {size} pixels from {manifest.pictures} pictures in {out}", err=True
     )
 
 
@@ -65,7 +63,13 @@ def prepare(sources: tuple[Path, ...], out: Path, size: int, workers: int) -> No
 @click.option(
     "--start-from", type=_PATH, help="Begin a new run with the generator of this checkpoint or weights file."
 )
-@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where to train.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the configuration, make two updates, write nothing.")
 def train(
     data: Path,
@@ -86,13 +90,17 @@ def train(
     from trainer.data.prepare import DataError
     from trainer.loop import Run
     from trainer.loop import train as run
+    from trainer.step import TrainingError
 
-    fabric = Fabric(accelerator=device, devices=1, precision=config.precision)  # type: ignore[arg-type]
+    try:
+        fabric = Fabric(accelerator=device, devices=1, precision=config.precision)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from error
     place = Run(folder, data, validation, start_from, stop_after=2 if dry_run else None)
     try:
         with _Bar(config) as bar:
             progress = run(config, place, fabric, bar)
-    except (CheckpointError, ConfigError, DataError) as error:
+    except (CheckpointError, ConfigError, DataError, TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error
     if not dry_run and progress.samples_seen < config.total_samples:
         click.echo(f"stopped after {progress.samples_seen} samples; the same command continues", err=True)
@@ -170,13 +178,15 @@ def export(
     from trainer.export import ExportError, ModelFacts
     from trainer.export import export as run
 
+    if weights is not None and weights.suffix != ".safetensors":
+        raise click.ClickException(f"{weights}: weights files end in .safetensors")
     try:
         generator, config = load_generator(checkpoint)
         difference = run(generator, config, ModelFacts(name, working_size, trained_on, licence), out)
-    except (CheckpointError, ExportError) as error:
+        if weights is not None:
+            save_weights(weights, generator, config)
+    except (CheckpointError, ExportError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    if weights is not None:
-        save_weights(weights, generator, config)
     click.echo(f"{out}: onnxruntime agrees with torch to {difference:.4f} in a* and b*", err=True)
 
 

@@ -63,7 +63,7 @@ class LossConfig:
     reconstruction: str = "smooth_l1"
     """A row of `trainer.losses.RECONSTRUCTION`."""
     beta: float = 15.0
-    """`smooth_l1` only: the ab error, in CIE units, at which it turns from quadratic to linear."""
+    """Error of ab, in CIE units, where `smooth_l1` turns linear and below which `log_mse` is flat."""
     saturation_weight: float = 4.0
     """Extra weight of a pixel whose true chroma is `saturated_chroma` or more; 0 weighs all alike."""
     saturated_chroma: float = 50.0
@@ -77,7 +77,7 @@ class AugmentConfig:
     """Changes made to a crop as it is drawn."""
 
     min_scale: float = 0.6
-    """Smallest side of the drawn window, as a part of the stored crop's side."""
+    """Least length of the drawn window's longer side, as a part of the stored crop's side."""
     aspect: float = 0.15
     """Largest relative stretch of one side against the other."""
     flip: bool = True
@@ -91,10 +91,15 @@ class Config:
     phases: tuple[Phase, ...] = (Phase(),)
     """What is trained, in order."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    """The two networks."""
     loss: LossConfig = field(default_factory=LossConfig)
+    """What is reduced."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How crops are varied."""
+    optimizer: str = "muon"
+    """The generator's: a row of `trainer.optim.OPTIMIZERS`."""
     weight_decay: float = 1e-2
-    """AdamW's weight decay of the generator's convolutions."""
+    """Decoupled weight decay of the generator's convolutions."""
     ema_decay: float = 0.999
     """Decay, per update, of the moving average of the generator's weights that is evaluated and exported."""
     gradient_clip: float = 1.0
@@ -114,9 +119,26 @@ class Config:
         """Check what no type can say."""
         if not self.phases:
             raise ConfigError("phases: at least one is needed")
+        for name in ("evaluate_every", "checkpoint_every", "evaluate_size"):
+            _require(getattr(self, name) >= 1, name, "must be positive")
+        _require(self.gradient_clip > 0, "gradient_clip", "must be positive")
+        _require(0 <= self.ema_decay < 1, "ema_decay", "must be in [0, 1)")
+        _require(0 < self.augment.min_scale <= 1, "augment.min_scale", "must be in (0, 1]")
+        _require(self.augment.aspect >= 0, "augment.aspect", "must not be negative")
+        _require(self.loss.beta > 0, "loss.beta", "must be positive")
+        _require(self.loss.saturated_chroma > 0, "loss.saturated_chroma", "must be positive")
+        for name in ("width", "depth", "discriminator_width", "discriminator_layers"):
+            _require(getattr(self.model, name) >= 1, f"model.{name}", "must be positive")
+        _require(self.precision in {"32-true", "bf16-mixed"}, "precision", "must be 32-true or bf16-mixed")
         for i, phase in enumerate(self.phases):
-            if min(phase.samples, phase.crop_size, phase.batch_size) < 1:
-                raise ConfigError(f"phases.{i}: samples, crop_size and batch_size must be positive")
+            for name in ("samples", "crop_size", "batch_size"):
+                _require(getattr(phase, name) >= 1, f"phases.{i}.{name}", "must be positive")
+            rates = ("learning_rate", "final_learning_rate", "discriminator_learning_rate")
+            for name in (*rates, "adversarial"):
+                value = getattr(phase, name)
+                _require(0 <= value < float("inf"), f"phases.{i}.{name}", "must not be negative")
+            if phase.feature_matching:
+                _require(phase.adversarial > 0, f"phases.{i}.feature_matching", "needs adversarial > 0")
 
     @property
     def total_samples(self) -> int:
@@ -147,9 +169,14 @@ class Config:
         raise ConfigError(f"all {start} samples of the run have been seen")
 
 
+def _require(condition: bool, name: str, what: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name}: {what}")
+
+
 def to_json(config: Config) -> str:
     """The configuration as JSON with sorted keys: the form that is printed, saved and hashed."""
-    return json.dumps(asdict(config), indent=2, sort_keys=True)
+    return json.dumps(asdict(_build(Config, asdict(config), "config")), indent=2, sort_keys=True)
 
 
 def from_json(text: str) -> Config:
@@ -158,7 +185,11 @@ def from_json(text: str) -> Config:
     Raises:
         ConfigError: for an unknown field or a value of the wrong type.
     """
-    return _build(Config, json.loads(text), "config")
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"not JSON ({error})") from error
+    return _build(Config, values, "config")
 
 
 def override(config: Config, assignments: list[str]) -> Config:
@@ -202,6 +233,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if is_dataclass(hint):
         return _build(hint, value, where)  # type: ignore[arg-type]
     if hint == tuple[Phase, ...]:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where}: expected a list of phases, found {value!r}")
         return tuple(_build(Phase, item, f"{where}.{i}") for i, item in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -96,6 +96,8 @@ def parity(generator: Generator, model: ModelProto) -> float:
             found = session.run(["ab"], {"lightness": lightness.numpy()})[0]
             if found.shape != expected.shape:
                 raise ExportError(f"onnxruntime gives {found.shape} where torch gives {expected.shape}")
+            if not (np.isfinite(found).all() and np.isfinite(expected).all()):
+                raise ExportError("a* or b* is not a number, in torch or in onnxruntime with fp16 weights")
             worst = max(worst, float(np.abs(found - expected).max()))
     return worst
 

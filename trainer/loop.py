@@ -20,9 +20,11 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from trainer.checkpoint import Progress, load_checkpoint, save_checkpoint, start_from
-from trainer.config import Config, ConfigError, Phase, to_json
+from trainer.config import Config, ConfigError, Phase, from_json, to_json
 from trainer.data.dataset import Batch, Crops, draw_batch, load_crops, resize, to_batch
+from trainer.losses import ADVERSARIAL, RECONSTRUCTION
 from trainer.metrics import measure, to_rgb
+from trainer.models import build_generator
 from trainer.sheet import save_sheet
 from trainer.step import Trainee, build_trainee, set_learning_rate, update
 
@@ -64,7 +66,7 @@ def train(config: Config, run: Run, fabric: Fabric, watcher: Watcher) -> Progres
     """
     crops = load_crops(run.train_data, fabric.device)
     validation = _validation_batch(load_crops(run.validation_data, fabric.device), config.evaluate_size)
-    _check_sizes(config, crops)
+    _check(config, crops, run)
     trainee = build_trainee(config, fabric)
     checkpoint = run.folder / CHECKPOINT_NAME
     progress = Progress()
@@ -92,10 +94,9 @@ def train(config: Config, run: Run, fabric: Fabric, watcher: Watcher) -> Progres
                 journal.show(progress, validation, predicted)
             if run.stop_after is not None and trainee.updates >= run.stop_after:
                 return progress
-            if done or _crosses(before, progress, config.checkpoint_every):
+            if _crosses(before, progress, config.checkpoint_every):
                 _save(run, trainee, config, progress)
-        if run.stop_after is None:
-            _save(run, trainee, config, progress)
+        _save(run, trainee, config, progress)
     return progress
 
 
@@ -130,7 +131,8 @@ def _advance(
 ) -> tuple[Progress, dict[str, Tensor]]:
     """One update on the next batch of the phase, which the last batch may end exactly."""
     count = min(phase.batch_size, phase.samples - within)
-    set_learning_rate(trainee.generator_optimizer, learning_rate(phase, within))
+    for optimizer in trainee.generator_optimizers:
+        set_learning_rate(optimizer, learning_rate(phase, within))
     if trainee.discriminator_optimizer is not None:
         set_learning_rate(trainee.discriminator_optimizer, phase.discriminator_learning_rate)
     batch = draw_batch(
@@ -141,14 +143,37 @@ def _advance(
 
 
 def _save(run: Run, trainee: Trainee, config: Config, progress: Progress) -> None:
-    save_checkpoint(run.folder / CHECKPOINT_NAME, trainee, config, progress)
+    if run.stop_after is None:
+        save_checkpoint(run.folder / CHECKPOINT_NAME, trainee, config, progress)
 
 
 def _validation_batch(crops: Crops, size: int) -> Batch:
     return to_batch(torch.cat([resize(part, size) for part in torch.split(crops.pixels, _EVALUATION_BATCH)]))
 
 
-def _check_sizes(config: Config, crops: Crops) -> None:
+def _check(config: Config, crops: Crops, run: Run) -> None:
+    """Find before anything is written what would stop the run later.
+
+    Raises:
+        ConfigError: if a name is in no table, a size does not fit, or the folder is another configuration's.
+    """
+    saved = run.folder / CONFIG_NAME
+    if run.stop_after is None and saved.exists() and from_json(saved.read_text()) != config:
+        raise ConfigError(f"{run.folder}: belongs to another configuration; see {saved}")
+    for name, table in (("reconstruction", RECONSTRUCTION), ("gan", ADVERSARIAL)):
+        if getattr(config.loss, name) not in table:
+            raise ConfigError(f"loss.{name}: {getattr(config.loss, name)!r} is none of {', '.join(table)}")
+    with torch.device("meta"):
+        generator = build_generator(config.model)
+    multiple = generator.multiple_of
+    sizes = {f"phases.{i}.crop_size": phase.crop_size for i, phase in enumerate(config.phases)}
+    for name, size in (sizes | {"evaluate_size": config.evaluate_size}).items():
+        if size % multiple:
+            raise ConfigError(f"{name}: {size} is no multiple of the generator's {multiple}")
+    smallest = 3 * 2**config.model.discriminator_layers
+    for i, phase in enumerate(config.phases):
+        if phase.adversarial and phase.crop_size // generator.chroma_scale < smallest:
+            raise ConfigError(f"phases.{i}.crop_size: {phase.crop_size} is too small for the discriminator")
     for i, phase in enumerate(config.phases):
         if phase.crop_size > crops.size:
             raise ConfigError(

@@ -9,14 +9,20 @@ import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
 from trainer.config import Config, Phase
 from trainer.data.dataset import Batch
 from trainer.losses import ADVERSARIAL, RECONSTRUCTION, feature_matching
 from trainer.models import build_discriminator, build_generator
+from trainer.optim import build_optimizers
 
 Network = TypeVar("Network", bound=nn.Module)
+
+
+class TrainingError(Exception):
+    """Training has left the numbers."""
 
 
 @dataclass
@@ -26,7 +32,7 @@ class Trainee:
     generator: nn.Module
     ema: nn.Module
     """The moving average of the generator: what is evaluated and exported."""
-    generator_optimizer: Optimizer
+    generator_optimizers: list[Optimizer]
     discriminator: nn.Module | None
     discriminator_optimizer: Optimizer | None
     chroma_scale: int
@@ -46,13 +52,12 @@ def build_trainee(config: Config, fabric: Fabric) -> Trainee:
             network, AdamW(network.parameters(), lr=0.0, betas=(0.5, 0.999), weight_decay=0.0, fused=True)
         )
     chroma_scale = generator.chroma_scale
-    groups = _parameter_groups(generator, config.weight_decay)
-    optimizer = AdamW(groups, lr=0.0, betas=(0.9, 0.99), fused=True)
-    generator, optimizer = fabric.setup(generator, optimizer)
+    optimizers = build_optimizers(config, generator)
+    generator, *optimizers = fabric.setup(generator, *optimizers)
     return Trainee(
         generator,
         ema.eval().requires_grad_(False),
-        optimizer,
+        optimizers,
         discriminator,
         discriminator_optimizer,
         chroma_scale,
@@ -71,6 +76,9 @@ def update(trainee: Trainee, batch: Batch, phase: Phase, config: Config, fabric:
 
     Returns:
         Scalars for the log, by name, detached.
+
+    Raises:
+        TrainingError: if the loss is not finite; the generator is as before.
     """
     trainee.generator.train()
     real = F.avg_pool2d(batch.ab, trainee.chroma_scale)
@@ -88,15 +96,13 @@ def update(trainee: Trainee, batch: Batch, phase: Phase, config: Config, fabric:
         total = (
             total + phase.adversarial * log["adversarial"] + phase.feature_matching * log["feature_matching"]
         )
-    trainee.generator_optimizer.zero_grad()
+    if not total.isfinite():
+        raise TrainingError(f"the loss is {float(total)} after {trainee.updates} updates")
+    trainee.generator.zero_grad()
     fabric.backward(total)
-    log["gradient_norm"] = fabric.clip_gradients(  # type: ignore[assignment]
-        trainee.generator,
-        trainee.generator_optimizer,
-        max_norm=config.gradient_clip,
-        error_if_nonfinite=False,
-    )
-    trainee.generator_optimizer.step()
+    log["gradient_norm"] = clip_grad_norm_(trainee.generator.parameters(), config.gradient_clip)
+    for optimizer in trainee.generator_optimizers:
+        optimizer.step()
     trainee.updates += 1
     _average(trainee.ema, trainee.generator, config.ema_decay, trainee.updates)
     return {name: value.detach() for name, value in log.items()}
@@ -150,10 +156,3 @@ def _average(ema: nn.Module, generator: nn.Module, decay: float, updates: int) -
 def _channels_last(network: Network) -> Network:
     """The memory format in which convolutions are fastest, on CPUs and GPUs alike."""
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for what multiplies features, none for norms and biases."""
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

@@ -1,4 +1,4 @@
-"""Fixtures of the trainer's tests: coloured pictures, prepared folders, and configurations that train at once."""
+"""Fixtures of the trainer's tests: coloured pictures, prepared folders, configurations that train at once."""
 
 import os
 from collections.abc import Callable

@@ -38,10 +38,8 @@ def test_crops_of_adversarial_phases_fit_the_discriminator(config):
                 assert scores.numel() >= 1
 
 
-def test_batches_fill_the_phases_and_rates_fall(config):
+def test_rates_fall_and_nothing_is_set_in_vain(config):
     for phase in config.phases:
-        last = phase.samples % phase.batch_size
-        assert last == 0 or last >= phase.batch_size / 2, "a small last batch makes a noisy update"
         assert 0 < phase.final_learning_rate <= phase.learning_rate
         assert phase.warmup < phase.samples
         assert phase.feature_matching == 0 or phase.adversarial > 0

@@ -6,6 +6,7 @@ resumed draws the batches that an undisturbed one would have drawn.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +57,11 @@ def load_crops(folder: Path, device: torch.device) -> Crops:
     try:
         manifest = json.loads((folder / MANIFEST_NAME).read_text())
         array = np.load(folder / CROPS_NAME)
-    except (OSError, ValueError) as error:
+        expected = (manifest["crops"], manifest["size"], manifest["size"], 3)
+    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: not a folder written by `colorize-train prepare` ({error})") from error
-    if len(array) != manifest["crops"]:
-        raise DataError(f"{folder}: {len(array)} crops where the manifest says {manifest['crops']}")
+    if array.shape != expected or array.dtype != np.uint8:
+        raise DataError(f"{folder}: {array.dtype} crops of {array.shape} where the manifest says {expected}")
     pixels = torch.from_numpy(array).permute(0, 3, 1, 2)  # MHWC => MCHW, in channels_last memory
     if device.type == "cuda" and pixels.nbytes < _GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
         pixels = pixels.to(device)
@@ -80,7 +82,7 @@ def draw_batch(
     Each pass over the crops has its own order. One window size is drawn for the batch (its scale and aspect),
     a place and a mirroring for each sample; the windows are resized to `size` with an antialiasing filter.
     """
-    random = torch.Generator().manual_seed((seed << 40) + samples_seen)
+    random = _generator(seed, "batch", samples_seen)
     index = _shuffled(len(crops), samples_seen, count, seed)
     height, width = _window(crops.size, augment, random)
     tops = torch.randint(crops.size - height + 1, (count,), generator=random).tolist()
@@ -122,12 +124,21 @@ def _window(size: int, augment: AugmentConfig, random: torch.Generator) -> tuple
     return max(1, int(side * ratio / longest)), max(1, int(side / longest))
 
 
+def _generator(seed: int, use: str, number: int) -> torch.Generator:
+    """A random stream of its own for every seed, use and number.
+
+    torch's generator on the CPU looks at the lowest 32 bits of its seed only, so these are a hash.
+    """
+    digest = hashlib.blake2b(f"{seed} {use} {number}".encode(), digest_size=4).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+
+
 def _shuffled(length: int, start: int, count: int, seed: int) -> Tensor:
     """Places `start` to `start + count` of the endless stream of permutations of `range(length)`."""
     parts = []
     while count > 0:
         epoch, offset = divmod(start, length)
-        order = torch.randperm(length, generator=torch.Generator().manual_seed((seed << 40) + epoch))
+        order = torch.randperm(length, generator=_generator(seed, "order", epoch))
         parts.append(order[offset : offset + count])
         start, count = start + len(parts[-1]), count - len(parts[-1])
     return torch.cat(parts)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -75,11 +78,14 @@ def prepare(
         DataError: if a source does not exist or cannot be read, or no picture is left.
     """
     sources = list(sources)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror})") from error
     raw = out / (CROPS_NAME + ".part")
     dropped: dict[str, list[str]] = {}
     pictures = crops = 0
-    with raw.open("wb") as file, ThreadPoolExecutor(workers) as pool:
+    with _removed_on_failure(raw), raw.open("wb") as file, ThreadPoolExecutor(workers) as pool:
         for name, result in _map_bounded(pool, lambda data: crop_picture(data, size), read_sources(sources)):
             progress()
             if isinstance(result, str):
@@ -96,6 +102,15 @@ def prepare(
     manifest = Manifest(size, crops, pictures, [str(source) for source in sources], dropped)
     (out / MANIFEST_NAME).write_text(json.dumps(asdict(manifest), indent=1))
     return manifest
+
+
+@contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def read_sources(sources: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
@@ -118,8 +133,9 @@ def read_sources(sources: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
                         if entry.isfile() and Path(entry.name).suffix.lower() in PICTURE_SUFFIXES:
                             content = tar.extractfile(entry)
                             yield entry.name, content.read() if content else b""
-            except tarfile.TarError as error:
-                raise DataError(f"{source}: not a readable tar file ({error})") from error
+            except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+                reason = " ".join(str(error).split())
+                raise DataError(f"{source}: not a readable tar file ({reason})") from error
         else:
             raise DataError(f"{source}: no such file or folder")
 

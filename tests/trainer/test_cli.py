@@ -1,0 +1,284 @@
+import json
+import os
+import subprocess
+import sys
+
+import click
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from trainer.checkpoint import Progress, load_generator, save_checkpoint
+from trainer.cli import main
+from trainer.config import Config, ModelConfig, from_json
+from trainer.data.prepare import CROPS_NAME
+from trainer.loop import CHECKPOINT_NAME
+from trainer.presets import PRESETS
+from trainer.step import build_trainee
+
+COMMANDS = main.commands
+FACTS = ["--working-size", "64", "--trained-on", "nothing", "--licence", "CC0-1.0"]
+
+
+def invoke(*arguments, **environment) -> Result:
+    return CliRunner(env=environment).invoke(main, [str(argument) for argument in arguments])
+
+
+def assert_one_line_error(result: Result, *names) -> None:
+    """Exit 1 and, whatever a progress bar drew before, one line of error that names what is wrong."""
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert result.exit_code == 1
+    errors = result.stderr[result.stderr.index("Error: ") :]
+    assert errors.count("\n") == 1, errors
+    assert all(str(name) in errors for name in names), errors
+
+
+@pytest.fixture
+def checkpoint(tiny, fabric, tmp_path):
+    config = Config(phases=tiny.phases[:1], model=ModelConfig("pix2pix_unet", width=4, depth=2))
+    path = tmp_path / "run" / CHECKPOINT_NAME
+    save_checkpoint(path, build_trainee(config, fabric), config, Progress(4))
+    return path
+
+
+@pytest.fixture
+def train_arguments(prepared, tmp_path):
+    """A run of two small updates."""
+    phases = json.dumps([{"samples": 8, "crop_size": 32, "batch_size": 4}])
+    fields = {"phases": phases, "model.width": 4, "evaluate_size": 32}
+    return [
+        *("train", prepared, "--validation", prepared, "--run", tmp_path / "run", "--device", "cpu"),
+        *(word for name, value in fields.items() for word in ("--set", f"{name}={value}")),
+    ]
+
+
+def test_commands_are_those_of_the_readme():
+    assert set(COMMANDS) == {"prepare", "train", "evaluate", "export"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_describes_the_command_and_every_argument(name):
+    result = invoke(name, "--help")
+    assert result.exit_code == 0
+    description = COMMANDS[name].help
+    assert len(description) > 20
+    for parameter in COMMANDS[name].params:
+        if isinstance(parameter, click.Argument):
+            metavar = (parameter.metavar or parameter.name.upper()).rstrip(".")
+            assert metavar.removesuffix("S") in description.upper(), metavar
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        pytest.param(parameter, id=f"{name} {parameter.opts[-1]}")
+        for name, command in COMMANDS.items()
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
+    ],
+)
+def test_every_option_has_help_text(option):
+    assert option.help
+    assert option.help.endswith((".", "]"))
+
+
+def test_help_and_version_of_the_program():
+    assert invoke("--help").exit_code == 0
+    version = invoke("--version")
+    assert version.exit_code == 0
+    assert version.stdout.strip()
+
+
+def test_help_is_fast_and_imports_no_torch(subprocess_environment):
+    code = "import sys, trainer.cli; sys.exit('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], env=subprocess_environment, check=False).returncode == 0
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("paint",),
+        ("prepare",),
+        ("prepare", "only-one"),
+        ("prepare", "source", "out", "--size", "many"),
+        ("prepare", "source", "out", "--size", "0"),
+        ("train",),
+        ("train", "data", "--run", "run"),
+        ("train", "data", "--validation", "data", "--run", "run", "--preset", "none"),
+        ("train", "data", "--validation", "data", "--run", "run", "--set", "colour=3"),
+        ("train", "data", "--validation", "data", "--run", "run", "--set", "seed"),
+        ("train", "data", "--validation", "data", "--run", "run", "--set", "phases=3"),
+        ("train", "data", "--validation", "data", "--run", "run", "--device", "tpu"),
+        ("evaluate", "model.onnx"),
+        ("export", "checkpoint.pt", "model.onnx"),
+        ("export", "checkpoint.pt", "model.onnx", *FACTS, "--working-size", "3"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_2_and_says_what_is_wrong_in_one_line(arguments):
+    result = invoke(*arguments)
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert sum(line.startswith("Error: ") for line in result.stderr.splitlines()) == 1
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+
+
+def test_prepare_says_what_it_wrote_and_what_it_left_out(tmp_path, picture):
+    (tmp_path / "in").mkdir()
+    picture(1).save(tmp_path / "in" / "good.png")
+    picture(2).convert("L").save(tmp_path / "in" / "grey.png")
+    (tmp_path / "in" / "text.png").write_text("no picture")
+    result = invoke("prepare", tmp_path / "in", tmp_path / "out", "--size", "16", COLUMNS="500")
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert "1 crops of 16 pixels from 1 pictures" in result.stderr
+    assert "left out 1: grey (grey.png)" in result.stderr
+    assert "left out 1: unreadable (UnidentifiedImageError) (text.png)" in result.stderr
+    assert (tmp_path / "out" / CROPS_NAME).exists()
+
+
+@pytest.mark.parametrize("folder", ["[red]", "x[", ":smile:", "long" * 30])
+def test_prepare_shows_names_as_they_are(tmp_path, picture, folder):
+    """rich takes [red] for a colour, [/b] for the end of one, and breaks lines."""
+    (tmp_path / "in" / folder).mkdir(parents=True)
+    picture(1).save(tmp_path / "in" / "good.png")
+    (tmp_path / "in" / folder / "b].png").write_text("no picture")
+    result = invoke("prepare", tmp_path / "in", tmp_path / "out", "--size", "16")
+    assert result.exit_code == 0, repr(result.exception)
+    assert f"{folder}/b].png" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["nowhere", "notes.txt", "empty"])
+def test_prepare_names_a_source_that_cannot_be_used(tmp_path, name):
+    (tmp_path / "notes.txt").write_text("no tar file")
+    (tmp_path / "empty").mkdir()
+    assert_one_line_error(invoke("prepare", tmp_path / name, tmp_path / "out"), tmp_path / name)
+
+
+def test_prepare_names_an_output_that_cannot_be_written(tmp_path, picture):
+    picture(1).save(tmp_path / "picture.png")
+    (tmp_path / "file").write_text("in the way")
+    result = invoke("prepare", tmp_path / "picture.png", tmp_path / "file")
+    assert_one_line_error(result, tmp_path / "file")
+
+
+def test_train_prints_its_configuration_and_trains(train_arguments, tmp_path):
+    result = invoke(*train_arguments)
+    assert result.exit_code == 0, result.output
+    config = from_json(result.stdout)
+    assert config.total_samples == 8
+    assert config == load_generator(tmp_path / "run" / CHECKPOINT_NAME)[1]
+
+
+def test_train_begins_with_the_preset(train_arguments):
+    config = from_json(invoke(*train_arguments, "--dry-run").stdout)
+    assert config.loss == PRESETS["photo"].loss
+
+
+def test_dry_run_writes_nothing(train_arguments, tmp_path):
+    result = invoke(*train_arguments, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_names_data_that_cannot_be_read(train_arguments, tmp_path, prepared):
+    for place in (1, 3):
+        arguments = [*train_arguments[:place], tmp_path / "nowhere", *train_arguments[place + 1 :]]
+        assert_one_line_error(invoke(*arguments), tmp_path / "nowhere")
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_names_a_damaged_checkpoint(train_arguments, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / CHECKPOINT_NAME).write_text("damaged")
+    assert_one_line_error(invoke(*train_arguments), tmp_path / "run" / CHECKPOINT_NAME)
+
+
+def test_train_names_weights_that_it_cannot_start_from(train_arguments, tmp_path, checkpoint):
+    other = checkpoint.rename(tmp_path / "other.pt")
+    for path, more in ((tmp_path / "none.pt", []), (other, ["--set", "model.width=8"])):
+        assert_one_line_error(invoke(*train_arguments, "--start-from", path, *more), path)
+
+
+def test_train_names_a_run_that_is_a_file(train_arguments, tmp_path):
+    (tmp_path / "run").write_text("in the way")
+    assert_one_line_error(invoke(*train_arguments), tmp_path / "run")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_train_on_a_gpu_that_is_not_there_is_one_line(train_arguments):
+    arguments = ["cuda" if argument == "cpu" else argument for argument in train_arguments]
+    result = invoke(*arguments)
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert result.exit_code != 0
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "precision=7-bit",
+        "model.generator=vgg",
+        "loss.reconstruction=l3",
+        "phases.0.crop_size=40",
+        "evaluate_every=0",
+    ],
+)
+def test_train_names_a_field_that_it_cannot_train_with(train_arguments, assignment):
+    result = invoke(*train_arguments, "--set", assignment)
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert result.exit_code in (1, 2)
+    assert assignment.split("=")[0].split(".")[-1] in result.stderr.splitlines()[-1]
+
+
+def test_export_writes_the_model_and_the_weights(checkpoint, tmp_path):
+    out, weights = tmp_path / "deep" / "model.onnx", tmp_path / "weights.safetensors"
+    result = invoke("export", checkpoint, out, "--name", "test", *FACTS, "--weights", weights)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    assert str(out) in result.stderr
+    metadata = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
+    assert metadata["colorize.name"] == "test"
+    assert metadata["colorize.working_size"] == "64"
+    for name, value in load_generator(checkpoint)[0].state_dict().items():
+        torch.testing.assert_close(load_generator(weights)[0].state_dict()[name], value, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["none.pt", "damaged.pt", "damaged.safetensors", "folder"])
+def test_export_names_a_checkpoint_that_it_cannot_read(tmp_path, name):
+    if "damaged" in name:
+        (tmp_path / name).write_text("damaged")
+    elif name == "folder":
+        (tmp_path / name).mkdir()
+    assert_one_line_error(invoke("export", tmp_path / name, tmp_path / "m.onnx", *FACTS), tmp_path / name)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_export_names_an_output_that_cannot_be_written(checkpoint, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    result = invoke("export", checkpoint, tmp_path / "file" / "model.onnx", *FACTS)
+    assert_one_line_error(result, tmp_path / "file")
+
+
+def test_export_writes_weights_that_can_be_read_whatever_their_name(checkpoint, tmp_path):
+    weights = tmp_path / "weights.bin"
+    result = invoke("export", checkpoint, tmp_path / "model.onnx", *FACTS, "--weights", weights)
+    if result.exit_code == 0:
+        load_generator(weights)
+    else:
+        assert_one_line_error(result, weights)
+
+
+def test_module_is_the_program(subprocess_environment, tmp_path):
+    command = [sys.executable, "-m", "trainer", "export", os.fspath(tmp_path / "none.pt"), "out.onnx", *FACTS]
+    result = subprocess.run(
+        command, env=subprocess_environment, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1

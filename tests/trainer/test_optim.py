@@ -1,0 +1,105 @@
+import pytest
+import torch
+from torch import nn
+
+from trainer.config import Config, ConfigError
+from trainer.optim import OPTIMIZERS, Muon, build_optimizers, orthogonalised
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 2, 1),
+    )
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 144), (64, 16)])
+def test_singular_values_end_near_one(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalised(matrix, 5))
+    assert values.min() > 0.5
+    assert values.max() < 1.25
+
+
+def test_singular_vectors_stay():
+    """The direction is that of the nearest orthonormal matrix U V^T."""
+    matrix = torch.randn(8, 40, generator=torch.Generator().manual_seed(1))
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    found = orthogonalised(matrix, 5)
+    assert torch.nn.functional.cosine_similarity(found.flatten(), (u @ v).flatten(), dim=0) > 0.97
+
+
+def test_it_is_the_textbook_iteration():
+    matrix = torch.randn(12, 30, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x = matrix / matrix.norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    torch.testing.assert_close(orthogonalised(matrix, 5), x)
+
+
+def test_a_zero_gradient_moves_nothing():
+    parameter = nn.Parameter(torch.ones(16, 16, 3, 3))
+    parameter.grad = torch.zeros_like(parameter)
+    optimizer = Muon([parameter])
+    optimizer.param_groups[0]["lr"] = 1.0
+    optimizer.step()
+    assert torch.equal(parameter, torch.ones_like(parameter))
+
+
+def test_the_update_does_not_depend_on_the_size_of_the_gradient():
+    moved = []
+    for size in (1e-3, 1e3):
+        parameter = nn.Parameter(torch.zeros(16, 16))
+        parameter.grad = size * torch.randn(16, 16, generator=torch.Generator().manual_seed(3))
+        optimizer = Muon([parameter])
+        optimizer.param_groups[0]["lr"] = 0.1
+        optimizer.step()
+        moved.append(parameter.detach())
+    torch.testing.assert_close(moved[0], moved[1])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_parameter_is_moved_by_one_optimizer(name):
+    net = network()
+    optimizers = OPTIMIZERS[name](net, 0.01)
+    held = [id(p) for o in optimizers for group in o.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(map(id, net.parameters()))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_norms_and_biases_do_not_decay(name):
+    for optimizer in OPTIMIZERS[name](network(), 0.01):
+        for group in optimizer.param_groups:
+            expected = 0.01 if group["params"][0].ndim > 1 else 0.0
+            assert group["weight_decay"] == expected
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_fits_one_batch(name):
+    net = network()
+    optimizers = OPTIMIZERS[name](net, 0.0)
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 1, 8, 8, generator=random)
+    y = torch.nn.functional.conv2d(x, torch.randn(2, 1, 3, 3, generator=random), padding=1)
+    losses = []
+    for _ in range(60):
+        loss = (net(x) - y).square().mean()
+        net.zero_grad()
+        loss.backward()
+        losses.append(loss.item())
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = 5e-3
+            optimizer.step()
+    assert losses[-1] < losses[0] / 10
+
+
+def test_an_unknown_optimizer_is_named():
+    with pytest.raises(ConfigError, match="sgd"):
+        build_optimizers(Config(optimizer="sgd"), network())
