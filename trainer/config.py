@@ -127,7 +127,8 @@ class Config:
         _require(self.augment.aspect >= 0, "augment.aspect", "must not be negative")
         _require(self.loss.beta > 0, "loss.beta", "must be positive")
         _require(self.loss.saturated_chroma > 0, "loss.saturated_chroma", "must be positive")
-        for name in ("width", "depth", "discriminator_width", "discriminator_layers"):
+        _require(self.model.depth >= 2, "model.depth", "must be at least 2")
+        for name in ("width", "discriminator_width", "discriminator_layers"):
             _require(getattr(self.model, name) >= 1, f"model.{name}", "must be positive")
         _require(self.precision in {"32-true", "bf16-mixed"}, "precision", "must be 32-true or bf16-mixed")
         for i, phase in enumerate(self.phases):

@@ -78,6 +78,9 @@ def prepare(
         DataError: if a source does not exist or cannot be read, or no picture is left.
     """
     sources = list(sources)
+    for source in sources:
+        if not source.exists():
+            raise DataError(f"{source}: no such file or folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -100,7 +103,9 @@ def prepare(
         raise DataError(f"{', '.join(map(str, sources))}: no usable picture ({dict(reasons)})")
     _write_array(raw, out / CROPS_NAME, (crops, size, size, 3))
     manifest = Manifest(size, crops, pictures, [str(source) for source in sources], dropped)
-    (out / MANIFEST_NAME).write_text(json.dumps(asdict(manifest), indent=1))
+    described = out / (MANIFEST_NAME + ".part")
+    described.write_text(json.dumps(asdict(manifest), indent=1))
+    described.replace(out / MANIFEST_NAME)
     return manifest
 
 

@@ -13,10 +13,11 @@ from trainer.models.generator import Generator
 class Pix2PixUNet(Generator):
     """Lightness to chroma at the same size.
 
-    As in the paper's appendix: 4 x 4 convolutions of stride 2, channels doubled up to 8 times `width`, batch
-    normalisation everywhere but in the first, the innermost and the last layer, dropout of 0.5 in the three
-    decoder layers that follow the innermost, tanh. Unlike the paper, both use their statistics of training at
-    inference, so that a picture's colours do not depend on what else is in its batch.
+    As in the paper's appendix: 4 x 4 convolutions of stride 2, channels doubled up to 8 times `width`,
+    batch normalisation everywhere but in the first, the innermost and the last layer, dropout of 0.5 in the
+    three decoder layers that follow the innermost, tanh, weights drawn from N(0, 0.02). Unlike the paper,
+    both use their statistics of training at inference, so that a picture's colours do not depend on what
+    else is in its batch.
 
     Args:
         width: channels of the first layer, 64 in the paper.
@@ -44,6 +45,7 @@ class Pix2PixUNet(Generator):
             for i in range(depth - 1, 0, -1)
         )
         self.head = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2 * width, 2, 4, 2, 1), nn.Tanh())
+        self.apply(_initialise)
 
     def forward(self, lightness: Tensor) -> Tensor:
         """(N, 1, H, W) L* in [0, 100] => (N, 2, H, W) a*, b* in CIE units."""
@@ -57,6 +59,16 @@ class Pix2PixUNet(Generator):
             x = torch.cat((up(x), skips.pop()), dim=1)
         ab: Tensor = self.head(x) * self._AB_RANGE
         return ab
+
+
+def _initialise(layer: nn.Module) -> None:
+    """Weights from N(0, 0.02), those of norms from N(1, 0.02), biases zero, as in the paper's code."""
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(layer.weight, 0.0, 0.02)
+    elif isinstance(layer, nn.BatchNorm2d):
+        nn.init.normal_(layer.weight, 1.0, 0.02)
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d) and layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def _down(inputs: int, outputs: int, *, norm: bool, activate: bool) -> nn.Sequential:
