@@ -13,6 +13,7 @@ from PIL import Image
 
 from colorize_cli import model
 from colorize_cli.compose import compose
+from colorize_cli.jobs import Settings
 from colorize_cli.media.frame import from_image, to_image
 from colorize_cli.working import working_copy
 
@@ -39,11 +40,13 @@ class Colorizer:
 
         Raises:
             ModelError: There is no such model, or it is of no kind known here.
+            UsageError: `size` or `strength` is out of range.
             DeviceError: `device` is "cuda", and some part of the network would run elsewhere.
         """
-        self.model = model.load(model_path, device)
-        self._size = size or self.model.card.working_size
-        self._strength = strength
+        settings = Settings(model=model_path, device=device, size=size, strength=strength)
+        self.model = model.load(settings.model, settings.device)
+        self._size = settings.size or self.model.card.working_size
+        self._strength = settings.strength
 
     @overload
     def colorize(self, image: Image.Image) -> Image.Image: ...

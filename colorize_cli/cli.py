@@ -13,7 +13,7 @@ from colorize_cli import jobs, media
 from colorize_cli.display import Display, printable
 from colorize_cli.engines import ENGINES
 from colorize_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, ColorizeError
-from colorize_cli.jobs import Outcome, Plan, Settings, Status
+from colorize_cli.jobs import MOST_STRENGTH, SIZES, Outcome, Plan, Settings, Status
 
 _DEFAULTS = Settings()
 
@@ -52,13 +52,13 @@ _DEFAULTS = Settings()
 )
 @click.option(
     "--size",
-    type=click.IntRange(min=16, max=4096),
+    type=click.IntRange(*SIZES),
     default=None,
     help="Short side in pixels of the copy that the network sees.  [default: what suits the model best]",
 )
 @click.option(
     "--strength",
-    type=click.FloatRange(0, 2),
+    type=click.FloatRange(0, MOST_STRENGTH),
     default=_DEFAULTS.strength,
     show_default=True,
     help="Factor on the colours: 0 leaves grey, 1 is what the model says.",
@@ -82,7 +82,7 @@ def command(
     quiet: bool,
     dry_run: bool,
 ) -> None:
-    r"""Colours black-and-white photographs.
+    """Colours black-and-white photographs.
 
     INPUT... are photographs (JPEG, PNG, WebP, TIFF, BMP, AVIF) and directories, which are searched to their
     leaves. OUTPUT is a directory, in which their tree is kept, or for a single photograph a file. Detail and
@@ -93,17 +93,17 @@ def command(
       colorize scans/ coloured/
       colorize grandmother.jpg grandmother-coloured.png
       colorize --strength 0.8 --device cuda a.tif b.tif albums/ coloured/
-    """
-    settings = Settings(
-        model=model,
-        device=device,
-        batch_size=batch_size,
-        workers=workers,
-        size=size,
-        strength=strength,
-        overwrite=overwrite,
-    )
+    """  # noqa: D301 - click looks for the backspace
     try:
+        settings = Settings(
+            model=model,
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            size=size,
+            strength=strength,
+            overwrite=overwrite,
+        )
         plan = jobs.plan(inputs, output, media.SUFFIXES)
         if dry_run:
             _print_plan(plan, settings)
@@ -153,6 +153,8 @@ def _print_plan(plan: Plan, settings: Settings) -> None:
 
 def _protect_stdout() -> None:
     """Keeps stdout for data the user asked for: what native libraries print goes to stderr."""
+    if sys.stdout is None:  # closed by whoever started this: there is nothing to protect
+        return
     sys.stdout.flush()
     data = os.dup(1)
     os.dup2(2, 1)

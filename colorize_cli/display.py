@@ -46,7 +46,7 @@ class Display:
 
     def show(self, outcomes: Iterable[Outcome]) -> None:
         """Shows outcomes as they come, and counts them."""
-        if self._quiet or not self._console.is_terminal:
+        if self._quiet or not self._console.is_terminal or self._console.is_dumb_terminal:
             for outcome in outcomes:
                 self._count(outcome)
                 if outcome.status is Status.DONE:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from colorize_cli.errors import UsageError
 
+MOST_STRENGTH = 2.0
+SIZES = (16, 4096)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -44,6 +47,15 @@ class Settings:
     strength: float = 1.0
     overwrite: bool = False
     max_pixels: int = 250_000_000
+
+    def __post_init__(self) -> None:
+        """Refuses what no run can do, with a UsageError."""
+        if not 0 <= self.strength <= MOST_STRENGTH:  # false for NaN too
+            raise UsageError(f"strength {self.strength} is not between 0 and {MOST_STRENGTH:g}")
+        if self.size is not None and not SIZES[0] <= self.size <= SIZES[1]:
+            raise UsageError(f"size {self.size} is not between {SIZES[0]} and {SIZES[1]}")
+        if min(self.batch_size, self.workers, self.max_pixels) < 1:
+            raise UsageError("batch_size, workers and max_pixels are at least 1")
 
 
 class Status(Enum):
@@ -106,8 +118,16 @@ def plan(inputs: Sequence[Path], output: Path, suffixes: Collection[str]) -> Pla
 
     Raises:
         UsageError: An input does not exist or cannot be searched, `output` is a file where a directory is
-            needed, two sources have one destination, or a destination is a source. Both paths are named.
+            needed or has an unknown ending where a file is meant, two sources have one destination, or a
+            destination is a source. Both paths are named.
     """
+    try:
+        return _plan(inputs, output, suffixes)
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}") from error
+
+
+def _plan(inputs: Sequence[Path], output: Path, suffixes: Collection[str]) -> Plan:
     for path in inputs:
         if not path.exists():
             raise UsageError(f"no such file or directory: {path}")
@@ -126,7 +146,10 @@ def plan(inputs: Sequence[Path], output: Path, suffixes: Collection[str]) -> Pla
 def _is_file_to_file(inputs: Sequence[Path], output: Path, suffixes: Collection[str]) -> bool:
     if len(inputs) != 1 or inputs[0].is_dir() or output.is_dir():
         return False
-    return output.suffix.lower() in suffixes
+    if output.suffix and output.suffix.lower() not in suffixes:
+        known = ", ".join(sorted(suffixes))
+        raise UsageError(f"{output} is no directory, and {output.suffix} none of the known endings: {known}")
+    return bool(output.suffix)
 
 
 def _search(inputs: Sequence[Path], output: Path, suffixes: Collection[str]) -> tuple[list[Job], int]:
@@ -151,14 +174,11 @@ def _files(root: Path, excluded: tuple[int, int] | None) -> Iterator[str]:
     """Paths of the files below a directory, relative to it, sorted; hidden ones left out."""
 
     def walk(relative: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-        try:
-            with os.scandir(root / relative) as entries:
-                listed = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-        except PermissionError as error:
-            raise UsageError(f"cannot search {root / relative}: {error.strerror}") from error
+        with os.scandir(root / relative) as entries:
+            listed = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
         for entry in listed:
             below = f"{relative}{os.sep}{entry.name}" if relative else entry.name
-            if not entry.is_dir():
+            if not _is_directory(entry):
                 yield below
                 continue
             identity = _identity(Path(entry.path))
@@ -169,11 +189,18 @@ def _files(root: Path, excluded: tuple[int, int] | None) -> Iterator[str]:
     yield from walk("", frozenset() if own is None else frozenset({own}))
 
 
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself: it will fail as a job of its own
+        return False
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     """What makes two paths the same directory or file; None where there is nothing."""
     try:
         stat = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return stat.st_dev, stat.st_ino
 

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from colorize_cli import contracts
+from colorize_cli.color import Floats
 from colorize_cli.contracts import Adapter, Card, Signature, Tensor
 from colorize_cli.errors import DeviceError, ModelError, UsageError
 
 if TYPE_CHECKING:
     import onnxruntime
-
-Floats = npt.NDArray[np.float32]
 
 BUNDLED = "models/default.onnx"
 _CUDA = "CUDAExecutionProvider"
@@ -145,7 +143,9 @@ def _load_cuda(data: bytes) -> Model:
         try:
             session = onnxruntime.InferenceSession(data, options, providers=providers, enable_fallback=0)
         except Exception as error:
-            why = said.getvalue().strip().partition("\n")[0] or _one_line(error)
+            _load_cpu(data, "", threads=1)  # a file that is no model at all is another failure
+            hint = said.getvalue().strip().partition("\n")[0]
+            why = f"{_one_line(error)} ({hint})" if hint else _one_line(error)
             raise DeviceError(f"CUDA cannot run the whole network: {why}") from error
     if session.get_providers()[0] != _CUDA:
         raise DeviceError(f"CUDA {onnxruntime.cuda_version} or cuDNN did not load: {said.getvalue().strip()}")

@@ -42,6 +42,8 @@ def resized(lightness: Lightness, shape: tuple[int, int]) -> Floats:
     """
     height, width = lightness.shape
     new_height, new_width = shape
+    if new_width > width:  # too thin for its columns to be reduced first
+        return _resize(_resize(lightness.rows(0, height), new_height, width), new_height, new_width)
     narrow = np.empty((height, new_width), np.float32)
     step = max(1, _STRIPE_PIXELS // width)
     for start in range(0, height, step):

@@ -62,7 +62,7 @@ class LossConfig:
 
     reconstruction: str = "smooth_l1"
     """A row of `trainer.losses.RECONSTRUCTION`."""
-    beta: float = 15.0
+    beta: float = 6.0
     """Error of ab, in CIE units, where `smooth_l1` turns linear and below which `log_mse` is flat."""
     saturation_weight: float = 4.0
     """Extra weight of a pixel whose true chroma is `saturated_chroma` or more; 0 weighs all alike."""
@@ -100,7 +100,7 @@ class Config:
     """The generator's: a row of `trainer.optim.OPTIMIZERS`."""
     weight_decay: float = 1e-2
     """Decoupled weight decay of the generator's convolutions."""
-    ema_decay: float = 0.999
+    ema_decay: float = 0.998
     """Decay, per update, of the moving average of the generator's weights that is evaluated and exported."""
     gradient_clip: float = 1.0
     """Largest norm of the generator's gradient."""

@@ -5,27 +5,33 @@ from __future__ import annotations
 from trainer.config import Config, Phase
 
 PRESETS: dict[str, Config] = {
-    # The shipped model: reconstruction on small pictures, then on larger ones, then the conditional GAN.
+    # Reconstruction on small pictures, then on larger ones while the learning rate falls, then the GAN.
     "photo": Config(
         phases=(
             Phase(
-                samples=480_000,
+                samples=450_000,
                 crop_size=64,
+                batch_size=48,
                 warmup=5_000,
                 learning_rate=1e-3,
-                final_learning_rate=2e-4,
+                final_learning_rate=8e-4,
             ),
-            Phase(samples=130_000, crop_size=80, learning_rate=2e-4, final_learning_rate=2e-5),
             Phase(
-                samples=25_000,
+                samples=80_000,
                 crop_size=80,
+                batch_size=48,
+                learning_rate=8e-4,
+                final_learning_rate=2e-5,
+            ),
+            Phase(
+                samples=20_000,
+                crop_size=96,
                 learning_rate=1e-4,
                 final_learning_rate=1e-5,
-                adversarial=0.05,
-                feature_matching=0.5,
+                adversarial=0.2,
+                feature_matching=2.0,
             ),
         ),
-        evaluate_every=15_000,
-        checkpoint_every=15_000,
+        evaluate_size=80,
     ),
 }

@@ -9,7 +9,8 @@ The metadata, all strings: `colorize.contract` ("1"), `colorize.name`, `colorize
 
 from collections.abc import Mapping
 
-from colorize_cli.contracts.base import Adapter, Card, Contract, Floats, Signature
+from colorize_cli.color import Floats
+from colorize_cli.contracts.base import Adapter, Card, Contract, Signature
 from colorize_cli.errors import ModelError
 
 VERSION = "1"

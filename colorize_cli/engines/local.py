@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -17,8 +18,8 @@ from colorize_cli.model import Model
 from colorize_cli.pipeline import Gate, Pipeline, Result, Stage
 from colorize_cli.working import working_copy
 
-# Pixels of pictures between the start of their decoding and the end of their writing. At about 12 bytes for
-# each this bounds the memory; a larger picture is worked on alone.
+# Pixels of pictures between the start of their decoding and the end of their writing. At 10 bytes for each of
+# a grey picture, and up to 20 of a coloured one, this bounds the memory; a larger picture is worked on alone.
 PIXELS_IN_FLIGHT = 64_000_000
 _LEAST_CAPACITY = 4
 
@@ -62,7 +63,7 @@ def run(
         atomic.sweep(directory)
     waiting = []
     for job in jobs:
-        if not settings.overwrite and job.destination.is_file():
+        if not settings.overwrite and _exists(job.destination):
             yield Outcome(job, Status.SKIPPED)
         else:
             waiting.append(job)
@@ -110,6 +111,13 @@ def _pipeline(network: Model, settings: Settings) -> Pipeline:
         ),
         capacity=max(_LEAST_CAPACITY, settings.batch_size),
     )
+
+
+def _exists(destination: Path) -> bool:
+    try:
+        return destination.is_file()
+    except OSError:  # the writing will say what is wrong with it
+        return False
 
 
 def _sides(card: Card, settings: Settings) -> tuple[int, int]:

@@ -6,6 +6,7 @@ several pages or an animation are refused rather than cut to the first.
 """
 
 import contextlib
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,9 @@ _SAVING: dict[str, dict[str, Any]] = {
     "TIFF": {"compression": "tiff_adobe_deflate"},
     "WEBP": {"quality": 95, "method": 3},
 }
-_HOLDS_ALPHA = frozenset({"AVIF", "BMP", "PNG", "TIFF", "WEBP"})
+# Pixels on a side; what the other formats cannot hold they say themselves.
+_LONGEST = {"JPEG": 65500, "WEBP": 16383}
+_HOLDS_ALPHA = frozenset({"AVIF", "PNG", "TIFF", "WEBP"})
 _HOLDS_EXIF = frozenset({"AVIF", "JPEG", "PNG", "WEBP"})
 _HOLDS_DPI = frozenset({"BMP", "JPEG", "PNG", "TIFF"})
 
@@ -71,6 +74,9 @@ def size_of(path: Path, max_pixels: int) -> int:
         ReadError: The file cannot be opened, is no picture of a known format, or has more pixels than
             allowed.
     """
+    with _explained():
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            raise ReadError("it is a directory, a pipe or a device, not a regular file")
     with _explained(), path.open("rb") as file, _opened(file) as image:
         width, height = image.size
         if width < 1 or height < 1:
@@ -105,6 +111,8 @@ def write(path: Path, frame: Frame, rgb: Bytes) -> None:
     format_ = FORMATS[path.suffix.lower()]
     if frame.alpha is not None and format_ not in _HOLDS_ALPHA and frame.alpha.min() < 255:
         raise WriteError(f"{format_} cannot hold its transparency; choose another format")
+    if max(rgb.shape[:2]) > _LONGEST.get(format_, max(rgb.shape)):
+        raise WriteError(f"{format_} cannot hold more than {_LONGEST[format_]} pixels on a side")
     image = to_image(frame, rgb) if format_ in _HOLDS_ALPHA else Image.fromarray(rgb)
     options = dict(_SAVING[format_])
     if frame.exif and format_ in _HOLDS_EXIF:
@@ -121,7 +129,7 @@ def write(path: Path, frame: Frame, rgb: Bytes) -> None:
             image.save(file, format_, **options)
     except OSError as error:
         raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
-    except ValueError as error:  # more pixels on a side than the format can hold
+    except (ValueError, RuntimeError) as error:  # an encoder that refuses the picture
         raise WriteError(f"{format_} cannot hold it: {error}") from error
 
 

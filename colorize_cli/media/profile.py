@@ -14,6 +14,10 @@ from colorize_cli import color
 from colorize_cli.color import Floats
 
 _SRGB = ImageCms.createProfile("sRGB")
+# Nine levels of each channel against each other.
+_PROBE = Image.fromarray(
+    np.stack(np.meshgrid(*[np.linspace(0, 255, 9).astype(np.uint8)] * 3), -1).reshape(27, 27, 3)
+)
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 
 
@@ -71,7 +75,14 @@ def _parsed(icc: bytes | None) -> ImageCms.ImageCmsProfile | None:
         return None
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        description = ImageCms.getProfileDescription(profile)
+        return None if _is_srgb(profile) else profile
     except (OSError, ImageCms.PyCMSError):
         return None
-    return None if "srgb" in description.lower() else profile
+
+
+def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
+    """Whether it changes no colour by more than a level, whatever it is called."""
+    if profile.profile.xcolor_space.strip() != "RGB":
+        return False
+    shown = ImageCms.profileToProfile(_PROBE, profile, _SRGB, _INTENT, outputMode="RGB")
+    return bool(np.abs(np.asarray(shown).astype(int) - np.asarray(_PROBE)).max() <= 1)

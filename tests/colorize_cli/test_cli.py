@@ -233,3 +233,34 @@ def test_memory_does_not_grow_with_the_number_of_files(models, grey_photo, tmp_p
             picture.save(tmp_path / str(count) / f"{index}.jpg")
     few, many = (peak_memory(tmp_path / str(n), tmp_path / f"out{n}", models.tinted) for n in (30, 240))
     assert many <= 1.1 * few
+
+
+def test_examples_are_lines_of_their_own():
+    lines = [line.strip() for line in invoke("--help").output.splitlines()]
+    assert "colorize scans/ coloured/" in lines
+    assert not any("\\b" in line for line in lines)
+
+
+@pytest.mark.parametrize("option", [("--strength", "nan"), ("--strength", "3"), ("--size", "5")])
+def test_impossible_settings_are_wrong_usage(models, make_folder, tmp_path, option):
+    result = invoke(make_folder(tmp_path / "in", 1), tmp_path / "out", "--model", models.grey, *option)
+    assert result.exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_ending_of_the_output_is_wrong_usage(models, make_folder, tmp_path):
+    source = next(make_folder(tmp_path / "in", 1).glob("*.png"))
+    result = invoke(source, tmp_path / "out.gif", "--model", models.grey)
+    assert result.exit_code == 2
+    assert "out.gif" in result.stderr
+    assert ".png" in result.stderr
+
+
+def test_a_closed_stdout_is_no_failure(models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 1)
+    line = '"$@" >&-'
+    arguments = [source, tmp_path / "out", "--model", models.grey, "--device", "cpu"]
+    command_line = ["sh", "-c", line, "sh", sys.executable, "-m", "colorize_cli", *map(str, arguments)]
+    done = subprocess.run(command_line, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(contents(tmp_path / "out")) == 1

@@ -121,3 +121,18 @@ def test_a_directory_that_cannot_be_searched(tmp_path):
     (tmp_path / "in" / "sub").chmod(0)
     with pytest.raises(UsageError, match="cannot search"):
         jobs.plan([tmp_path / "in"], tmp_path / "out", SUFFIXES)
+
+
+def test_a_link_to_itself_does_not_stop_the_folder(tmp_path):
+    touch(tmp_path, "in/a.png")
+    (tmp_path / "in/loop.png").symlink_to("loop.png")
+    found = jobs.plan([tmp_path / "in"], tmp_path / "out", SUFFIXES)
+    assert [job.source.name for job in found.jobs] == ["a.png", "loop.png"]
+
+
+def test_what_the_system_refuses_is_wrong_usage(tmp_path):
+    touch(tmp_path, "a.png")
+    with pytest.raises(UsageError, match="too long"):
+        jobs.plan([tmp_path / ("x" * 300)], tmp_path / "out", SUFFIXES)
+    with pytest.raises(UsageError, match="ending"):
+        jobs.plan([tmp_path / "a.png"], tmp_path / "out.gif", SUFFIXES)
