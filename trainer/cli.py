@@ -163,6 +163,7 @@ def evaluate(
 @click.option("--working-size", required=True, type=click.IntRange(16), help="Short side that measured best.")
 @click.option("--trained-on", required=True, help="The pictures it learnt from.")
 @click.option("--licence", required=True, help="Terms of the weights.")
+@click.option("--chroma-gain", default=1.0, show_default=True, help="Factor on the predicted chroma.")
 @click.option("--weights", type=_PATH, help="Also write the weights as fp16 safetensors, to train on from.")
 def export(
     checkpoint: Path,
@@ -171,6 +172,7 @@ def export(
     working_size: int,
     trained_on: str,
     licence: str,
+    chroma_gain: float,
     weights: Path | None,
 ) -> None:
     """Write the averaged generator of CHECKPOINT as ONNX to OUT."""
@@ -182,7 +184,8 @@ def export(
         raise click.ClickException(f"{weights}: weights files end in .safetensors")
     try:
         generator, config = load_generator(checkpoint)
-        difference = run(generator, config, ModelFacts(name, working_size, trained_on, licence), out)
+        facts = ModelFacts(name, working_size, trained_on, licence, chroma_gain)
+        difference = run(generator, config, facts, out)
         if weights is not None:
             save_weights(weights, generator, config)
     except (CheckpointError, ExportError, OSError) as error:

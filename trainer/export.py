@@ -44,6 +44,22 @@ class ModelFacts:
     """Short side, in pixels, of the copy that the model measured best on."""
     trained_on: str
     licence: str
+    chroma_gain: float = 1.0
+    """Factor on the network's chroma, for colours as strong as real ones at strength 1."""
+
+
+class _Amplified(Generator):
+    """A generator whose chroma is multiplied by a constant."""
+
+    def __init__(self, generator: Generator, gain: float) -> None:
+        super().__init__()
+        self.generator, self.gain = generator, gain
+        self.multiple_of, self.chroma_scale = generator.multiple_of, generator.chroma_scale
+
+    def forward(self, lightness: Tensor) -> Tensor:
+        """As the generator's own."""
+        ab: Tensor = self.generator(lightness) * self.gain
+        return ab
 
 
 def export(generator: Generator, config: Config, facts: ModelFacts, path: Path) -> float:
@@ -61,6 +77,8 @@ def export(generator: Generator, config: Config, facts: ModelFacts, path: Path) 
     Raises:
         ExportError: if that is `PARITY_TOLERANCE` or more.
     """
+    if facts.chroma_gain != 1.0:
+        generator = _Amplified(generator, facts.chroma_gain).eval()
     model = _trace(generator)
     _store_half(model)
     _describe(model, generator, config, facts)
@@ -184,6 +202,7 @@ def _describe(model: ModelProto, generator: Generator, config: Config, facts: Mo
             "colorize.multiple_of": str(generator.multiple_of),
             "colorize.trained_on": facts.trained_on,
             "colorize.licence": facts.licence,
+            "colorize.chroma_gain": str(facts.chroma_gain),
             "colorize.config_hash": config.hash,
             "colorize.config": to_json(config),
         },

@@ -110,6 +110,7 @@ def test_metadata_is_complete(exported, session):
         "colorize.multiple_of": str(generator.multiple_of),
         "colorize.trained_on": "nothing at all",
         "colorize.licence": "CC0-1.0",
+        "colorize.chroma_gain": "1.0",
         "colorize.config_hash": config.hash,
     }
 
@@ -241,3 +242,18 @@ def test_the_hash_in_the_file_is_that_of_the_training_configuration(exported):
     _, config, path, _ = exported
     metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert metadata["colorize.config_hash"] == config.hash != replace(config, seed=1).hash
+
+
+def test_chroma_gain_multiplies_the_chroma(tmp_path):
+    config = Config(model=ModelConfig(width=8))
+    generator = generator_of(config)
+    export(generator, config, replace(FACTS, chroma_gain=1.25), tmp_path / "model.onnx")
+    lightness = 100 * torch.rand(2, 1, 32, 48)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        tmp_path / "model.onnx", options, providers=["CPUExecutionProvider"]
+    )
+    found = session.run(["ab"], {"lightness": lightness.numpy()})[0]
+    np.testing.assert_allclose(found, 1.25 * generator(lightness).detach().numpy(), atol=0.5)
+    assert session.get_modelmeta().custom_metadata_map["colorize.chroma_gain"] == "1.25"
