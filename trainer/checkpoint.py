@@ -92,6 +92,26 @@ def load_generator(path: Path) -> tuple[Generator, Config]:
     return generator, config
 
 
+def blended(first: Generator, second: Generator, share: float) -> Generator:
+    """`second` with weights that are `share` its own and otherwise those of `first`.
+
+    Network interpolation (Wang et al. 2018, "ESRGAN", section 3.4): between a generator before and after its
+    adversarial training, a balance of fidelity and liveliness that neither has. Changes `second`.
+
+    Raises:
+        CheckpointError: if the two are not of the same shape.
+    """
+    ours, theirs = first.state_dict(), second.state_dict()
+    if {name: value.shape for name, value in ours.items()} != {n: v.shape for n, v in theirs.items()}:
+        raise CheckpointError("only generators of the same shape can be blended")
+    mixed = {
+        name: torch.lerp(ours[name], value, share) if value.is_floating_point() else value
+        for name, value in theirs.items()
+    }
+    second.load_state_dict(mixed)
+    return second
+
+
 def save_weights(path: Path, generator: nn.Module, config: Config) -> None:
     """Write the weights as fp16 safetensors with the configuration inside: small enough to keep."""
     from safetensors.torch import save_file

@@ -164,6 +164,12 @@ def evaluate(
 @click.option("--trained-on", required=True, help="The pictures it learnt from.")
 @click.option("--licence", required=True, help="Terms of the weights.")
 @click.option("--chroma-gain", default=1.0, show_default=True, help="Factor on the predicted chroma.")
+@click.option(
+    "--blend",
+    type=(_PATH, click.FloatRange(0, 1)),
+    metavar="EARLIER SHARE",
+    help="Mix in this share of the weights of an earlier checkpoint, of before the adversarial phase say.",
+)
 @click.option("--weights", type=_PATH, help="Also write the weights as fp16 safetensors, to train on from.")
 def export(
     checkpoint: Path,
@@ -173,10 +179,11 @@ def export(
     trained_on: str,
     licence: str,
     chroma_gain: float,
+    blend: tuple[Path, float] | None,
     weights: Path | None,
 ) -> None:
     """Write the averaged generator of CHECKPOINT as ONNX to OUT."""
-    from trainer.checkpoint import CheckpointError, load_generator, save_weights
+    from trainer.checkpoint import CheckpointError, blended, load_generator, save_weights
     from trainer.export import ExportError, ModelFacts
     from trainer.export import export as run
 
@@ -184,6 +191,8 @@ def export(
         raise click.ClickException(f"{weights}: weights files end in .safetensors")
     try:
         generator, config = load_generator(checkpoint)
+        if blend is not None:
+            generator = blended(load_generator(blend[0])[0], generator, 1 - blend[1])
         facts = ModelFacts(name, working_size, trained_on, licence, chroma_gain)
         difference = run(generator, config, facts, out)
         if weights is not None:

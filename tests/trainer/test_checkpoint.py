@@ -10,6 +10,7 @@ import trainer.checkpoint
 from trainer.checkpoint import (
     CheckpointError,
     Progress,
+    blended,
     load_checkpoint,
     load_generator,
     save_checkpoint,
@@ -17,6 +18,7 @@ from trainer.checkpoint import (
     start_from,
 )
 from trainer.config import ModelConfig, Phase, to_json
+from trainer.models import build_generator
 from trainer.step import build_trainee, set_learning_rate, update
 
 GAN = Phase(crop_size=32, adversarial=0.1, feature_matching=1.0)
@@ -257,3 +259,18 @@ def test_a_generator_of_another_shape_is_named_in_one_line(model, saved, tiny, f
 
 def test_the_configuration_inside_is_the_one_of_the_run(saved, tiny):
     assert json.loads(torch.load(saved, weights_only=True)["config"]) == json.loads(to_json(tiny))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_blended_weights_lie_between(share):
+    torch.manual_seed(0)
+    first, second = (build_generator(ModelConfig(width=4)) for _ in range(2))
+    ours, theirs = ({k: v.clone() for k, v in g.state_dict().items()} for g in (first, second))
+    for name, value in blended(first, second, share).state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, (1 - share) * ours[name] + share * theirs[name])
+
+
+def test_generators_of_different_shapes_are_not_blended():
+    with pytest.raises(CheckpointError, match="same shape"):
+        blended(build_generator(ModelConfig(width=4)), build_generator(ModelConfig(width=8)), 0.5)
