@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+import skimage.data
+from PIL import Image
 
 from colorize_cli import color
 from colorize_cli.color import Lightness
@@ -45,3 +47,26 @@ def test_any_shape_has_a_working_copy(shape):
     copy = working_copy(lightness, 64, 16)
     assert copy.dtype == np.float32
     np.testing.assert_allclose(copy, color.GREY8[128], atol=1e-3)
+
+
+def triangle(values, count):
+    """Rows reduced to `count` by the triangle filter, two new pixels wide at its foot."""
+    scale = len(values) / count
+    centres = (np.arange(count) + 0.5) * scale
+    distance = np.abs(np.arange(len(values)) + 0.5 - centres[:, None]) / scale
+    weights = np.clip(1 - distance, 0, None)
+    return weights / weights.sum(1, keepdims=True) @ values
+
+
+@pytest.mark.parametrize(("side", "tolerance"), [(150, 1e-3), (256, 1e-3), (512, 0.2)])
+def test_a_working_copy_is_as_sharp_as_the_triangle_filter_makes_it(side, tolerance):
+    codes = resize_codes(skimage.data.camera(), side)
+    exact = triangle(triangle(color.GREY8[codes].astype(np.float64), 64).T, 64).T
+    copy = working_copy(Lightness(codes, color.GREY8), 64, 16)
+    assert np.abs(copy - exact).mean() <= tolerance
+    sharper = resized(Lightness(codes, color.GREY8), (64, 64))
+    assert sharper.std() > copy.std()
+
+
+def resize_codes(picture, side):
+    return np.asarray(Image.fromarray(picture).resize((side, side)))
