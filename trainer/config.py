@@ -73,6 +73,26 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class FilmConfig:
+    """The share of samples whose lightness gets each look of old film; see `trainer.data.film`."""
+
+    spectral: float = 0.0
+    """The colour response of another emulsion."""
+    softness: float = 0.0
+    """Blur."""
+    contrast: float = 0.0
+    """Exposure and contrast."""
+    grain: float = 0.0
+    """Noise in the mid-tones."""
+    fading: float = 0.0
+    """Raised blacks and lowered whites, unevenly."""
+    damage: float = 0.0
+    """Scratches and dust."""
+    jpeg: float = 0.0
+    """Compression."""
+
+
+@dataclass(frozen=True)
 class AugmentConfig:
     """Changes made to a crop as it is drawn."""
 
@@ -82,6 +102,8 @@ class AugmentConfig:
     """Largest relative stretch of one side against the other."""
     flip: bool = True
     """Mirror half of the crops left to right."""
+    film: FilmConfig = field(default_factory=FilmConfig)
+    """Looks of old film."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +147,8 @@ class Config:
         _require(0 <= self.ema_decay < 1, "ema_decay", "must be in [0, 1)")
         _require(0 < self.augment.min_scale <= 1, "augment.min_scale", "must be in (0, 1]")
         _require(self.augment.aspect >= 0, "augment.aspect", "must not be negative")
+        for name, share in asdict(self.augment.film).items():
+            _require(0 <= share <= 1, f"augment.film.{name}", "must be in [0, 1]")
         _require(self.loss.beta > 0, "loss.beta", "must be positive")
         _require(self.loss.saturated_chroma > 0, "loss.saturated_chroma", "must be positive")
         _require(self.model.depth >= 2, "model.depth", "must be at least 2")

@@ -33,10 +33,7 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
     Returns:
         (N, 3, H, W): L* in [0, 100], then a* and b* in CIE units (within about ±110 for sRGB).
     """
-    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
-    t = _mix(_NORMALISED_XYZ_FROM_RGB, linear)
-    f = torch.where(t > _DELTA**3, t.clamp(min=_DELTA**3) ** (1 / 3), t / (3 * _DELTA**2) + 4 / 29)
-    fx, fy, fz = f.unbind(1)
+    fx, fy, fz = _cube_root(_mix(_NORMALISED_XYZ_FROM_RGB, rgb_to_linear(rgb))).unbind(1)
     return torch.stack((116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)), dim=1)
 
 
@@ -57,6 +54,21 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     return torch.where(
         linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
     )
+
+
+def rgb_to_linear(rgb: Tensor) -> Tensor:
+    """Gamma-encoded sRGB in [0, 1] to linear light in [0, 1], of any shape."""
+    return torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
+
+
+def luminance_to_lightness(luminance: Tensor) -> Tensor:
+    """Relative luminance Y / Yn in [0, 1] to L* in [0, 100], of any shape."""
+    return 116 * _cube_root(luminance) - 16
+
+
+def _cube_root(t: Tensor) -> Tensor:
+    """CIE's f: the cube root, linear near zero."""
+    return torch.where(t > _DELTA**3, t.clamp(min=_DELTA**3) ** (1 / 3), t / (3 * _DELTA**2) + 4 / 29)
 
 
 def _mix(matrix: Tensor, channels: Tensor) -> Tensor:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from trainer.config import Config, Phase
+from trainer.config import AugmentConfig, Config, FilmConfig, Phase
+
+# A fifth of the samples stay as clean as the photographs that they come from.
+_OLD_PHOTOGRAPHS = FilmConfig(
+    spectral=0.25, softness=0.2, contrast=0.25, grain=0.2, fading=0.2, damage=0.2, jpeg=0.15
+)
 
 PRESETS: dict[str, Config] = {
     # Reconstruction on small pictures, then on larger ones while the learning rate falls, then the GAN.
@@ -32,6 +37,7 @@ PRESETS: dict[str, Config] = {
                 feature_matching=2.0,
             ),
         ),
+        augment=AugmentConfig(film=_OLD_PHOTOGRAPHS),
         evaluate_size=80,
     ),
 }

@@ -1,12 +1,13 @@
 import ast
 import copy
+import dataclasses
 import inspect
 import json
 
 import pytest
 
 import trainer.config
-from trainer.config import Config, ConfigError, ModelConfig, Phase, from_json, override, to_json
+from trainer.config import Config, ConfigError, FilmConfig, ModelConfig, Phase, from_json, override, to_json
 
 TWO_PHASES = Config(phases=(Phase(samples=100), Phase(samples=50, adversarial=0.1)))
 TWO_PHASES_OF_GAN = Config(phases=(Phase(adversarial=0.2), Phase(adversarial=0.1, feature_matching=1.0)))
@@ -70,11 +71,19 @@ def test_every_field_changes_the_hash(path):
 def test_overrides_reach_every_level():
     config = override(
         TWO_PHASES,
-        ["seed=3", "loss.beta=5", "loss.gan=cross_entropy", "phases.1.samples=9", "augment.flip=false"],
+        [
+            "seed=3",
+            "loss.beta=5",
+            "loss.gan=cross_entropy",
+            "phases.1.samples=9",
+            "augment.flip=false",
+            "augment.film.jpeg=1",
+        ],
     )
     assert (config.seed, config.loss.beta, config.loss.gan) == (3, 5.0, "cross_entropy")
     assert config.phases == (Phase(samples=100), Phase(samples=9, adversarial=0.1))
     assert config.augment.flip is False
+    assert config.augment.film == FilmConfig(jpeg=1.0)
     assert override(config, []) == config
 
 
@@ -115,6 +124,10 @@ def test_a_later_override_wins():
         "ema_decay=true",
         "augment.flip=1",
         "augment.flip=no",
+        "augment.film=0.5",
+        "augment.film.rain=0.5",
+        "augment.film.grain=much",
+        "augment.film.grain=true",
         "precision=32",
         "loss=3",
         "model=[]",
@@ -148,6 +161,9 @@ def test_a_wrong_override_is_a_config_error(assignment):
         "ema_decay=1.5",
         "augment.min_scale=1.5",
         "augment.aspect=-2",
+        "augment.film.spectral=1.5",
+        "augment.film.damage=-0.1",
+        "augment.film.jpeg=NaN",
         "loss.beta=0",
         "loss.saturated_chroma=0",
         "model.width=0",
@@ -157,6 +173,13 @@ def test_a_wrong_override_is_a_config_error(assignment):
 def test_a_value_that_cannot_be_trained_with_is_a_config_error(assignment):
     with pytest.raises(ConfigError):
         override(TWO_PHASES, [assignment])
+
+
+def test_a_run_from_before_there_was_film_has_none():
+    tree = json.loads(to_json(TWO_PHASES))
+    del tree["augment"]["film"]
+    assert from_json(json.dumps(tree)) == TWO_PHASES
+    assert set(dataclasses.asdict(TWO_PHASES.augment.film).values()) == {0.0}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"colour": 1}', '{"phases": 3}', '{"seed": "x"}'])

@@ -5,7 +5,7 @@ from skimage import color
 from skimage.color import colorconv
 from torch import Tensor
 
-from trainer.lab import lab_to_rgb, rgb_to_lab
+from trainer.lab import lab_to_rgb, luminance_to_lightness, rgb_to_lab, rgb_to_linear
 
 # Lindbloom's CIE colour calculator: sRGB, D65, no adaptation.
 REFERENCES = {
@@ -93,6 +93,47 @@ def test_greys_have_no_chroma_and_lightness_stays_within_its_range():
     assert lab[:, 0].min() >= -1e-5
     assert lab[:, 0].max() <= 100 + 1e-4
     assert (np.diff(lab[:, 0]) > 0).all()
+
+
+# sRGB from IEC 61966-2-1, L* from CIE 15; both change their formula near black.
+@pytest.mark.parametrize(
+    ("encoded", "linear"), [(0, 0), (0.01, 0.01 / 12.92), (0.04045, 0.0031308), (0.5, 0.2140411), (1, 1)]
+)
+def test_linear_light_is_that_of_the_standard(encoded, linear):
+    assert rgb_to_linear(torch.tensor(encoded, dtype=torch.float64)).item() == pytest.approx(linear, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("luminance", "lightness"),
+    [(0, 0), (0.001, 0.9032963), (216 / 24389, 8), (0.1841865, 50), (0.5, 76.0692610), (1, 100)],
+)
+def test_lightness_is_that_of_the_standard(luminance, lightness):
+    found = luminance_to_lightness(torch.tensor(luminance, dtype=torch.float64)).item()
+    assert found == pytest.approx(lightness, abs=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3), (2, 3, 4, 5)])
+@pytest.mark.parametrize("convert", [rgb_to_linear, luminance_to_lightness])
+def test_light_is_converted_in_any_shape(convert, shape):
+    values = torch.rand(shape)
+    converted = convert(values)
+    assert converted.shape == shape
+    assert converted.dtype == torch.float32
+    torch.testing.assert_close(converted.flatten(), torch.stack([convert(v) for v in values.flatten()]))
+
+
+@COLOURS
+def test_lightness_of_lab_is_that_of_the_luminance(colours):
+    rgb = as_picture(colours)
+    luminance = (rgb_to_linear(rgb) * torch.tensor([0.2126729, 0.7151522, 0.0721750]).view(3, 1, 1)).sum(1)
+    torch.testing.assert_close(luminance_to_lightness(luminance), rgb_to_lab(rgb)[:, 0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("convert", [rgb_to_linear, luminance_to_lightness])
+def test_light_rises_without_a_step_where_the_formula_changes(convert):
+    steps = convert(torch.linspace(0, 1, 10_001, dtype=torch.float64)).diff()
+    assert (steps > 0).all()
+    assert (steps[1:] / steps[:-1] - 1).abs().max() < 0.06
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-8, 0.04045, 0.5, 1.0])

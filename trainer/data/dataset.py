@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.config import AugmentConfig
+from trainer.data.film import age
 from trainer.data.prepare import CROPS_NAME, MANIFEST_NAME, DataError
 from trainer.lab import rgb_to_lab
 
@@ -81,6 +82,7 @@ def draw_batch(
 
     Each pass over the crops has its own order. One window size is drawn for the batch (its scale and aspect),
     a place and a mirroring for each sample; the windows are resized to `size` with an antialiasing filter.
+    Then some samples' lightness is made to look like old film.
     """
     random = _generator(seed, "batch", samples_seen)
     index = _shuffled(len(crops), samples_seen, count, seed)
@@ -94,7 +96,10 @@ def draw_batch(
             for i, top, left in zip(index.tolist(), tops, lefts, strict=True)
         ]
     )
-    return to_batch(_mirror(resize(windows.to(device), size), mirrored))
+    rgb = _mirror(resize(windows.to(device), size), mirrored)
+    batch = to_batch(rgb)
+    aged = age(rgb, batch.lightness, augment.film, _generator(seed, "film", samples_seen, device))
+    return Batch(aged, batch.ab)
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:
@@ -124,13 +129,13 @@ def _window(size: int, augment: AugmentConfig, random: torch.Generator) -> tuple
     return max(1, int(side * ratio / longest)), max(1, int(side / longest))
 
 
-def _generator(seed: int, use: str, number: int) -> torch.Generator:
+def _generator(seed: int, use: str, number: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A random stream of its own for every seed, use and number.
 
     torch's generator on the CPU looks at the lowest 32 bits of its seed only, so these are a hash.
     """
     digest = hashlib.blake2b(f"{seed} {use} {number}".encode(), digest_size=4).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little"))
 
 
 def _shuffled(length: int, start: int, count: int, seed: int) -> Tensor:

@@ -1,17 +1,18 @@
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
-from trainer.config import AugmentConfig
+from trainer.config import AugmentConfig, FilmConfig
 from trainer.data.dataset import Crops, draw_batch, load_crops, resize, to_batch
 from trainer.data.prepare import CROPS_NAME, MANIFEST_NAME, DataError
 from trainer.lab import lab_to_rgb
 
 CPU = torch.device("cpu")
 STILL = AugmentConfig(min_scale=1.0, aspect=0.0, flip=False)
+OLD = FilmConfig(**{field.name: 1.0 for field in fields(FilmConfig)})
 SIDE = 120
 
 
@@ -80,7 +81,7 @@ def test_the_same_place_of_the_stream_gives_the_same_batch(prepared):
 
 def test_drawing_leaves_the_global_random_state_alone(prepared):
     before = torch.get_rng_state()
-    draw(load_crops(prepared, CPU), augment=AugmentConfig())
+    draw(load_crops(prepared, CPU), augment=AugmentConfig(film=OLD))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -133,6 +134,56 @@ def test_mirrored_samples_are_exact_mirror_images():
     mirrored = windows(flipped)[0] < 0
     assert torch.equal(flipped.ab[mirrored], still.ab[mirrored].flip(-1))
     assert torch.equal(flipped.lightness[~mirrored], still.lightness[~mirrored])
+
+
+def test_film_changes_the_lightness_and_neither_the_colours_nor_what_is_drawn(prepared):
+    crops = load_crops(prepared, CPU)
+    clean, old = (
+        draw(crops, count=16, size=32, augment=AugmentConfig(film=film)) for film in (FilmConfig(), OLD)
+    )
+    assert torch.equal(old.ab, clean.ab)
+    assert (old.lightness != clean.lightness).flatten(1).any(1).all()
+    assert old.lightness.shape == clean.lightness.shape
+    assert old.lightness.dtype == torch.float32
+    assert old.lightness.min() >= 0
+    assert old.lightness.max() <= 100
+
+
+def test_samples_without_film_are_exactly_the_clean_ones(prepared):
+    crops, half = load_crops(prepared, CPU), replace(STILL, film=FilmConfig(contrast=0.5))
+    clean, old = (draw(crops, count=64, augment=augment).lightness for augment in (STILL, half))
+    changed = (old != clean).flatten(1).any(1)
+    assert 16 < changed.sum() < 48
+
+
+def test_film_sees_the_colours_of_the_very_window_that_was_drawn():
+    """Greys look alike on every emulsion."""
+    levels = torch.randint(0, 256, (8, 1, 40, 40), generator=torch.Generator().manual_seed(0))
+    crops = Crops(levels.byte().expand(-1, 3, -1, -1))
+    clean, old = (
+        draw(crops, count=8, augment=AugmentConfig(film=film)).lightness
+        for film in (FilmConfig(), FilmConfig(spectral=1))
+    )
+    torch.testing.assert_close(old, clean, atol=2e-3, rtol=0)
+
+
+def test_film_is_that_of_the_place_in_the_stream_whatever_was_drawn_before(prepared):
+    crops, augment = load_crops(prepared, CPU), AugmentConfig(film=OLD)
+    undisturbed = [draw(crops, seen, 8, augment=augment) for seen in range(0, 32, 8)]
+    draw(crops, 8, 5, augment=augment, seed=1)
+    torch.rand(3)
+    resumed = [draw(crops, seen, 8, augment=augment) for seen in (16, 24)]
+    for one, other in zip(undisturbed[2:], resumed, strict=True):
+        assert torch.equal(one.lightness, other.lightness)
+        assert torch.equal(one.ab, other.ab)
+
+
+@pytest.mark.parametrize(("seen", "seed"), [(4, 0), (0, 1)])
+def test_film_is_another_at_another_place_and_with_another_seed(seen, seed):
+    crops, augment = Crops(numbered(2).pixels[1:]), replace(STILL, film=OLD)
+    one, other = draw(crops, augment=augment), draw(crops, seen, augment=augment, seed=seed)
+    torch.testing.assert_close(one.ab, other.ab)
+    assert (one.lightness != other.lightness).flatten(1).any(1).all()
 
 
 @pytest.mark.parametrize("size", [8, 16, 48])
