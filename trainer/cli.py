@@ -26,25 +26,36 @@ def main() -> None:
 @click.argument("sources", nargs=-1, required=True, type=_PATH, metavar="SOURCE...")
 @click.argument("out", type=_PATH)
 @click.option(
-    "--size", default=128, show_default=True, type=click.IntRange(16), help="Side of the crops in pixels."
+    "--size", type=click.IntRange(16), help="Side of the crops in pixels.  [default: 128; CIFAR-10: 32]"
 )
 @click.option("--workers", default=4, show_default=True, type=click.IntRange(1), help="Threads that decode.")
-def prepare(sources: tuple[Path, ...], out: Path, size: int, workers: int) -> None:
-    """Turn the pictures of each SOURCE, a folder, a tar shard or a file, into training crops in OUT."""
+def prepare(sources: tuple[Path, ...], out: Path, size: int | None, workers: int) -> None:
+    """Turn the pictures of each SOURCE, a folder, a tar shard or a file, into training crops in OUT.
+
+    Of CIFAR-10, as it is distributed or extracted, OUT/train and OUT/test are made.
+    """
+    from trainer.data.cifar10 import SIDE, is_cifar10, prepare_cifar10
     from trainer.data.prepare import DataError
     from trainer.data.prepare import prepare as run
 
-    console = Console(stderr=True)
-    with Progress(TextColumn("{task.completed} pictures"), TimeElapsedColumn(), console=console) as bar:
-        task = bar.add_task("", total=None)
-        try:
-            manifest = run(sources, out, size, workers=workers, progress=lambda: bar.advance(task))
-        except DataError as error:
-            raise click.ClickException(str(error)) from error
+    try:
+        if any(is_cifar10(source) for source in sources):
+            if len(sources) > 1 or size not in (None, SIDE):
+                raise click.UsageError(f"CIFAR-10 is prepared by itself, at {SIDE} pixels")
+            for split, part in prepare_cifar10(sources[0], out).items():
+                click.echo(f"{part.crops} pictures of {part.size} pixels in {out / split}", err=True)
+            return
+        console = Console(stderr=True)
+        with Progress(TextColumn("{task.completed} pictures"), TimeElapsedColumn(), console=console) as bar:
+            task = bar.add_task("", total=None)
+            manifest = run(sources, out, size or 128, workers=workers, progress=lambda: bar.advance(task))
+    except DataError as error:
+        raise click.ClickException(str(error)) from error
     for reason, names in sorted(manifest.dropped.items()):
         click.echo(f"left out {len(names)}: {reason} ({names[0]}{', ...' if names[1:] else ''})", err=True)
     click.echo(
-        f"{manifest.crops} crops of {size} pixels from {manifest.pictures} pictures in {out}", err=True
+        f"{manifest.crops} crops of {manifest.size} pixels from {manifest.pictures} pictures in {out}",
+        err=True,
     )
 
 

@@ -103,10 +103,33 @@ def prepare(
         raise DataError(f"{', '.join(map(str, sources))}: no usable picture ({dict(reasons)})")
     _write_array(raw, out / CROPS_NAME, (crops, size, size, 3))
     manifest = Manifest(size, crops, pictures, [str(source) for source in sources], dropped)
+    _write_manifest(out, manifest)
+    return manifest
+
+
+def save_crops(out: Path, crops: NDArray[np.uint8], sources: Iterable[Path]) -> Manifest:
+    """Write crops that are there already, (M, size, size, 3) sRGB, to the folder `out`, as `prepare` does.
+
+    Raises:
+        DataError: if the folder cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        temporary = (out / CROPS_NAME).with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            np.save(file, crops)
+        temporary.replace(out / CROPS_NAME)
+        manifest = Manifest(crops.shape[1], len(crops), len(crops), [str(path) for path in sources], {})
+        _write_manifest(out, manifest)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror})") from error
+    return manifest
+
+
+def _write_manifest(out: Path, manifest: Manifest) -> None:
     described = out / (MANIFEST_NAME + ".part")
     described.write_text(json.dumps(asdict(manifest), indent=1))
     described.replace(out / MANIFEST_NAME)
-    return manifest
 
 
 @contextmanager
