@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class Progress:
 
 
 def save_checkpoint(path: Path, trainee: Trainee, config: Config, progress: Progress) -> None:
-    """Write all that a run needs to continue bit for bit."""
+    """Write all that a run needs to continue bit for bit; the one before is kept beside it."""
     state = {
         "format": _FORMAT,
         "config": to_json(config),
@@ -49,7 +50,41 @@ def save_checkpoint(path: Path, trainee: Trainee, config: Config, progress: Prog
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
+    if path.exists():
+        path.replace(previous(path))
     temporary.replace(path)
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the newest is."""
+    return path.with_suffix(f".previous{path.suffix}")
+
+
+def resume(
+    path: Path, trainee: Trainee, config: Config, notice: Callable[[str], None] = lambda _: None
+) -> Progress | None:
+    """Restore `trainee` from the newest checkpoint that can be read; None where there is none.
+
+    Args:
+        path: the newest.
+        trainee: changed in place.
+        config: of the run.
+        notice: told in a line if the newest cannot be used and the one before is.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`, of the newest, if the one before is not usable either.
+    """
+    if not path.exists() and not previous(path).exists():
+        return None
+    try:
+        return load_checkpoint(path, trainee, config)
+    except CheckpointError as error:
+        try:
+            progress = load_checkpoint(previous(path), trainee, config)
+        except CheckpointError:
+            raise error from None
+        notice(f"{error}; going on from {previous(path)}")
+        return progress
 
 
 def load_checkpoint(path: Path, trainee: Trainee, config: Config) -> Progress:

@@ -92,28 +92,32 @@ def train(
     device: str,
     dry_run: bool,
 ) -> None:
-    """Train on the crops in DATA."""
-    config = _resolve(preset, assignments)
-    click.echo(to_json(config))
-    from lightning.fabric import Fabric
+    """Train on the crops in DATA.
 
+    `torchrun --nproc-per-node N -m trainer train ...` trains in N processes, which share every batch.
+    """
+    config = _resolve(preset, assignments)
     from trainer.checkpoint import CheckpointError
     from trainer.data.prepare import DataError
-    from trainer.loop import Run
+    from trainer.loop import Run, launched
     from trainer.loop import train as run
     from trainer.step import TrainingError
 
     try:
-        fabric = Fabric(accelerator=device, devices=1, precision=config.precision)  # type: ignore[arg-type]
+        fabric = launched(device, config.precision)
     except RuntimeError as error:
         raise click.ClickException(str(error)) from error
+    if fabric.is_global_zero:
+        click.echo(to_json(config))
     place = Run(folder, data, validation, start_from, stop_after=2 if dry_run else None)
     try:
-        with _Bar(config) as bar:
+        with _Bar(config, visible=fabric.is_global_zero) as bar:
             progress = run(config, place, fabric, bar)
     except (CheckpointError, ConfigError, DataError, TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error
     if not dry_run and progress.samples_seen < config.total_samples:
+        if not fabric.is_global_zero:
+            raise SystemExit(130)
         click.echo(f"stopped after {progress.samples_seen} samples; the same command continues", err=True)
         raise SystemExit(130)
 
@@ -132,6 +136,7 @@ def train(
     help="Choose the strength so that colourfulness is this share of the true pictures'.",
 )
 @click.option("--sheet", type=_PATH, help="Write a PNG of grey, coloured and true pictures.")
+@click.option("--sheet-pictures", default=24, show_default=True, type=click.IntRange(1), help="How many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def evaluate(
     model: Path,
@@ -140,31 +145,42 @@ def evaluate(
     strength: float,
     at_colourfulness: float | None,
     sheet: Path | None,
+    sheet_pictures: int,
     as_json: bool,
 ) -> None:
-    """Measure the exported MODEL on colour PICTURES: folders, tar files or single files."""
+    """Measure MODEL, an ONNX file or a checkpoint, on colour PICTURES.
+
+    PICTURES are folders, tar files or single files, folders that `prepare` made, or CIFAR-10, of which the
+    test split is taken.
+    """
     from colorize_cli.errors import ColorizeError
-    from colorize_cli.model import load
+    from trainer.checkpoint import CheckpointError
     from trainer.data.prepare import DataError
     from trainer.evaluate import evaluate as measure
-    from trainer.evaluate import predict_samples, rows_of, strength_for, write_sheet
+    from trainer.evaluate import load_predictor, predict_samples, strength_for, write_sheet
 
     try:
-        samples = predict_samples(sources, load(model, "auto"), size)
+        samples = predict_samples(sources, load_predictor(model), size)
         if at_colourfulness is not None:
             strength = strength_for(samples, at_colourfulness)
-        figures = rows_of(measure(samples, strength))
-    except (ColorizeError, DataError) as error:
+        figures = measure(samples, strength)
+    except (ColorizeError, CheckpointError, DataError) as error:
         raise click.ClickException(str(error)) from error
     if sheet is not None:
-        write_sheet(samples, strength, sheet)
+        write_sheet(samples, strength, sheet, sheet_pictures)
     if as_json:
-        click.echo(json.dumps(dict(figures)))
+        click.echo(json.dumps(figures.to_json()))
         return
-    table = Table("figure", Column("mean", justify="right"))
-    for name, value in figures:
-        table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
-    Console().print(table)
+    numbers = (Column(name, justify="right") for name in ("model", "left grey", "truth"))
+    table = Table(f"{figures.pictures} pictures", *numbers)
+    for row in figures.rows():
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{figures.gain:+.3f} dB above grey at {figures.colourfulness_share:.1%} of the true colourfulness, "
+        f"strength {figures.strength:.3f}"
+    )
 
 
 @main.command()
@@ -223,7 +239,7 @@ def _resolve(preset: str, assignments: tuple[str, ...]) -> Config:
 class _Bar:
     """Samples per second and time left, on a terminal."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, visible: bool = True) -> None:
         columns = (
             TextColumn("{task.completed}/{task.total} samples"),
             BarColumn(),
@@ -231,7 +247,7 @@ class _Bar:
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}"),
         )
-        self._bar = Progress(*columns, console=Console(stderr=True))
+        self._bar = Progress(*columns, console=Console(stderr=True), disable=not visible)
         self._task = self._bar.add_task("", total=config.total_samples, speed=0.0, figures="")
         self._known: dict[str, float] = {}
 
@@ -241,6 +257,10 @@ class _Bar:
 
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
+
+    def notice(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def advanced(self, samples_seen: int, figures: dict[str, float]) -> None:
         """Show how far the run is, and the two figures that say most."""

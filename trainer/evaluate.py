@@ -1,12 +1,13 @@
-"""An exported model over whole pictures, as `colorize` would colour them, beside leaving them grey."""
+"""A model over whole pictures, as `colorize` would colour them, beside leaving them grey."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
-from statistics import fmean
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -17,16 +18,59 @@ from torch import Tensor
 
 from colorize_cli.color import Lightness
 from colorize_cli.compose import compose
+from colorize_cli.contracts import Card
 from colorize_cli.media.frame import lightness_of
-from colorize_cli.model import Model
+from colorize_cli.model import load
 from colorize_cli.working import working_copy
-from trainer.data.prepare import DataError, read_sources
-from trainer.lab import rgb_to_lab
-from trainer.metrics import bisect_strength, colourfulness, psnr
+from trainer.checkpoint import load_generator
+from trainer.data.cifar10 import is_cifar10, read_cifar10
+from trainer.data.dataset import load_crops
+from trainer.data.prepare import MANIFEST_NAME, DataError, read_sources
+from trainer.lab import ciede2000, rgb_to_lab
+from trainer.metrics import ChromaStatistics, accuracy, bisect_strength, colourfulness, psnr, ssim
+from trainer.models import Generator
 from trainer.sheet import save_sheet
 
-_SHEET_SIDE = 192
-_SHEET_PICTURES = 24
+_LARGE_TILE = 192  # pixels; pictures smaller than this are shown at twice their size
+_BATCH_PIXELS = 1 << 20
+
+
+class Predictor(Protocol):
+    """An exported model, or whatever else paints chroma."""
+
+    @property
+    def card(self) -> Card:
+        """What it says of itself."""
+
+    def predict(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, 1, H, W) L* to (N, 2, h, w) a*, b*."""
+
+
+def load_predictor(path: Path) -> Predictor:
+    """An ONNX file, or the averaged generator of a checkpoint (.pt) or weights file (.safetensors).
+
+    Raises:
+        CheckpointError: if it is neither.
+        ColorizeError: if it is an ONNX file of a kind that `colorize` does not know.
+    """
+    if path.suffix in (".pt", ".safetensors"):
+        generator, config = load_generator(path)
+        size = config.phases[-1].crop_size
+        card = Card(path.stem, size, generator.multiple_of, "", "", config.hash)
+        return _Unexported(card, generator)
+    return load(path, "auto")
+
+
+@dataclass(frozen=True)
+class _Unexported:
+    """A generator in torch, on the CPU, as a `Predictor`."""
+
+    card: Card
+    generator: Generator
+
+    def predict(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(self.generator(torch.from_numpy(lightness)).float().numpy())
 
 
 @dataclass(frozen=True)
@@ -47,39 +91,95 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Means over the pictures. PSNR in dB over the three sRGB channels; a* and b* in CIE units."""
+class Scores:
+    """How close coloured pictures are to the truth: means over pictures, and figures of the whole set.
+
+    RGB is 8-bit sRGB as written to a file, Lab is computed from it.
+    """
+
+    psnr: float
+    """In dB, over the three channels of a picture."""
+    ssim: float
+    """Structural similarity (Wang et al. 2004), the mean over the channels."""
+    mae_rgb: float
+    """Mean absolute error of the channels, in per cent of full scale."""
+    mae_ab: float
+    """Mean absolute error of a* and b*, in CIE units."""
+    accuracy_2: float
+    """Per cent of pixels with every sRGB channel within 2 % of full scale (see `metrics.accuracy`)."""
+    accuracy_5: float
+    """The same within 5 %."""
+    ciede2000: float
+    """Colour difference."""
+    colourfulness: float
+    """Hasler & Suesstrunk 2003."""
+    colourfulness_gap: float
+    """|mean colourfulness - mean colourfulness of the truth|."""
+    auc: float
+    """Area under the curve of ab error (Zhang et al. 2016), in per cent."""
+    auc_balanced: float
+    """The same with all true colours counting alike, in per cent."""
+    jensen_shannon: float
+    """Distance of the histograms of ab, in [0, 1]."""
+    mean_a: float
+    mean_b: float
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What there is to say of the true pictures alone; the fields are those of `Scores`."""
+
+    colourfulness: float
+    mean_a: float
+    mean_b: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's scores beside those of the same pictures left grey."""
 
     pictures: int
     strength: float
     """Factor on the predicted chroma."""
-    psnr: float
-    psnr_grey: float
-    """Of the pictures left grey."""
-    gain: float
-    """`psnr` - `psnr_grey`."""
-    colourfulness: float
-    """Hasler & Suesstrunk 2003."""
-    colourfulness_true: float
-    colourfulness_share: float
-    """`colourfulness` / `colourfulness_true`."""
-    mean_a: float
-    mean_a_true: float
-    mean_b: float
-    mean_b_true: float
+    model: Scores
+    grey: Scores
+    truth: Truth
+
+    @property
+    def gain(self) -> float:
+        """PSNR above that of the grey pictures, in dB."""
+        return self.model.psnr - self.grey.psnr
+
+    @property
+    def colourfulness_share(self) -> float:
+        """Colourfulness over that of the truth."""
+        return self.model.colourfulness / self.truth.colourfulness
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return asdict(self) | {"gain": self.gain, "colourfulness_share": self.colourfulness_share}
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Name, model, grey and truth of every figure, for a table."""
+        model, grey, truth = asdict(self.model), asdict(self.grey), asdict(self.truth)
+        return [
+            (name, f"{model[name]:.3f}", f"{grey[name]:.3f}", f"{truth[name]:.3f}" if name in truth else "")
+            for name in model
+        ]
 
 
 def predict_samples(
     sources: Iterable[Path],
-    model: Model,
+    model: Predictor,
     size: int | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Sample]:
-    """Read the pictures of folders, tar files and single files, and predict their chroma.
+    """Read pictures, and predict their chroma.
 
     Args:
-        sources: as for `prepare`.
-        model: an exported model.
+        sources: folders, tar files and single files as for `prepare`; folders that it made; CIFAR-10, of
+            which the test split is taken.
+        model: what predicts.
         size: short side in pixels of the copy that the network sees; None for the model's own working size.
         progress: called once for every picture.
 
@@ -87,12 +187,7 @@ def predict_samples(
         DataError: if a source or a picture cannot be read, or there is none.
     """
     samples = []
-    for name, data in read_sources(sources):
-        try:
-            with Image.open(io.BytesIO(data)) as opened:
-                picture = ImageOps.exif_transpose(opened).convert("RGB")
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(f"{name}: unreadable ({error})") from error
+    for name, picture in _read_pictures(sources):
         lightness = lightness_of(picture, None)
         small = working_copy(lightness, size or model.card.working_size, model.card.multiple_of)
         ab = model.predict(small[None, None])[0]
@@ -103,77 +198,141 @@ def predict_samples(
     return samples
 
 
-def evaluate(samples: Sequence[Sample], strength: float = 1.0) -> Figures:
+def evaluate(samples: Sequence[Sample], strength: float = 1.0) -> Evaluation:
     """Measure the pictures coloured at a strength.
 
     Raises:
-        DataError: if there is no colour in any of them.
+        DataError: if there is no colour in any of them, or one is too small for SSIM.
     """
-    rows = [_measure_one(sample, strength) for sample in samples]
-    means = {name: fmean(row[name] for row in rows) for name in rows[0]}
-    if not means["colourfulness_true"]:
+    model, grey = _Tally(), _Tally()
+    colours = []
+    for batch in _batches(samples):
+        true = _to_tensor([sample.truth for sample in batch])
+        colours.append(torch.stack((colourfulness(true), *_mean_ab(rgb_to_lab(true)))))
+        model.add(_to_tensor([sample.render(strength) for sample in batch]), true)
+        grey.add(_to_tensor([sample.render(0.0) for sample in batch]), true)
+    truth = Truth(*torch.cat(colours, dim=1).double().mean(1).tolist())
+    if not truth.colourfulness:
         raise DataError("the pictures are all grey: there is no colour to compare with")
-    return Figures(
-        pictures=len(rows),
-        strength=strength,
-        gain=means["psnr"] - means["psnr_grey"],
-        colourfulness_share=means["colourfulness"] / means["colourfulness_true"],
-        **means,
-    )
+    return Evaluation(len(samples), strength, model.scores(truth), grey.scores(truth), truth)
+
+
+class _Tally:
+    """Collects the scores of one way to colour the pictures."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[Tensor]] = {}
+        self._chroma = ChromaStatistics()
+
+    def add(self, coloured: Tensor, truth: Tensor) -> None:
+        """Measure (N, 3, H, W) sRGB in [0, 1] against the truth."""
+        lab, true_lab = rgb_to_lab(coloured), rgb_to_lab(truth)
+        whole = (1, 2, 3)
+        try:
+            similarity = ssim(coloured, truth)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        rows = {
+            "psnr": psnr(coloured, truth),
+            "ssim": similarity,
+            "mae_rgb": 100 * (coloured - truth).abs().mean(whole),
+            "mae_ab": (lab - true_lab)[:, 1:].abs().mean(whole),
+            "accuracy_2": 100 * accuracy(coloured, truth, 0.02),
+            "accuracy_5": 100 * accuracy(coloured, truth, 0.05),
+            "ciede2000": ciede2000(lab, true_lab).mean(whole),
+            "colourfulness": colourfulness(coloured),
+            **dict(zip(("mean_a", "mean_b"), _mean_ab(lab), strict=True)),
+        }
+        for name, values in rows.items():
+            self._rows.setdefault(name, []).append(values)
+        self._chroma.add(lab[:, 1:], true_lab[:, 1:])
+
+    def scores(self, truth: Truth) -> Scores:
+        means = {name: float(torch.cat(values).double().mean()) for name, values in self._rows.items()}
+        return Scores(
+            colourfulness_gap=abs(means["colourfulness"] - truth.colourfulness),
+            auc=100 * self._chroma.auc,
+            auc_balanced=100 * self._chroma.auc_balanced,
+            jensen_shannon=self._chroma.jensen_shannon,
+            **means,
+        )
+
+
+def _mean_ab(lab: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean a* and b* of each picture: (N, 3, H, W) => twice (N,)."""
+    _, a, b = lab.mean((2, 3)).unbind(1)
+    return a, b
 
 
 def strength_for(samples: Sequence[Sample], share: float) -> float:
     """The strength at which the mean colourfulness is `share` of the true pictures'."""
-    target = share * fmean(_colourfulness(sample.truth) for sample in samples)
+
+    def mean_colourfulness(render: Callable[[Sample], NDArray[np.uint8]]) -> float:
+        parts = [
+            colourfulness(_to_tensor([render(sample) for sample in batch])) for batch in _batches(samples)
+        ]
+        return float(torch.cat(parts).double().mean())
+
+    target = share * mean_colourfulness(lambda sample: sample.truth)
     return bisect_strength(
-        lambda strength: fmean(_colourfulness(sample.render(strength)) for sample in samples), target
+        lambda strength: mean_colourfulness(lambda sample: sample.render(strength)), target
     )
 
 
-def write_sheet(samples: Sequence[Sample], strength: float, path: Path) -> None:
-    """A PNG of up to 24 pictures spread over the samples, cut to squares: grey, coloured, true."""
-    chosen = samples[:: max(1, len(samples) // _SHEET_PICTURES)][:_SHEET_PICTURES]
+def write_sheet(samples: Sequence[Sample], strength: float, path: Path, pictures: int = 24) -> None:
+    """A PNG of so many pictures spread over the samples, cut to squares: grey, coloured, true."""
+    chosen = [samples[len(samples) * i // pictures] for i in range(min(pictures, len(samples)))]
+    if len(samples) <= pictures:
+        chosen = list(samples)
+    side = min(_LARGE_TILE, max(2 * min(sample.truth.shape[:2]) for sample in chosen))
     kinds = (
         [sample.render(0.0) for sample in chosen],
         [sample.render(strength) for sample in chosen],
         [sample.truth for sample in chosen],
     )
-    save_sheet(path, *(torch.cat([_to_tensor(_square(picture)) for picture in kind]) for kind in kinds))
+    save_sheet(path, *(_to_tensor([_square(picture, side) for picture in kind]) for kind in kinds))
 
 
-def rows_of(figures: Figures) -> list[tuple[str, float]]:
-    """Names and values, for a table."""
-    return [(field.name, getattr(figures, field.name)) for field in fields(figures)]
+def _read_pictures(sources: Iterable[Path]) -> Iterator[tuple[str, Image.Image]]:
+    for source in sources:
+        if (source / MANIFEST_NAME).is_file():
+            crops = load_crops(source, torch.device("cpu")).pixels.permute(0, 2, 3, 1).numpy()
+        elif source.exists() and is_cifar10(source):
+            crops = read_cifar10(source)["test"]
+        else:
+            yield from _decoded(source)
+            continue
+        for number, crop in enumerate(crops):
+            yield f"{source}:{number}", Image.fromarray(np.ascontiguousarray(crop))
 
 
-def _measure_one(sample: Sample, strength: float) -> dict[str, float]:
-    truth, coloured = _to_tensor(sample.truth), _to_tensor(sample.render(strength))
-    _, a, b = rgb_to_lab(coloured).mean(dim=(0, 2, 3)).tolist()
-    _, a_true, b_true = rgb_to_lab(truth).mean(dim=(0, 2, 3)).tolist()
-    return {
-        "psnr": float(psnr(coloured, truth)),
-        "psnr_grey": float(psnr(_to_tensor(sample.render(0.0)), truth)),
-        "colourfulness": float(colourfulness(coloured)),
-        "colourfulness_true": float(colourfulness(truth)),
-        "mean_a": a,
-        "mean_a_true": a_true,
-        "mean_b": b,
-        "mean_b_true": b_true,
-    }
+def _decoded(source: Path) -> Iterator[tuple[str, Image.Image]]:
+    for name, data in read_sources([source]):
+        try:
+            with Image.open(io.BytesIO(data)) as opened:
+                yield name, ImageOps.exif_transpose(opened).convert("RGB")
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"{name}: unreadable ({error})") from error
 
 
-def _colourfulness(picture: NDArray[np.uint8]) -> float:
-    return float(colourfulness(_to_tensor(picture)))
+def _batches(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
+    """Neighbours of one shape, at most about `_BATCH_PIXELS` at a time."""
+    for shape, run in groupby(samples, lambda sample: sample.truth.shape):
+        alike = list(run)
+        count = max(1, _BATCH_PIXELS // (shape[0] * shape[1]))
+        for start in range(0, len(alike), count):
+            yield alike[start : start + count]
 
 
-def _to_tensor(picture: NDArray[np.uint8]) -> Tensor:
-    """HWC uint8 => 1CHW float in [0, 1]."""
-    return torch.from_numpy(picture.copy()).permute(2, 0, 1).unsqueeze(0).float() / 255
+def _to_tensor(pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """N times HWC uint8 => NCHW float in [0, 1]."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
 
 
-def _square(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _square(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     height, width = picture.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     middle = picture[top : top + side, left : left + side]
-    return np.asarray(cv2.resize(middle, (_SHEET_SIDE, _SHEET_SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+    method = cv2.INTER_AREA if side >= size else cv2.INTER_NEAREST
+    return np.asarray(cv2.resize(middle, (size, size), interpolation=method), np.uint8)

@@ -74,3 +74,56 @@ def _cube_root(t: Tensor) -> Tensor:
 def _mix(matrix: Tensor, channels: Tensor) -> Tensor:
     """Apply a 3 x 3 matrix over the channels: (3, 3), N3HW => N3HW."""
     return torch.einsum("oc,nchw->nohw", matrix.to(channels), channels)
+
+
+def ciede2000(first: Tensor, second: Tensor) -> Tensor:
+    """Colour difference CIEDE2000 (CIE 142-2001) with k_L = k_C = k_H = 1.
+
+    The equations and their numbers are those of Sharma, Wu & Dalal 2005, "The CIEDE2000 color-difference
+    formula: Implementation notes, supplementary test data, and mathematical observations".
+
+    Args:
+        first: (N, 3, H, W) L*, a*, b* in CIE units.
+        second: the same.
+
+    Returns:
+        (N, 1, H, W), not negative.
+    """
+    (l1, a1, b1), (l2, a2, b2) = first.unbind(1), second.unbind(1)
+    # Step 1: a* is stretched near the grey axis, which gives C' and h'.  (2)-(7)
+    g = 0.5 * (1 - _of_seventh_power((torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2))
+    a1, a2 = a1 * (1 + g), a2 * (1 + g)
+    c1, c2 = torch.hypot(a1, b1), torch.hypot(a2, b2)
+    h1, h2 = (torch.atan2(b, a).rad2deg().remainder(360) for a, b in ((a1, b1), (a2, b2)))
+    grey = c1 * c2 == 0
+    # Step 2: the differences; hue is taken the short way round.  (8)-(11)
+    turn = h2 - h1
+    turn = torch.where(turn > 180, turn - 360, torch.where(turn < -180, turn + 360, turn))
+    turn = torch.where(grey, 0, turn)
+    delta_l, delta_c = l2 - l1, c2 - c1
+    delta_h = 2 * (c1 * c2).sqrt() * (turn / 2).deg2rad().sin()
+    # Step 3: the means and the weights that depend on them.  (12)-(21)
+    lightness, chroma = (l1 + l2) / 2, (c1 + c2) / 2
+    apart = (h1 - h2).abs() > 180
+    middle = (h1 + h2) / 2
+    h = torch.where(apart, torch.where(h1 + h2 < 360, middle + 180, middle - 180), middle)
+    h = torch.where(grey, h1 + h2, h)
+    t = (
+        1
+        - 0.17 * (h - 30).deg2rad().cos()
+        + 0.24 * (2 * h).deg2rad().cos()
+        + 0.32 * (3 * h + 6).deg2rad().cos()
+        - 0.20 * (4 * h - 63).deg2rad().cos()
+    )
+    rotation = 30 * (-(((h - 275) / 25) ** 2)).exp()
+    s_l = 1 + 0.015 * (lightness - 50) ** 2 / (20 + (lightness - 50) ** 2).sqrt()
+    s_c, s_h = 1 + 0.045 * chroma, 1 + 0.015 * chroma * t
+    r_t = -(2 * rotation).deg2rad().sin() * 2 * _of_seventh_power(chroma)
+    x, y, z = delta_l / s_l, delta_c / s_c, delta_h / s_h
+    return (x**2 + y**2 + z**2 + r_t * y * z).clamp(min=0).sqrt().unsqueeze(1)  # (22)
+
+
+def _of_seventh_power(chroma: Tensor) -> Tensor:
+    """sqrt(C^7 / (C^7 + 25^7)), which CIEDE2000 uses twice."""
+    power = (chroma / 25) ** 7
+    return (power / (power + 1)).sqrt()

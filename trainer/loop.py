@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -11,28 +11,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
+from lightning.fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
-from trainer.checkpoint import Progress, load_checkpoint, save_checkpoint, start_from
-from trainer.config import Config, ConfigError, Phase, from_json, to_json
-from trainer.data.dataset import Batch, Crops, draw_batch, load_crops, resize, to_batch
+from trainer.checkpoint import Progress, resume, save_checkpoint, start_from
+from trainer.config import Config, ConfigError, Phase, from_json
+from trainer.data.dataset import Batch, Crops, Part, draw_batch, load_crops, resize, to_batch
+from trainer.journal import CONFIG_NAME, Journal
 from trainer.losses import ADVERSARIAL, RECONSTRUCTION
-from trainer.metrics import measure, to_rgb
+from trainer.metrics import measure
 from trainer.models import build_generator
-from trainer.sheet import save_sheet
 from trainer.step import Trainee, build_trainee, set_learning_rate, update
 
 CHECKPOINT_NAME = "checkpoint.pt"
-CONFIG_NAME = "config.json"
-METRICS_NAME = "metrics.jsonl"
 _LOG_EVERY = 50  # updates
-_SHEET_PICTURES = 24
 _EVALUATION_BATCH = 64
 
 
@@ -41,6 +38,9 @@ class Watcher(Protocol):
 
     def advanced(self, samples_seen: int, figures: dict[str, float]) -> None:
         """Training has come this far; `figures` are the last known ones."""
+
+    def notice(self, text: str) -> None:
+        """Something that the user should know, in a line."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,27 @@ class Run:
     """Updates after which to stop, for a dry run: nothing is written."""
 
 
+def launched(device: str, precision: str) -> Fabric:
+    """Device and precision of this process, and its fellows if `torchrun` started it.
+
+    Raises:
+        RuntimeError: if there is no such device.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+    together = processes * nodes > 1
+    fabric = Fabric(
+        accelerator=device,
+        devices=processes,
+        num_nodes=nodes,
+        strategy=DDPStrategy(broadcast_buffers=False) if together else "auto",
+        precision=precision,  # type: ignore[arg-type]
+    )
+    if together:
+        fabric.launch()
+    return fabric
+
+
 def train(config: Config, run: Run, fabric: Fabric, watcher: Watcher) -> Progress:
     """Train until the last phase ends, or SIGINT or SIGTERM; a run that has begun is continued.
 
@@ -66,37 +87,39 @@ def train(config: Config, run: Run, fabric: Fabric, watcher: Watcher) -> Progres
     """
     crops = load_crops(run.train_data, fabric.device)
     validation = _validation_batch(load_crops(run.validation_data, fabric.device), config.evaluate_size)
-    _check(config, crops, run)
+    _check(config, crops, run, fabric.world_size)
     trainee = build_trainee(config, fabric)
     checkpoint = run.folder / CHECKPOINT_NAME
-    progress = Progress()
-    if run.stop_after is None and checkpoint.exists():
-        progress = load_checkpoint(checkpoint, trainee, config)
-    elif run.start_from is not None:
-        start_from(trainee, run.start_from)
-    with _Journal(run, config) as journal, _interruptible() as interrupted:
+    progress = resume(checkpoint, trainee, config, watcher.notice) if run.stop_after is None else None
+    if progress is None:
+        progress = Progress()
+        if run.start_from is not None:
+            start_from(trainee, run.start_from)
+    writes = run.stop_after is None and fabric.is_global_zero
+    with (
+        Journal(run.folder if writes else None, config, progress) as journal,
+        _interruptible(fabric) as interrupted,
+    ):
         clock = _Clock(progress.seconds)
-        log: dict[str, Tensor] = {}
         while progress.samples_seen < config.total_samples and not interrupted():
-            phase, within = config.phase_at(progress.samples_seen)
-            before, progress, log = (
-                progress,
-                *_advance(trainee, crops, phase, within, progress, config, fabric),
-            )
+            before = progress
+            progress, log = _advance(trainee, crops, progress, config, fabric)
             progress = replace(progress, seconds=clock.seconds())
             done = progress.samples_seen >= config.total_samples
             if trainee.updates % _LOG_EVERY == 0 or done:
-                watcher.advanced(progress.samples_seen, journal.record("train", progress, _floats(log)))
-            if done or _crosses(before, progress, config.evaluate_every):
+                figures = journal.record("train", progress, _means(log, fabric))
+                watcher.advanced(progress.samples_seen, figures)
+            if fabric.is_global_zero and (done or _crosses(before, progress, config.evaluate_every)):
                 predicted = predict(trainee.ema, validation.lightness)
                 figures = measure(validation.lightness, predicted, validation.ab)
                 watcher.advanced(progress.samples_seen, journal.record("evaluation", progress, figures))
                 journal.show(progress, validation, predicted)
             if run.stop_after is not None and trainee.updates >= run.stop_after:
                 return progress
-            if _crosses(before, progress, config.checkpoint_every):
-                _save(run, trainee, config, progress)
-        _save(run, trainee, config, progress)
+            if writes and _crosses(before, progress, config.checkpoint_every):
+                save_checkpoint(checkpoint, trainee, config, progress)
+        if writes:
+            save_checkpoint(checkpoint, trainee, config, progress)
     return progress
 
 
@@ -121,37 +144,28 @@ def learning_rate(phase: Phase, within: int) -> float:
 
 
 def _advance(
-    trainee: Trainee,
-    crops: Crops,
-    phase: Phase,
-    within: int,
-    progress: Progress,
-    config: Config,
-    fabric: Fabric,
+    trainee: Trainee, crops: Crops, progress: Progress, config: Config, fabric: Fabric
 ) -> tuple[Progress, dict[str, Tensor]]:
     """One update on the next batch of the phase, which the last batch may end exactly."""
+    phase, within = config.phase_at(progress.samples_seen)
     count = min(phase.batch_size, phase.samples - within)
     for optimizer in trainee.generator_optimizers:
         set_learning_rate(optimizer, learning_rate(phase, within))
     if trainee.discriminator_optimizer is not None:
         set_learning_rate(trainee.discriminator_optimizer, phase.discriminator_learning_rate)
+    part = Part(fabric.global_rank, fabric.world_size)
     batch = draw_batch(
-        crops, progress.samples_seen, count, phase.crop_size, config.augment, config.seed, fabric.device
+        crops, progress.samples_seen, count, phase.crop_size, config.augment, config.seed, fabric.device, part
     )
     log = update(trainee, batch, phase, config, fabric)
     return replace(progress, samples_seen=progress.samples_seen + count), log
-
-
-def _save(run: Run, trainee: Trainee, config: Config, progress: Progress) -> None:
-    if run.stop_after is None:
-        save_checkpoint(run.folder / CHECKPOINT_NAME, trainee, config, progress)
 
 
 def _validation_batch(crops: Crops, size: int) -> Batch:
     return to_batch(torch.cat([resize(part, size) for part in torch.split(crops.pixels, _EVALUATION_BATCH)]))
 
 
-def _check(config: Config, crops: Crops, run: Run) -> None:
+def _check(config: Config, crops: Crops, run: Run, processes: int) -> None:
     """Find before anything is written what would stop the run later.
 
     Raises:
@@ -170,6 +184,10 @@ def _check(config: Config, crops: Crops, run: Run) -> None:
     for name, size in (sizes | {"evaluate_size": config.evaluate_size}).items():
         if size % multiple:
             raise ConfigError(f"{name}: {size} is no multiple of the generator's {multiple}")
+    for i, phase in enumerate(config.phases):
+        for name in ("batch_size", "samples"):
+            if getattr(phase, name) % processes:
+                raise ConfigError(f"phases.{i}.{name}: is no multiple of the {processes} processes")
     smallest = 3 * 2**config.model.discriminator_layers
     for i, phase in enumerate(config.phases):
         if phase.adversarial and phase.crop_size // generator.chroma_scale < smallest:
@@ -185,8 +203,18 @@ def _crosses(before: Progress, after: Progress, every: int) -> bool:
     return before.samples_seen // every != after.samples_seen // every
 
 
-def _floats(log: dict[str, Tensor]) -> dict[str, float]:
-    return {name: float(value) for name, value in log.items()}
+def _means(log: dict[str, Tensor], fabric: Fabric) -> dict[str, float]:
+    """Over all processes."""
+    means: Any = fabric.all_reduce(log, reduce_op="mean")
+    return {name: float(value) for name, value in means.items()}
+
+
+def _any(here: bool, fabric: Fabric) -> bool:
+    """Whether it is so in any process."""
+    if fabric.world_size == 1:
+        return here
+    total: Any = fabric.all_reduce(torch.tensor(float(here), device=fabric.device), reduce_op="sum")
+    return bool(total > 0)
 
 
 class _Clock:
@@ -199,55 +227,9 @@ class _Clock:
         return time.monotonic() - self._start
 
 
-class _Journal:
-    """What a run leaves beside its checkpoint: configuration, JSON lines, TensorBoard, sample sheets."""
-
-    def __init__(self, run: Run, config: Config) -> None:
-        self._folder = run.folder
-        self._silent = run.stop_after is not None
-        self._config = config
-
-    def __enter__(self) -> _Journal:
-        if not self._silent:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / CONFIG_NAME).write_text(to_json(self._config))
-            self._lines = (self._folder / METRICS_NAME).open("a")
-            self._board = SummaryWriter(str(self._folder / "tensorboard"))
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if not self._silent:
-            self._lines.close()
-            self._board.close()
-
-    def record(self, kind: str, progress: Progress, figures: dict[str, float]) -> dict[str, float]:
-        """Write figures down and hand them back."""
-        if not self._silent:
-            line = {
-                "kind": kind,
-                "samples": progress.samples_seen,
-                "seconds": round(progress.seconds, 1),
-                **figures,
-            }
-            self._lines.write(json.dumps(line) + "\n")
-            self._lines.flush()
-            for name, value in figures.items():
-                self._board.add_scalar(f"{kind}/{name}", value, progress.samples_seen)
-        return figures
-
-    def show(self, progress: Progress, batch: Batch, predicted: Tensor) -> None:
-        """Save a sample sheet of pictures spread over the validation set."""
-        if self._silent:
-            return
-        every = max(1, len(predicted) // _SHEET_PICTURES)
-        lightness, ab, predicted = (x[::every][:_SHEET_PICTURES] for x in (*batch, predicted))
-        rows = (to_rgb(lightness, chroma) for chroma in (torch.zeros_like(ab), predicted, ab))
-        save_sheet(self._folder / "samples" / f"{progress.samples_seen:09d}.png", *rows)
-
-
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT and SIGTERM into a question that the loop asks between updates."""
+def _interruptible(fabric: Fabric) -> Iterator[Callable[[], bool]]:
+    """Turn SIGINT and SIGTERM, to any process, into a question that the loop asks between updates."""
     received: list[int] = []
 
     def remember(number: int, _frame: FrameType | None) -> None:
@@ -255,7 +237,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
     previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(received)
+        yield lambda: _any(bool(received), fabric)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

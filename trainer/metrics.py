@@ -6,8 +6,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from trainer.lab import lab_to_rgb
+
+_SSIM_WINDOW = 11  # pixels across
+_WORST = 150.0  # the error of ab at which Zhang et al. 2016 end their sweep
+_CELL = 10.0  # side of a cell of the ab plane, in CIE units
+_CELLS = 27  # in a row and in a column, about the grey axis: sRGB lies within
 
 
 def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -25,6 +31,82 @@ def colourfulness(rgb: Tensor) -> Tensor:
     opponents = torch.stack((red - green, (red + green) / 2 - blue), dim=1)
     spread = opponents.var(dim=(2, 3), correction=0).sum(1).sqrt()
     return spread + 0.3 * opponents.mean(dim=(2, 3)).square().sum(1).sqrt()
+
+
+def ssim(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Structural similarity of each picture, the mean over its channels: (N, 3, H, W) twice => (N,).
+
+    Wang et al. 2004, with their Gaussian window of 11 x 11 pixels; the shorter side must be at least that.
+    """
+    if min(truth.shape[-2:]) < _SSIM_WINDOW:
+        raise ValueError(f"SSIM needs {_SSIM_WINDOW} pixels on a side, not {tuple(truth.shape[-2:])}")
+    similarity = structural_similarity_index_measure(
+        prediction, truth, kernel_size=_SSIM_WINDOW, data_range=1.0, reduction="none"
+    )
+    return torch.as_tensor(similarity).reshape(len(truth))
+
+
+def accuracy(prediction: Tensor, truth: Tensor, tolerance: float) -> Tensor:
+    """Share of the pixels of each picture that have the true colour: (N, 3, H, W) sRGB twice => (N,).
+
+    Nazeri et al. 2018, "Image Colorization using Generative Adversarial Networks", section 4: a pixel counts
+    if each of its channels is within the tolerance. Here the channels are sRGB's, and `tolerance` is a part
+    of full scale: at 0.02 none of the three is off by more than 5.1 of 255.
+    """
+    close = (prediction - truth).abs() <= tolerance + 1e-6
+    return close.all(dim=1).float().mean(dim=(1, 2))
+
+
+class ChromaStatistics:
+    """What is said of the chroma of a whole set of pictures, collected a batch at a time.
+
+    True chroma is sorted into square cells of 10 a* and b*, the grid of Zhang et al. 2016, "Colorful Image
+    Colorization".
+    """
+
+    def __init__(self) -> None:
+        self._error = torch.zeros(_CELLS**2, dtype=torch.float64)
+        self._true = torch.zeros(_CELLS**2, dtype=torch.float64)
+        self._predicted = torch.zeros(_CELLS**2, dtype=torch.float64)
+
+    def add(self, prediction: Tensor, ab: Tensor) -> None:
+        """Take in (N, 2, H, W) predicted and true a*, b* in CIE units."""
+        error = (prediction - ab).square().sum(1).sqrt().clamp(max=_WORST).flatten().double().cpu()
+        cells, predicted_cells = _cells_of(ab), _cells_of(prediction)
+        self._error += torch.bincount(cells, error, minlength=_CELLS**2)
+        self._true += torch.bincount(cells, minlength=_CELLS**2)
+        self._predicted += torch.bincount(predicted_cells, minlength=_CELLS**2)
+
+    @property
+    def auc(self) -> float:
+        """Area under the share of pixels whose ab error is at most t, over t from 0 to 150, in [0, 1].
+
+        Zhang et al. 2016, section 3.1. Integrated exactly: it is 1 - mean(min(error, 150)) / 150.
+        """
+        return 1 - float(self._error.sum() / self._true.sum()) / _WORST
+
+    @property
+    def auc_balanced(self) -> float:
+        """The same with every pixel weighted by 1 / the share of its true cell, so that cells count alike."""
+        present = self._true > 0
+        return 1 - float((self._error[present] / self._true[present]).mean()) / _WORST
+
+    @property
+    def jensen_shannon(self) -> float:
+        """Jensen-Shannon distance of the histograms of predicted and true ab over the cells, in [0, 1].
+
+        The square root of the divergence with logarithms to base 2 (Endres & Schindelin 2003).
+        """
+        p, q = self._predicted / self._predicted.sum(), self._true / self._true.sum()
+        middle = (p + q) / 2
+        divergence = sum(torch.where(x > 0, x * (x / middle).log2(), 0).sum() for x in (p, q)) / 2
+        return float(torch.as_tensor(divergence).clamp(0, 1).sqrt())
+
+
+def _cells_of(ab: Tensor) -> Tensor:
+    """The number of each pixel's cell: (N, 2, H, W) => (N * H * W,)."""
+    row, column = ((ab / _CELL).round().long() + _CELLS // 2).clamp(0, _CELLS - 1).unbind(1)
+    return (row * _CELLS + column).flatten().cpu()
 
 
 def to_rgb(lightness: Tensor, ab: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 _COLUMNS = 8
+_MANY, _MANY_COLUMNS = 24, 20  # from more than so many pictures on, so many columns
 
 
 def save_sheet(path: Path, grey: Tensor, predicted: Tensor, true: Tensor) -> None:
@@ -21,11 +22,12 @@ def save_sheet(path: Path, grey: Tensor, predicted: Tensor, true: Tensor) -> Non
         predicted: the same pictures, coloured.
         true: the same pictures as they were.
     """
+    columns = _COLUMNS if len(grey) <= _MANY else _MANY_COLUMNS
     bands = []
-    for start in range(0, len(grey), _COLUMNS):
-        rows = [torch.cat(list(kind[start : start + _COLUMNS]), dim=2) for kind in (grey, predicted, true)]
+    for start in range(0, len(grey), columns):
+        rows = [torch.cat(list(kind[start : start + columns]), dim=2) for kind in (grey, predicted, true)]
         band = torch.cat(rows, dim=1)
-        missing = _COLUMNS * grey.shape[-1] - band.shape[-1]
+        missing = columns * grey.shape[-1] - band.shape[-1]
         bands.append(torch.nn.functional.pad(band, (0, missing)))
     sheet = torch.cat(bands, dim=1).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
     path.parent.mkdir(parents=True, exist_ok=True)

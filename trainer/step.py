@@ -1,4 +1,8 @@
-"""One update of the conditional GAN. No I/O, no data, no schedule."""
+"""One update of the conditional GAN. No I/O, no data, no schedule.
+
+With several processes each sees its part of a batch; gradients and the statistics of batch normalisation are
+those of the whole.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +38,8 @@ class Trainee:
     """The moving average of the generator: what is evaluated and exported."""
     generator_optimizers: list[Optimizer]
     discriminator: nn.Module | None
+    judge: nn.Module | None
+    """The discriminator outside of what gathers its gradients, for it gets none from the generator."""
     discriminator_optimizer: Optimizer | None
     chroma_scale: int
     updates: int = 0
@@ -45,11 +51,11 @@ def build_trainee(config: Config, fabric: Fabric) -> Trainee:
     generator = _channels_last(build_generator(config.model))
     ema = _channels_last(build_generator(config.model)).to(fabric.device)
     ema.load_state_dict(generator.state_dict())
-    discriminator = discriminator_optimizer = None
+    judge = discriminator = discriminator_optimizer = None
     if config.adversarial:
-        network = _channels_last(build_discriminator(config.model, generator))
+        judge = _channels_last(build_discriminator(config.model, generator))
         discriminator, discriminator_optimizer = fabric.setup(
-            network, AdamW(network.parameters(), lr=0.0, betas=(0.5, 0.999), weight_decay=0.0, fused=True)
+            judge, AdamW(judge.parameters(), lr=0.0, betas=(0.5, 0.999), weight_decay=0.0, fused=True)
         )
     chroma_scale = generator.chroma_scale
     optimizers = build_optimizers(config, generator)
@@ -59,6 +65,7 @@ def build_trainee(config: Config, fabric: Fabric) -> Trainee:
         ema.eval().requires_grad_(False),
         optimizers,
         discriminator,
+        judge,
         discriminator_optimizer,
         chroma_scale,
     )
@@ -86,13 +93,14 @@ def update(trainee: Trainee, batch: Batch, phase: Phase, config: Config, fabric:
     log = {"reconstruction": RECONSTRUCTION[config.loss.reconstruction](fake, real, config.loss)}
     total = log["reconstruction"]
     if phase.adversarial > 0:
-        assert trainee.discriminator is not None  # noqa: S101 - config.adversarial built it
+        assert trainee.judge is not None  # noqa: S101 - config.adversarial built it
         log["discriminator"] = _update_discriminator(
             trainee, batch.lightness, real, fake.detach(), config, fabric
         )
-        log["adversarial"], log["feature_matching"] = _judge(
-            trainee.discriminator, batch.lightness, real, fake, config
-        )
+        with fabric.autocast():
+            log["adversarial"], log["feature_matching"] = _judge(
+                trainee.judge, batch.lightness, real, fake, config
+            )
         total = (
             total + phase.adversarial * log["adversarial"] + phase.feature_matching * log["feature_matching"]
         )
@@ -131,13 +139,13 @@ def _update_discriminator(
 
 
 def _judge(
-    discriminator: nn.Module, lightness: Tensor, real: Tensor, fake: Tensor, config: Config
+    judge: nn.Module, lightness: Tensor, real: Tensor, fake: Tensor, config: Config
 ) -> tuple[Tensor, Tensor]:
     """The generator's adversarial and feature matching losses; the discriminator gets no gradient."""
-    discriminator.requires_grad_(False)
-    scores, features = discriminator(lightness, fake)
+    judge.requires_grad_(False)
+    scores, features = judge(lightness, fake)
     with torch.no_grad():
-        real_features = discriminator(lightness, real)[1]
+        real_features = judge(lightness, real)[1]
     return ADVERSARIAL[config.loss.gan].generator(scores.float()), feature_matching(real_features, features)
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 from trainer.checkpoint import CheckpointError, load_generator
 from trainer.config import ConfigError, Phase, from_json, to_json
 from trainer.data.prepare import CROPS_NAME, MANIFEST_NAME, DataError
-from trainer.loop import CHECKPOINT_NAME, CONFIG_NAME, METRICS_NAME, Run, learning_rate, train
+from trainer.journal import CONFIG_NAME, METRICS_NAME
+from trainer.loop import CHECKPOINT_NAME, Run, learning_rate, train
 
 BATCH = 4
 
@@ -26,7 +27,11 @@ class Observer:
 
     def __init__(self, reaction=lambda _samples: None):
         self.seen = []
+        self.notices = []
         self._reaction = reaction
+
+    def notice(self, text):
+        self.notices.append(text)
 
     def advanced(self, samples_seen, figures):  # noqa: ARG002 - as Watcher has it
         self.seen.append(samples_seen)
@@ -161,6 +166,30 @@ def test_a_damaged_checkpoint_is_named_and_left_alone(tiny, run, fabric):
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
         train(tiny, run, fabric, Observer())
     assert (run.folder / CHECKPOINT_NAME).read_bytes() == b"damaged"
+
+
+@pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: path.write_bytes(b"damaged")])
+def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_taken(tiny, run, fabric, tmp_path, harm):
+    straight = replace(run, folder=tmp_path / "straight")
+    train(tiny, straight, fabric, Observer())
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(tiny, run, fabric, crash_at(5 * BATCH))
+    harm(run.folder / CHECKPOINT_NAME)
+    observer = Observer()
+    train(tiny, run, fabric, observer)
+    assert observer.seen[0] == 4 * BATCH  # the one before was of 3 batches
+    assert [CHECKPOINT_NAME in notice and "previous" in notice for notice in observer.notices] == [True]
+    assert differences(checkpoint(straight), checkpoint(run)) == []
+
+
+def test_a_run_that_crashed_leaves_no_line_of_metrics_twice(tiny, run, fabric):
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(tiny, run, fabric, crash_at(4 * BATCH))
+    with (run.folder / METRICS_NAME).open("a") as lines:
+        lines.write('{"kind": "train", "sam')  # cut short
+    train(tiny, run, fabric, Observer())
+    evaluated = [line["samples"] for line in metrics(run) if line["kind"] == "evaluation"]
+    assert evaluated == [4, 8, 12, 16, 20, 24]
 
 
 def test_metrics_are_json_lines_in_order(tiny, run, fabric):

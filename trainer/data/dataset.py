@@ -35,6 +35,19 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Part:
+    """Which of several processes that share every batch this is."""
+
+    rank: int = 0
+    processes: int = 1
+
+    def of(self, count: int) -> slice:
+        """The samples of a batch that are this process's own; `count` is a multiple of `processes`."""
+        each = count // self.processes
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+
+@dataclass(frozen=True)
 class Crops:
     """All crops of a prepared folder: (M, 3, S, S) uint8 sRGB, on the GPU when they fit there."""
 
@@ -77,8 +90,9 @@ def draw_batch(
     augment: AugmentConfig,
     seed: int,
     device: torch.device,
+    part: Part = Part(),
 ) -> Batch:
-    """The `count` samples that follow the first `samples_seen` of an endless shuffled stream.
+    """Of the `count` samples that follow the first `samples_seen` of an endless shuffled stream, a part.
 
     Each pass over the crops has its own order. One window size is drawn for the batch (its scale and aspect),
     a place and a mirroring for each sample; the windows are resized to `size` with an antialiasing filter.
@@ -87,18 +101,20 @@ def draw_batch(
     random = _generator(seed, "batch", samples_seen)
     index = _shuffled(len(crops), samples_seen, count, seed)
     height, width = _window(crops.size, augment, random)
-    tops = torch.randint(crops.size - height + 1, (count,), generator=random).tolist()
-    lefts = torch.randint(crops.size - width + 1, (count,), generator=random).tolist()
-    mirrored = (torch.rand(count, generator=random) < (0.5 if augment.flip else 0.0)).to(device)
+    tops = torch.randint(crops.size - height + 1, (count,), generator=random)
+    lefts = torch.randint(crops.size - width + 1, (count,), generator=random)
+    mirrored = torch.rand(count, generator=random) < (0.5 if augment.flip else 0.0)
+    own = part.of(count)
     windows = torch.stack(
         [
             crops.pixels[i, :, top : top + height, left : left + width]
-            for i, top, left in zip(index.tolist(), tops, lefts, strict=True)
+            for i, top, left in torch.stack((index, tops, lefts), dim=1)[own].tolist()
         ]
     )
-    rgb = _mirror(resize(windows.to(device), size), mirrored)
+    rgb = _mirror(resize(windows.to(device), size), mirrored[own].to(device))
     batch = to_batch(rgb)
-    aged = age(rgb, batch.lightness, augment.film, _generator(seed, "film", samples_seen, device))
+    random = _generator(seed, "film", samples_seen + own.start, device)
+    aged = age(rgb, batch.lightness, augment.film, random)
     return Batch(aged, batch.ab)
 
 

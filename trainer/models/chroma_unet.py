@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.models.generator import Generator
+from trainer.models.norm import BatchNorm
 
 
 class ConvNorm(nn.Sequential):
@@ -20,7 +21,7 @@ class ConvNorm(nn.Sequential):
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__(
             nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
+            BatchNorm(outputs),
         )
 
     def start_at_zero(self) -> None:
@@ -63,8 +64,8 @@ class Upsample(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.reduce = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
-        self.skip = nn.Sequential(nn.Conv2d(outputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+        self.reduce = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), BatchNorm(outputs))
+        self.skip = nn.Sequential(nn.Conv2d(outputs, outputs, 1, bias=False), BatchNorm(outputs))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(N, I, H, W), (N, O, 2H, 2W) => (N, O, 2H, 2W)."""

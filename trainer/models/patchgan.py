@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
 
+from trainer.models.norm import BatchNorm
+
 
 class PatchGAN(nn.Module):
     """Scores how real the chroma of each patch is, given the lightness.
@@ -65,5 +67,5 @@ def _block(inputs: int, outputs: int, stride: int, spectral_norm: bool, *, first
     """Convolution, batch normalisation (not in the first layer, nor beside spectral), leaky ReLU."""
     layers = [_convolution(inputs, outputs, stride, spectral_norm)]
     if not first and not spectral_norm:
-        layers.append(nn.BatchNorm2d(outputs))
+        layers.append(BatchNorm(outputs))
     return nn.Sequential(*layers, nn.LeakyReLU(0.2))

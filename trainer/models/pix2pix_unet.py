@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.models.generator import Generator
+from trainer.models.norm import BatchNorm
 
 
 class Pix2PixUNet(Generator):
@@ -75,7 +76,7 @@ def _down(inputs: int, outputs: int, *, norm: bool, activate: bool) -> nn.Sequen
     layers: list[nn.Module] = [nn.LeakyReLU(0.2)] if activate else []
     layers.append(nn.Conv2d(inputs, outputs, 4, 2, 1, bias=not norm))
     if norm:
-        layers.append(nn.BatchNorm2d(outputs))
+        layers.append(BatchNorm(outputs))
     return nn.Sequential(*layers)
 
 
@@ -83,7 +84,7 @@ def _up(inputs: int, outputs: int, *, dropout: bool) -> nn.Sequential:
     layers: list[nn.Module] = [
         nn.ReLU(),
         nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False),
-        nn.BatchNorm2d(outputs),
+        BatchNorm(outputs),
     ]
     if dropout:
         layers.append(nn.Dropout(0.5))
