@@ -229,6 +229,21 @@ def export(
     click.echo(f"{out}: onnxruntime agrees with torch to {difference:.4f} in a* and b*", err=True)
 
 
+@main.command()
+@click.argument("run", type=_PATH)
+@click.argument("out", type=_PATH)
+@click.option("--evaluation", type=_PATH, help="What `evaluate --json` printed, to be shown as a table.")
+def report(run: Path, out: Path, evaluation: Path | None) -> None:
+    """Show RUN, the folder of a run, in OUT: one HTML page with curves, samples, scores and configuration."""
+    from trainer.report import ReportError
+    from trainer.report import report as write
+
+    try:
+        write(run, out, evaluation)
+    except (ReportError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
 def _resolve(preset: str, assignments: tuple[str, ...]) -> Config:
     try:
         return override(PRESETS[preset], list(assignments))

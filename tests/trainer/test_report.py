@@ -1,0 +1,175 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from trainer.cli import main
+from trainer.config import Config, to_json
+from trainer.journal import CONFIG_NAME, METRICS_NAME, SAMPLES_NAME
+from trainer.report import ReportError, _ticks, report
+
+EVALUATION = {
+    "pictures": 3,
+    "strength": 1.0,
+    "gain": 1.25,
+    "colourfulness_share": 0.65,
+    "model": {"psnr": 23.5, "colourfulness": 20.0},
+    "grey": {"psnr": 22.25, "colourfulness": 0.0},
+    "truth": {"colourfulness": 30.0},
+}
+
+
+class Page(HTMLParser):
+    """What of a page the tests ask for."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "<img onerror=alert(1)>"
+    (folder / SAMPLES_NAME).mkdir(parents=True)
+    (folder / CONFIG_NAME).write_text(to_json(Config(optimizer="<b>")))
+    lines = [
+        {"kind": kind, "samples": samples, "seconds": 1.0, name: samples / 100}
+        for samples in (1000, 2000, 3000)
+        for kind, name in (("train", "loss"), ("evaluation", "gain"))
+    ]
+    (folder / METRICS_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for samples in (1000, 2000, 3000):
+        picture = np.full((12, 16, 3), samples // 20, np.uint8)
+        Image.fromarray(picture).save(folder / SAMPLES_NAME / f"{samples:09d}.png")
+    return folder
+
+
+def page_of(run, tmp_path, **options) -> Page:
+    report(run, tmp_path / "deep" / "page.html", **options)
+    return Page((tmp_path / "deep" / "page.html").read_text())
+
+
+def test_the_page_needs_nothing_beside_itself(run, tmp_path):
+    page = page_of(run, tmp_path)
+    addresses = [
+        value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")
+    ]
+    assert len(addresses) == 3
+    assert all(address.startswith("data:image/webp;base64,") for address in addresses)
+
+
+def test_names_and_values_are_text_never_markup(run, tmp_path):
+    page = page_of(run, tmp_path)
+    assert "<img onerror=alert(1)>" in page.text
+    assert '"optimizer": "<b>"' in page.text
+    assert all("onerror" not in attributes for attributes in page.all("img"))
+
+
+def test_every_sheet_is_there_and_the_last_is_seen(run, tmp_path):
+    page = page_of(run, tmp_path)
+    images = page.all("img")
+    assert [image["data-samples"] for image in images] == ["1,000", "2,000", "3,000"]
+    assert ["hidden" in image for image in images] == [True, True, False]
+    (slider,) = page.all("input")
+    assert (slider["min"], slider["max"], slider["value"]) == ("0", "2", "2")
+
+
+def test_of_many_sheets_forty_are_shown_from_the_first_to_the_last(run, tmp_path):
+    for samples in range(4000, 204_000, 1000):
+        (run / SAMPLES_NAME / f"{samples:09d}.png").write_bytes(
+            (run / SAMPLES_NAME / "000001000.png").read_bytes()
+        )
+    shown = [image["data-samples"] for image in page_of(run, tmp_path).all("img")]
+    assert len(shown) == len(set(shown)) == 40
+    assert (shown[0], shown[-1]) == ("1,000", "203,000")
+
+
+def test_a_curve_is_where_its_values_are(run, tmp_path):
+    page = page_of(run, tmp_path)
+    assert "evaluation: gain 30" in page.text
+    assert "train: loss 30" in page.text
+    for line in page.all("polyline"):
+        points = np.array([[float(x) for x in pair.split(",")] for pair in line["points"].split()])
+        steps = np.diff(points, axis=0)
+        np.testing.assert_allclose(steps[0], steps[1], atol=0.11)  # the values lie on a straight line
+        assert steps[0][0] > 0 > steps[0][1]  # to the right, and up
+
+
+def test_values_that_are_no_numbers_are_left_out_of_the_curve(run, tmp_path):
+    with (run / METRICS_NAME).open("a") as lines:
+        lines.write('{"kind": "train", "samples": 4000, "loss": NaN}\n')
+    points = [line["points"].split() for line in page_of(run, tmp_path).all("polyline")]
+    assert [len(of_one) for of_one in points] == [3, 3]
+    assert "nan" not in str(points)
+
+
+def test_a_last_line_cut_short_is_left_out_and_any_other_is_an_error(run, tmp_path):
+    whole = (run / METRICS_NAME).read_text()
+    (run / METRICS_NAME).write_text(whole + '{"kind": "tr')
+    assert len(page_of(run, tmp_path).all("polyline")) == 2
+    (run / METRICS_NAME).write_text("nonsense\n" + whole)
+    with pytest.raises(ReportError, match="line 1"):
+        report(run, tmp_path / "page.html")
+
+
+def test_a_run_that_has_only_begun_has_a_page(run, tmp_path):
+    (run / METRICS_NAME).write_text("")
+    for sheet in (run / SAMPLES_NAME).iterdir():
+        sheet.unlink()
+    page = page_of(run, tmp_path)
+    assert page.all("img") == page.all("polyline") == page.all("input") == []
+
+
+def test_the_scores_of_an_evaluation_are_a_table(run, tmp_path):
+    (tmp_path / "scores.json").write_text(json.dumps(EVALUATION))
+    page = page_of(run, tmp_path, evaluation=tmp_path / "scores.json")
+    assert re.search(r"3 pictures; \+1\.250 dB above grey at 65\.0%", page.text)
+    assert "psnr23.50022.250" in page.text.replace("\n", "")
+    assert "colourfulness20.0000.00030.000" in page.text.replace("\n", "")
+    assert len(page.all("table")) == 1
+    assert page_of(run, tmp_path).all("table") == []
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "text", '{"model": 1, "grey": 2, "truth": 3}'])
+def test_what_is_no_evaluation_is_named(run, tmp_path, content):
+    (tmp_path / "scores.json").write_text(content)
+    with pytest.raises(ReportError, match=r"scores\.json"):
+        report(run, tmp_path / "page.html", tmp_path / "scores.json")
+
+
+def test_a_folder_that_is_no_run_is_one_line_and_exit_1(tmp_path):
+    result = CliRunner().invoke(main, ["report", str(tmp_path), str(tmp_path / "page.html")])
+    assert result.exit_code == 1
+    assert CONFIG_NAME in result.output
+    assert result.output.count("\n") == 1
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_damaged_sheet_is_named(run, tmp_path):
+    (run / SAMPLES_NAME / "000002000.png").write_bytes(b"damaged")
+    with pytest.raises(ReportError, match="000002000"):
+        report(run, tmp_path / "page.html")
+
+
+@pytest.mark.parametrize(
+    "values", [(0, 1), (3.2, 3.9), (-0.2, 0.1), (5, 5), (0, 0), (1e6, 3e6), (1e-4, 2e-4)]
+)
+def test_ticks_are_a_few_round_numbers_around_the_values(values):
+    ticks = _ticks(values)
+    assert ticks[0] <= min(values) <= max(values) <= ticks[-1]
+    assert 3 <= len(ticks) <= 7
+    np.testing.assert_allclose(np.diff(ticks), ticks[1] - ticks[0], rtol=1e-6)
