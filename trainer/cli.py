@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -12,6 +13,9 @@ from rich.table import Column, Table
 
 from trainer.config import Config, ConfigError, override, to_json
 from trainer.presets import PRESETS
+
+if TYPE_CHECKING:
+    from trainer.evaluate import Evaluation
 
 _PATH = click.Path(path_type=Path)
 
@@ -166,11 +170,18 @@ def evaluate(
         figures = measure(samples, strength)
     except (ColorizeError, CheckpointError, DataError) as error:
         raise click.ClickException(str(error)) from error
-    if sheet is not None:
-        write_sheet(samples, strength, sheet, sheet_pictures)
     if as_json:
         click.echo(json.dumps(figures.to_json()))
-        return
+    else:
+        _print_scores(figures)
+    if sheet is not None:
+        try:
+            write_sheet(samples, strength, sheet, sheet_pictures)
+        except (OSError, ValueError) as error:
+            raise click.ClickException(f"{sheet}: cannot be written ({error})") from error
+
+
+def _print_scores(figures: Evaluation) -> None:
     numbers = (Column(name, justify="right") for name in ("model", "left grey", "truth"))
     table = Table(f"{figures.pictures} pictures", *numbers)
     for row in figures.rows():

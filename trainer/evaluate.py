@@ -27,11 +27,19 @@ from trainer.data.cifar10 import is_cifar10, read_cifar10
 from trainer.data.dataset import load_crops
 from trainer.data.prepare import MANIFEST_NAME, DataError, read_sources
 from trainer.lab import ciede2000, rgb_to_lab
-from trainer.metrics import ChromaStatistics, accuracy, bisect_strength, colourfulness, psnr, ssim
+from trainer.metrics import (
+    SSIM_WINDOW,
+    ChromaStatistics,
+    accuracy,
+    bisect_strength,
+    colourfulness,
+    psnr,
+    ssim,
+)
 from trainer.models import Generator
 from trainer.sheet import save_sheet
 
-_LARGE_TILE = 192  # pixels; pictures smaller than this are shown at twice their size
+_LARGE_TILE = 192  # pixels; small pictures are shown at twice their size, up to this
 _BATCH_PIXELS = 1 << 20
 
 
@@ -184,10 +192,12 @@ def predict_samples(
         progress: called once for every picture.
 
     Raises:
-        DataError: if a source or a picture cannot be read, or there is none.
+        DataError: if a source or a picture cannot be read or is too small for SSIM, or there is none.
     """
     samples = []
     for name, picture in _read_pictures(sources):
+        if min(picture.size) < SSIM_WINDOW:
+            raise DataError(f"{name}: {picture.width} x {picture.height} is too small to be measured")
         lightness = lightness_of(picture, None)
         small = working_copy(lightness, size or model.card.working_size, model.card.multiple_of)
         ab = model.predict(small[None, None])[0]
@@ -202,7 +212,7 @@ def evaluate(samples: Sequence[Sample], strength: float = 1.0) -> Evaluation:
     """Measure the pictures coloured at a strength.
 
     Raises:
-        DataError: if there is no colour in any of them, or one is too small for SSIM.
+        DataError: if there is no colour in any of them.
     """
     model, grey = _Tally(), _Tally()
     colours = []
@@ -228,13 +238,9 @@ class _Tally:
         """Measure (N, 3, H, W) sRGB in [0, 1] against the truth."""
         lab, true_lab = rgb_to_lab(coloured), rgb_to_lab(truth)
         whole = (1, 2, 3)
-        try:
-            similarity = ssim(coloured, truth)
-        except ValueError as error:
-            raise DataError(str(error)) from error
         rows = {
             "psnr": psnr(coloured, truth),
-            "ssim": similarity,
+            "ssim": ssim(coloured, truth),
             "mae_rgb": 100 * (coloured - truth).abs().mean(whole),
             "mae_ab": (lab - true_lab)[:, 1:].abs().mean(whole),
             "accuracy_2": 100 * accuracy(coloured, truth, 0.02),

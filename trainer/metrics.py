@@ -10,7 +10,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from trainer.lab import lab_to_rgb
 
-_SSIM_WINDOW = 11  # pixels across
+SSIM_WINDOW = 11  # pixels across
 _WORST = 150.0  # the error of ab at which Zhang et al. 2016 end their sweep
 _CELL = 10.0  # side of a cell of the ab plane, in CIE units
 _CELLS = 27  # in a row and in a column, about the grey axis: sRGB lies within
@@ -38,12 +38,19 @@ def ssim(prediction: Tensor, truth: Tensor) -> Tensor:
 
     Wang et al. 2004, with their Gaussian window of 11 x 11 pixels; the shorter side must be at least that.
     """
-    if min(truth.shape[-2:]) < _SSIM_WINDOW:
-        raise ValueError(f"SSIM needs {_SSIM_WINDOW} pixels on a side, not {tuple(truth.shape[-2:])}")
-    similarity = structural_similarity_index_measure(
-        prediction, truth, kernel_size=_SSIM_WINDOW, data_range=1.0, reduction="none"
+    if min(truth.shape[-2:]) < SSIM_WINDOW:
+        raise ValueError(f"SSIM needs {SSIM_WINDOW} pixels on a side, not {tuple(truth.shape[-2:])}")
+    _, everywhere = structural_similarity_index_measure(
+        prediction,
+        truth,
+        kernel_size=SSIM_WINDOW,
+        data_range=1.0,
+        reduction="none",
+        return_full_image=True,
     )
-    return torch.as_tensor(similarity).reshape(len(truth))
+    edge = SSIM_WINDOW // 2  # only windows that lie within the picture count
+    inside: Tensor = everywhere[..., edge:-edge, edge:-edge]
+    return inside.mean(dim=(1, 2, 3))
 
 
 def accuracy(prediction: Tensor, truth: Tensor, tolerance: float) -> Tensor:

@@ -54,7 +54,7 @@ def train_arguments(prepared, tmp_path):
 
 
 def test_commands_are_those_of_the_readme():
-    assert set(COMMANDS) == {"prepare", "train", "evaluate", "export"}
+    assert set(COMMANDS) == {"prepare", "train", "evaluate", "export", "report"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -113,6 +113,9 @@ def test_help_is_fast_and_imports_no_torch(subprocess_environment):
         ("train", "data", "--validation", "data", "--run", "run", "--set", "phases=3"),
         ("train", "data", "--validation", "data", "--run", "run", "--device", "tpu"),
         ("evaluate", "model.onnx"),
+        ("evaluate", "model.onnx", "pictures", "--size", "8"),
+        ("evaluate", "model.onnx", "pictures", "--at-colourfulness", "3"),
+        ("evaluate", "model.onnx", "pictures", "--sheet", "sheet.png", "--sheet-pictures", "0"),
         ("export", "checkpoint.pt", "model.onnx"),
         ("export", "checkpoint.pt", "model.onnx", *FACTS, "--working-size", "3"),
     ],

@@ -1,16 +1,43 @@
+import io
 import json
-from dataclasses import asdict
+import math
+import tarfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+import torch
+from click.testing import CliRunner, Result
 from PIL import Image
+from scipy.spatial.distance import jensenshannon
+from skimage.color import deltaE_ciede2000
+from skimage.metrics import structural_similarity
 
+import trainer.evaluate
+from colorize_cli.color import srgb_to_lab
+from colorize_cli.errors import ColorizeError
 from colorize_cli.model import load
+from trainer.checkpoint import CheckpointError, Progress, load_generator, save_checkpoint, save_weights
 from trainer.cli import main
-from trainer.data.prepare import DataError
-from trainer.evaluate import evaluate, predict_samples, strength_for, write_sheet
+from trainer.config import Config, ModelConfig, Phase
+from trainer.data import cifar10
+from trainer.data.cifar10 import SPLITS, prepare_cifar10
+from trainer.data.prepare import CROPS_NAME, MANIFEST_NAME, DataError
+from trainer.evaluate import (
+    Evaluation,
+    Sample,
+    Scores,
+    Truth,
+    evaluate,
+    load_predictor,
+    predict_samples,
+    strength_for,
+    write_sheet,
+)
+from trainer.export import ModelFacts, export
+from trainer.step import build_trainee
 
 
 @pytest.fixture
@@ -23,17 +50,49 @@ def pictures(tmp_path, picture) -> Path:
 
 
 @pytest.fixture
-def tinted(models, pictures):
+def tinted(models, pictures) -> list[Sample]:
     return predict_samples([pictures], load(models.tinted, "cpu", threads=1))
+
+
+@pytest.fixture
+def mixed(models, tmp_path, picture) -> list[Sample]:
+    """Seven pictures of three shapes, none beside another of its own."""
+    shapes = [(48, 64), (20, 33), (64, 48), (48, 64), (20, 33), (64, 48), (48, 64)]
+    (tmp_path / "mixed").mkdir()
+    for seed, shape in enumerate(shapes):
+        picture(seed, *shape).save(tmp_path / "mixed" / f"{seed}.png")
+    return predict_samples([tmp_path / "mixed"], load(models.tinted, "cpu", threads=1))
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+
+
+def assert_one_line_error(result: Result, *names: object) -> None:
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert all(str(name) in result.stderr for name in names), result.stderr
 
 
 def test_a_grey_model_gains_nothing(models, pictures):
     figures = evaluate(predict_samples([pictures], load(models.grey, "cpu", threads=1)))
     assert figures.pictures == 4
     assert figures.gain == 0
-    assert figures.colourfulness == pytest.approx(0, abs=1e-4)
-    assert figures.psnr == figures.psnr_grey
-    assert figures.mean_a == pytest.approx(0, abs=0.01)
+    assert figures.colourfulness_share == 0
+    assert figures.model == figures.grey
+    assert figures.grey.colourfulness == pytest.approx(0, abs=1e-4)
+    assert figures.grey.mean_a == pytest.approx(0, abs=0.01)
+    assert figures.grey.mean_b == pytest.approx(0, abs=0.01)
+    assert figures.grey.colourfulness_gap == pytest.approx(figures.truth.colourfulness)
+
+
+def test_strength_0_is_to_leave_them_grey(tinted):
+    figures = evaluate(tinted, 0.0)
+    assert figures.model == figures.grey == evaluate(tinted).grey
+    assert figures.strength == 0
 
 
 def test_grey_baseline_is_the_truth_without_its_chroma(tinted):
@@ -41,7 +100,139 @@ def test_grey_baseline_is_the_truth_without_its_chroma(tinted):
         ((sample.render(0.0).astype(float) - sample.truth.astype(float)) / 255) ** 2 for sample in tinted
     ]
     expected = np.mean([-10 * np.log10(error.mean()) for error in errors])
-    assert evaluate(tinted).psnr_grey == pytest.approx(expected, abs=1e-3)
+    assert evaluate(tinted).grey.psnr == pytest.approx(expected, abs=1e-3)
+
+
+def hasler_suesstrunk(rgb: np.ndarray) -> float:
+    red, green, blue = np.moveaxis(rgb.astype(float), -1, 0)
+    rg, yb = red - green, (red + green) / 2 - blue
+    return math.hypot(rg.std(), yb.std()) + 0.3 * math.hypot(rg.mean(), yb.mean())
+
+
+def expected_scores(coloured: list[np.ndarray], truths: list[np.ndarray]) -> Scores:
+    """Every figure anew, from (H, W, 3) 8-bit pictures by numpy, scipy and scikit-image."""
+    rows = []
+    for one, truth in zip(coloured, truths, strict=True):
+        error = np.abs(one.astype(int) - truth.astype(int))
+        lab, true_lab = (srgb_to_lab(rgb / 255).astype(float) for rgb in (one, truth))
+        rows.append(
+            {
+                "psnr": 10 * np.log10(255**2 / (error**2).mean()),
+                "ssim": structural_similarity(
+                    one / 255,
+                    truth / 255,
+                    gaussian_weights=True,
+                    sigma=1.5,
+                    use_sample_covariance=False,
+                    data_range=1.0,
+                    channel_axis=-1,
+                ),
+                "mae_rgb": error.mean() / 2.55,
+                "mae_ab": np.abs(lab - true_lab)[..., 1:].mean(),
+                "accuracy_2": 100 * (error.max(-1) <= 5).mean(),
+                "accuracy_5": 100 * (error.max(-1) <= 12).mean(),
+                "ciede2000": deltaE_ciede2000(lab, true_lab).mean(),
+                "colourfulness": hasler_suesstrunk(one),
+                "mean_a": lab[..., 1].mean(),
+                "mean_b": lab[..., 2].mean(),
+            }
+        )
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    gap = means["colourfulness"] - np.mean([hasler_suesstrunk(truth) for truth in truths])
+    ab, true_ab = (
+        np.concatenate([srgb_to_lab(rgb / 255)[..., 1:].reshape(-1, 2) for rgb in kind]).astype(float)
+        for kind in (coloured, truths)
+    )
+    errors = np.minimum(np.hypot(*(ab - true_ab).T), 150)
+    edges = np.arange(-135, 136, 10)
+    histograms = [np.histogram2d(*kind.T, bins=edges)[0].ravel() for kind in (ab, true_ab)]
+    cells = np.unique(np.digitize(true_ab, edges), axis=0, return_inverse=True)[1]
+    by_cell = [errors[cells == cell].mean() for cell in range(cells.max() + 1)]
+    return Scores(
+        colourfulness_gap=abs(gap),
+        auc=100 * (1 - errors.mean() / 150),
+        auc_balanced=100 * (1 - np.mean(by_cell) / 150),
+        jensen_shannon=float(jensenshannon(*histograms, base=2)),
+        **means,
+    )
+
+
+@pytest.mark.parametrize("strength", [1.0, 2.5])
+def test_every_figure_is_what_it_says(mixed, strength):
+    figures = evaluate(mixed, strength)
+    truths = [sample.truth for sample in mixed]
+    for scores, at in ((figures.model, strength), (figures.grey, 0.0)):
+        expected = expected_scores([sample.render(at) for sample in mixed], truths)
+        for name, value in asdict(expected).items():
+            assert getattr(scores, name) == pytest.approx(value, rel=1e-3, abs=1e-3), name
+    truth = expected_scores(truths, [255 - truth for truth in truths])
+    assert figures.truth.colourfulness == pytest.approx(truth.colourfulness, rel=1e-4)
+    assert figures.truth.mean_a == pytest.approx(truth.mean_a, abs=1e-3)
+    assert figures.truth.mean_b == pytest.approx(truth.mean_b, abs=1e-3)
+
+
+def test_gain_and_share_are_those_above_grey_and_of_the_truth(tinted):
+    figures = evaluate(tinted, 0.5)
+    assert (figures.pictures, figures.strength) == (4, 0.5)
+    assert figures.gain == figures.model.psnr - figures.grey.psnr != 0
+    assert figures.colourfulness_share == figures.model.colourfulness / figures.truth.colourfulness
+
+
+class Knowing:
+    """A predictor that says what the pictures are coloured like: one colour each, which is all there is."""
+
+    def __init__(self, card: object, *colours: tuple[float, float]) -> None:
+        self.card, self.colours = card, list(colours)
+
+    def predict(self, lightness: np.ndarray) -> np.ndarray:
+        ab = np.array(self.colours.pop(0), np.float32).reshape(1, 2, 1, 1)
+        return np.tile(ab, (1, 1, *lightness.shape[2:]))
+
+
+def test_the_true_colours_score_best(models, tmp_path):
+    """But for rounding, in pictures of one colour each, which a network can say."""
+    colours = [(200, 90, 60), (70, 110, 180), (120, 150, 90)]
+    for number, colour in enumerate(colours):
+        Image.new("RGB", (24, 20), colour).save(tmp_path / f"{number}.png")
+    ab = [tuple(srgb_to_lab(np.array(colour) / 255)[1:]) for colour in colours]
+    model = Knowing(load(models.grey, "cpu", threads=1).card, *ab)
+    figures = evaluate(predict_samples([tmp_path], model))
+    assert figures.model.accuracy_2 == figures.model.accuracy_5 == 100
+    assert figures.model.ssim == pytest.approx(1, abs=1e-3)
+    assert figures.model.psnr > 45
+    assert figures.model.auc > 99.5
+    assert figures.model.auc_balanced > 99.5
+    assert figures.model.ciede2000 < 0.5
+    assert figures.model.jensen_shannon == pytest.approx(0, abs=1e-6)
+    assert figures.model.colourfulness_gap < 1
+    assert figures.colourfulness_share == pytest.approx(1, abs=0.02)
+    assert figures.grey.accuracy_5 == 0
+    assert figures.grey.jensen_shannon == pytest.approx(1)
+
+
+def test_figures_are_means_over_pictures_not_over_batches_or_pixels(mixed):
+    whole = evaluate(mixed)
+    alone = [evaluate([sample]) for sample in mixed]
+    over_the_set = {"colourfulness_gap", "auc", "auc_balanced", "jensen_shannon"}
+    for name in {field.name for field in fields(Scores)} - over_the_set:
+        for kind in ("model", "grey"):
+            expected = np.mean([getattr(getattr(one, kind), name) for one in alone])
+            assert getattr(getattr(whole, kind), name) == pytest.approx(expected, rel=1e-4, abs=1e-4), name
+    gap = abs(whole.model.colourfulness - whole.truth.colourfulness)
+    assert whole.model.colourfulness_gap == pytest.approx(gap)
+
+
+@pytest.mark.parametrize("pixels", [1, 48 * 64 * 2, 1 << 30])
+def test_neither_batches_nor_the_order_of_pictures_change_the_figures(mixed, monkeypatch, pixels):
+    expected = evaluate(mixed)
+    monkeypatch.setattr(trainer.evaluate, "_BATCH_PIXELS", pixels)
+    together = sorted(mixed, key=lambda sample: sample.truth.shape)
+    for samples in (mixed, together, mixed[::-1]):
+        figures = evaluate(samples)
+        assert (figures.pictures, figures.strength) == (expected.pictures, expected.strength)
+        for kind in ("model", "grey", "truth"):
+            found = asdict(getattr(figures, kind))
+            assert found == pytest.approx(asdict(getattr(expected, kind)), rel=1e-4, abs=1e-4)
 
 
 def test_grey_pictures_cannot_be_measured(models, pictures):
@@ -52,6 +243,15 @@ def test_grey_pictures_cannot_be_measured(models, pictures):
         evaluate(samples)
 
 
+def test_strength_that_is_found_does_not_depend_on_batches(mixed, monkeypatch):
+    expected = strength_for(mixed, 0.1)
+    monkeypatch.setattr(trainer.evaluate, "_BATCH_PIXELS", 1)
+    together = sorted(mixed, key=lambda sample: sample.truth.shape)
+    assert strength_for(together, 0.1) == pytest.approx(expected, abs=0.005)
+    share = evaluate(mixed, expected).colourfulness_share
+    assert share == pytest.approx(0.1, rel=0.02), "the mean is over pictures, not over shapes"
+
+
 def test_strength_reaches_the_share_of_colourfulness(tinted):
     strength = strength_for(tinted, 0.2)
     assert evaluate(tinted, strength).colourfulness_share == pytest.approx(0.2, rel=0.02)
@@ -60,13 +260,20 @@ def test_strength_reaches_the_share_of_colourfulness(tinted):
 def test_means_are_those_of_the_model(tinted):
     """The stand-in says b* = 30 - 0.3 L*, so mean b* lies between 0 and 30 and follows it."""
     lightness = np.mean([sample.lightness.rows(0, 64).mean() for sample in tinted])
-    assert evaluate(tinted).mean_b == pytest.approx(30 - 0.3 * lightness, abs=3)
+    assert evaluate(tinted).model.mean_b == pytest.approx(30 - 0.3 * lightness, abs=3)
 
 
-def test_sheet_has_three_rows_of_pictures(tinted, tmp_path):
-    write_sheet(tinted, 1.0, tmp_path / "sheet.png")
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (8 * 192, 3 * 192)
+@pytest.mark.parametrize(("width", "height"), [(10, 40), (40, 10), (3, 3)])
+def test_a_picture_too_small_for_ssim_is_one_clear_line(models, picture, tmp_path, width, height):
+    picture(0, width, height).save(tmp_path / "small.png")
+    with pytest.raises(DataError, match="too small to be measured"):
+        evaluate(predict_samples([tmp_path], load(models.grey, "cpu", threads=1)))
+    assert_one_line_error(invoke(models.grey, tmp_path), "too small to be measured", f"{width} x {height}")
+
+
+def test_a_picture_just_large_enough_for_ssim_is_measured(models, picture, tmp_path):
+    picture(0, 11, 11).save(tmp_path / "small.png")
+    assert evaluate(predict_samples([tmp_path], load(models.grey, "cpu", threads=1))).pictures == 1
 
 
 def test_an_unreadable_picture_is_named(models, pictures):
@@ -80,15 +287,311 @@ def test_a_folder_without_pictures_is_named(models, tmp_path):
         predict_samples([tmp_path], load(models.grey, "cpu", threads=1))
 
 
+def test_samples_are_the_pictures_in_order_and_progress_counts_them(models, pictures, picture):
+    calls = []
+    model = load(models.grey, "cpu", threads=1)
+    samples = predict_samples([pictures, pictures / "2.png"], model, progress=lambda: calls.append(1))
+    assert [sample.name for sample in samples] == ["0.png", "1.png", "2.png", "3.png", "2.png"]
+    for sample, seed in zip(samples, (0, 1, 2, 3, 2), strict=True):
+        np.testing.assert_array_equal(sample.truth, np.asarray(picture(seed, 48, 64)))
+    assert len(calls) == 5
+
+
+def test_the_network_sees_the_size_asked_for(models, pictures):
+    model = load(models.grey, "cpu", threads=1)
+    own, asked = (predict_samples([pictures], model, size)[0].ab.shape for size in (None, 32))
+    assert own == (2, 80 // 2, 64 // 2)  # the stand-in halves the sides; 85 is rounded to a multiple of 16
+    assert asked == (2, 48 // 2, 32 // 2)
+
+
+# Prepared folders and CIFAR-10.
+
+
+def test_a_prepared_folder_is_the_same_as_its_pictures_as_files(models, prepared, tmp_path):
+    crops = np.load(prepared / CROPS_NAME)
+    for number, crop in enumerate(crops):
+        Image.fromarray(crop).save(tmp_path / f"{number:02d}.png")
+    model = load(models.tinted, "cpu", threads=1)
+    samples = predict_samples([prepared], model)
+    assert len(samples) == len(crops) == 16
+    for sample, crop in zip(samples, crops, strict=True):
+        np.testing.assert_array_equal(sample.truth, crop)
+    assert len({sample.name for sample in samples}) == 16
+    assert evaluate(samples) == evaluate(predict_samples([tmp_path], model))
+
+
+def test_a_damaged_prepared_folder_is_named(models, tmp_path):
+    (tmp_path / MANIFEST_NAME).write_text("{}")
+    with pytest.raises(DataError, match=str(tmp_path)):
+        predict_samples([tmp_path], load(models.grey, "cpu", threads=1))
+
+
+@pytest.fixture
+def archive(tmp_path, picture, monkeypatch) -> Path:
+    """CIFAR-10, of five pictures in a batch: the binary version."""
+    monkeypatch.setattr(cifar10, "_PICTURES", 5)
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for number, name in enumerate(name for names in SPLITS.values() for name in names):
+            crops = [np.asarray(picture(10 * number + seed, 32, 32)) for seed in range(5)]
+            data = b"".join(b"\x01" + crop.transpose(2, 0, 1).tobytes() for crop in crops)
+            entry = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def test_of_cifar10_the_test_split_is_measured(models, archive, picture, tmp_path):
+    prepare_cifar10(archive, tmp_path / "out")
+    model = load(models.tinted, "cpu", threads=1)
+    samples = predict_samples([archive], model)
+    assert len(samples) == 5
+    for seed, sample in enumerate(samples):
+        np.testing.assert_array_equal(sample.truth, np.asarray(picture(50 + seed, 32, 32)))
+    assert evaluate(samples) == evaluate(predict_samples([tmp_path / "out" / "test"], model))
+
+
+def test_sources_of_all_kinds_are_measured_together(models, archive, prepared, pictures):
+    model = load(models.tinted, "cpu", threads=1)
+    samples = predict_samples([pictures, archive, prepared], model)
+    assert [sample.truth.shape[:2] for sample in samples] == [(64, 48)] * 4 + [(32, 32)] * 5 + [(48, 48)] * 16
+    assert evaluate(samples).pictures == 25
+
+
+def test_a_damaged_archive_is_one_line(models, archive):
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    assert_one_line_error(invoke(models.grey, archive), archive, "_batch")
+
+
+# Checkpoints.
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One generator in all the forms in which there are any."""
+
+    config: Config
+    checkpoint: Path
+    weights: Path
+    onnx: Path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, fabric) -> Trained:
+    """Of which the average, not the generator in training, paints strong colours."""
+    folder = tmp_path_factory.mktemp("trained")
+    phases = (Phase(samples=8, crop_size=64, batch_size=4), Phase(samples=8, crop_size=32, batch_size=4))
+    config = Config(phases=phases, model=ModelConfig("pix2pix_unet", width=4, depth=2))
+    torch.manual_seed(0)
+    trainee = build_trainee(config, fabric)
+    with torch.no_grad():
+        for parameter in trainee.ema.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    trained = Trained(config, folder / "a-run.pt", folder / "weights.safetensors", folder / "model.onnx")
+    save_checkpoint(trained.checkpoint, trainee, config, Progress(16))
+    generator, _ = load_generator(trained.checkpoint)
+    save_weights(trained.weights, generator, config)
+    export(generator, config, ModelFacts("exported", 32, "nothing", "CC0-1.0"), trained.onnx)
+    return trained
+
+
+def test_a_checkpoint_is_seen_at_the_size_it_was_trained_on_last(trained):
+    card = load_predictor(trained.checkpoint).card
+    assert (card.working_size, card.multiple_of) == (32, 4)
+    assert card.name == "a-run"
+    assert card.config_hash == trained.config.hash
+
+
+def test_a_checkpoint_paints_with_the_averaged_generator(trained):
+    lightness = 100 * np.random.default_rng(0).random((3, 1, 16, 24), np.float32)
+    found = load_predictor(trained.checkpoint).predict(lightness)
+    with torch.no_grad():
+        expected = load_generator(trained.checkpoint)[0](torch.from_numpy(lightness)).numpy()
+    assert found.dtype == np.float32
+    assert found.shape == (3, 2, 16, 24)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_checkpoint_weights_and_exported_model_score_the_same(trained, mixed, tmp_path):
+    """But for the weights that the latter two store as fp16."""
+    found = [
+        evaluate(predict_samples([tmp_path / "mixed"], load_predictor(path)))
+        for path in (trained.checkpoint, trained.weights, trained.onnx)
+    ]
+    assert found[0].model.colourfulness > 10, "colours that matter"
+    assert found[0].model != evaluate(mixed).model
+    for other in found[1:]:
+        assert asdict(other.model) == pytest.approx(asdict(found[0].model), rel=5e-3, abs=0.02)
+        assert (other.grey, other.truth) == (found[0].grey, found[0].truth)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".onnx"])
+@pytest.mark.parametrize("kind", ["missing", "damaged", "folder"])
+def test_a_model_that_cannot_be_read_is_one_line(pictures, tmp_path, suffix, kind):
+    path = tmp_path / f"model{suffix}"
+    if kind == "damaged":
+        path.write_bytes(b"damaged")
+    elif kind == "folder":
+        path.mkdir()
+    with pytest.raises(ColorizeError if suffix == ".onnx" else CheckpointError):
+        load_predictor(path)
+    assert_one_line_error(invoke(path, pictures))
+
+
+# Sheets.
+
+
+def test_sheet_has_three_rows_of_pictures_at_twice_their_size(tinted, tmp_path):
+    write_sheet(tinted, 1.0, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (8 * 96, 3 * 96)
+
+
+@pytest.mark.parametrize(("short", "side"), [(32, 64), (96, 192), (200, 192), (500, 192)])
+def test_pictures_on_a_sheet_are_large_enough_to_see_and_no_larger(models, picture, tmp_path, short, side):
+    picture(0, short, short + 30).save(tmp_path / "picture.png")
+    samples = predict_samples([tmp_path / "picture.png"], load(models.grey, "cpu", threads=1))
+    write_sheet(samples, 1.0, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (8 * side, 3 * side)
+
+
+def test_a_sheet_shows_grey_coloured_and_true_middles(tinted, tmp_path):
+    write_sheet(tinted, 0.5, tmp_path / "sheet.png")
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    for place, sample in enumerate(tinted):
+        for row, picture in enumerate((sample.render(0.0), sample.render(0.5), sample.truth)):
+            tile = sheet[96 * row : 96 * (row + 1), 96 * place : 96 * (place + 1)]
+            middle = picture[8:56]  # of 64 rows and 48 columns
+            np.testing.assert_array_equal(tile, middle.repeat(2, axis=0).repeat(2, axis=1))
+
+
+@pytest.fixture
+def numbered(tinted) -> Callable[[int], list[Sample]]:
+    """Samples whose truth says their number, in red."""
+
+    def make(count: int) -> list[Sample]:
+        truths = (np.full((16, 16, 3), (number, 0, 0), np.uint8) for number in range(count))
+        return [replace(tinted[0], truth=truth) for truth in truths]
+
+    return make
+
+
+def numbers_on(path: Path, side: int, columns: int) -> list[int]:
+    sheet = np.asarray(Image.open(path))
+    assert sheet.shape[1] == columns * side
+    bands = sheet.reshape(-1, 3, side, columns, side, 3)
+    return bands[:, 2, side // 2, :, side // 2, 0].ravel().tolist()
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "shown", "columns"),
+    [
+        (3, 24, [0, 1, 2], 8),
+        (10, 5, [0, 2, 4, 6, 8], 8),
+        (10, 4, [0, 2, 5, 7], 8),
+        (10, 10, list(range(10)), 8),
+        (10, 1, [0], 8),
+        (72, None, list(range(0, 72, 3)), 8),
+        (60, 30, list(range(0, 60, 2)), 20),
+        (25, 100, list(range(25)), 20),
+    ],
+)
+def test_a_sheet_shows_so_many_pictures_spread_over_the_samples(
+    numbered, tmp_path, count, most, shown, columns
+):
+    more = {} if most is None else {"pictures": most}
+    write_sheet(numbered(count), 1.0, tmp_path / "sheet.png", **more)
+    numbers = numbers_on(tmp_path / "sheet.png", 32, columns)
+    assert numbers[: len(shown)] == shown
+    assert not any(numbers[len(shown) :])
+    assert len(numbers) == -(-len(shown) // columns) * columns
+
+
+# The command.
+
+
+def test_json_has_every_figure_by_its_name(tinted):
+    figures = evaluate(tinted, 0.5)
+    values = figures.to_json()
+    assert json.loads(json.dumps(values)) == values
+    assert values.keys() == {
+        "pictures",
+        "strength",
+        "model",
+        "grey",
+        "truth",
+        "gain",
+        "colourfulness_share",
+    }
+    names = {"psnr", "ssim", "mae_rgb", "mae_ab", "accuracy_2", "accuracy_5", "ciede2000", "colourfulness"}
+    names |= {"colourfulness_gap", "auc", "auc_balanced", "jensen_shannon", "mean_a", "mean_b"}
+    assert values["model"].keys() == values["grey"].keys() == names
+    assert values["truth"].keys() == {"colourfulness", "mean_a", "mean_b"}
+    assert values["gain"] == figures.gain
+    assert values["colourfulness_share"] == figures.colourfulness_share
+    assert (
+        Evaluation(
+            values["pictures"],
+            values["strength"],
+            Scores(**values["model"]),
+            Scores(**values["grey"]),
+            Truth(**values["truth"]),
+        )
+        == figures
+    )
+    assert all(math.isfinite(value) for kind in ("model", "grey", "truth") for value in values[kind].values())
+
+
+def test_rows_are_every_figure_of_model_grey_and_truth(tinted):
+    figures = evaluate(tinted)
+    rows = {name: rest for name, *rest in figures.rows()}
+    assert list(rows) == [field.name for field in fields(Scores)]
+    assert rows["psnr"] == [f"{figures.model.psnr:.3f}", f"{figures.grey.psnr:.3f}", ""]
+    for name in ("colourfulness", "mean_a", "mean_b"):
+        expected = [getattr(kind, name) for kind in (figures.model, figures.grey, figures.truth)]
+        assert rows[name] == [f"{value:.3f}" for value in expected]
+
+
 def test_command_prints_the_figures(models, pictures, tinted):
-    result = CliRunner().invoke(main, ["evaluate", str(models.tinted), str(pictures), "--json"])
+    result = invoke(models.tinted, pictures, "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout) == pytest.approx(asdict(evaluate(tinted)))
-    table = CliRunner().invoke(main, ["evaluate", str(models.tinted), str(pictures)])
-    assert "colourfulness_share" in table.stdout
+    assert json.loads(result.stdout) == evaluate(tinted).to_json()
+    table = invoke(models.tinted, pictures)
+    assert table.exit_code == 0, table.output
+    words = [set(line.replace("│", " ").split()) for line in table.stdout.splitlines()]
+    for row in evaluate(tinted).rows():
+        assert any(set(row) - {""} <= line for line in words), row
+    assert "4 pictures" in table.stdout
+    assert {"model", "grey", "truth"} <= set(table.stdout.split())
+    assert f"{evaluate(tinted).gain:+.3f} dB above grey" in table.stdout
+
+
+def test_command_measures_checkpoints_and_prepared_folders(trained, prepared):
+    result = invoke(trained.checkpoint, prepared, "--json")
+    assert result.exit_code == 0, result.output
+    expected = evaluate(predict_samples([prepared], load_predictor(trained.checkpoint)))
+    assert json.loads(result.stdout) == expected.to_json()
+
+
+def test_command_takes_strength_or_colourfulness_and_size(models, pictures, tinted):
+    at_strength = invoke(models.tinted, pictures, "--strength", "0.5", "--json")
+    assert json.loads(at_strength.stdout) == evaluate(tinted, 0.5).to_json()
+    at_share = invoke(models.tinted, pictures, "--at-colourfulness", "0.2", "--json")
+    assert json.loads(at_share.stdout) == evaluate(tinted, strength_for(tinted, 0.2)).to_json()
+    smaller = predict_samples([pictures], load(models.tinted, "cpu", threads=1), 16)
+    at_size = invoke(models.tinted, pictures, "--size", "16", "--json")
+    assert json.loads(at_size.stdout) == evaluate(smaller).to_json() != evaluate(tinted).to_json()
+
+
+def test_command_writes_the_sheet_of_what_it_measured(models, pictures, tinted, tmp_path):
+    for options, count in (([], 24), (["--sheet-pictures", "2"], 2)):
+        sheet, expected = tmp_path / "sheets" / f"{count}.png", tmp_path / f"expected-{count}.png"
+        result = invoke(models.tinted, pictures, "--strength", "0.5", "--sheet", sheet, *options)
+        assert result.exit_code == 0, result.output
+        write_sheet(tinted, 0.5, expected, count)
+        np.testing.assert_array_equal(np.asarray(Image.open(sheet)), np.asarray(Image.open(expected)))
 
 
 def test_command_names_what_is_missing(models, tmp_path):
-    result = CliRunner().invoke(main, ["evaluate", str(models.tinted), str(tmp_path / "nowhere")])
-    assert result.exit_code == 1
-    assert "nowhere" in result.output
+    assert_one_line_error(invoke(models.tinted, tmp_path / "nowhere"), "nowhere")

@@ -5,7 +5,7 @@ from skimage import color
 from skimage.color import colorconv
 from torch import Tensor
 
-from trainer.lab import lab_to_rgb, luminance_to_lightness, rgb_to_lab, rgb_to_linear
+from trainer.lab import ciede2000, lab_to_rgb, luminance_to_lightness, rgb_to_lab, rgb_to_linear
 
 # Lindbloom's CIE colour calculator: sRGB, D65, no adaptation.
 REFERENCES = {
@@ -171,3 +171,108 @@ def test_each_picture_of_a_batch_is_converted_alone(convert):
     assert converted.shape == pictures.shape
     assert converted.dtype == torch.float32
     torch.testing.assert_close(converted[1:2], convert(pictures[1:2]), atol=1e-4, rtol=0)
+
+
+# Sharma, Wu & Dalal 2005, table 1: two colours and their difference.
+CIEDE2000_PAIRS = [
+    ((50.0000, 2.6772, -79.7751), (50.0000, 0.0000, -82.7485), 2.0425),
+    ((50.0000, 3.1571, -77.2803), (50.0000, 0.0000, -82.7485), 2.8615),
+    ((50.0000, 2.8361, -74.0200), (50.0000, 0.0000, -82.7485), 3.4412),
+    ((50.0000, -1.3802, -84.2814), (50.0000, 0.0000, -82.7485), 1.0000),
+    ((50.0000, -1.1848, -84.8006), (50.0000, 0.0000, -82.7485), 1.0000),
+    ((50.0000, -0.9009, -85.5211), (50.0000, 0.0000, -82.7485), 1.0000),
+    ((50.0000, 0.0000, 0.0000), (50.0000, -1.0000, 2.0000), 2.3669),
+    ((50.0000, -1.0000, 2.0000), (50.0000, 0.0000, 0.0000), 2.3669),
+    ((50.0000, 2.4900, -0.0010), (50.0000, -2.4900, 0.0009), 7.1792),
+    ((50.0000, 2.4900, -0.0010), (50.0000, -2.4900, 0.0010), 7.1792),
+    ((50.0000, 2.4900, -0.0010), (50.0000, -2.4900, 0.0011), 7.2195),
+    ((50.0000, 2.4900, -0.0010), (50.0000, -2.4900, 0.0012), 7.2195),
+    ((50.0000, -0.0010, 2.4900), (50.0000, 0.0009, -2.4900), 4.8045),
+    ((50.0000, -0.0010, 2.4900), (50.0000, 0.0010, -2.4900), 4.8045),
+    ((50.0000, -0.0010, 2.4900), (50.0000, 0.0011, -2.4900), 4.7461),
+    ((50.0000, 2.5000, 0.0000), (50.0000, 0.0000, -2.5000), 4.3065),
+    ((50.0000, 2.5000, 0.0000), (73.0000, 25.0000, -18.0000), 27.1492),
+    ((50.0000, 2.5000, 0.0000), (61.0000, -5.0000, 29.0000), 22.8977),
+    ((50.0000, 2.5000, 0.0000), (56.0000, -27.0000, -3.0000), 31.9030),
+    ((50.0000, 2.5000, 0.0000), (58.0000, 24.0000, 15.0000), 19.4535),
+    ((50.0000, 2.5000, 0.0000), (50.0000, 3.1736, 0.5854), 1.0000),
+    ((50.0000, 2.5000, 0.0000), (50.0000, 3.2972, 0.0000), 1.0000),
+    ((50.0000, 2.5000, 0.0000), (50.0000, 1.8634, 0.5757), 1.0000),
+    ((50.0000, 2.5000, 0.0000), (50.0000, 3.2592, 0.3350), 1.0000),
+    ((60.2574, -34.0099, 36.2677), (60.4626, -34.1751, 39.4387), 1.2644),
+    ((63.0109, -31.0961, -5.8663), (62.8187, -29.7946, -4.0864), 1.2630),
+    ((61.2901, 3.7196, -5.3901), (61.4292, 2.2480, -4.9620), 1.8731),
+    ((35.0831, -44.1164, 3.7933), (35.0232, -40.0716, 1.5901), 1.8645),
+    ((22.7233, 20.0904, -46.6940), (23.0331, 14.9730, -42.5619), 2.0373),
+    ((36.4612, 47.8580, 18.3852), (36.2715, 50.5065, 21.2231), 1.4146),
+    ((90.8027, -2.0831, 1.4410), (91.1528, -1.6435, 0.0447), 1.4441),
+    ((90.9257, -0.5406, -0.9208), (88.6381, -0.8985, -0.7239), 1.5381),
+    ((6.7747, -0.2908, -2.4247), (5.8714, -0.0985, -2.2286), 0.6377),
+    ((2.0776, 0.0795, -1.1350), (0.9033, -0.0636, -0.5514), 0.9082),
+]
+
+
+def differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """CIEDE2000 of (M, 3) colours twice."""
+    return ciede2000(as_picture(first), as_picture(second))[0, 0, :, 0].numpy()
+
+
+def colours_of_lab() -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of colours over and beyond sRGB, near and far, greys on one side, on the other and on both."""
+    random = np.random.default_rng(0)
+    first, second = random.uniform([0, -120, -120], [100, 120, 120], (2, 4000, 3))
+    second[1000:2000] = first[1000:2000] + random.normal(0, 3, (1000, 3))
+    first[2000:3000, 1:] *= 0.02
+    first[3000:3500, 1:] = 0
+    second[3250:3750, 1:] = 0
+    return first, second
+
+
+@pytest.mark.parametrize(("first", "second", "published"), CIEDE2000_PAIRS, ids=range(1, 35))
+def test_colour_difference_is_the_published_one(first, second, published):
+    one, other = np.array([first]), np.array([second])
+    assert color.deltaE_ciede2000(one, other)[0] == pytest.approx(published, abs=1e-4)
+    assert differences(one, other)[0] == pytest.approx(published, abs=1e-4)
+    assert differences(other, one)[0] == pytest.approx(published, abs=1e-4)
+
+
+def test_colour_difference_agrees_with_skimage():
+    first, second = colours_of_lab()
+    expected = color.deltaE_ciede2000(first, second)
+    np.testing.assert_allclose(differences(first, second), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_colour_difference_in_single_precision_is_good_enough_for_pictures():
+    first, second = colours_of_lab()
+    single = differences(first.astype(np.float32), second.astype(np.float32))
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, differences(first, second), rtol=1e-4, atol=2e-3)
+
+
+def test_colour_difference_is_symmetric_and_not_negative():
+    first, second = colours_of_lab()
+    forth, back = differences(first, second), differences(second, first)
+    np.testing.assert_allclose(forth, back, rtol=1e-12, atol=1e-12)
+    assert (forth > 0).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("place", [0, 1])
+def test_colour_difference_of_equal_colours_is_zero(dtype, place):
+    colours = np.concatenate([colours_of_lab()[place], np.zeros((1, 3)), [[100, 0, 0]]]).astype(dtype)
+    assert (differences(colours, colours) == 0).all()
+
+
+def test_colour_difference_of_greys_is_that_of_their_lightness():
+    """About 50, where S_L is 1."""
+    grey, lighter = np.array([[49.5, 0, 0]]), np.array([[50.5, 0, 0]])
+    assert differences(grey, lighter)[0] == pytest.approx(1)
+
+
+def test_colour_difference_is_of_each_pixel_of_each_picture():
+    first, second = (
+        torch.from_numpy(colours.reshape(40, 20, 5, 3)).permute(0, 3, 1, 2) for colours in colours_of_lab()
+    )
+    found = ciede2000(first, second)
+    assert found.shape == (40, 1, 20, 5)
+    np.testing.assert_allclose(found.flatten().numpy(), differences(*colours_of_lab()), rtol=1e-9)

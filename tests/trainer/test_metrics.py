@@ -3,9 +3,23 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import jensenshannon
+from skimage.metrics import structural_similarity
+from torch import Tensor
 
 from trainer.data.dataset import to_batch
-from trainer.metrics import bisect_strength, colourfulness, measure, psnr, to_rgb
+from trainer.metrics import (
+    ChromaStatistics,
+    accuracy,
+    bisect_strength,
+    colourfulness,
+    measure,
+    psnr,
+    ssim,
+    to_rgb,
+)
+
+CELL_EDGES = np.arange(-135, 136, 10)  # cells of 10 CIE units about the grey axis
 
 
 def hasler_suesstrunk(rgb: np.ndarray) -> float:
@@ -103,3 +117,185 @@ def test_gain_at_a_share_does_not_depend_on_the_strength_of_the_prediction(pictu
     lightness, ab = to_batch(pictures)
     faint, strong = (measure(lightness, factor * ab.flip(0), ab)["gain_at_65"] for factor in (0.5, 2.0))
     assert faint == pytest.approx(strong, abs=0.05)
+
+
+def reference_ssim(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """SSIM of (H, W, 3) pictures in [0, 1] by scikit-image."""
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    return float(structural_similarity(prediction, truth, channel_axis=-1, **options))
+
+
+def distorted(pictures: Tensor) -> Tensor:
+    """Each picture less like the original than the one before it."""
+    noise = torch.rand(pictures.shape, generator=torch.Generator().manual_seed(1)) - 0.5
+    return (pictures + noise * torch.linspace(0, 0.5, len(pictures)).view(-1, 1, 1, 1)).clamp(0, 1)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (11, 11), (11, 40), (32, 24)])
+def test_ssim_is_that_of_scikit_image(pictures, shape):
+    """To 1e-4: variances are differences of means in float32 (1e-7), divided by no less than 9e-4."""
+    truth = torch.nn.functional.interpolate(pictures, shape, mode="bilinear")
+    prediction = distorted(truth)
+    expected = [
+        reference_ssim(*(x.permute(1, 2, 0).double().numpy() for x in pair))
+        for pair in zip(prediction, truth, strict=True)
+    ]
+    found = ssim(prediction, truth)
+    assert found.shape == (6,)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
+    assert found[0] == pytest.approx(1)
+    assert (found.diff() < -0.01).all(), "the pictures differ ever more"
+
+
+def test_ssim_of_one_picture_is_that_of_it_in_a_batch(pictures):
+    prediction = distorted(pictures)
+    alone = torch.cat([ssim(prediction[i : i + 1], pictures[i : i + 1]) for i in range(len(pictures))])
+    assert alone.shape == (6,)
+    torch.testing.assert_close(ssim(prediction, pictures), alone)
+
+
+@pytest.mark.parametrize("shape", [(10, 40), (40, 10), (1, 1)])
+def test_ssim_of_a_picture_smaller_than_its_window_is_refused(shape):
+    with pytest.raises(ValueError, match="11 pixels"):
+        ssim(torch.rand(1, 3, *shape), torch.rand(1, 3, *shape))
+
+
+@pytest.mark.parametrize(("tolerance", "most"), [(0.02, 5), (0.05, 12)])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_accuracy_counts_8_bit_values_that_are_off_by_so_much_and_no_more(tolerance, most, sign, channel):
+    truth = torch.arange(20, 236).view(1, 1, 1, -1).expand(1, 3, 1, -1)
+    for error in range(most + 3):
+        prediction = truth.clone()
+        prediction[:, channel] += sign * error
+        share = accuracy(prediction / 255, truth / 255, tolerance)
+        assert share.tolist() == [1.0 if error <= most else 0.0], error
+
+
+@pytest.mark.parametrize("tolerance", [0.02, 0.05])
+def test_accuracy_counts_the_boundary_itself(tolerance):
+    truth = torch.linspace(0, 0.9, 100).view(1, 1, 10, 10).expand(1, 3, 10, 10)
+    assert accuracy(truth + tolerance, truth, tolerance).item() == 1
+    assert accuracy(truth - tolerance, truth, tolerance).item() == 1
+    assert accuracy(truth + tolerance + 1e-4, truth, tolerance).item() == 0
+
+
+def test_accuracy_is_the_share_of_pixels_of_each_picture():
+    truth = torch.full((3, 3, 2, 4), 0.5)
+    prediction = truth.clone()
+    prediction[1, 0, 0, 0] = 1  # three channels off in three pixels
+    prediction[1, 1, 0, 1] = 1
+    prediction[1, 2, 1, 3] = 0
+    prediction[2, :, 1, 1] = 1  # three in one
+    torch.testing.assert_close(accuracy(prediction, truth, 0.05), torch.tensor([1, 5 / 8, 7 / 8]))
+
+
+@pytest.fixture
+def chroma() -> tuple[Tensor, Tensor]:
+    """(8, 2, 12, 10) predicted and true ab within sRGB's range, some of them more than 150 apart."""
+    random = torch.Generator().manual_seed(0)
+    truth = (40 * torch.randn(8, 2, 12, 10, generator=random)).clamp(-120, 120)
+    prediction = (0.6 * truth + 30 * torch.randn(8, 2, 12, 10, generator=random)).clamp(-120, 120)
+    prediction[:2] = -truth[:2].sign() * 110
+    return prediction, truth
+
+
+def statistics_of(*batches: tuple[Tensor, Tensor]) -> ChromaStatistics:
+    statistics = ChromaStatistics()
+    for prediction, truth in batches:
+        statistics.add(prediction, truth)
+    return statistics
+
+
+def as_pixels(ab: Tensor) -> np.ndarray:
+    """(N, 2, H, W) => (N * H * W, 2)."""
+    return ab.permute(0, 2, 3, 1).reshape(-1, 2).double().numpy()
+
+
+def swept(errors: np.ndarray, weights: np.ndarray) -> float:
+    """The area under the curve of Zhang et al. by trapezoids, one threshold after another."""
+    thresholds = np.arange(0, 150 + 1e-9, 0.02)
+    shares = [weights[errors <= threshold].sum() / weights.sum() for threshold in thresholds]
+    return float(np.trapezoid(shares, thresholds) / 150)
+
+
+def cell_weights(truth: np.ndarray) -> np.ndarray:
+    """1 / the number of pixels whose true chroma lies in the same cell."""
+    _, which, counts = np.unique(
+        np.digitize(truth, CELL_EDGES), axis=0, return_inverse=True, return_counts=True
+    )
+    return 1 / counts[which]
+
+
+def test_auc_is_that_of_a_sweep_of_thresholds(chroma):
+    prediction, truth = map(as_pixels, chroma)
+    errors = np.linalg.norm(prediction - truth, axis=1)
+    assert (errors > 150).any()
+    statistics = statistics_of(chroma)
+    assert statistics.auc == pytest.approx(swept(errors, np.ones_like(errors)), abs=1e-4)
+    assert statistics.auc_balanced == pytest.approx(swept(errors, cell_weights(truth)), abs=1e-4)
+    assert abs(statistics.auc - statistics.auc_balanced) > 0.005
+
+
+@pytest.mark.parametrize(("error", "area"), [(0, 1), (15, 0.9), (75, 0.5), (150, 0), (200, 0)])
+def test_auc_of_one_error_everywhere_is_known(error, area):
+    truth = torch.tensor([-60.0, -80.0]).view(1, 2, 1, 1).expand(2, 2, 3, 3)
+    direction = torch.tensor([0.6, 0.8]).view(1, 2, 1, 1)
+    statistics = statistics_of((truth + error * direction, truth))
+    assert statistics.auc == pytest.approx(area, abs=1e-6)
+    assert statistics.auc_balanced == pytest.approx(area, abs=1e-6)
+
+
+def test_balanced_auc_counts_a_rare_colour_as_much_as_a_common_one():
+    """99 pixels of one colour are off by 30, one of another by 90."""
+    truth = torch.zeros(1, 2, 10, 10)
+    truth[..., 0, 0] = torch.tensor([60.0, -60.0])
+    prediction = truth + torch.tensor([30.0, 0.0]).view(1, 2, 1, 1)
+    prediction[..., 0, 0] = torch.tensor([60.0, 30.0])
+    statistics = statistics_of((prediction, truth))
+    assert statistics.auc == pytest.approx(1 - (99 * 30 + 90) / 100 / 150)
+    assert statistics.auc_balanced == pytest.approx(1 - (30 + 90) / 2 / 150)
+
+
+def test_jensen_shannon_is_that_of_scipy(chroma):
+    histograms = [np.histogram2d(*as_pixels(ab).T, bins=CELL_EDGES)[0].ravel() for ab in chroma]
+    assert all(histogram.sum() == 960 for histogram in histograms)
+    distance = statistics_of(chroma).jensen_shannon
+    assert distance == pytest.approx(jensenshannon(*histograms, base=2), abs=1e-9)
+    assert 0.1 < distance < 0.99
+
+
+def test_a_perfect_prediction_has_no_distance(chroma):
+    statistics = statistics_of((chroma[1], chroma[1]))
+    assert (statistics.auc, statistics.auc_balanced, statistics.jensen_shannon) == (1, 1, 0)
+
+
+def test_the_right_colours_in_the_wrong_places_have_no_distance_but_an_error(chroma):
+    statistics = statistics_of((chroma[1].flip(0), chroma[1]))
+    assert statistics.jensen_shannon == pytest.approx(0, abs=1e-6)
+    assert statistics.auc < 0.8
+
+
+def test_colours_of_no_common_cell_are_at_distance_1(chroma):
+    truth = chroma[1].abs() + 10
+    assert statistics_of((-truth, truth)).jensen_shannon == pytest.approx(1)
+
+
+def test_chroma_along_one_axis_is_told_from_that_along_the_other():
+    ab = torch.tensor([50.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
+    assert statistics_of((ab.flip(1), ab)).jensen_shannon == pytest.approx(1)
+
+
+@pytest.mark.parametrize("sizes", [[8], [1] * 8, [3, 5], [7, 1]])
+def test_statistics_do_not_depend_on_how_the_pictures_are_batched(chroma, sizes):
+    parts = zip(*(ab.split(sizes) for ab in chroma), strict=True)
+    whole, split = statistics_of(chroma), statistics_of(*parts)
+    for name in ("auc", "auc_balanced", "jensen_shannon"):
+        assert getattr(split, name) == pytest.approx(getattr(whole, name), rel=1e-9)
+
+
+def test_chroma_far_outside_srgb_counts_as_the_nearest_cell():
+    truth = torch.tensor([130.0, -130.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
+    statistics = statistics_of((truth * 10, truth))
+    assert statistics.jensen_shannon == 0
+    assert statistics.auc == pytest.approx(0)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.prepare import DataError, Manifest, save_crops
+from trainer.data.prepare import DataError, Manifest, read_to_end, save_crops
 
 SIDE = 32
 SPLITS: dict[str, tuple[str, ...]] = {
@@ -100,9 +100,9 @@ def _members(source: Path) -> Iterator[_Member]:
         return
     with tarfile.open(source) as tar:
         for entry in tar:
-            content = tar.extractfile(entry)
-            if content is not None:
+            if entry.isfile() and (content := tar.extractfile(entry)) is not None:
                 yield _Member(Path(entry.name).name, content.read)
+        read_to_end(tar)
 
 
 def _places(folder: Path) -> tuple[Path, ...]:

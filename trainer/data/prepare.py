@@ -161,11 +161,18 @@ def read_sources(sources: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
                         if entry.isfile() and Path(entry.name).suffix.lower() in PICTURE_SUFFIXES:
                             content = tar.extractfile(entry)
                             yield entry.name, content.read() if content else b""
+                    read_to_end(tar)
             except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
                 reason = " ".join(str(error).split())
                 raise DataError(f"{source}: not a readable tar file ({reason})") from error
         else:
             raise DataError(f"{source}: no such file or folder")
+
+
+def read_to_end(tar: tarfile.TarFile) -> None:
+    """Read what is behind the last entry: only there is the checksum of a compressed archive looked at."""
+    while tar.fileobj is not None and tar.fileobj.read(1 << 20):
+        pass
 
 
 def crop_picture(data: bytes, size: int) -> NDArray[np.uint8] | str:
