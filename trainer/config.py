@@ -46,6 +46,8 @@ class ModelConfig:
     """A row of `trainer.models.GENERATORS`."""
     width: int = 32
     """Channels of the generator at its finest resolution; coarser ones are multiples of it."""
+    temperature: float = 0.38
+    """`chroma_classes` only: of the annealed mean; lower leans further to the likeliest colour."""
     depth: int = 8
     """`pix2pix_unet` only: the number of times it halves the picture."""
     discriminator_width: int = 64
@@ -61,7 +63,7 @@ class LossConfig:
     """What both phases share of the objective."""
 
     reconstruction: str = "smooth_l1"
-    """A row of `trainer.losses.RECONSTRUCTION`."""
+    """A row of `trainer.losses.RECONSTRUCTION`; generators that classify have their cross entropy instead."""
     beta: float = 6.0
     """Error of ab, in CIE units, where `smooth_l1` turns linear and below which `log_mse` is flat."""
     saturation_weight: float = 4.0
@@ -151,6 +153,7 @@ class Config:
             _require(0 <= share <= 1, f"augment.film.{name}", "must be in [0, 1]")
         _require(self.loss.beta > 0, "loss.beta", "must be positive")
         _require(self.loss.saturated_chroma > 0, "loss.saturated_chroma", "must be positive")
+        _require(self.model.temperature > 0, "model.temperature", "must be positive")
         _require(self.model.depth >= 2, "model.depth", "must be at least 2")
         for name in ("width", "discriminator_width", "discriminator_layers"):
             _require(getattr(self.model, name) >= 1, f"model.{name}", "must be positive")

@@ -26,11 +26,13 @@ from trainer.journal import CONFIG_NAME, Journal
 from trainer.losses import ADVERSARIAL, RECONSTRUCTION
 from trainer.metrics import measure
 from trainer.models import build_generator
+from trainer.models.palette import Palette
 from trainer.step import Trainee, build_trainee, set_learning_rate, update
 
 CHECKPOINT_NAME = "checkpoint.pt"
 _LOG_EVERY = 50  # updates
 _EVALUATION_BATCH = 64
+_PRIOR_CROPS, _PRIOR_SIZE = 1000, 32
 
 
 class Watcher(Protocol):
@@ -93,6 +95,8 @@ def train(config: Config, run: Run, fabric: Fabric, watcher: Watcher) -> Progres
     progress = resume(checkpoint, trainee, config, watcher.notice) if run.stop_after is None else None
     if progress is None:
         progress = Progress()
+        if trainee.palette is not None:
+            _learn_prior(trainee.palette, crops)
         if run.start_from is not None:
             start_from(trainee, run.start_from)
     writes = run.stop_after is None and fabric.is_global_zero
@@ -159,6 +163,13 @@ def _advance(
     )
     log = update(trainee, batch, phase, config, fabric)
     return replace(progress, samples_seen=progress.samples_seen + count), log
+
+
+def _learn_prior(palette: Palette, crops: Crops) -> None:
+    """From crops spread over the data, at a size that keeps their colours."""
+    some = crops.pixels[:: max(1, len(crops) // _PRIOR_CROPS)]
+    size = min(crops.size, _PRIOR_SIZE)
+    palette.learn_prior(to_batch(resize(some.to(palette.weights.device), size)).ab)
 
 
 def _validation_batch(crops: Crops, size: int) -> Batch:

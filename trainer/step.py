@@ -7,7 +7,7 @@ those of the whole.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from trainer.config import Config, Phase
 from trainer.data.dataset import Batch
 from trainer.losses import ADVERSARIAL, RECONSTRUCTION, feature_matching
 from trainer.models import build_discriminator, build_generator
+from trainer.models.palette import Palette, cross_entropy
 from trainer.optim import build_optimizers
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -42,7 +43,14 @@ class Trainee:
     """The discriminator outside of what gathers its gradients, for it gets none from the generator."""
     discriminator_optimizer: Optimizer | None
     chroma_scale: int
+    palette: Palette | None = None
+    """The generator's own, where it classifies."""
     updates: int = 0
+
+    def learn(self, lightness: Tensor) -> tuple[Tensor, Any]:
+        """The generator's `learn`, by way of what gathers its gradients."""
+        predicted: tuple[Tensor, Any] = self.generator.learn(lightness)  # type: ignore[operator]
+        return predicted
 
 
 def build_trainee(config: Config, fabric: Fabric) -> Trainee:
@@ -57,9 +65,10 @@ def build_trainee(config: Config, fabric: Fabric) -> Trainee:
         discriminator, discriminator_optimizer = fabric.setup(
             judge, AdamW(judge.parameters(), lr=0.0, betas=(0.5, 0.999), weight_decay=0.0, fused=True)
         )
-    chroma_scale = generator.chroma_scale
+    chroma_scale, palette = generator.chroma_scale, generator.palette
     optimizers = build_optimizers(config, generator)
     generator, *optimizers = fabric.setup(generator, *optimizers)
+    generator.mark_forward_method("learn")
     return Trainee(
         generator,
         ema.eval().requires_grad_(False),
@@ -68,6 +77,7 @@ def build_trainee(config: Config, fabric: Fabric) -> Trainee:
         judge,
         discriminator_optimizer,
         chroma_scale,
+        palette,
     )
 
 
@@ -89,8 +99,12 @@ def update(trainee: Trainee, batch: Batch, phase: Phase, config: Config, fabric:
     """
     trainee.generator.train()
     real = F.avg_pool2d(batch.ab, trainee.chroma_scale)
-    fake = trainee.generator(batch.lightness).float()
-    log = {"reconstruction": RECONSTRUCTION[config.loss.reconstruction](fake, real, config.loss)}
+    fake, scores = trainee.learn(batch.lightness)
+    fake = fake.float()
+    if trainee.palette is None:
+        log = {"reconstruction": RECONSTRUCTION[config.loss.reconstruction](fake, real, config.loss)}
+    else:
+        log = {"reconstruction": cross_entropy(scores.float(), real, trainee.palette)}
     total = log["reconstruction"]
     if phase.adversarial > 0:
         assert trainee.judge is not None  # noqa: S101 - config.adversarial built it

@@ -26,6 +26,7 @@ RUNS_ON_CUDA = {
     "Relu",
 } | {
     "ReduceMean",
+    "Softmax",
     "GlobalAveragePool",
     "Resize",
     "Tanh",

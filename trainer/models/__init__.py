@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trainer.config import ConfigError, ModelConfig
+from trainer.models.chroma_classes import ChromaClasses
 from trainer.models.chroma_unet import ChromaUNet
 from trainer.models.generator import Generator
 from trainer.models.patchgan import PatchGAN
@@ -14,6 +15,7 @@ __all__ = ["GENERATORS", "Generator", "PatchGAN", "build_discriminator", "build_
 
 
 GENERATORS: dict[str, Callable[[ModelConfig], Generator]] = {
+    "chroma_classes": lambda config: ChromaClasses(config.width, config.temperature),
     "chroma_unet": lambda config: ChromaUNet(config.width),
     "pix2pix_unet": lambda config: Pix2PixUNet(config.width, config.depth),
 }

@@ -112,12 +112,16 @@ class ChromaUNet(Generator):
 
     def forward(self, lightness: Tensor) -> Tensor:
         """(N, 1, H, W) L* in [0, 100] => (N, 2, H/2, W/2) a*, b* in CIE units."""
+        ab: Tensor = self.head(self.features(lightness)) * self._AB_UNIT
+        return ab
+
+    def features(self, lightness: Tensor) -> Tensor:
+        """(N, 1, H, W) L* in [0, 100] => (N, width, H/2, W/2), what the head sees."""
         half = self.stem(lightness / 50 - 1)
         quarter = self.quarter(half)
         eighth = self.eighth(quarter)
         x = self.sixteenth(eighth)
         x = self.decode_eighth(self.to_eighth(x, eighth))
         x = self.decode_quarter(self.to_quarter(x, quarter))
-        x = self.decode_half(self.to_half(x, half))
-        ab: Tensor = self.head(x) * self._AB_UNIT
-        return ab
+        features: Tensor = self.decode_half(self.to_half(x, half))
+        return features

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from trainer.models.palette import Palette
+
 
 class Generator(nn.Module, ABC):
     """Paints chroma onto lightness; a row of `trainer.models.GENERATORS` builds one.
@@ -19,6 +21,17 @@ class Generator(nn.Module, ABC):
     chroma_scale: int
     """Height and width of the lightness are this many times those of the chroma."""
 
+    palette: Palette | None
+    """The colours it chooses among, if it classifies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.palette = None
+
     @abstractmethod
     def forward(self, lightness: Tensor) -> Tensor:
         """(N, 1, H, W) L* in [0, 100] => (N, 2, H / chroma_scale, W / chroma_scale) a*, b* in CIE units."""
+
+    def learn(self, lightness: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What training looks at: a*, b* as `forward` gives them, and the logits of a generator's palette."""
+        return self(lightness), None
