@@ -47,3 +47,8 @@ class DeviceError(ColorizeError):
     """The device that was asked for cannot run the whole network."""
 
     exit_code = EXIT_DEVICE
+
+
+def one_line(text: object) -> str:
+    """The text of an error of a library, which may run over several lines, on one."""
+    return " ".join(str(text).split())

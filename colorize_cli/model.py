@@ -14,7 +14,7 @@ import numpy as np
 from colorize_cli import contracts
 from colorize_cli.color import Floats
 from colorize_cli.contracts import Adapter, Card, Signature, Tensor
-from colorize_cli.errors import DeviceError, ModelError, UsageError
+from colorize_cli.errors import DeviceError, ModelError, UsageError, one_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -62,7 +62,7 @@ class Model:
         try:
             outputs = self._session.run(list(self._adapter.outputs), self._adapter.feed(lightness))
         except Exception as error:
-            raise DeviceError(f"the network failed on {self.device}: {_one_line(error)}") from error
+            raise DeviceError(f"the network failed on {self.device}: {one_line(error)}") from error
         ab = np.asarray(self._adapter.chroma(outputs), np.float32)
         if ab.ndim != 4 or ab.shape[:2] != (len(lightness), 2):
             raise ModelError(f"{self.card.name} answered {ab.shape} to {lightness.shape}")
@@ -121,7 +121,7 @@ def _load_cpu(data: bytes, reason: str, threads: int | None) -> Model:
     try:
         session = onnxruntime.InferenceSession(data, options, providers=[_CPU], enable_fallback=0)
     except Exception as error:
-        raise ModelError(f"not an ONNX file that can be loaded: {_one_line(error)}") from error
+        raise ModelError(f"not an ONNX file that can be loaded: {one_line(error)}") from error
     return _model(session, "cpu", reason)
 
 
@@ -145,7 +145,7 @@ def _load_cuda(data: bytes) -> Model:
         except Exception as error:
             _load_cpu(data, "", threads=1)  # a file that is no model at all is another failure
             hint = said.getvalue().strip().partition("\n")[0]
-            why = f"{_one_line(error)} ({hint})" if hint else _one_line(error)
+            why = f"{one_line(error)} ({hint})" if hint else one_line(error)
             raise DeviceError(f"CUDA cannot run the whole network: {why}") from error
     if session.get_providers()[0] != _CUDA:
         raise DeviceError(f"CUDA {onnxruntime.cuda_version} or cuDNN did not load: {said.getvalue().strip()}")
@@ -187,7 +187,3 @@ def _model(session: "onnxruntime.InferenceSession", device: str, reason: str) ->
     )
     adapter = contracts.recognise(signature)
     return Model(adapter.card, device, reason, adapter, session)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -10,7 +10,7 @@ from colorize_cli import model
 from colorize_cli.color import Bytes, Floats
 from colorize_cli.compose import compose
 from colorize_cli.contracts import Card
-from colorize_cli.errors import ColorizeError
+from colorize_cli.errors import ColorizeError, one_line
 from colorize_cli.jobs import Job, Outcome, Settings, Status, available_cores
 from colorize_cli.media import atomic, check_kind, photo
 from colorize_cli.media.frame import Frame
@@ -129,4 +129,4 @@ def _outcome(result: Result[Job]) -> Outcome:
         return Outcome(result.source, Status.DONE, None, result.seconds)
     error = result.error
     reason = str(error) if isinstance(error, ColorizeError) else f"{type(error).__name__}: {error}"
-    return Outcome(result.source, Status.FAILED, " ".join(reason.split()), result.seconds)
+    return Outcome(result.source, Status.FAILED, one_line(reason), result.seconds)

@@ -25,7 +25,7 @@ from PIL import (
 )
 
 from colorize_cli.color import Bytes
-from colorize_cli.errors import ReadError, WriteError
+from colorize_cli.errors import ReadError, WriteError, one_line
 from colorize_cli.media import atomic
 from colorize_cli.media.frame import Frame, from_image, to_image
 
@@ -145,13 +145,9 @@ def _explained() -> Iterator[None]:
     except MemoryError as error:
         raise ReadError("not enough memory to decode it") from error
     except OSError as error:
-        raise ReadError(_one_line(error.strerror or error)) from error
+        raise ReadError(one_line(error.strerror or error)) from error
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
-        raise ReadError(f"damaged: {_one_line(error) or type(error).__name__}") from error
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
+        raise ReadError(f"damaged: {one_line(error) or type(error).__name__}") from error
 
 
 def _opened(file: BinaryIO) -> ImageFile.ImageFile:
@@ -169,5 +165,5 @@ def _opened(file: BinaryIO) -> ImageFile.ImageFile:
             try:
                 return factory(file, "")
             except (SyntaxError, IndexError, TypeError, struct.error) as error:
-                raise ReadError(f"damaged {format_} header: {_one_line(error)}") from error
+                raise ReadError(f"damaged {format_} header: {one_line(error)}") from error
     raise ReadError("the content is not that of a picture in a format known here")
