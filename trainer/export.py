@@ -7,6 +7,7 @@ The contract, version 1: input `lightness` float32 (N, 1, H, W), L* in [0, 100];
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from trainer.models import Generator
 CONTRACT_VERSION = "1"
 PARITY_TOLERANCE = 0.5
 """Largest difference of a* or b*, in CIE units, that storing the weights as fp16 may make."""
+_SMALL = 10_000
+"""Weights of fewer values stay fp32: the first and last layers, whose rounding shows most and saves least."""
 _PARITY_BATCHES = (1, 3, 8)
 _PARITY_MULTIPLES = ((4, 4), (3, 6))  # height and width, in units of multiple_of
 
@@ -163,10 +166,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _store_half(model: ModelProto) -> None:
-    """Store every float32 weight of more than one dimension as fp16, cast back where it is used."""
+    """Store every float32 weight but the small ones as fp16, cast back where it is used."""
     casts = []
     for weight in model.graph.initializer:
-        if weight.data_type != TensorProto.FLOAT or len(weight.dims) < 2:
+        if weight.data_type != TensorProto.FLOAT or math.prod(weight.dims) < _SMALL:
             continue
         name = weight.name
         weight.CopyFrom(
