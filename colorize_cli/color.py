@@ -10,6 +10,7 @@ Sources: the transfer curve is IEC 61966-2-1; CIE L*a*b* is CIE 15 / ISO 11664-4
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -146,7 +147,7 @@ def compose_rgb8(lightness: Floats, a: Floats, b: Floats) -> Bytes:
         np.clip(plane, 0, _STEPS, out=plane)
         np.rint(plane, out=plane)
         coded.append(_SRGB8.take(plane.astype(np.uint16)))
-    return np.stack(coded, axis=-1)
+    return np.asarray(cv2.merge(coded), np.uint8)
 
 
 def _f(t: Floats) -> Floats:
@@ -155,11 +156,12 @@ def _f(t: Floats) -> Floats:
 
 
 def _f_inverse(f: Floats) -> Floats:
-    """The inverse of `_f`."""
-    t = np.asarray(f * f * f)
+    """The inverse of `_f`: the cube, and below (6/29)^3 its tangent there."""
+    upper = np.maximum(f, np.float32(_DELTA))
+    t = upper * upper * upper
     if f.size and f.min() < _DELTA:
-        np.copyto(t, (f - np.float32(_OFFSET)) * np.float32(_SLOPE), where=f < np.float32(_DELTA))
-    return t
+        t += (np.minimum(f, np.float32(_DELTA)) - np.float32(_DELTA)) * np.float32(_SLOPE)
+    return np.asarray(t)
 
 
 # Linear light as three arrays, red, green and blue: on contiguous planes every step is several times as fast.

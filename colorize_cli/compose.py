@@ -29,7 +29,9 @@ from colorize_cli.working import resized
 # 11.
 _EPSILON = 128.0
 _NEARBY = 3  # pixels across, of the regression and of the bounds
-_STRIPE_PIXELS = 1 << 17
+# Small enough for memory, and large enough that threads which compose at once do not spend their time on
+# handing Python's lock to each other.
+_STRIPE_PIXELS = 1 << 19
 
 
 def compose(
