@@ -6,6 +6,8 @@ several pages or an animation are refused rather than cut to the first.
 """
 
 import contextlib
+import functools
+import io
 import stat
 import struct
 from collections.abc import Iterator
@@ -50,12 +52,15 @@ _PLUGINS = (
     WebPImagePlugin.WebPImageFile,
 )
 
+# Chroma in a JPEG is as fine as at Pillow's quality 95. Lightness, which is the user's, is as fine as at 97,
+# or the colours would put it further off than saving the grey picture at 95 does.
+_JPEG_CHROMA, _JPEG_LIGHTNESS = 95, 97
 # What to ask of Pillow for each format. JPEG with full-resolution chroma, since chroma is what is added here;
 # PNG at the level beyond which files hardly shrink and time doubles.
 _SAVING: dict[str, dict[str, Any]] = {
     "AVIF": {"quality": 90, "subsampling": "4:4:4", "speed": 7, "max_threads": 1},
     "BMP": {},
-    "JPEG": {"quality": 95, "subsampling": "4:4:4"},
+    "JPEG": {"subsampling": "4:4:4"},
     "PNG": {"compress_level": 2},
     "TIFF": {"compression": "tiff_adobe_deflate"},
     "WEBP": {"quality": 95, "method": 3},
@@ -115,6 +120,8 @@ def write(path: Path, frame: Frame, rgb: Bytes) -> None:
         raise WriteError(f"{format_} cannot hold more than {_LONGEST[format_]} pixels on a side")
     image = to_image(frame, rgb) if format_ in _HOLDS_ALPHA else Image.fromarray(rgb)
     options = dict(_SAVING[format_])
+    if format_ == "JPEG":
+        options["qtables"] = [_quantisation(_JPEG_LIGHTNESS)[0], _quantisation(_JPEG_CHROMA)[1]]
     if frame.exif and format_ in _HOLDS_EXIF:
         options["exif"] = frame.exif
     if frame.dpi and format_ in _HOLDS_DPI:
@@ -131,6 +138,16 @@ def write(path: Path, frame: Frame, rgb: Bytes) -> None:
         raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
     except (ValueError, RuntimeError) as error:  # an encoder that refuses the picture
         raise WriteError(f"{format_} cannot hold it: {error}") from error
+
+
+@functools.cache
+def _quantisation(quality: int) -> dict[int, list[int]]:
+    """The tables of luminance and chrominance that Pillow uses at a quality."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
+    file.seek(0)
+    with JpegImagePlugin.JpegImageFile(file) as image:
+        return dict(image.quantization)
 
 
 @contextlib.contextmanager

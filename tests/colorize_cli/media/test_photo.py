@@ -47,6 +47,21 @@ def test_grey_keeps_its_codes_in_lossless_formats(tmp_path, grey, grey_photo, su
     assert frame.alpha is None
 
 
+def test_lightness_in_a_jpeg_is_as_near_as_if_the_grey_picture_had_been_saved_at_95(tmp_path, grey):
+    frame = photo.read(saved(grey, tmp_path / "a.png"), LIMIT)
+    lightness = lightness_of(frame)
+    photo.write(
+        tmp_path / "b.jpg", frame, color.compose_rgb8(lightness, 0 * lightness + 12, 0 * lightness + 20)
+    )
+    saved(grey.convert("RGB"), tmp_path / "c.jpg", quality=95, subsampling="4:4:4")
+    coloured, plain = (
+        np.abs(color.srgb_to_lab(np.asarray(Image.open(tmp_path / name)) / 255)[..., 0] - lightness)
+        for name in ("b.jpg", "c.jpg")
+    )
+    assert coloured.mean() <= plain.mean()
+    assert coloured.max() <= plain.max() + 0.4  # an 8-bit level
+
+
 @pytest.mark.parametrize("suffix", sorted(SUFFIXES))
 def test_every_format_goes_there_and_back(tmp_path, grey, suffix):
     frame = photo.read(saved(grey, tmp_path / f"a{suffix}"), LIMIT)
