@@ -46,6 +46,8 @@ class ModelConfig:
     """A row of `trainer.models.GENERATORS`."""
     width: int = 32
     """Channels of the generator at its finest resolution; coarser ones are multiples of it."""
+    chroma_scale: int = 2
+    """`chroma_unet`, `chroma_classes`: sides of the lightness over those of the chroma, 1 or 2."""
     temperature: float = 0.38
     """`chroma_classes` only: of the annealed mean; lower leans further to the likeliest colour."""
     depth: int = 8
@@ -138,12 +140,14 @@ class Config:
     """Samples between checkpoints."""
     evaluate_size: int = 64
     """Side, in pixels, at which validation crops are evaluated during training."""
+    evaluate_crops: int = 1000
+    """At most so many of them, spread over the set."""
 
     def __post_init__(self) -> None:
         """Check what no type can say."""
         if not self.phases:
             raise ConfigError("phases: at least one is needed")
-        for name in ("evaluate_every", "checkpoint_every", "evaluate_size"):
+        for name in ("evaluate_every", "checkpoint_every", "evaluate_size", "evaluate_crops"):
             _require(getattr(self, name) >= 1, name, "must be positive")
         _require(self.gradient_clip > 0, "gradient_clip", "must be positive")
         _require(0 <= self.ema_decay < 1, "ema_decay", "must be in [0, 1)")
@@ -155,6 +159,7 @@ class Config:
         _require(self.loss.saturated_chroma > 0, "loss.saturated_chroma", "must be positive")
         _require(self.model.temperature > 0, "model.temperature", "must be positive")
         _require(self.model.depth >= 2, "model.depth", "must be at least 2")
+        _require(self.model.chroma_scale in {1, 2}, "model.chroma_scale", "must be 1 or 2")
         for name in ("width", "discriminator_width", "discriminator_layers"):
             _require(getattr(self.model, name) >= 1, f"model.{name}", "must be positive")
         _require(self.precision in {"32-true", "bf16-mixed"}, "precision", "must be 32-true or bf16-mixed")

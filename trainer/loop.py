@@ -88,7 +88,7 @@ def train(config: Config, run: Run, fabric: Fabric, watcher: Watcher) -> Progres
         ConfigError: if the run's folder belongs to another configuration.
     """
     crops = load_crops(run.train_data, fabric.device)
-    validation = _validation_batch(load_crops(run.validation_data, fabric.device), config.evaluate_size)
+    validation = _validation_batch(load_crops(run.validation_data, fabric.device), config)
     _check(config, crops, run, fabric.world_size)
     trainee = build_trainee(config, fabric)
     checkpoint = run.folder / CHECKPOINT_NAME
@@ -172,8 +172,11 @@ def _learn_prior(palette: Palette, crops: Crops) -> None:
     palette.learn_prior(to_batch(resize(some.to(palette.weights.device), size)).ab)
 
 
-def _validation_batch(crops: Crops, size: int) -> Batch:
-    return to_batch(torch.cat([resize(part, size) for part in torch.split(crops.pixels, _EVALUATION_BATCH)]))
+def _validation_batch(crops: Crops, config: Config) -> Batch:
+    """Crops spread over the set, as many as the configuration asks for."""
+    some = crops.pixels[:: math.ceil(len(crops) / config.evaluate_crops)]
+    parts = [resize(part, config.evaluate_size) for part in torch.split(some, _EVALUATION_BATCH)]
+    return to_batch(torch.cat(parts))
 
 
 def _check(config: Config, crops: Crops, run: Run, processes: int) -> None:

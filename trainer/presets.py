@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from trainer.config import AugmentConfig, Config, FilmConfig, Phase
+from dataclasses import replace
+
+from trainer.config import AugmentConfig, Config, FilmConfig, LossConfig, ModelConfig, Phase
 
 # A fifth of the samples stay as clean as the photographs that they come from.
 _OLD_PHOTOGRAPHS = FilmConfig(
     spectral=0.25, softness=0.2, contrast=0.25, grain=0.2, fading=0.2, damage=0.2, jpeg=0.15
 )
 
+# Pictures of 32 x 32 pixels are taken whole: what lies at their rim is part of the thing.
+_WHOLE_PICTURES = AugmentConfig(min_scale=1.0, aspect=0.0)
+
+# Isola et al. 2017: L1 with the weight of 100 against an adversarial loss of 1, Adam at 2e-4, all colours
+# weighed alike. The U-Net halves 32 pixels four times, the PatchGAN's patches are 16 x 16.
+_PIX2PIX = Config(
+    phases=(Phase(samples=350_000, crop_size=32, learning_rate=2e-4, final_learning_rate=1e-5),),
+    model=ModelConfig(
+        generator="pix2pix_unet", width=64, depth=4, discriminator_layers=1, spectral_norm=False
+    ),
+    loss=LossConfig(reconstruction="l1", saturation_weight=0.0, gan="cross_entropy"),
+    augment=_WHOLE_PICTURES,
+    optimizer="adamw",
+    weight_decay=0.0,
+    evaluate_size=32,
+)
+
 PRESETS: dict[str, Config] = {
+    # The U-Net as an autoencoder: reconstruction loss only.
+    "cifar10-unet": _PIX2PIX,
+    # The same network, batches and rates against a discriminator.
+    "cifar10-pix2pix": replace(_PIX2PIX, phases=(replace(_PIX2PIX.phases[0], adversarial=0.01),)),
     # Reconstruction on small pictures, then on larger ones while the learning rate falls, then the GAN.
     "photo": Config(
         phases=(

@@ -31,6 +31,8 @@ def leaves(tree, path=()):
 
 def changed(name, value):
     """Another valid value of a field."""
+    if name == "chroma_scale":
+        return 3 - value
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):

@@ -205,6 +205,24 @@ def test_metrics_are_json_lines_in_order(tiny, run, fabric):
     assert {"reconstruction", "discriminator", "adversarial", "feature_matching"} <= lines[-2].keys()
 
 
+def test_evaluation_takes_no_more_crops_than_asked_for_spread_over_the_set(
+    tiny, run, fabric, prepared, tmp_path
+):
+    crops = np.load(prepared / CROPS_NAME)[::6]  # of 16, the fewest steps that leave no more than 3
+    np.save(tmp_path / CROPS_NAME, crops)
+    manifest = json.loads((prepared / MANIFEST_NAME).read_text())
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(manifest | {"crops": len(crops)}))
+    some = replace(run, folder=tmp_path / "some", validation_data=tmp_path)
+    train(tiny, some, fabric, Observer())
+    train(replace(tiny, evaluate_crops=3), run, fabric, Observer())
+    evaluations = [
+        [line | {"seconds": 0} for line in metrics(place) if line["kind"] == "evaluation"]
+        for place in (some, run)
+    ]
+    assert len(crops) == 3
+    assert evaluations[0] == evaluations[1]
+
+
 def test_seconds_add_up_over_the_sessions_of_a_run(tiny, run, fabric):
     first = train(tiny, run, fabric, interrupt_at(3 * BATCH))
     second = train(tiny, run, fabric, Observer())

@@ -15,8 +15,8 @@ __all__ = ["GENERATORS", "Generator", "PatchGAN", "build_discriminator", "build_
 
 
 GENERATORS: dict[str, Callable[[ModelConfig], Generator]] = {
-    "chroma_classes": lambda config: ChromaClasses(config.width, config.temperature),
-    "chroma_unet": lambda config: ChromaUNet(config.width),
+    "chroma_classes": lambda config: ChromaClasses(config.width, config.temperature, config.chroma_scale),
+    "chroma_unet": lambda config: ChromaUNet(config.width, config.chroma_scale),
     "pix2pix_unet": lambda config: Pix2PixUNet(config.width, config.depth),
 }
 

@@ -15,30 +15,30 @@ from trainer.models.palette import Palette
 
 
 class ChromaClasses(Generator):
-    """Lightness to chroma at half the size, by classification.
+    """Lightness to chroma by classification.
 
     Args:
         width: as for `chroma_unet`.
         temperature: of the annealed mean; Zhang et al. 2016 found 0.38 best.
+        chroma_scale: as for `chroma_unet`.
     """
 
     palette: Palette
 
-    multiple_of = ChromaUNet.multiple_of
-    chroma_scale = ChromaUNet.chroma_scale
-
-    def __init__(self, width: int = 32, temperature: float = 0.38) -> None:
+    def __init__(self, width: int = 32, temperature: float = 0.38, chroma_scale: int = 2) -> None:
         super().__init__()
         self.temperature = temperature
         self.palette = Palette()
-        self.trunk = ChromaUNet(width)
+        self.trunk = ChromaUNet(width, chroma_scale)
+        self.multiple_of = self.trunk.multiple_of
+        self.chroma_scale = chroma_scale
         self.trunk.head = nn.Conv2d(width, len(self.palette), 1)
 
     def forward(self, lightness: Tensor) -> Tensor:
-        """(N, 1, H, W) L* in [0, 100] => (N, 2, H/2, W/2) a*, b* in CIE units."""
+        """(N, 1, H, W) L* in [0, 100] => (N, 2, H/s, W/s) a*, b* in CIE units."""
         return self.learn(lightness)[0]
 
     def learn(self, lightness: Tensor) -> tuple[Tensor, Tensor]:
-        """a*, b*, and the logits (N, K, H/2, W/2) of the palette's colours."""
+        """a*, b*, and the logits (N, K, H/s, W/s) of the palette's colours."""
         scores: Tensor = self.trunk.head(self.trunk.features(lightness))
         return self.palette.decode(scores.float(), self.temperature), scores

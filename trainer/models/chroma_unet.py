@@ -3,7 +3,8 @@
 What a thing is, and so which colour it has, is seen at 1/8 and 1/16 of the picture; where its edges lie is
 known from the full-resolution lightness that guides the upsampling later. So the two finest scales are thin,
 chroma is predicted at half the working size, and the bulk of the residual blocks (He et al. 2016) sits at 1/8
-and 1/16, where a pooled summary of the whole picture is added to every place (Iizuka et al. 2016).
+and 1/16, where a pooled summary of the whole picture is added to every place (Iizuka et al. 2016). Pictures
+so small that 1/16 of them is a point or two can be seen at twice these scales (`chroma_scale` 1).
 """
 
 from __future__ import annotations
@@ -73,21 +74,23 @@ class Upsample(nn.Module):
 
 
 class ChromaUNet(Generator):
-    """Lightness to chroma at half the size.
+    """Lightness to chroma at half the size, or the same.
 
     Args:
-        width: channels at half resolution; 2, 4 and 8 times as many at 1/4, 1/8 and 1/16.
+        width: channels at the finest scale, where chroma is predicted; 2, 4 and 8 times as many at the next.
+        chroma_scale: height and width of the lightness over those of the chroma, 1 or 2.
     """
-
-    multiple_of = 16
-    chroma_scale = 2
 
     _AB_UNIT = 50.0  # a network output of 1 is this much a* or b*: about a saturated colour
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 32, chroma_scale: int = 2) -> None:
         super().__init__()
+        self.chroma_scale = chroma_scale
+        self.multiple_of = 8 * chroma_scale
         half, quarter, eighth, sixteenth = width, 2 * width, 4 * width, 8 * width
-        self.stem = nn.Sequential(ConvNorm(1, half, stride=2), nn.ReLU(), ConvNorm(half, half), nn.ReLU())
+        self.stem = nn.Sequential(
+            ConvNorm(1, half, stride=chroma_scale), nn.ReLU(), ConvNorm(half, half), nn.ReLU()
+        )
         self.quarter = nn.Sequential(ConvNorm(half, quarter, stride=2), nn.ReLU(), Residual(quarter))
         self.eighth = nn.Sequential(
             ConvNorm(quarter, eighth, stride=2), nn.ReLU(), *(Residual(eighth) for _ in range(3))
@@ -111,12 +114,12 @@ class ChromaUNet(Generator):
         self.head = nn.Conv2d(half, 2, 3, padding=1)
 
     def forward(self, lightness: Tensor) -> Tensor:
-        """(N, 1, H, W) L* in [0, 100] => (N, 2, H/2, W/2) a*, b* in CIE units."""
+        """(N, 1, H, W) L* in [0, 100] => (N, 2, H/s, W/s) a*, b* in CIE units."""
         ab: Tensor = self.head(self.features(lightness)) * self._AB_UNIT
         return ab
 
     def features(self, lightness: Tensor) -> Tensor:
-        """(N, 1, H, W) L* in [0, 100] => (N, width, H/2, W/2), what the head sees."""
+        """(N, 1, H, W) L* in [0, 100] => (N, width, H/s, W/s), what the head sees."""
         half = self.stem(lightness / 50 - 1)
         quarter = self.quarter(half)
         eighth = self.eighth(quarter)

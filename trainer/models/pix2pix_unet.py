@@ -16,9 +16,10 @@ class Pix2PixUNet(Generator):
 
     As in the paper's appendix: 4 x 4 convolutions of stride 2, channels doubled up to 8 times `width`,
     batch normalisation everywhere but in the first, the innermost and the last layer, dropout of 0.5 in the
-    three decoder layers that follow the innermost, tanh, weights drawn from N(0, 0.02). Unlike the paper,
-    both use their statistics of training at inference, so that a picture's colours do not depend on what
-    else is in its batch.
+    decoder layers between as many channels that follow the innermost (three of them at a depth of 8, none
+    below 6, as in the authors' code), tanh, weights drawn from N(0, 0.02). Unlike the paper, both use their
+    statistics of training at inference, so that a picture's colours do not depend on what else is in its
+    batch.
 
     Args:
         width: channels of the first layer, 64 in the paper.
@@ -41,7 +42,7 @@ class Pix2PixUNet(Generator):
             _up(
                 channels[i] * (1 if i == depth - 1 else 2),
                 channels[i - 1],
-                dropout=depth - 4 <= i < depth - 1,
+                dropout=4 <= i < depth - 1,
             )
             for i in range(depth - 1, 0, -1)
         )

@@ -31,8 +31,12 @@ def test_most_of_the_computation_is_at_an_eighth_and_a_sixteenth():
     assert coarse > spent["Global"] / 2
 
 
-def test_chroma_is_predicted_at_half_the_size():
-    assert (ChromaUNet.multiple_of, ChromaUNet.chroma_scale) == (16, 2)
+def test_chroma_is_predicted_at_half_the_size_unless_asked_for_whole():
+    assert (ChromaUNet(4).multiple_of, ChromaUNet(4).chroma_scale) == (16, 2)
+    whole = ChromaUNet(4, chroma_scale=1)
+    assert (whole.multiple_of, whole.chroma_scale) == (8, 1)
+    with torch.no_grad():
+        assert whole(torch.zeros(1, 1, 24, 32)).shape == (1, 2, 24, 32)
 
 
 def test_every_place_sees_the_whole_picture():

@@ -1,5 +1,7 @@
 """The contract that every row of `GENERATORS` keeps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,10 +11,17 @@ from trainer.models import GENERATORS, Generator, build_generator
 SIZES = [(1, 1), (1, 3), (3, 2), (5, 1), (2, 7)]  # in units of multiple_of
 
 
-@pytest.fixture(params=GENERATORS)
+CONFIGS = {name: ModelConfig(generator=name, width=4, depth=3) for name in GENERATORS}
+CONFIGS |= {
+    f"{name} at full size": replace(CONFIGS[name], chroma_scale=1)
+    for name in ("chroma_classes", "chroma_unet")
+}
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
 def generator(request) -> Generator:
     torch.manual_seed(0)
-    return build_generator(ModelConfig(generator=request.param, width=4, depth=3))
+    return build_generator(request.param)
 
 
 def pictures(generator: Generator, count: int, rows: int = 3, columns: int = 3) -> torch.Tensor:

@@ -30,10 +30,16 @@ def test_stays_inside_the_range_of_ab():
 
 
 def test_dropout_is_for_training_only():
-    network, lightness = Pix2PixUNet(4, 5), 100 * torch.rand(2, 1, 32, 32)
+    network, lightness = Pix2PixUNet(4, 6), 100 * torch.rand(2, 1, 64, 64)
     with torch.no_grad():
         assert not torch.equal(network.train()(lightness), network(lightness))
         assert torch.equal(network.eval()(lightness), network(lightness))
+
+
+@pytest.mark.parametrize(("depth", "dropouts"), [(4, 0), (5, 0), (6, 1), (8, 3)])
+def test_dropout_is_where_the_channels_no_longer_change(depth, dropouts):
+    """As in the authors' code: a network for small pictures has less of it."""
+    assert len(modules(Pix2PixUNet(4, depth), nn.Dropout)) == dropouts
 
 
 @pytest.mark.parametrize("depth", [2, 3, 8])
