@@ -18,6 +18,7 @@ from trainer.config import ConfigError, Phase, from_json, to_json
 from trainer.data.prepare import CROPS_NAME, MANIFEST_NAME, DataError
 from trainer.journal import CONFIG_NAME, METRICS_NAME
 from trainer.loop import CHECKPOINT_NAME, Run, learning_rate, train
+from trainer.models import GENERATORS
 
 BATCH = 4
 
@@ -76,19 +77,19 @@ def differences(one, other, where="") -> list[str]:
     return [] if one == other or where == ".seconds" else [where]
 
 
-@pytest.fixture(params=["chroma_unet", "pix2pix_unet"])
-def either_generator(tiny, request):
+@pytest.fixture(params=GENERATORS)
+def any_generator(tiny, request):
     return replace(tiny, model=replace(tiny.model, generator=request.param))
 
 
 @pytest.mark.parametrize("stop", [1, 3])  # updates: in the first and in the adversarial phase
-def test_an_interrupted_run_continues_bit_for_bit(either_generator, run, fabric, tmp_path, stop):
+def test_an_interrupted_run_continues_bit_for_bit(any_generator, run, fabric, tmp_path, stop):
     straight = replace(run, folder=tmp_path / "straight")
-    train(either_generator, straight, fabric, Observer())
-    stopped = train(either_generator, run, fabric, interrupt_at(stop * BATCH))
+    train(any_generator, straight, fabric, Observer())
+    stopped = train(any_generator, run, fabric, interrupt_at(stop * BATCH))
     assert stopped.samples_seen == stop * BATCH
-    finished = train(either_generator, run, fabric, Observer())
-    assert finished.samples_seen == either_generator.total_samples == 6 * BATCH
+    finished = train(any_generator, run, fabric, Observer())
+    assert finished.samples_seen == any_generator.total_samples == 6 * BATCH
     assert differences(checkpoint(straight), checkpoint(run)) == []
 
 

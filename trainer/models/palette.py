@@ -72,10 +72,10 @@ def cross_entropy(scores: Tensor, ab: Tensor, palette: Palette) -> Tensor:
 
 
 def _within_srgb() -> Tensor:
-    """The colours of the grid that sRGB holds at some lightness."""
-    line = torch.arange(-_REACH, _REACH + _STEP, _STEP)
+    """The colours of the grid that sRGB holds at some lightness; on the CPU, for the meta device has none."""
+    line = torch.arange(-_REACH, _REACH + _STEP, _STEP, device="cpu")
     ab = torch.cartesian_prod(line, line)
-    lightness = torch.arange(0.0, 101.0)
+    lightness = torch.arange(0.0, 101.0, device="cpu")
     lab = torch.cat(
         (lightness.repeat(len(ab))[:, None], ab.repeat_interleave(len(lightness), dim=0)), dim=1
     ).view(1, len(ab), len(lightness), 3)
