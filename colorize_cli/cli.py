@@ -1,29 +1,75 @@
 """The command `colorize`: options to `Settings`, outcomes to exit codes, and nothing else."""
 
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import click
 
-from colorize_cli import jobs, media
+from colorize_cli import discovery, media
+from colorize_cli.discovery import Selection
 from colorize_cli.display import Display, printable
-from colorize_cli.engines import ENGINES
-from colorize_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, ColorizeError
-from colorize_cli.jobs import MOST_STRENGTH, SIZES, Outcome, Plan, Settings, Status
+from colorize_cli.engines import ENGINES, local
+from colorize_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, ColorizeError, UsageError
+from colorize_cli.jobs import MOST_STRENGTH, SIZES, STREAM, Outcome, Plan, Settings, Status
 
 _DEFAULTS = Settings()
+
+
+def _path_or_stream(value: str) -> Path:
+    """A path, or - for standard input or output."""
+    path = Path(value)
+    return Path.cwd() / path if path == STREAM and value != str(STREAM) else path
+
+
+def _shard(value: str) -> tuple[int, int]:
+    """i/N."""
+    try:
+        part, parts = map(int, value.split("/"))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not i/N, for instance 1/4") from None
+    return part, parts
 
 
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit status: 0 all done, 1 some failed, 2 wrong usage, 3 device does not work, 130 interrupted.",
 )
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
-@click.argument("output", type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, type=_path_or_stream, metavar="[INPUT...]")
+@click.argument("output", type=_path_or_stream)
+@click.option(
+    "--files-from",
+    type=click.File("rb"),
+    metavar="FILE|-",
+    help="Take files from a list too, one a line; - reads it from standard input. Relative names keep their "
+    "directories below OUTPUT.",
+)
+@click.option(
+    "--null", "-0", is_flag=True, help="The list's names end in NUL characters, as of find -print0."
+)
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help="In directories take only what matches, as *.tif or 1950s/*. May be given several times.",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="In directories leave out what matches. May be given several times.",
+)
+@click.option(
+    "--shard",
+    type=_shard,
+    default="1/1",
+    metavar="i/N",
+    help="Do the i-th of N parts; N machines that are given the same files share them so.",
+)
 @click.option(
     "--device",
     type=click.Choice(["auto", "cuda", "cpu"]),
@@ -63,52 +109,73 @@ _DEFAULTS = Settings()
     show_default=True,
     help="Factor on the colours: 0 leaves grey, 1 is what the model says.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace outputs that exist; otherwise they are skipped.")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=_DEFAULTS.max_pixels,
+    show_default=True,
+    help="Refuse pictures of more pixels before they are decoded.",
+)
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Make all outputs anew. Otherwise those that are up to date are skipped, and those that colorize "
+    "did not make or that were changed since.",
+)
+@click.option("--fail-fast", is_flag=True, help="Stop at the first failure; otherwise the rest is done.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per picture to standard output.")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing but failures.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
 @click.version_option(package_name="colorize-cli")
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     inputs: tuple[Path, ...],
     output: Path,
-    device: str,
-    batch_size: int,
-    workers: int,
-    model: Path | None,
-    size: int | None,
-    strength: float,
-    overwrite: bool,
+    files_from: BinaryIO | None,
+    null: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    shard: tuple[int, int],
+    fail_fast: bool,
+    as_json: bool,
     quiet: bool,
     dry_run: bool,
+    **options: Any,
 ) -> None:
     """Colours black-and-white photographs.
 
     INPUT... are photographs (JPEG, PNG, WebP, TIFF, BMP, AVIF) and directories, which are searched to their
-    leaves. OUTPUT is a directory, in which their tree is kept, or for a single photograph a file. Detail and
-    lightness are those of the input; inputs are never modified.
+    leaves. OUTPUT is a directory, in which their tree is kept, or for a single photograph a file. A single
+    photograph may come from standard input and go to standard output, both written as -. Detail and lightness
+    are those of the input; inputs are never modified.
+
+    What is done is not done again: an output is skipped if its input's content, the model and the options
+    that shape pixels are still the same, and made anew if not.
 
     \b
     Examples:
       colorize scans/ coloured/
       colorize grandmother.jpg grandmother-coloured.png
       colorize --strength 0.8 --device cuda a.tif b.tif albums/ coloured/
+      curl -s https://example.org/old.jpg | colorize - - > coloured.jpg
+      find . -name '*.tif' -print0 | colorize --files-from - -0 coloured/ --json
     """  # noqa: D301 - click looks for the backspace
     try:
-        settings = Settings(
-            model=model,
-            device=device,
-            batch_size=batch_size,
-            workers=workers,
-            size=size,
-            strength=strength,
-            overwrite=overwrite,
-        )
-        plan = jobs.plan(inputs, output, media.SUFFIXES)
+        settings = Settings(**options)
+        listed = discovery.read_list(files_from, nul=null) if files_from is not None else []
+        if not inputs and files_from is None:
+            raise UsageError("nothing to colour: give INPUT and OUTPUT (see colorize --help)")
+        if as_json and output == STREAM:
+            raise UsageError("--json and the picture would both go to standard output")
+        selection = Selection(include, exclude, shard)
+        plan = discovery.plan(inputs, output, media.SUFFIXES, listed=listed, selection=selection)
         if dry_run:
             _print_plan(plan, settings)
         else:
-            context.exit(_run(plan, settings, quiet=quiet))
+            display = Display(len(plan.jobs), quiet=quiet, json_lines=sys.stdout if as_json else None)
+            context.exit(_run(plan, settings, display, fail_fast=fail_fast))
     except ColorizeError as error:
         click.echo(f"colorize: {printable(error)}", err=True)
         context.exit(error.exit_code)
@@ -119,36 +186,49 @@ def command(
 def main() -> NoReturn:
     """The entry point: as `command`, for a process of its own."""
     _protect_stdout()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Pillow warns of oddities in pictures that it reads all the same; what it cannot read it raises.
     warnings.simplefilter("ignore")
     command(prog_name="colorize")
     raise AssertionError("click ends the process")
 
 
-def _run(plan: Plan, settings: Settings, *, quiet: bool) -> int:
+def _run(plan: Plan, settings: Settings, display: Display, *, fail_fast: bool) -> int:
     import cv2
 
     # The stages are parallel already; threads inside each of their steps would only compete.
     cv2.setNumThreads(1)
-    display = Display(len(plan.jobs), quiet=quiet)
     if plan.ignored:
         display.say(f"{plan.ignored} files of other kinds ignored")
-    outcomes: Generator[Outcome, None, None] = ENGINES["local"](plan.jobs, settings, display.say)
+    outcomes: Generator[Outcome, None, None] = ENGINES["local"](plan, settings, display.say)
+    stopped = None
     try:
-        display.show(outcomes)
+        display.show(_until_failure(outcomes) if fail_fast else outcomes)
     except KeyboardInterrupt:
+        stopped = "interrupted"
+    finally:
         outcomes.close()  # finishes what is being written
-        display.summarise(interrupted=True)
+    failed = display.counts[Status.FAILED] > 0
+    if stopped is None and fail_fast and failed:
+        stopped = "stopped at the first failure"
+    display.summarise(stopped)
+    if stopped == "interrupted":
         return EXIT_INTERRUPTED
-    display.summarise()
-    return EXIT_FAILED if display.counts[Status.FAILED] else EXIT_OK
+    return EXIT_FAILED if failed else EXIT_OK
+
+
+def _until_failure(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    for outcome in outcomes:
+        yield outcome
+        if outcome.status is Status.FAILED:
+            return
 
 
 def _print_plan(plan: Plan, settings: Settings) -> None:
-    for job in plan.jobs:
-        skipped = not settings.overwrite and job.destination.is_file()
-        action = "skip" if skipped else "colour"
-        click.echo(f"{action}\t{printable(job.source)}\t{printable(job.destination)}")
+    for job, reason in local.preview(plan, settings):
+        action = "colour" if reason is None else "skip"
+        columns = (action, printable(job.source), printable(job.destination), *([reason] if reason else []))
+        click.echo("\t".join(columns))
 
 
 def _protect_stdout() -> None:

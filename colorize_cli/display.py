@@ -1,7 +1,23 @@
-"""Outcomes to people: a progress bar on a terminal, plain lines elsewhere; all of it on stderr."""
+"""Outcomes to people and programs.
 
+People get a progress bar on a terminal and plain lines elsewhere, on stderr. Programs get JSON lines on
+stdout, one object for each outcome:
+
+    source       path as it was found, or "-" for standard input
+    destination  path, or "-" for standard output
+    status       "done", "skipped" or "failed"
+    reason       why it was skipped or failed, else null
+    seconds      object: time spent by stage ("decode", "infer", "compose", "encode"), as far as it got
+    device       "cuda" or "cpu", where the network ran; null if it did not
+    batch        pictures in that call of the network; null if there was none
+
+Bytes in a path that are no UTF-8 are lone surrogates U+DC80 to U+DCFF (PEP 383). Fields may be added.
+"""
+
+import json
 from collections import Counter
 from collections.abc import Iterable
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -29,15 +45,34 @@ def printable(text: object) -> str:
     return "".join(map(escaped, str(text)))
 
 
+def to_json(outcome: Outcome) -> str:
+    """An outcome as a line of JSON, without its end; the fields are this module's."""
+    return json.dumps(
+        {
+            "source": str(outcome.job.source),
+            "destination": str(outcome.job.destination),
+            "status": outcome.status.value,
+            "reason": outcome.reason,
+            "seconds": {stage: round(seconds, 6) for stage, seconds in outcome.seconds.items()},
+            "device": outcome.device,
+            "batch": outcome.batch,
+        }
+    )
+
+
 class Display:
     """What a run says while it runs, and at its end."""
 
-    def __init__(self, total: int, *, quiet: bool, console: Console | None = None) -> None:
-        """Prepares to show `total` outcomes; with `quiet`, only failures are shown."""
+    def __init__(
+        self, total: int, *, quiet: bool, json_lines: TextIO | None = None, console: Console | None = None
+    ) -> None:
+        """Prepares to show `total` outcomes; with `quiet`, people are shown failures alone."""
         self._total = total
         self._quiet = quiet
+        self._json_lines = json_lines
         self._console = console or Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
         self.counts: Counter[Status] = Counter()
+        self._reasons: Counter[str] = Counter()
 
     def say(self, line: str) -> None:
         """Prints one line, unless quiet."""
@@ -49,7 +84,7 @@ class Display:
         if self._quiet or not self._console.is_terminal or self._console.is_dumb_terminal:
             for outcome in outcomes:
                 self._count(outcome)
-                if outcome.status is Status.DONE:
+                if outcome.status is Status.DONE and self._json_lines is None:
                     self.say(f"{outcome.job.source} -> {outcome.job.destination}")
             return
         columns = (
@@ -65,15 +100,21 @@ class Display:
                 self._count(outcome)
                 progress.advance(task)
 
-    def summarise(self, *, interrupted: bool = False) -> None:
-        """Prints how many jobs ended how."""
+    def summarise(self, stopped: str | None = None) -> None:
+        """Prints how many jobs ended how, and how many are left where the run was stopped, by what."""
         done, skipped, failed = (self.counts[status] for status in Status)
-        line = f"{done} done, {skipped} skipped (output exists), {failed} failed"
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common())
+        why = f" ({reasons})" if reasons else ""
+        line = f"{done} done, {skipped} skipped{why}, {failed} failed"
         left = self._total - self.counts.total()
-        self.say(f"interrupted: {line}, {left} left" if interrupted else line)
+        self.say(f"{stopped}: {line}, {left} left" if stopped else line)
 
     def _count(self, outcome: Outcome) -> None:
         self.counts[outcome.status] += 1
+        if self._json_lines is not None:
+            print(to_json(outcome), file=self._json_lines, flush=True)
+        if outcome.status is Status.SKIPPED:
+            self._reasons[outcome.reason or "not needed"] += 1
         if outcome.status is Status.FAILED:
             self._print(f"{outcome.job.source}: {outcome.reason}", style="red")
 

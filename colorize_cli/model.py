@@ -84,7 +84,7 @@ def load(path: Path | None = None, device: str = "auto", threads: int | None = N
         DeviceError: `device` is "cuda" and some part of the network would run elsewhere.
         UsageError: `device` is none of the three.
     """
-    data = _read(path)
+    data = read(path)
     if device == "cpu":
         return _load_cpu(data, "asked for", threads)
     if device == "cuda":
@@ -97,7 +97,12 @@ def load(path: Path | None = None, device: str = "auto", threads: int | None = N
         return _load_cpu(data, str(error), threads)
 
 
-def _read(path: Path | None) -> bytes:
+def read(path: Path | None = None) -> bytes:
+    """The content of an ONNX file; None for the model that comes with this package.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
     if path is not None:
         try:
             return path.read_bytes()

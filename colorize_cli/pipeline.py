@@ -9,7 +9,8 @@ in the order in which they finish. What it promises:
   are tried one by one, so that only those fail that fail alone.
 - Batches are greedy: a stage takes the first item and whatever else is ready, and never waits for more.
 - When the consumer stops, by `close`, `break` or an exception such as KeyboardInterrupt, what the stages are
-  doing at that moment is finished, nothing new is begun, and no thread is left.
+  doing at that moment is finished, nothing new is begun, and no thread is left; unless it takes longer than
+  the pipeline's `patience`.
 """
 
 import threading
@@ -75,20 +76,30 @@ class Result(Generic[S]):
         value: What the last stage made of it; None where it failed.
         error: What a stage raised; None where it succeeded.
         seconds: By stage name, the time spent on it; for a batch, its share.
+        batch: How many items shared its last batch; None where it got to no stage that has batches.
     """
 
     source: S
     value: Any
     error: Exception | None
     seconds: dict[str, float]
+    batch: int | None
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Stages in order, with at most `capacity` items waiting before each and at the end."""
+    """Stages in order, with at most `capacity` items waiting before each and at the end.
+
+    Attributes:
+        stages: The steps.
+        capacity: Most items waiting.
+        patience: Seconds that stopping waits for what the stages are doing; what takes longer is abandoned
+            to threads that end with the process. None to wait for as long as it takes.
+    """
 
     stages: tuple[Stage, ...]
     capacity: int = 4
+    patience: float | None = None
 
     def __post_init__(self) -> None:
         """Rejects what cannot work."""
@@ -106,7 +117,7 @@ class Pipeline:
             running.start()
             yield from running.results()
         finally:
-            running.stop()
+            running.stop(self.patience)
 
 
 class _StoppedError(Exception):
@@ -124,6 +135,7 @@ class _Parcel(Generic[S]):
     source: S
     value: Any
     seconds: dict[str, float] = field(default_factory=dict)
+    batch: int | None = None
     release: Callable[[], None] | None = None
 
 
@@ -266,12 +278,13 @@ class _Running(Generic[S]):
         if self._feed_error is not None:
             raise self._feed_error
 
-    def stop(self) -> None:
+    def stop(self, patience: float | None) -> None:
         """Begins nothing new, and waits for what is being done."""
         self._halt()
+        deadline = None if patience is None else time.monotonic() + patience
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join()
+                thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
 
     def _halt(self) -> None:
         for queue in (*self._queues, self._done):
@@ -324,6 +337,8 @@ class _Running(Generic[S]):
         for parcel, value in zip(parcels, made, strict=True):
             parcel.value = value
             parcel.seconds[stage.name] = share
+            if stage.batch is not None:
+                parcel.batch = len(parcels)
             if isinstance(value, _Failure) or index + 1 == len(self._queues):
                 self._finish(parcel)
             else:
@@ -343,7 +358,7 @@ class _Running(Generic[S]):
         failed = isinstance(parcel.value, _Failure)
         value = None if failed else parcel.value
         error = parcel.value.error if failed else None
-        self._done.put(Result(parcel.source, value, error, parcel.seconds))
+        self._done.put(Result(parcel.source, value, error, parcel.seconds, parcel.batch))
 
 
 def _call(stage: Stage, values: list[Any]) -> list[Any]:

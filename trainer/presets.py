@@ -33,6 +33,32 @@ PRESETS: dict[str, Config] = {
     "cifar10-unet": _PIX2PIX,
     # The same network, batches and rates against a discriminator.
     "cifar10-pix2pix": replace(_PIX2PIX, phases=(replace(_PIX2PIX.phases[0], adversarial=0.01),)),
+    # What PSNR rewards, at length; then the GAN, briefly, for the strength of the colours.
+    "cifar10": Config(
+        phases=(
+            Phase(
+                samples=560_000,
+                crop_size=32,
+                batch_size=128,
+                warmup=5_000,
+                learning_rate=1.5e-3,
+                final_learning_rate=1e-5,
+            ),
+            Phase(
+                samples=40_000,
+                crop_size=32,
+                warmup=1_000,
+                learning_rate=1e-4,
+                final_learning_rate=1e-5,
+                adversarial=0.4,
+                feature_matching=1.5,
+            ),
+        ),
+        model=ModelConfig(discriminator_layers=1),
+        loss=LossConfig(reconstruction="log_mse", beta=3.0, saturation_weight=0.0),
+        augment=_WHOLE_PICTURES,
+        evaluate_size=32,
+    ),
     # Reconstruction on small pictures, then on larger ones while the learning rate falls, then the GAN.
     "photo": Config(
         phases=(

@@ -13,7 +13,7 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,29 +21,58 @@ _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _NAME = re.compile(r"\.colorize-([0-9a-f]{8})-([0-9]{10})-[0-9]{6}\..*")
 _numbers = itertools.count()
 _in_use: set[str] = set()
+_unfinished: set[Path] = set()
 _in_use_lock = threading.Lock()
 
 
-@contextlib.contextmanager
-def writing(destination: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which becomes `destination` when the block ends, and vanishes if it raises."""
-    name = f".colorize-{_HOST}-{os.getpid():010d}-{next(_numbers) % 1_000_000:06d}{destination.suffix}"
-    temporary = destination.with_name(name)
+def claim(suffix: str) -> str:
+    """A name for a file of this process, by which others can tell when the process has ended."""
+    name = f".colorize-{_HOST}-{os.getpid():010d}-{next(_numbers) % 1_000_000:06d}{suffix}"
     with _in_use_lock:
         _in_use.add(name)
+    return name
+
+
+def release(name: str) -> None:
+    """The process no longer writes to the file of this name."""
+    with _in_use_lock:
+        _in_use.discard(name)
+
+
+@contextlib.contextmanager
+def writing(
+    destination: Path, ready: Callable[[os.stat_result], None] = lambda _: None
+) -> Iterator[BinaryIO]:
+    """A file to write to, which becomes `destination` when the block ends, and vanishes if it raises.
+
+    Args:
+        destination: Its final name.
+        ready: Called with the status of the complete file, which the renaming will not change.
+    """
+    name = claim(destination.suffix)
+    temporary = destination.with_name(name)
+    _unfinished.add(temporary)
     try:
         with temporary.open("xb") as file:
             yield file
             file.flush()
             # Else a power cut may leave the final name with nothing in it.
             os.fsync(file.fileno())
+        ready(temporary.lstat())
         temporary.replace(destination)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     finally:
-        with _in_use_lock:
-            _in_use.discard(name)
+        _unfinished.discard(temporary)
+        release(name)
+
+
+def abandon() -> None:
+    """Removes what is being written at this moment; the writing then fails."""
+    for path in tuple(_unfinished):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def sweep(directory: Path) -> None:
@@ -57,12 +86,13 @@ def sweep(directory: Path) -> None:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
     for name in names:
-        if _is_left_over(name):
+        if is_left_over(name):
             with contextlib.suppress(PermissionError):
                 (directory / name).unlink(missing_ok=True)
 
 
-def _is_left_over(name: str) -> bool:
+def is_left_over(name: str) -> bool:
+    """Whether a file of this name was claimed by a process of this host that has ended or released it."""
     match = _NAME.fullmatch(name)
     if match is None or match[1] != _HOST:
         return False

@@ -37,6 +37,7 @@ class Frame:
         exif: The EXIF block without orientation, or None.
         dpi: Resolution in dots per inch, across and down, or None.
         tiff_tags: Descriptive tags of a TIFF file, by number.
+        format: Pillow's name of the format that it was read from, or None.
     """
 
     lightness: Lightness
@@ -44,6 +45,7 @@ class Frame:
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
     tiff_tags: tuple[tuple[int, str], ...] = ()
+    format: str | None = None
 
 
 def from_image(image: Image.Image) -> Frame:
@@ -66,7 +68,8 @@ def from_image(image: Image.Image) -> Frame:
     else:
         lightness = lightness_of(plain, icc)
         alpha = np.asarray(plain.getchannel("A")) if plain.mode in ("LA", "RGBA") else None
-    return Frame(lightness, alpha, exif, _resolution(dpi, turned=upright.size != image.size), tiff_tags)
+    resolution = _resolution(dpi, turned=upright.size != image.size)
+    return Frame(lightness, alpha, exif, resolution, tiff_tags, image.format)
 
 
 def to_image(frame: Frame, rgb: Bytes) -> Image.Image:

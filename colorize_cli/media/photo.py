@@ -8,9 +8,10 @@ several pages or an animation are refused rather than cut to the first.
 import contextlib
 import functools
 import io
+import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -72,17 +73,14 @@ _HOLDS_EXIF = frozenset({"AVIF", "JPEG", "PNG", "WEBP"})
 _HOLDS_DPI = frozenset({"BMP", "JPEG", "PNG", "TIFF"})
 
 
-def size_of(path: Path, max_pixels: int) -> int:
-    """The number of pixels that the header of a file promises; nothing is decoded.
+def size_of(source: Path | bytes, max_pixels: int) -> int:
+    """The number of pixels that the header of a file, or of its content, promises; nothing is decoded.
 
     Raises:
         ReadError: The file cannot be opened, is no picture of a known format, or has more pixels than
             allowed.
     """
-    with _explained():
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
-            raise ReadError("it is a directory, a pipe or a device, not a regular file")
-    with _explained(), path.open("rb") as file, _opened(file) as image:
+    with explained(), _open(source) as file, _opened(file) as image:
         width, height = image.size
         if width < 1 or height < 1:
             raise ReadError(f"it has no pixels ({width} x {height})")
@@ -95,25 +93,47 @@ def size_of(path: Path, max_pixels: int) -> int:
         return width * height
 
 
-def read(path: Path, max_pixels: int) -> Frame:
-    """Reads a photograph.
+def read(source: Path | bytes, max_pixels: int) -> Frame:
+    """Reads a photograph from a file or from a file's content.
 
     Raises:
         ReadError: As `size_of`, or the file is damaged.
     """
-    size_of(path, max_pixels)
-    with _explained(), path.open("rb") as file, _opened(file) as image:
+    size_of(source, max_pixels)
+    with explained(), _open(source) as file, _opened(file) as image:
         image.load()
         return from_image(image)
 
 
-def write(path: Path, frame: Frame, rgb: Bytes) -> None:
+def write(
+    path: Path, frame: Frame, rgb: Bytes, ready: Callable[[os.stat_result], None] = lambda _: None
+) -> None:
     """Writes a coloured picture in the format that the ending of `path` says; under that name it is complete.
+
+    Args:
+        path: Where to; its directory is made if there is none.
+        frame: The picture.
+        rgb: Its colours, (H, W, 3).
+        ready: Called with the status of the complete file before it gets its name.
 
     Raises:
         WriteError: The format cannot hold the picture, or the file cannot be written.
     """
-    format_ = FORMATS[path.suffix.lower()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.writing(path, ready) as file:
+            encode(file, FORMATS[path.suffix.lower()], frame, rgb)
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def encode(file: BinaryIO, format_: str, frame: Frame, rgb: Bytes) -> None:
+    """Writes a coloured picture in a format, by Pillow's name of it.
+
+    Raises:
+        WriteError: The format cannot hold the picture.
+        OSError: The file cannot be written.
+    """
     if frame.alpha is not None and format_ not in _HOLDS_ALPHA and frame.alpha.min() < 255:
         raise WriteError(f"{format_} cannot hold its transparency; choose another format")
     if max(rgb.shape[:2]) > _LONGEST.get(format_, max(rgb.shape)):
@@ -131,11 +151,7 @@ def write(path: Path, frame: Frame, rgb: Bytes) -> None:
         for tag, text in frame.tiff_tags:
             options["tiffinfo"][tag] = text
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.writing(path) as file:
-            image.save(file, format_, **options)
-    except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
+        image.save(file, format_, **options)
     except (ValueError, RuntimeError) as error:  # an encoder that refuses the picture
         raise WriteError(f"{format_} cannot hold it: {error}") from error
 
@@ -151,7 +167,7 @@ def _quantisation(quality: int) -> dict[int, list[int]]:
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
     """Whatever Pillow or the system raise about a file, as one line."""
     try:
         yield
@@ -165,6 +181,14 @@ def _explained() -> Iterator[None]:
         raise ReadError(one_line(error.strerror or error)) from error
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
         raise ReadError(f"damaged: {one_line(error) or type(error).__name__}") from error
+
+
+def _open(source: Path | bytes) -> BinaryIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if not stat.S_ISREG(source.stat().st_mode):  # opening a pipe would wait for ever
+        raise ReadError("it is a directory, a pipe or a device, not a regular file")
+    return source.open("rb")
 
 
 def _opened(file: BinaryIO) -> ImageFile.ImageFile:

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from colorize_cli import model
 from colorize_cli.engines import ENGINES
-from colorize_cli.jobs import Job, Settings, Status
+from colorize_cli.jobs import Job, Plan, Settings, Status
 from colorize_cli.media import photo
 from colorize_cli.working import working_shape
 
@@ -66,7 +66,8 @@ def network_alone(network: model.Model, count: int, shape: tuple[int, int], batc
 
 def whole(paths: list[Path], out: Path, settings: Settings) -> None:
     """What `colorize` does, model loading included."""
-    outcomes = list(ENGINES["local"]([Job(path, out / path.name) for path in paths], settings, print))
+    jobs = [Job(path, out / path.name) for path in paths]
+    outcomes = list(ENGINES["local"](Plan(tuple(jobs), 0, out), settings, print))
     if any(outcome.status is not Status.DONE for outcome in outcomes):
         raise click.ClickException("the pipeline failed")
 

@@ -1,3 +1,6 @@
+import io
+import json
+import os
 import random
 import signal
 import subprocess
@@ -11,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from colorize_cli import __version__, color
+from colorize_cli import __version__, color, ledger
 from colorize_cli.cli import command
 from tests.colorize_cli.media.test_photo import png_header
 from tests.colorize_cli.test_model import has_gpu
@@ -33,7 +36,9 @@ def finish(*arguments: object) -> tuple[int, str, str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    """Files by name, but for the journals of how they were made."""
+    files = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file()]
+    return {str(name): (folder / name).read_bytes() for name in files if name.parts[0] != ledger.DIRECTORY}
 
 
 def test_help_has_examples_and_exit_codes():
@@ -56,7 +61,7 @@ def test_a_folder_in_this_process(models, make_folder, tmp_path):
     result = invoke(source, tmp_path / "out", "--model", models.tinted, "--device", "cpu")
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
-    assert "6 done, 0 skipped (output exists), 0 failed" in result.stderr
+    assert "6 done, 0 skipped, 0 failed" in result.stderr
     assert contents(tmp_path / "out").keys() == contents(source).keys()
 
 
@@ -160,7 +165,7 @@ def test_dry_run_prints_the_plan_to_stdout(models, make_folder, tmp_path):
     code, out, err = finish(source, output, "--dry-run")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
-        f"skip\t{source}/0000.png\t{output}/0000.png",
+        f"skip\t{source}/0000.png\t{output}/0000.png\tthere already, not as colorize left it",
         f"colour\t{source}/sub/0001.jpg\t{output}/sub/0001.jpg",
     ]
     assert len(contents(output)) == 1
@@ -176,22 +181,23 @@ def test_a_reader_that_leaves_early(make_folder, tmp_path):
     assert err == ""
 
 
-def test_interrupt_exits_130_and_leaves_whole_files(models, make_folder, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_exit_130_and_leave_whole_files(models, make_folder, tmp_path, number):
     source, output = make_folder(tmp_path / "in", 300), tmp_path / "out"
     # Background jobs of a shell, and so perhaps these tests, are started with the signal ignored.
     heeds = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     running = process(source, output, "--model", models.tinted, "--workers", 1, **heeds)
-    while not output.exists() or not list(output.iterdir()):
+    while not list(output.rglob("*.png")):
         assert running.poll() is None
         time.sleep(0.005)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     begun = time.monotonic()
     out, err = running.communicate(timeout=30)
     assert time.monotonic() - begun < 3
     assert (running.returncode, out) == (130, "")
     assert "interrupted: " in err
     assert "Traceback" not in err
-    for path in output.rglob("*.*"):
+    for path in map(output.joinpath, contents(output)):
         assert not path.name.startswith(".")
         with Image.open(path) as image:
             image.load()
@@ -264,3 +270,155 @@ def test_a_closed_stdout_is_no_failure(models, make_folder, tmp_path):
     done = subprocess.run(command_line, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert len(contents(tmp_path / "out")) == 1
+
+
+JOB_FIELDS = {"source", "destination", "status", "reason", "seconds", "device", "batch"}
+
+
+def test_json_is_one_object_per_picture_on_stdout(models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 4)
+    (source / "empty.jpg").touch()
+    arguments = (source, tmp_path / "out", "--model", models.grey, "--device", "cpu", "--json")
+    code, out, err = finish(*arguments)
+    assert code == 1
+    objects = {Path(line["source"]).name: line for line in map(json.loads, out.splitlines())}
+    assert len(objects) == 5
+    assert all(line.keys() == JOB_FIELDS for line in objects.values())
+    empty = objects.pop("empty.jpg")
+    assert (empty["status"], empty["reason"], empty["batch"]) == ("failed", "the file is empty", None)
+    for name, line in objects.items():
+        assert (line["status"], line["reason"], line["device"]) == ("done", None, "cpu")
+        assert Path(line["destination"]).name == name
+        assert line["batch"] >= 1
+        assert line["seconds"].keys() == {"decode", "infer", "compose", "encode"}
+    assert err.splitlines() == [f"{source}/empty.jpg: the file is empty", "4 done, 0 skipped, 1 failed"]
+    again = [json.loads(line) for line in finish(*arguments)[1].splitlines()]
+    assert sorted(line["status"] for line in again) == ["failed"] + ["skipped"] * 4
+    assert {line["reason"] for line in again if line["status"] == "skipped"} == {"up to date"}
+
+
+def test_json_keeps_names_that_are_no_unicode(models, grey_photo, tmp_path):
+    source = tmp_path / os.fsdecode(b"\xff.png")
+    Image.fromarray(grey_photo).save(source)
+    _, out, _ = finish(tmp_path, tmp_path / "out", "--model", models.grey, "--json")
+    assert Path(json.loads(out)["source"]) == source
+
+
+def test_fail_fast_stops_at_the_first_failure(models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 200)
+    (source / "0000.png").write_bytes(b"")
+    arguments = ("--model", models.grey, "--workers", 1, "--device", "cpu")
+    code, _, err = finish(source, tmp_path / "out", *arguments, "--fail-fast")
+    assert code == 1
+    assert "stopped at the first failure: " in err
+    assert len(contents(tmp_path / "out")) < 150
+    assert finish(source, tmp_path / "out", *arguments)[0] == 1
+    assert len(contents(tmp_path / "out")) == 199
+
+
+def piped(data: bytes, *arguments: object) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "colorize_cli", *map(str, arguments)]
+    return subprocess.run(line, input=data, capture_output=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_from_standard_input_to_standard_output(models, grey_photo, tmp_path, format_):
+    file = io.BytesIO()
+    Image.fromarray(grey_photo).save(file, format_)
+    done = piped(file.getvalue(), "-", "-", "--model", models.tinted, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    with Image.open(io.BytesIO(done.stdout)) as image:
+        assert (image.format, image.mode, image.size) == (format_, "RGB", (160, 120))
+    (tmp_path / "a.in").write_bytes(file.getvalue())
+    with (tmp_path / "a.in").open("rb") as stdin, (tmp_path / "out").open("wb") as stdout:
+        line = [sys.executable, "-m", "colorize_cli", "-", "-", "--model", str(models.tinted), "-q"]
+        subprocess.run(line, stdin=stdin, stdout=stdout, timeout=60, check=True)
+    assert (tmp_path / "out").read_bytes() == done.stdout
+
+
+def test_streams_and_files_mix(models, grey_photo, tmp_path):
+    Image.fromarray(grey_photo).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    options = ("--model", models.tinted, "--device", "cpu")
+    assert piped(data, "-", tmp_path / "b.png", *options).returncode == 0
+    done = piped(b"", tmp_path / "a.png", "-", *options)
+    assert done.returncode == 0
+    assert done.stdout == (tmp_path / "b.png").read_bytes()
+
+
+def test_what_is_wrong_with_a_stream_is_said_in_one_line(models, make_folder, tmp_path):
+    options = ("--model", models.grey, "--device", "cpu", "-q")
+    for data in (b"", b"no picture", b"\x89PNG\r\n\x1a\n"):
+        done = piped(data, "-", "-", *options)
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith(b"-: ")
+    source = make_folder(tmp_path / "in", 2)
+    wrong = [("-", tmp_path), ("-", source, tmp_path / "a.png"), (source, "-"), ("-", "-", "--json")]
+    for arguments in wrong:
+        assert piped(b"", *arguments, *options).returncode == 2
+
+
+def test_a_full_pipe_that_closes_is_a_failure_in_one_line(models, grey_photo, tmp_path):
+    Image.fromarray(grey_photo).resize((1600, 1200)).save(tmp_path / "a.png")
+    running = process(tmp_path / "a.png", "-", "--model", models.tinted, "-q")
+    running.stdout.close()
+    err = running.stderr.read()
+    assert running.wait(60) == 1
+    running.stderr.close()
+    assert err == "-: cannot write to standard output: Broken pipe\n".replace("-:", f"{tmp_path}/a.png:")
+
+
+def test_a_list_of_files_keeps_their_directories(models, make_folder, tmp_path):
+    make_folder(tmp_path / "in", 6)
+    find = "find . -type f -print0" if sys.platform != "win32" else ""
+    line = (
+        f'{find} | "{sys.executable}" -m colorize_cli --files-from - -0 ../out --model {models.grey} --json'
+    )
+    done = subprocess.run(line, shell=True, cwd=tmp_path / "in", capture_output=True, check=False)  # noqa: S602
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 6
+    assert contents(tmp_path / "out").keys() == contents(tmp_path / "in").keys()
+
+
+def test_a_file_that_a_list_names_in_vain_fails_alone(models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 2)
+    (tmp_path / "list").write_text(f"{source}/0000.png\n{source}/absent.png\n\n{source}\n")
+    result = invoke("--files-from", tmp_path / "list", tmp_path / "out", "--model", models.grey)
+    assert result.exit_code == 1
+    assert f"{source}/absent.png: No such file or directory" in result.stderr
+    assert contents(tmp_path / "out").keys() == {"0000.png"}
+
+
+def test_another_model_or_strength_makes_outputs_anew(models, make_folder, tmp_path):
+    source, output = make_folder(tmp_path / "in", 3), tmp_path / "out"
+    seen = []
+    for arguments in ((models.tinted,), (models.tinted, "--strength", 0.5), (models.vivid,)):
+        result = invoke(source, output, "--device", "cpu", "--model", *arguments)
+        assert "3 done, 0 skipped" in result.stderr
+        result = invoke(source, output, "--device", "cpu", "--model", *arguments)
+        assert "0 done, 3 skipped (3 up to date), 0 failed" in result.stderr
+        seen.append(contents(output))
+    assert seen[0] != seen[1] != seen[2]
+
+
+@pytest.mark.parametrize("shards", [True, False])
+def test_two_processes_on_one_folder_end_as_one_does(models, make_folder, tmp_path, shards):
+    source = make_folder(tmp_path / "in", 40)
+    options = ("--model", models.tinted, "--device", "cpu", "--workers", 1)
+    assert finish(source, tmp_path / "one", *options)[0] == 0
+    parts = [("--shard", f"{i}/2") if shards else () for i in (1, 2)]
+    running = [process(source, tmp_path / "two", *options, *part) for part in parts]
+    ends = [each.communicate(timeout=60)[1] for each in running]
+    assert [each.returncode for each in running] == [0, 0], ends
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    if shards:
+        done = [int(end.splitlines()[-1].split()[0]) for end in ends]
+        assert sum(done) == 40
+        assert min(done) > 5
+
+
+def test_shards_that_there_are_not(make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 2)
+    for shard in ("0/2", "3/2", "1", "a/b", "1/0"):
+        assert invoke(source, tmp_path / "out", "--shard", shard).exit_code == 2

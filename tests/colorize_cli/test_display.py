@@ -10,7 +10,7 @@ from colorize_cli.jobs import Job, Outcome, Status
 JOB = Job(Path("[bold]a[/].jpg"), Path("out/[bold]a[/].jpg"))
 OUTCOMES = [
     Outcome(JOB, Status.DONE),
-    Outcome(JOB, Status.SKIPPED),
+    Outcome(JOB, Status.SKIPPED, "up to date"),
     Outcome(Job(Path("line\nbreak\x1b[31m.jpg"), Path("o")), Status.FAILED, "it is [red]empty"),
 ]
 
@@ -29,7 +29,7 @@ def test_plain_lines():
     assert shown(quiet=False, terminal=False).splitlines() == [
         "[bold]a[/].jpg -> out/[bold]a[/].jpg",
         "line\\nbreak\\x1b[31m.jpg: it is [red]empty",
-        "1 done, 1 skipped (output exists), 1 failed",
+        "1 done, 1 skipped (1 up to date), 1 failed",
     ]
 
 

@@ -273,3 +273,35 @@ def test_stopping_at_a_closed_gate():
 def test_what_cannot_work_is_refused(make):
     with pytest.raises(ValueError, match=r"at least|batch"):
         make()
+
+
+def test_patience_ends_where_a_stage_takes_too_long():
+    held = threading.Event()
+    pipeline = Pipeline((Stage("hold", lambda n: held.wait(30) if n else n),), patience=0.2)
+    results = pipeline.run(range(5))
+    assert next(results).value == 0
+    begun = time.monotonic()
+    results.close()
+    assert time.monotonic() - begun < 5
+    held.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("hold"):
+            thread.join()
+
+
+def test_results_say_how_many_shared_a_batch():
+    gathered = threading.Event()
+
+    def feed() -> Iterator[int]:
+        yield from range(6)
+        gathered.set()
+
+    def wait(n: int) -> int:
+        gathered.wait(10)
+        return n
+
+    stages = (Stage("wait", wait), Stage("batch", lambda batch: batch, batch=4), Stage("double", double))
+    assert {result.batch for result in Pipeline(stages, capacity=6).run(feed())} <= {1, 2, 3, 4}
+    assert [result.batch for result in Pipeline((Stage("double", double),)).run([1])] == [None]
+    alone = Pipeline((Stage("batch", lambda batch: batch, batch=1), Stage("check", fails_on_multiples_of_3)))
+    assert [result.batch for result in alone.run([1, 3])] == [1, 1]

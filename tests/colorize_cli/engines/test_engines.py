@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colorize_cli import jobs, media
+from colorize_cli import discovery, media
 from colorize_cli.engines import ENGINES
 from colorize_cli.errors import ModelError
-from colorize_cli.jobs import Job, Outcome, Settings, Status
+from colorize_cli.jobs import Outcome, Plan, Settings, Status
 
 
 @pytest.fixture(params=ENGINES)
@@ -23,12 +23,12 @@ def settings_for(path: Path, **changes) -> Settings:
 
 
 def colour(engine, source: Path, output: Path, settings: Settings) -> list[Outcome]:
-    return list(engine(jobs.plan([source], output, media.SUFFIXES).jobs, settings, print))
+    return list(engine(discovery.plan([source], output, media.SUFFIXES), settings, print))
 
 
 def pixels(folder: Path) -> dict[str, np.ndarray]:
     found = {}
-    for path in sorted(folder.rglob("*.*")):
+    for path in sorted(folder.rglob("[!.]*.*")):
         with Image.open(path) as image:
             found[str(path.relative_to(folder))] = np.asarray(image).astype(int)
     return found
@@ -84,7 +84,7 @@ def test_bad_files_fail_alone(engine, models, make_folder, tmp_path):
 def test_a_file_of_an_unknown_kind_fails(engine, models, tmp_path):
     path = tmp_path / "a.xyz"
     path.write_bytes(b"x")
-    (outcome,) = engine([Job(path, tmp_path / "out" / "a.xyz")], settings_for(models.grey), print)
+    (outcome,) = colour(engine, path, tmp_path / "out", settings_for(models.grey))
     assert outcome.status is Status.FAILED
     assert ".xyz" in outcome.reason
 
@@ -96,7 +96,7 @@ def test_pixels_are_limited(engine, models, make_folder, tmp_path):
 
 
 def test_no_work_needs_no_model(engine, tmp_path):
-    assert list(engine([], settings_for(tmp_path / "absent.onnx"), print)) == []
+    assert list(engine(Plan((), 0, tmp_path), settings_for(tmp_path / "absent.onnx"), print)) == []
 
 
 def test_a_missing_model_is_raised(engine, make_folder, tmp_path):
@@ -109,17 +109,18 @@ def test_a_missing_model_is_raised(engine, make_folder, tmp_path):
 def test_stopping_early_leaves_no_thread_and_no_half_file(engine, models, make_folder, tmp_path):
     source, output = make_folder(tmp_path / "in", 40), tmp_path / "out"
     before = set(threading.enumerate())
-    outcomes = engine(jobs.plan([source], output, media.SUFFIXES).jobs, settings_for(models.tinted), print)
+    plan = discovery.plan([source], output, media.SUFFIXES)
+    outcomes = engine(plan, settings_for(models.tinted), print)
     next(outcomes)
     outcomes.close()
     assert set(threading.enumerate()) == before
-    assert not list(output.rglob(".*"))
+    assert [path.name for path in output.rglob(".*") if ".jsonl" not in path.name] == [".colorize"]
     assert 0 < len(pixels(output)) < 40
 
 
 def test_auto_announces_its_choice_in_one_line(engine, models, make_folder, tmp_path):
     lines: list[str] = []
-    plan = jobs.plan([make_folder(tmp_path / "in", 2)], tmp_path / "out", media.SUFFIXES)
-    list(engine(plan.jobs, Settings(model=models.grey, device="auto"), lines.append))
+    plan = discovery.plan([make_folder(tmp_path / "in", 2)], tmp_path / "out", media.SUFFIXES)
+    list(engine(plan, Settings(model=models.grey, device="auto"), lines.append))
     assert len(lines) == 1
     assert lines[0].startswith("device: ")

@@ -60,3 +60,48 @@ def test_sweeping_takes_only_what_the_dead_left_here(tmp_path):
     atomic.sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
     atomic.sweep(tmp_path / "absent")
+
+
+def test_the_status_is_known_before_the_name_is_there(tmp_path):
+    target = tmp_path / "a.png"
+    seen = []
+
+    def ready(status: os.stat_result) -> None:
+        assert not target.exists()
+        seen.append((status.st_size, status.st_mtime_ns))
+
+    with atomic.writing(target, ready) as file:
+        file.write(b"12345")
+    assert seen == [(5, target.stat().st_mtime_ns)]
+
+
+def test_who_is_told_of_it_may_refuse(tmp_path):
+    def refuse(status: os.stat_result) -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError), atomic.writing(tmp_path / "a.png", refuse):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_abandoned_leaves_nothing(tmp_path):
+    def write() -> None:
+        with atomic.writing(tmp_path / "a.png") as file:
+            file.write(b"half")
+            atomic.abandon()
+            assert temporaries(tmp_path) == []
+
+    with pytest.raises(FileNotFoundError):
+        write()
+    assert list(tmp_path.iterdir()) == []
+    with atomic.writing(tmp_path / "b.png"):
+        pass
+    atomic.abandon()
+    assert (tmp_path / "b.png").exists()
+
+
+def test_a_claimed_name_is_left_over_once_it_is_released():
+    name = atomic.claim(".x")
+    assert not atomic.is_left_over(name)
+    atomic.release(name)
+    assert atomic.is_left_over(name)

@@ -1,0 +1,264 @@
+"""The plan of a run: which files are read, and where to.
+
+Nothing here opens a picture, and a plan holds only paths, so a directory of 50,000 files is planned in a
+second. What would make two files one, or an input an output, is found here, before any work is done.
+"""
+
+import fnmatch
+import glob
+import hashlib
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from colorize_cli.errors import UsageError
+from colorize_cli.jobs import STREAM, Job, Plan
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of the pictures found are taken.
+
+    Attributes:
+        include: Patterns; with any, only files in directories that match one of them are taken.
+        exclude: Patterns of files and directories in directories that are left out.
+        shard: The number i of the part that is taken, from 1, and the number N of parts, of the jobs split by
+            their destinations' names. The parts are the same wherever they are computed.
+
+    A pattern is a shell's (`*.tif`, `1950s/*`), matched against the path below the searched directory and
+    against the name alone; `*` matches separators too.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    shard: tuple[int, int] = (1, 1)
+
+    def __post_init__(self) -> None:
+        """Refuses a part that there is not, with a UsageError."""
+        part, parts = self.shard
+        if not 1 <= part <= parts:
+            raise UsageError(f"there is no shard {part} of {parts}")
+
+
+def plan(
+    inputs: Sequence[Path],
+    output: Path,
+    suffixes: Collection[str],
+    *,
+    listed: Sequence[Path] = (),
+    selection: Selection = Selection(),
+) -> Plan:
+    """Finds the pictures and where they go.
+
+    A directory is searched to its leaves and its tree is kept below `output`; hidden files and directories
+    are left out, links are followed unless they lead back, and so is `output` where it lies inside. A file
+    that is named goes into `output` under its own name, whatever its kind, or, if it is the only input and
+    `output` ends in one of `suffixes` and is no directory, becomes `output`. A name that does not exist, but
+    is a pattern (`scans/*.tif`), stands for what it matches. `STREAM` stands for standard input or output, of
+    which there is one picture.
+
+    Args:
+        inputs: Files and directories.
+        output: A directory, which need not exist, or a file.
+        suffixes: Known endings of picture files, in lower case, with the dot.
+        listed: Files from a list. A relative path that stays below the working directory keeps its
+            directories below `output`; directories are left out, as lists often name them beside their files.
+        selection: Which of what is found is taken.
+
+    Raises:
+        UsageError: An input does not exist or cannot be searched, `output` is a file where a directory is
+            needed or has an unknown ending where a file is meant, two sources have one destination, a
+            destination is a source or lies outside of `output` because of a link. The paths are named.
+    """
+    try:
+        return _plan(_expanded(inputs), output, suffixes, listed, selection)
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}") from error
+
+
+def read_list(stream: BinaryIO, *, nul: bool) -> list[Path]:
+    """Paths from a list, one a line, or with `nul` each ended by a NUL character; empty ones are left out."""
+    entries = stream.read().split(b"\0" if nul else b"\n")
+    paths = [Path(os.fsdecode(entry)) for entry in entries if entry]
+    return [Path.cwd() / path if path == STREAM else path for path in paths]
+
+
+def _expanded(inputs: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in inputs:
+        if path == STREAM or path.exists() or path.is_symlink():
+            found.append(path)
+            continue
+        pattern = str(path)
+        matches = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else []  # noqa: PTH207
+        if not matches:
+            raise UsageError(f"no such file or directory: {path}")
+        found += map(Path, matches)
+    return found
+
+
+def _plan(
+    inputs: Sequence[Path],
+    output: Path,
+    suffixes: Collection[str],
+    listed: Sequence[Path],
+    selection: Selection,
+) -> Plan:
+    if STREAM in (*inputs, output):
+        return _plan_stream(inputs, output, suffixes, listed)
+    if not listed and _is_file_to_file(inputs, output, suffixes):
+        only = [Job(inputs[0], output)]
+        _refuse_collisions(only)
+        return Plan(tuple(_of_shard(only, output.parent, selection)), 0, None)
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"the output {output} is a file; give a directory")
+    jobs, ignored = _search(inputs, output, suffixes, selection)
+    for path in listed:
+        if path.is_dir():
+            ignored += 1
+        else:
+            jobs.append(Job(path, output / _place(path)))
+    jobs = list(dict.fromkeys(jobs))
+    _refuse_collisions(jobs)
+    _refuse_escapes(jobs, output)
+    return Plan(tuple(_of_shard(jobs, output, selection)), ignored, output)
+
+
+def _plan_stream(
+    inputs: Sequence[Path], output: Path, suffixes: Collection[str], listed: Sequence[Path]
+) -> Plan:
+    if listed or len(inputs) != 1 or (inputs[0] != STREAM and inputs[0].is_dir()):
+        raise UsageError("with - for standard input or output there is one input, a single picture")
+    if output != STREAM and not _is_file_to_file(inputs, output, suffixes):
+        raise UsageError(f"with - for the input, the output is a file or -, not {output}")
+    return Plan((Job(inputs[0], output),), 0, None)
+
+
+def _is_file_to_file(inputs: Sequence[Path], output: Path, suffixes: Collection[str]) -> bool:
+    if len(inputs) != 1 or inputs[0].is_dir() or output.is_dir():
+        return False
+    if output.suffix and output.suffix.lower() not in suffixes:
+        known = ", ".join(sorted(suffixes))
+        raise UsageError(f"{output} is no directory, and {output.suffix} none of the known endings: {known}")
+    return bool(output.suffix)
+
+
+def _place(listed: Path) -> Path:
+    """Where a listed file lies below the output."""
+    relative = Path(os.path.normpath(listed))
+    leads_out = listed.is_absolute() or relative.parts[0] == os.pardir
+    return Path(listed.name) if leads_out else relative
+
+
+def _of_shard(jobs: Sequence[Job], output: Path, selection: Selection) -> Iterator[Job]:
+    part, parts = selection.shard
+    for job in jobs:
+        name = os.fsencode(job.destination.relative_to(output).as_posix())
+        number = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
+        if number % parts == part - 1:
+            yield job
+
+
+def _search(
+    inputs: Sequence[Path], output: Path, suffixes: Collection[str], selection: Selection
+) -> tuple[list[Job], int]:
+    excluded = _identity(output)
+    jobs: list[Job] = []
+    ignored = 0
+    for path in inputs:
+        if not path.is_dir():
+            jobs.append(Job(path, output / path.name))
+            continue
+        if _identity(path) == excluded:
+            raise UsageError(f"the output {output} is the input {path}; inputs are never modified")
+        for relative in _files(path, excluded, selection.exclude):
+            if selection.include and not _matches(relative, selection.include):
+                continue
+            if os.path.splitext(relative)[1].lower() in suffixes:  # noqa: PTH122  (50,000 Paths cost seconds)
+                jobs.append(Job(path / relative, output / relative))
+            else:
+                ignored += 1
+    return jobs, ignored
+
+
+def _files(root: Path, output: tuple[int, int] | None, exclude: Collection[str]) -> Iterator[str]:
+    """Paths of the files below a directory, relative to it, sorted; hidden and excluded ones left out."""
+
+    def walk(relative: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+        with os.scandir(root / relative) as entries:
+            listed = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+        for entry in listed:
+            below = f"{relative}{os.sep}{entry.name}" if relative else entry.name
+            if exclude and _matches(below, exclude):
+                continue
+            if not _is_directory(entry):
+                yield below
+                continue
+            identity = _identity(Path(entry.path))
+            if identity is not None and identity != output and identity not in above:
+                yield from walk(below, above | {identity})
+
+    own = _identity(root)
+    yield from walk("", frozenset() if own is None else frozenset({own}))
+
+
+def _matches(relative: str, patterns: Iterable[str]) -> bool:
+    name = relative.rpartition(os.sep)[2]
+    return any(fnmatch.fnmatch(relative, p) or fnmatch.fnmatch(name, p) for p in patterns)
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself: it will fail as a job of its own
+        return False
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What makes two paths the same directory or file; None where there is nothing."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+class _RealPaths:
+    """Paths without links in their directories, which many files share."""
+
+    def __init__(self) -> None:
+        self._directories: dict[Path, str] = {}
+
+    def directory(self, path: Path) -> str:
+        if path not in self._directories:
+            self._directories[path] = os.path.realpath(path)
+        return self._directories[path]
+
+    def file(self, path: Path) -> str:
+        return os.path.normcase(f"{self.directory(path.parent)}{os.sep}{path.name}")
+
+
+def _refuse_collisions(jobs: Sequence[Job]) -> None:
+    real = _RealPaths()
+    owners: dict[str, Job] = {}
+    for job in jobs:
+        other = owners.setdefault(real.file(job.destination), job)
+        if other is not job:
+            raise UsageError(f"{other.source} and {job.source} would both become {job.destination}")
+    for job in jobs:
+        # The path itself, and what it leads to if it is a link.
+        for source in {real.file(job.source), os.path.normcase(os.path.realpath(job.source))}:
+            if source in owners:
+                raise UsageError(f"{owners[source].source} would replace the input {job.source}")
+
+
+def _refuse_escapes(jobs: Sequence[Job], output: Path) -> None:
+    """A link in the output directory must not lead what is written out of it."""
+    real = _RealPaths()
+    root = os.path.realpath(output)
+    for job in jobs:
+        directory = real.directory(job.destination.parent)
+        if os.path.commonpath((root, directory)) != root:
+            raise UsageError(f"{job.destination} lies outside of {output}: its directory is {directory}")

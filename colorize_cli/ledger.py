@@ -1,0 +1,261 @@
+"""What an output directory knows of how its pictures were made, and so which of them are up to date.
+
+Each run appends lines to a journal of its own in `.colorize/` below the output directory, so that two runs
+which share the directory never write to one file, and what a killed run wrote is a line or no line. A line
+says: the output of this name, size and time of modification was made from a source of this size, time and
+content, by this recipe (the model and the options that shape pixels). It is written just before the output
+gets its name. So an output that no line matches was put there, or changed, by someone else; it is left alone.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from colorize_cli.errors import WriteError
+from colorize_cli.jobs import Job
+from colorize_cli.media import atomic
+
+DIRECTORY = ".colorize"
+_SUFFIX = ".jsonl"
+_MOST_JOURNALS = 16  # of ended runs; more are made into one
+
+
+class State(Enum):
+    """What an output is to a run."""
+
+    ABSENT = "absent"
+    CURRENT = "up to date"
+    STALE = "made from another input or by another recipe"
+    FOREIGN = "there already, not as colorize left it"
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What changes when a file is written to."""
+
+    size: int
+    mtime_ns: int
+
+    @staticmethod
+    def of(stat: os.stat_result) -> "Stamp":
+        """The stamp of a file."""
+        return Stamp(stat.st_size, stat.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source as it was read: its stamp, and a digest of its content."""
+
+    stamp: Stamp
+    content: str
+
+    @staticmethod
+    def of(path: Path) -> "Source":
+        """Reads the file.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        with path.open("rb") as file:
+            stamp = Stamp.of(os.fstat(file.fileno()))
+            return Source(stamp, hashlib.file_digest(file, _digest).hexdigest())
+
+
+@dataclass(frozen=True)
+class Record:
+    """A line: how an output was made.
+
+    Attributes:
+        output: Its path below the output directory.
+        written: Its stamp.
+        source: What it was made from.
+        recipe: Digest of the model and the options that shape pixels.
+    """
+
+    output: str
+    written: Stamp
+    source: Source
+    recipe: str
+
+    def to_line(self) -> bytes:
+        """As JSON; names that are not Unicode survive."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
+
+    @staticmethod
+    def from_line(line: bytes) -> "Record":
+        """The inverse of `to_line`.
+
+        Raises:
+            ValueError: It is no such line.
+        """
+        try:
+            values: dict[str, Any] = json.loads(line)
+            source = values["source"]
+            return Record(
+                str(values["output"]),
+                Stamp(**values["written"]),
+                Source(Stamp(**source["stamp"]), str(source["content"])),
+                str(values["recipe"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no record: {line!r}") from error
+
+
+class Ledger:
+    """The records of one output directory, for one run. May be used from several threads."""
+
+    def __init__(self, root: Path, recipe: str, *, read_only: bool = False) -> None:
+        """Reads what earlier and other runs wrote.
+
+        Args:
+            root: The output directory, which need not exist.
+            recipe: Digest of the model and the options that shape pixels, of this run.
+            read_only: Ask only; nothing is written.
+        """
+        self._read_only = read_only
+        self._root = root
+        self._recipe = recipe
+        self._folder = root / DIRECTORY
+        self._records: dict[str, dict[Stamp, Record]] = {}
+        self._read: dict[str, int] = {}
+        self._journal: _Journal | None = None
+        self._lock = threading.Lock()
+        with self._lock:
+            self._refresh()
+            if not read_only:
+                self._compact()
+
+    def state(self, job: Job) -> State:
+        """What the job's output is to this run.
+
+        Where the source's time has changed, but not its content, that is noted for the next run.
+        """
+        try:
+            written = Stamp.of(job.destination.lstat())
+            stamp = Stamp.of(job.source.stat())
+        except OSError:
+            return State.ABSENT  # if it is the source that is missing, reading it will say so
+        record = self._known(self._name(job), written)
+        if record is None:
+            return State.FOREIGN
+        if record.recipe != self._recipe:
+            return State.STALE
+        if record.source.stamp == stamp:
+            return State.CURRENT
+        try:
+            source = Source.of(job.source)
+        except OSError:
+            return State.STALE
+        if source.content != record.source.content:
+            return State.STALE
+        if not self._read_only:
+            with contextlib.suppress(WriteError):  # only the next check will take longer
+                self.add(job, source, written)
+        return State.CURRENT
+
+    def add(self, job: Job, source: Source, written: Stamp) -> None:
+        """Notes that the job's output, with that stamp, is what this run made of that source.
+
+        Raises:
+            WriteError: It cannot be noted.
+        """
+        record = Record(self._name(job), written, source, self._recipe)
+        try:
+            with self._lock:
+                if self._journal is None:
+                    self._journal = _Journal(self._folder)
+                self._journal.append(record.to_line())
+        except OSError as error:
+            raise WriteError(f"cannot write below {self._folder}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Ends the journal."""
+        with self._lock:
+            if self._journal is not None:
+                self._journal.close()
+                self._journal = None
+
+    def _name(self, job: Job) -> str:
+        return job.destination.relative_to(self._root).as_posix()
+
+    def _known(self, name: str, written: Stamp) -> Record | None:
+        with self._lock:
+            record = self._records.get(name, {}).get(written)
+            if record is None:  # another run may have made it meanwhile
+                self._refresh()
+                record = self._records.get(name, {}).get(written)
+            return record
+
+    def _refresh(self) -> None:
+        """Reads what the journals have grown by."""
+        for path in self._journals():
+            start = self._read.get(path.name, 0)
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                file.seek(start)
+                lines, end, _ = file.read().rpartition(b"\n")
+                self._read[path.name] = start + len(lines) + len(end)
+                for line in lines.splitlines():
+                    with contextlib.suppress(ValueError):  # its output will count as foreign
+                        record = Record.from_line(line)
+                        self._records.setdefault(record.output, {})[record.written] = record
+
+    def _journals(self) -> Iterator[Path]:
+        with contextlib.suppress(OSError):
+            yield from sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX)
+
+    def _compact(self) -> None:
+        """Makes the journals of ended runs into one, of the records that still hold.
+
+        Another run that does the same at the same time writes the same; a record may come twice, never be
+        lost, for the new journal is there before the old ones go.
+        """
+        ended = [path for path in self._journals() if atomic.is_left_over(path.name)]
+        if len(ended) <= _MOST_JOURNALS:
+            return
+        with contextlib.suppress(OSError):
+            name = atomic.claim(_SUFFIX)
+            atomic.release(name)
+            with atomic.writing(self._folder / name) as file:
+                for name, records in self._records.items():
+                    with contextlib.suppress(OSError):
+                        record = records.get(Stamp.of((self._root / name).lstat()))
+                        if record is not None:
+                            file.write(record.to_line())
+            for path in ended:
+                path.unlink(missing_ok=True)
+
+
+class _Journal:
+    """A file that lines are appended to."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._name = atomic.claim(_SUFFIX)
+        self._file = os.open(folder / self._name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._torn = False
+
+    def append(self, line: bytes) -> None:
+        """Writes a line at once, so that none is half there if the process is killed."""
+        text = b"\n" + line if self._torn else line
+        self._torn = True
+        if os.write(self._file, text) < len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._torn = False
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # not every file system has it
+            os.fsync(self._file)
+        os.close(self._file)
+        atomic.release(self._name)
+
+
+def _digest() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=16)
