@@ -1,21 +1,34 @@
-"""The command `colorize`: options to `Settings`, outcomes to exit codes, and nothing else."""
+"""The command `colorize`: options to `Settings`, outcomes to exit codes, and nothing else.
 
+What needs Pillow, OpenCV or onnxruntime is imported where it is used: `--doctor` must start without them.
+"""
+
+import contextlib
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 
-from colorize_cli import discovery, media
+from colorize_cli import discovery, doctor
 from colorize_cli.discovery import Selection
-from colorize_cli.display import Display, printable
-from colorize_cli.engines import ENGINES, local
-from colorize_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, ColorizeError, UsageError
+from colorize_cli.display import Display
+from colorize_cli.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    ColorizeError,
+    UsageError,
+    printable,
+)
 from colorize_cli.jobs import MOST_STRENGTH, SIZES, STREAM, Outcome, Plan, Settings, Status
+
+if TYPE_CHECKING:
+    from colorize_cli.report import Report
 
 _DEFAULTS = Settings()
 
@@ -33,6 +46,12 @@ def _shard(value: str) -> tuple[int, int]:
     except ValueError:
         raise click.BadParameter(f"{value!r} is not i/N, for instance 1/4") from None
     return part, parts
+
+
+def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        findings = doctor.examine(context.params.get("model"))
+        context.exit(doctor.tell(findings, lambda line: click.echo(printable(line))))
 
 
 @click.command(
@@ -94,6 +113,7 @@ def _shard(value: str) -> tuple[int, int]:
     "--model",
     type=click.Path(path_type=Path),
     default=None,
+    is_eager=True,
     help="An ONNX file made by colorize-train.  [default: the one that comes with this program]",
 )
 @click.option(
@@ -124,8 +144,23 @@ def _shard(value: str) -> tuple[int, int]:
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure; otherwise the rest is done.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per picture to standard output.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="PAGE.html",
+    help="Write a page to look at: each picture before and after, the failures, the settings.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing but failures.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
+@click.option(
+    "--doctor",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_examine,
+    help="Say what works in this installation, with the command that mends what does not, and exit. After "
+    "--model, of that model.",
+)
 @click.version_option(package_name="colorize-cli")
 @click.pass_context
 def command(
@@ -140,6 +175,7 @@ def command(
     shard: tuple[int, int],
     fail_fast: bool,
     as_json: bool,
+    report: Path | None,
     quiet: bool,
     dry_run: bool,
     **options: Any,
@@ -162,6 +198,8 @@ def command(
       curl -s https://example.org/old.jpg | colorize - - > coloured.jpg
       find . -name '*.tif' -print0 | colorize --files-from - -0 coloured/ --json
     """  # noqa: D301 - click looks for the backspace
+    from colorize_cli import media
+
     try:
         settings = Settings(**options)
         listed = discovery.read_list(files_from, nul=null) if files_from is not None else []
@@ -175,7 +213,7 @@ def command(
             _print_plan(plan, settings)
         else:
             display = Display(len(plan.jobs), quiet=quiet, json_lines=sys.stdout if as_json else None)
-            context.exit(_run(plan, settings, display, fail_fast=fail_fast))
+            context.exit(_run(plan, settings, display, report, fail_fast=fail_fast))
     except ColorizeError as error:
         click.echo(f"colorize: {printable(error)}", err=True)
         context.exit(error.exit_code)
@@ -193,38 +231,50 @@ def main() -> NoReturn:
     raise AssertionError("click ends the process")
 
 
-def _run(plan: Plan, settings: Settings, display: Display, *, fail_fast: bool) -> int:
+def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, *, fail_fast: bool) -> int:
     import cv2
+
+    from colorize_cli.engines import ENGINES
+    from colorize_cli.report import Report
 
     # The stages are parallel already; threads inside each of their steps would only compete.
     cv2.setNumThreads(1)
     if plan.ignored:
         display.say(f"{plan.ignored} files of other kinds ignored")
-    outcomes: Generator[Outcome, None, None] = ENGINES["local"](plan, settings, display.say)
-    stopped = None
-    try:
-        display.show(_until_failure(outcomes) if fail_fast else outcomes)
-    except KeyboardInterrupt:
-        stopped = "interrupted"
-    finally:
-        outcomes.close()  # finishes what is being written
-    failed = display.counts[Status.FAILED] > 0
-    if stopped is None and fail_fast and failed:
-        stopped = "stopped at the first failure"
-    display.summarise(stopped)
+    with contextlib.ExitStack() as stack:
+        page = stack.enter_context(Report(report, settings)) if report is not None else None
+        outcomes: Generator[Outcome, None, None] = ENGINES["local"](plan, settings, display.say)
+        stopped = None
+        try:
+            display.show(_tapped(outcomes, page, fail_fast=fail_fast))
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+        finally:
+            outcomes.close()  # finishes what is being written
+        failed = display.counts[Status.FAILED] > 0
+        if stopped is None and fail_fast and failed:
+            stopped = "stopped at the first failure"
+        display.summarise(stopped)
+        if page is not None:
+            page.write(stopped, len(plan.jobs) - display.counts.total())
     if stopped == "interrupted":
         return EXIT_INTERRUPTED
     return EXIT_FAILED if failed else EXIT_OK
 
 
-def _until_failure(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+def _tapped(outcomes: Iterable[Outcome], page: "Report | None", *, fail_fast: bool) -> Iterator[Outcome]:
+    """The outcomes, up to the first failure if that is the end, each also on the page if there is one."""
     for outcome in outcomes:
+        if page is not None:
+            page.add(outcome)
         yield outcome
-        if outcome.status is Status.FAILED:
+        if fail_fast and outcome.status is Status.FAILED:
             return
 
 
 def _print_plan(plan: Plan, settings: Settings) -> None:
+    from colorize_cli.engines import local
+
     for job, reason in local.preview(plan, settings):
         action = "colour" if reason is None else "skip"
         columns = (action, printable(job.source), printable(job.destination), *([reason] if reason else []))

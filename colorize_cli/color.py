@@ -33,6 +33,7 @@ _OFFSET = 4 / 29
 # Linear light is put into this many equal steps on its way to 8-bit sRGB. At the curve's steepest a step is
 # 0.05 of an 8-bit level, so that no rounding of an 8-bit level is off by more than that.
 _STEPS = 65535
+_LEVELS16 = np.float32(65535)
 # How far outside [0, 1] linear light may lie and still count as inside: well below half of such a step.
 _GAMUT_SLACK = 1e-6
 _BISECTIONS = 9
@@ -134,20 +135,19 @@ def compose_rgb8(lightness: Floats, a: Floats, b: Floats) -> Bytes:
     Returns:
         (H, W, 3) uint8. Where a = b = 0 and L* is that of an 8-bit grey, exactly that grey.
     """
-    fy = (lightness + np.float32(16)) * np.float32(1 / 116)
-    linear = _linear(fy, a, b)
-    outside = np.flatnonzero(_is_outside(linear))
-    if outside.size:
-        fitted = _fitted(*(plane.ravel()[outside] for plane in (fy, a, b)))
-        for plane, values in zip(linear, fitted, strict=True):
-            np.put(plane, outside, values)
     coded = []
-    for plane in linear:
+    for plane in _inside(lightness, a, b):
         np.multiply(plane, np.float32(_STEPS), out=plane)
         np.clip(plane, 0, _STEPS, out=plane)
         np.rint(plane, out=plane)
         coded.append(_SRGB8.take(plane.astype(np.uint16)))
     return np.asarray(cv2.merge(coded), np.uint8)
+
+
+def compose_rgb16(lightness: Floats, a: Floats, b: Floats) -> npt.NDArray[np.uint16]:
+    """As `compose_rgb8`, to 16 bits: (H, W, 3) uint16."""
+    coded = [np.rint(_LEVELS16 * linear_to_srgb(np.clip(plane, 0, 1))) for plane in _inside(lightness, a, b)]
+    return np.stack(coded, axis=-1).astype(np.uint16)
 
 
 def _f(t: Floats) -> Floats:
@@ -175,6 +175,18 @@ def _linear(fy: Floats, a: Floats, b: Floats) -> _Planes:
     z = _f_inverse(fy - b * np.float32(1 / 200))
     red, green, blue = (x * mx + y * my + z * mz for mx, my, mz in _RGB_FROM_RELATIVE_XYZ.astype(np.float32))
     return red, green, blue
+
+
+def _inside(lightness: Floats, a: Floats, b: Floats) -> _Planes:
+    """Linear light of L*, a* and b*, chroma reduced where sRGB ends."""
+    fy = (lightness + np.float32(16)) * np.float32(1 / 116)
+    linear = _linear(fy, a, b)
+    outside = np.flatnonzero(_is_outside(linear))
+    if outside.size:
+        fitted = _fitted(*(plane.ravel()[outside] for plane in (fy, a, b)))
+        for plane, values in zip(linear, fitted, strict=True):
+            np.put(plane, outside, values)
+    return linear
 
 
 def _is_outside(linear: _Planes) -> npt.NDArray[np.bool_]:

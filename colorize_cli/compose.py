@@ -1,4 +1,4 @@
-"""Chroma onto lightness: low-resolution ab, upsampled along the full-resolution L*, joined to it, to 8 bits.
+"""Chroma onto lightness: low-resolution ab, upsampled along the full-resolution L*, joined to it.
 
 The upsampling is a guided filter (He et al. 2013, "Guided Image Filtering"; its coefficients at low
 resolution as in He & Sun 2015, arXiv 1505.00996) in residual form. Around each low-resolution pixel, ab is
@@ -15,6 +15,7 @@ Everything is done in horizontal stripes, each from the low-resolution arrays an
 memory beyond input and output is small, and the result does not depend on where stripes begin.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colorize_cli import color
-from colorize_cli.color import Bytes, Floats, Lightness
+from colorize_cli.color import Bytes, Codes, Floats, Lightness
 from colorize_cli.working import resized
 
 # The regulariser of the regression, in L* squared: slopes matter where L* varies by more than its root, about
@@ -32,6 +33,9 @@ _NEARBY = 3  # pixels across, of the regression and of the bounds
 # Small enough for memory, and large enough that threads which compose at once do not spend their time on
 # handing Python's lock to each other.
 _STRIPE_PIXELS = 1 << 19
+
+
+Paint = Callable[[Floats, Floats, Floats], Codes]
 
 
 def compose(
@@ -48,15 +52,29 @@ def compose(
     Returns:
         (H, W, 3) uint8 sRGB of that lightness. Where sRGB does not hold a colour, its chroma is reduced.
     """
+    rgb = np.empty((*lightness.shape, 3), np.uint8)
+    _paint(lightness, ab * np.float32(strength), rgb, color.compose_rgb8, stripe_pixels)
+    return rgb
+
+
+def compose16(
+    lightness: Lightness, ab: Floats, strength: float = 1.0, stripe_pixels: int = _STRIPE_PIXELS
+) -> npt.NDArray[np.uint16]:
+    """As `compose`, to 16 bits: (H, W, 3) uint16."""
+    rgb = np.empty((*lightness.shape, 3), np.uint16)
+    _paint(lightness, ab * np.float32(strength), rgb, color.compose_rgb16, stripe_pixels)
+    return rgb
+
+
+def _paint(lightness: Lightness, ab: Floats, rgb: Codes, to_codes: Paint, stripe_pixels: int) -> None:
+    """Fills `rgb`."""
     height, width = lightness.shape
-    low = _Low.of(lightness, ab * np.float32(strength))
-    rgb = np.empty((height, width, 3), np.uint8)
+    low = _Low.of(lightness, ab)
     step = max(1, stripe_pixels // width)
     for start in range(0, height, step):
         stop = min(start + step, height)
         rows = lightness.rows(start, stop)
-        rgb[start:stop] = color.compose_rgb8(rows, *low.chroma(rows, start, height))
-    return rgb
+        rgb[start:stop] = to_codes(rows, *low.chroma(rows, start, height))
 
 
 @dataclass(frozen=True)

@@ -31,18 +31,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from colorize_cli.errors import printable
 from colorize_cli.jobs import Outcome, Status
-
-
-def printable(text: object) -> str:
-    """Text that is safe to print on one line: control characters and undecodable bytes are written out."""
-
-    def escaped(character: str) -> str:
-        if character.isprintable():
-            return character
-        return character.encode("unicode_escape", "surrogatepass").decode("ascii")
-
-    return "".join(map(escaped, str(text)))
 
 
 def to_json(outcome: Outcome) -> str:

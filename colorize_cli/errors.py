@@ -52,3 +52,14 @@ class DeviceError(ColorizeError):
 def one_line(text: object) -> str:
     """The text of an error of a library, which may run over several lines, on one."""
     return " ".join(str(text).split())
+
+
+def printable(text: object) -> str:
+    """Text that is safe to print on one line: control characters and undecodable bytes are written out."""
+
+    def escaped(character: str) -> str:
+        if character.isprintable():
+            return character
+        return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+    return "".join(map(escaped, str(text)))

@@ -1,17 +1,15 @@
 """One ONNX file, loaded: what it says of itself, and lightness -> ab."""
 
 import contextlib
-import ctypes
 import importlib.resources
 import io
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colorize_cli import contracts
+from colorize_cli import contracts, driver
 from colorize_cli.color import Floats
 from colorize_cli.contracts import Adapter, Card, Signature, Tensor
 from colorize_cli.errors import DeviceError, ModelError, UsageError, one_line
@@ -136,7 +134,7 @@ def _load_cuda(data: bytes) -> Model:
 
     if _CUDA not in onnxruntime.get_available_providers():
         raise DeviceError("this onnxruntime was built without CUDA; onnxruntime-gpu has it")
-    if not _has_driver():
+    if not driver.is_installed():
         raise DeviceError("no NVIDIA driver is installed here")
     # It reports on stdout; the session below finds out whether it helped.
     with contextlib.redirect_stdout(io.StringIO()) as said:
@@ -155,14 +153,6 @@ def _load_cuda(data: bytes) -> Model:
     if session.get_providers()[0] != _CUDA:
         raise DeviceError(f"CUDA {onnxruntime.cuda_version} or cuDNN did not load: {said.getvalue().strip()}")
     return _model(session, "cuda", "it can run the whole network")
-
-
-def _has_driver() -> bool:
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True
 
 
 def _options() -> "onnxruntime.SessionOptions":

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from colorize_cli import model
-from colorize_cli.color import Bytes, Floats
-from colorize_cli.compose import compose
+from colorize_cli.color import Codes, Floats
+from colorize_cli.compose import compose, compose16
 from colorize_cli.errors import ColorizeError, one_line
 from colorize_cli.jobs import STREAM, Job, Outcome, Plan, Settings, Status, available_cores
 from colorize_cli.ledger import Ledger, Source, Stamp, State
@@ -46,7 +46,7 @@ class _Predicted:
 @dataclass(frozen=True)
 class _Composed:
     decoded: _Decoded
-    rgb: Bytes
+    rgb: Codes
 
 
 class _SkippedError(Exception):
@@ -122,7 +122,7 @@ class _Outputs:
         job, source = item.decoded.job, item.decoded.source
         if job.destination == STREAM:
             file = io.BytesIO()
-            photo.encode(file, item.decoded.frame.format or "PNG", item.decoded.frame, item.rgb)
+            photo.encode(file, _format(item.decoded), item.decoded.frame, item.rgb)
             pipe.write_stdout(file.getvalue())
             return
         ledger = self._ledger
@@ -183,8 +183,10 @@ def _pipeline(network: Model, settings: Settings, outputs: _Outputs) -> Pipeline
         return list(map(_Predicted, batch, network.predict(lightness)))
 
     def paint(item: _Predicted) -> _Composed:
-        lightness = item.decoded.frame.lightness
-        return _Composed(item.decoded, compose(lightness, item.ab, settings.strength))
+        frame = item.decoded.frame
+        held = photo.HOLDS[_format(item.decoded)]
+        draw = compose16 if frame.deep and held.deep else compose
+        return _Composed(item.decoded, draw(frame.lightness, item.ab, settings.strength))
 
     return Pipeline(
         stages=(
@@ -196,6 +198,13 @@ def _pipeline(network: Model, settings: Settings, outputs: _Outputs) -> Pipeline
         capacity=max(_LEAST_CAPACITY, settings.batch_size),
         patience=_PATIENCE,
     )
+
+
+def _format(item: _Decoded) -> str:
+    """Of the output, by Pillow's name."""
+    if item.job.destination == STREAM:
+        return item.frame.format or "PNG"
+    return photo.FORMATS[item.job.destination.suffix.lower()]
 
 
 def _exists(destination: Path) -> bool:

@@ -1,30 +1,25 @@
 """A picture between its file and its colours, and the ways to and from a Pillow image."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, JpegImagePlugin
 
 from colorize_cli import color
-from colorize_cli.color import Bytes, Lightness
+from colorize_cli.color import Bytes, Codes, Lightness
 from colorize_cli.errors import ReadError
 from colorize_cli.media import profile
+from colorize_cli.media.metadata import Metadata, upright
 
 Convert = Callable[[Image.Image], Image.Image]
 
-# Tags that describe a TIFF picture rather than its storage (TIFF 6.0, sections 8 and 15, and XMP's
-# neighbours).
-_TIFF_TAGS = (269, 270, 271, 272, 305, 306, 315, 316, 33432)
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
-# EXIF 2.32: width and height, and what the colours are.
-_SIZE_TAGS = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
-_FACTS_OF_SRGB: dict[int, int] = {ExifTags.Base.ColorSpace: 1}
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0
 # Pictures are taken over from Pillow in stripes of about this many pixels.
 _STRIPE_PIXELS = 1 << 20
+NO_METADATA = Metadata()
 
 
 @dataclass(frozen=True)
@@ -33,19 +28,19 @@ class Frame:
 
     Attributes:
         lightness: (H, W), as a viewer shows the picture.
-        alpha: (H, W) uint8 transparency, or None.
-        exif: The EXIF block without orientation, or None.
-        dpi: Resolution in dots per inch, across and down, or None.
-        tiff_tags: Descriptive tags of a TIFF file, by number.
+        alpha: (H, W) transparency, uint8, or uint16 where `deep`; or None.
+        deep: Whether it was read from more than 8 bits a channel.
+        metadata: What it says of itself.
         format: Pillow's name of the format that it was read from, or None.
+        luma_table: How finely a JPEG's luma was quantised, 64 numbers, or None.
     """
 
     lightness: Lightness
-    alpha: Bytes | None = None
-    exif: bytes | None = None
-    dpi: tuple[float, float] | None = None
-    tiff_tags: tuple[tuple[int, str], ...] = ()
+    alpha: Codes | None = None
+    deep: bool = False
+    metadata: Metadata = NO_METADATA
     format: str | None = None
+    luma_table: tuple[int, ...] | None = None
 
 
 def from_image(image: Image.Image) -> Frame:
@@ -57,26 +52,54 @@ def from_image(image: Image.Image) -> Frame:
     if not (image.width and image.height):
         raise ReadError(f"it has no pixels ({image.width} x {image.height})")
     icc = image.info.get("icc_profile")
-    dpi = image.info.get("dpi")
     tags = getattr(image, "tag_v2", {})
-    tiff_tags = tuple((tag, str(tags[tag])) for tag in _TIFF_TAGS if tag in tags)
-    upright, exif = _upright(image)
-    plain = _plain(upright)
-    if plain.mode.startswith("I;16"):
+    turned, metadata = upright(image)
+    plain = _plain(turned)
+    deep = plain.mode.startswith("I;16")
+    alpha: Codes | None
+    if deep:
         codes = _codes16(plain, tags)
         lightness, alpha = Lightness(codes, profile.grey_table(icc, 65536)), _alpha16(plain, codes)
     else:
         lightness = lightness_of(plain, icc)
         alpha = np.asarray(plain.getchannel("A")) if plain.mode in ("LA", "RGBA") else None
-    resolution = _resolution(dpi, turned=upright.size != image.size)
-    return Frame(lightness, alpha, exif, resolution, tiff_tags, image.format)
+    return Frame(lightness, alpha, deep, metadata, image.format, _luma_table(image))
+
+
+def from_samples(
+    samples: npt.NDArray[np.uint16], icc: bytes | None, metadata: Metadata, format_: str
+) -> Frame:
+    """The frame of a colour picture of 16 bits.
+
+    Args:
+        samples: (H, W, 3) RGB or (H, W, 4) with transparency, as a viewer shows the picture.
+        icc: Its profile. Colours in another space than sRGB's are converted at 8 bits, greys at 16.
+        metadata: What it says of itself.
+        format_: Pillow's name of the format.
+    """
+    alpha = np.ascontiguousarray(samples[..., 3]) if samples.shape[2] == 4 else None
+    red, green, blue = (samples[..., i] for i in range(3))
+    if np.array_equal(red, green) and np.array_equal(green, blue):
+        lightness = Lightness(np.ascontiguousarray(green), profile.grey_table(icc, 65536))
+    elif profile.is_srgb(icc):
+        lightness = Lightness(_uniform_codes(samples[..., :3]), color.UNIFORM16)
+    else:
+        lightness = lightness_of(Image.fromarray((samples[..., :3] >> 8).astype(np.uint8)), icc)
+    return Frame(lightness, alpha, True, metadata, format_)
 
 
 def to_image(frame: Frame, rgb: Bytes) -> Image.Image:
     """The coloured picture (H, W, 3), RGB or with the frame's transparency RGBA."""
     if frame.alpha is None:
         return Image.fromarray(rgb)
-    return Image.fromarray(np.dstack([rgb, frame.alpha]))
+    return Image.fromarray(np.dstack([rgb, alpha_as(rgb.dtype, frame.alpha)]))
+
+
+def alpha_as(dtype: npt.DTypeLike, alpha: Codes) -> Codes:
+    """Transparency in 8 or 16 bits, from either."""
+    if alpha.dtype == dtype:
+        return alpha
+    return (alpha >> 8).astype(np.uint8) if dtype == np.uint8 else alpha.astype(np.uint16) * np.uint16(257)
 
 
 def lightness_of(image: Image.Image, icc: bytes | None) -> Lightness:
@@ -97,27 +120,20 @@ def lightness_of(image: Image.Image, icc: bytes | None) -> Lightness:
     return Lightness(codes, color.UNIFORM16)
 
 
-def _upright(image: Image.Image) -> tuple[Image.Image, bytes | None]:
-    """The image turned as its EXIF says, and that EXIF, made true of it; none where it is damaged."""
-    try:
-        upright = ImageOps.exif_transpose(image)
-        exif = upright.getexif()
-        details = exif.get_ifd(ExifTags.IFD.Exif)
-        details.pop(ExifTags.IFD.Interop, None)
-        for tag, value in (_FACTS_OF_SRGB | dict(zip(_SIZE_TAGS, upright.size, strict=True))).items():
-            if tag in details:
-                details[tag] = value
-        return upright, exif.tobytes() if len(exif) else None
-    except Exception:  # whatever Pillow raises: this is about the picture, not of it
-        return image, None
+def _uniform_codes(samples: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """L* of (H, W, 3) sRGB, as codes of UNIFORM16."""
+    codes = np.empty(samples.shape[:2], np.uint16)
+    step = max(1, _STRIPE_PIXELS // samples.shape[1])
+    for start in range(0, len(samples), step):
+        lab = color.srgb_to_lab(samples[start : start + step] / np.float32(65535))
+        codes[start : start + step] = color.uniform_codes(lab[..., 0])
+    return codes
 
 
-def _resolution(dpi: tuple[float, float] | None, *, turned: bool) -> tuple[float, float] | None:
-    """Dots per inch across and down; None where they are unknown or not to be believed."""
-    if not dpi or not all(math.isfinite(value) and value > 1 for value in dpi):
+def _luma_table(image: Image.Image) -> tuple[int, ...] | None:
+    if not isinstance(image, JpegImagePlugin.JpegImageFile) or not image.quantization:
         return None
-    across, down = map(float, dpi)
-    return (down, across) if turned else (across, down)
+    return tuple(image.quantization[min(image.quantization)])
 
 
 def _codes16(image: Image.Image, tags: Mapping[int, Any]) -> npt.NDArray[np.uint16]:
@@ -129,10 +145,10 @@ def _codes16(image: Image.Image, tags: Mapping[int, Any]) -> npt.NDArray[np.uint
     return 65535 - codes if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else codes
 
 
-def _alpha16(image: Image.Image, codes: npt.NDArray[np.uint16]) -> Bytes | None:
+def _alpha16(image: Image.Image, codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16] | None:
     """Where a PNG of 16-bit grey names one code as transparent."""
     clear = image.info.get("transparency")
-    return np.where(codes == clear, 0, 255).astype(np.uint8) if isinstance(clear, int) else None
+    return np.where(codes == clear, 0, 65535).astype(np.uint16) if isinstance(clear, int) else None
 
 
 def _grey_codes(image: Image.Image, convert: Convert) -> Bytes | None:

@@ -1,7 +1,7 @@
 """Photographs: a file to a `Frame`, and a frame with its colours to a file.
 
 What is read is the picture as a viewer shows it: turned as its EXIF orientation says, converted to sRGB by
-its ICC profile. What is kept aside for the writing is transparency, EXIF and resolution. Pictures that hold
+its ICC profile. What is kept aside for the writing is transparency, depth and metadata. Pictures that hold
 several pages or an animation are refused rather than cut to the first.
 """
 
@@ -12,14 +12,17 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
     Image,
     ImageFile,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
@@ -27,26 +30,54 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from colorize_cli.color import Bytes
+from colorize_cli.color import Codes
 from colorize_cli.errors import ReadError, WriteError, one_line
-from colorize_cli.media import atomic
-from colorize_cli.media.frame import Frame, from_image, to_image
+from colorize_cli.media import atomic, deep, tiff
+from colorize_cli.media.frame import Frame, alpha_as, from_image, from_samples
+from colorize_cli.media.metadata import described, options, orientation_of
 
-# Ending of the file name, in lower case, to Pillow's name of the format.
-FORMATS: dict[str, str] = {
-    ".avif": "AVIF",
-    ".bmp": "BMP",
-    ".jpeg": "JPEG",
-    ".jpg": "JPEG",
-    ".png": "PNG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
+
+@dataclass(frozen=True)
+class Format:
+    """What a format can hold, and how it is written.
+
+    Attributes:
+        suffixes: Endings of file names, in lower case; outputs get the first where they change format.
+        alpha: Whether it holds transparency.
+        deep: Whether it is written with 16 bits.
+        longest: Most pixels on a side; what the other formats cannot hold they say themselves.
+        saving: What to ask of Pillow.
+    """
+
+    suffixes: tuple[str, ...]
+    alpha: bool = False
+    deep: bool = False
+    longest: int | None = None
+    saving: dict[str, Any] = field(default_factory=dict)
+
+
+# What each format holds, by Pillow's names. JPEG and AVIF with full-resolution chroma, for chroma is what is
+# added here; PNG at the level beyond which files hardly shrink and time doubles.
+HOLDS: dict[str, Format] = {
+    "AVIF": Format(
+        (".avif",),
+        alpha=True,
+        saving={"quality": 90, "subsampling": "4:4:4", "speed": 7, "max_threads": 1},
+    ),
+    "BMP": Format((".bmp",)),
+    "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), longest=65500, saving={"subsampling": "4:4:4"}),
+    "JPEG2000": Format((".jp2", ".j2k", ".j2c", ".jpx"), alpha=True),
+    "PNG": Format((".png",), alpha=True, deep=True, saving={"compress_level": 2}),
+    "TIFF": Format((".tif", ".tiff"), alpha=True, deep=True),
+    "WEBP": Format((".webp",), alpha=True, longest=16383, saving={"quality": 95, "method": 3}),
 }
+# Ending of the file name, in lower case, to the format.
+FORMATS: dict[str, str] = {suffix: name for name, format_ in HOLDS.items() for suffix in format_.suffixes}
 # Each plugin registers itself with Pillow when it is imported; naming them here imports them.
 _PLUGINS = (
     AvifImagePlugin.AvifImageFile,
     BmpImagePlugin.BmpImageFile,
+    Jpeg2KImagePlugin.Jpeg2KImageFile,
     JpegImagePlugin.JpegImageFile,
     PngImagePlugin.PngImageFile,
     TiffImagePlugin.TiffImageFile,
@@ -56,21 +87,6 @@ _PLUGINS = (
 # Chroma in a JPEG is as fine as at Pillow's quality 95. Lightness, which is the user's, is as fine as at 97,
 # or the colours would put it further off than saving the grey picture at 95 does.
 _JPEG_CHROMA, _JPEG_LIGHTNESS = 95, 97
-# What to ask of Pillow for each format. JPEG with full-resolution chroma, since chroma is what is added here;
-# PNG at the level beyond which files hardly shrink and time doubles.
-_SAVING: dict[str, dict[str, Any]] = {
-    "AVIF": {"quality": 90, "subsampling": "4:4:4", "speed": 7, "max_threads": 1},
-    "BMP": {},
-    "JPEG": {"subsampling": "4:4:4"},
-    "PNG": {"compress_level": 2},
-    "TIFF": {"compression": "tiff_adobe_deflate"},
-    "WEBP": {"quality": 95, "method": 3},
-}
-# Pixels on a side; what the other formats cannot hold they say themselves.
-_LONGEST = {"JPEG": 65500, "WEBP": 16383}
-_HOLDS_ALPHA = frozenset({"AVIF", "PNG", "TIFF", "WEBP"})
-_HOLDS_EXIF = frozenset({"AVIF", "JPEG", "PNG", "WEBP"})
-_HOLDS_DPI = frozenset({"BMP", "JPEG", "PNG", "TIFF"})
 
 
 def size_of(source: Path | bytes, max_pixels: int) -> int:
@@ -93,65 +109,92 @@ def size_of(source: Path | bytes, max_pixels: int) -> int:
         return width * height
 
 
-def read(source: Path | bytes, max_pixels: int) -> Frame:
-    """Reads a photograph from a file or from a file's content.
+@contextlib.contextmanager
+def opened(source: Path | bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+    """A Pillow image of a file, or of its content, not yet decoded; what is raised of it is a ReadError.
 
     Raises:
         ReadError: As `size_of`, or the file is damaged.
     """
     size_of(source, max_pixels)
     with explained(), _open(source) as file, _opened(file) as image:
-        image.load()
-        return from_image(image)
+        yield image
+
+
+def read(source: Path | bytes, max_pixels: int) -> Frame:
+    """Reads a photograph from a file or from a file's content.
+
+    Raises:
+        ReadError: As `size_of`, or the file is damaged.
+    """
+    with opened(source, max_pixels) as image:
+        if not deep.is_deep(image):
+            return from_image(image)
+        orientation = orientation_of(image)
+        samples = deep.read(source if isinstance(source, bytes) else source.read_bytes(), orientation)
+        metadata = described(image, orientation, (samples.shape[1], samples.shape[0]))
+        return from_samples(samples, image.info.get("icc_profile"), metadata, str(image.format))
 
 
 def write(
-    path: Path, frame: Frame, rgb: Bytes, ready: Callable[[os.stat_result], None] = lambda _: None
+    path: Path, frame: Frame, rgb: Codes, ready: Callable[[os.stat_result], None] = lambda _: None
 ) -> None:
     """Writes a coloured picture in the format that the ending of `path` says; under that name it is complete.
 
     Args:
         path: Where to; its directory is made if there is none.
         frame: The picture.
-        rgb: Its colours, (H, W, 3).
+        rgb: Its colours, (H, W, 3), uint8 or, where the format holds 16 bits, uint16.
         ready: Called with the status of the complete file before it gets its name.
 
     Raises:
         WriteError: The format cannot hold the picture, or the file cannot be written.
     """
+    format_ = FORMATS[path.suffix.lower()]
+    check(format_, frame)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic.writing(path, ready) as file:
-            encode(file, FORMATS[path.suffix.lower()], frame, rgb)
+            encode(file, format_, frame, rgb)
     except OSError as error:
         raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def encode(file: BinaryIO, format_: str, frame: Frame, rgb: Bytes) -> None:
-    """Writes a coloured picture in a format, by Pillow's name of it.
+def check(format_: str, frame: Frame) -> None:
+    """Whether a format holds a picture.
+
+    Raises:
+        WriteError: It does not; nothing of it is left out silently.
+    """
+    held = HOLDS[format_]
+    if frame.alpha is not None and not held.alpha and frame.alpha.min() < np.iinfo(frame.alpha.dtype).max:
+        raise WriteError(f"{format_} cannot hold its transparency; choose another format")
+    if held.longest is not None and max(frame.lightness.shape) > held.longest:
+        raise WriteError(f"{format_} cannot hold more than {held.longest} pixels on a side")
+
+
+def encode(file: BinaryIO, format_: str, frame: Frame, rgb: Codes) -> None:
+    """Writes a coloured picture in a format, by Pillow's name of it, which holds it.
 
     Raises:
         WriteError: The format cannot hold the picture.
         OSError: The file cannot be written.
     """
-    if frame.alpha is not None and format_ not in _HOLDS_ALPHA and frame.alpha.min() < 255:
-        raise WriteError(f"{format_} cannot hold its transparency; choose another format")
-    if max(rgb.shape[:2]) > _LONGEST.get(format_, max(rgb.shape)):
-        raise WriteError(f"{format_} cannot hold more than {_LONGEST[format_]} pixels on a side")
-    image = to_image(frame, rgb) if format_ in _HOLDS_ALPHA else Image.fromarray(rgb)
-    options = dict(_SAVING[format_])
+    held = HOLDS[format_]
+    samples: Any = rgb
+    if frame.alpha is not None and held.alpha:
+        samples = np.dstack([rgb, alpha_as(rgb.dtype, frame.alpha)])
+    saving = held.saving | options(frame.metadata, format_)
+    if format_ == "TIFF":
+        tiff.write(file, samples, frame.metadata)
+        return
+    if format_ == "PNG" and samples.dtype == np.uint16:
+        deep.write_png(file, samples, saving)
+        return
     if format_ == "JPEG":
-        options["qtables"] = [_quantisation(_JPEG_LIGHTNESS)[0], _quantisation(_JPEG_CHROMA)[1]]
-    if frame.exif and format_ in _HOLDS_EXIF:
-        options["exif"] = frame.exif
-    if frame.dpi and format_ in _HOLDS_DPI:
-        options["dpi"] = frame.dpi
-    if frame.tiff_tags and format_ == "TIFF":
-        options["tiffinfo"] = TiffImagePlugin.ImageFileDirectory_v2()
-        for tag, text in frame.tiff_tags:
-            options["tiffinfo"][tag] = text
+        saving["qtables"] = [_quantisation(_JPEG_LIGHTNESS)[0], _quantisation(_JPEG_CHROMA)[1]]
     try:
-        image.save(file, format_, **options)
+        Image.fromarray(samples).save(file, format_, **saving)
     except (ValueError, RuntimeError) as error:  # an encoder that refuses the picture
         raise WriteError(f"{format_} cannot hold it: {error}") from error
 
@@ -199,7 +242,7 @@ def _opened(file: BinaryIO) -> ImageFile.ImageFile:
     prefix = file.read(16)
     if not prefix:
         raise ReadError("the file is empty")
-    for format_ in dict.fromkeys(FORMATS.values()):
+    for format_ in HOLDS:
         factory, accept = Image.OPEN[format_]
         if accept is not None and accept(prefix) is True:
             file.seek(0)

@@ -69,6 +69,12 @@ def to_srgb(icc: bytes | None, mode: str) -> Callable[[Image.Image], Image.Image
     return convert
 
 
+def is_srgb(icc: bytes | None) -> bool:
+    """Whether a picture of RGB with this profile is in sRGB, or is to be taken so."""
+    profile = _parsed(icc)
+    return profile is None or profile.profile.xcolor_space.strip() != "RGB"
+
+
 def _parsed(icc: bytes | None) -> ImageCms.ImageCmsProfile | None:
     """The profile; None where there is none, it is damaged, or it is sRGB itself, which changes nothing."""
     if not icc:

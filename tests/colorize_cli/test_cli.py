@@ -422,3 +422,38 @@ def test_shards_that_there_are_not(make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 2)
     for shard in ("0/2", "3/2", "1", "a/b", "1/0"):
         assert invoke(source, tmp_path / "out", "--shard", shard).exit_code == 2
+
+
+def test_a_report_is_written_of_every_end(models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 4)
+    (source / "0000.png").write_bytes(b"")
+    page = tmp_path / "page.html"
+    arguments = (source, tmp_path / "out", "--model", models.tinted, "--report", page)
+    assert invoke(*arguments).exit_code == 1
+    text = page.read_text()
+    assert text.count('type="range"') == 3
+    assert "the file is empty" in text
+    assert invoke(*arguments, "--fail-fast", "--overwrite").exit_code == 1
+    assert "stopped at the first failure" in page.read_text()
+    assert invoke(source, tmp_path / "out", "--report", tmp_path / "a.png").exit_code == 2
+
+
+def test_the_doctor_examines_the_model_that_it_is_given(models):
+    code, out, err = finish("--model", models.tinted, "--doctor")
+    assert code == 0, out
+    assert err == ""
+    assert "stand-in" in out
+    assert "no problem found" in out
+
+
+def test_the_doctor_starts_without_what_it_examines(tmp_path):
+    broken = "raise ImportError('libGL.so.1: cannot open shared object file')"
+    for module in ("cv2", "PIL", "onnxruntime"):
+        (tmp_path / module).mkdir()
+        (tmp_path / module / "__init__.py").write_text(broken)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    running = process("--doctor", env=environment)
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert out.count("libGL.so.1") >= 3
+    assert "mend it with: " in out

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from colorize_cli.display import Display, printable
+from colorize_cli.display import Display
+from colorize_cli.errors import printable
 from colorize_cli.jobs import Job, Outcome, Status
 
 JOB = Job(Path("[bold]a[/].jpg"), Path("out/[bold]a[/].jpg"))

@@ -119,7 +119,7 @@ def test_an_impossible_resolution_is_left_out(tmp_path):
     tags[282] = tags[283] = TiffImagePlugin.IFDRational(0, 0)
     Image.fromarray(GREY).save(tmp_path / "a.tif", tiffinfo=tags)
     frame = photo.read(tmp_path / "a.tif", LIMIT)
-    assert frame.dpi is None
+    assert frame.metadata.dpi is None
     photo.write(tmp_path / "b.tif", frame, np.zeros((60, 80, 3), np.uint8))
 
 

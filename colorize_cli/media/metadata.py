@@ -1,0 +1,201 @@
+"""What a picture says of itself beside its pixels, and how each format holds it."""
+
+import math
+import re
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
+
+# Tags of a TIFF directory that say how the pixels are stored (TIFF 6.0), or hold what is kept elsewhere: XMP,
+# IPTC, Photoshop's resources, the ICC profile. What is left describes the picture, and is EXIF in any format.
+_STORAGE_TAGS = frozenset(
+    {*range(254, 260), 262, 263, 264, 265, 266, *range(273, 281), 284, 288, 289, 290, 291, 292, 293}
+    | {297, 301, 317, 318, 319, 320, 321, *range(322, 326), 330, 332, 333, 334, 336, 337, 338, 339, 340, 341}
+    | {342, 347, *range(512, 522), 529, 530, 531, 532, 700, 33723, 34377, 34675}
+)
+# EXIF 2.32: width and height, and what the colours are.
+_SIZE_TAGS = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
+_FACTS_OF_SRGB: dict[int, int] = {ExifTags.Base.ColorSpace: 1}
+_XMP_KEYWORD = "XML:com.adobe.xmp"
+_COMMENT_KEYWORD = "Comment"
+_IPTC_RESOURCE = 0x0404  # Photoshop's number for IPTC-IIM records
+# Orientations that exchange width and height.
+_FIRST_TURNED, _LAST_TURNED = 5, 8
+_LONGEST_SEGMENT = 65_000  # bytes in a marker of a JPEG, with room for its head
+
+
+def _srgb_profile() -> bytes:
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # else the time of day would be in every file
+    return bytes(profile)
+
+
+SRGB_PROFILE = _srgb_profile()
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What is kept of a picture's own words.
+
+    Attributes:
+        exif: The EXIF block, beginning with `Exif`, true of the picture as a viewer shows it: without
+            orientation and thumbnail.
+        xmp: The XMP packet, with its orientation reset.
+        iptc: IPTC-IIM records.
+        dpi: Resolution in dots per inch, across and down.
+        comment: A comment.
+        texts: Keywords and texts of a PNG.
+    """
+
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    comment: bytes | None = None
+    texts: tuple[tuple[str, str], ...] = ()
+
+
+def upright(image: Image.Image) -> tuple[Image.Image, Metadata]:
+    """The image turned as its EXIF or XMP says, and its metadata, made true of it.
+
+    What is damaged of the metadata is left out: it is about the picture, not of it.
+
+    Raises:
+        Exception: Whatever Pillow raises of damaged pixels.
+    """
+    orientation = orientation_of(image)  # of a TIFF, Pillow forgets it when it turns the picture in loading
+    image.load()
+    try:
+        turned = ImageOps.exif_transpose(image)
+    except Exception:  # whatever Pillow raises of a damaged block
+        turned = image
+    return turned, described(image, orientation, turned.size)
+
+
+def described(image: Image.Image, orientation: int, size: tuple[int, int]) -> Metadata:
+    """What an image says of itself, made true of it once it is turned.
+
+    Args:
+        image: As it is stored.
+        orientation: How it is turned.
+        size: Width and height afterwards.
+    """
+    comment = image.info.get("comment")
+    return Metadata(
+        _exif(image, size),
+        _xmp(image),
+        _iptc(image),
+        _resolution(image.info.get("dpi"), turned=orientation >= _FIRST_TURNED),
+        comment.encode("latin-1", "replace") if isinstance(comment, str) else comment,
+        tuple((key, str(text)) for key, text in getattr(image, "text", {}).items() if key != _XMP_KEYWORD),
+    )
+
+
+def orientation_of(image: Image.Image) -> int:
+    """How a picture is to be turned, from 1, not at all, to 8 (TIFF 6.0, section 8)."""
+    try:
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever Pillow raises of a damaged block
+        return 1
+    return orientation if 1 <= orientation <= _LAST_TURNED else 1
+
+
+def options(metadata: Metadata, format_: str) -> dict[str, Any]:
+    """What Pillow is to be told to save with a picture in sRGB; what the format cannot hold is left out."""
+    chosen: dict[str, Any] = {}
+    if format_ in ("JPEG", "PNG", "WEBP", "AVIF"):
+        chosen["icc_profile"] = SRGB_PROFILE
+        if metadata.exif and (format_ != "JPEG" or len(metadata.exif) < _LONGEST_SEGMENT):
+            chosen["exif"] = metadata.exif
+    if metadata.dpi and format_ in ("BMP", "JPEG", "PNG"):
+        chosen["dpi"] = metadata.dpi
+    if metadata.xmp and (
+        format_ in ("WEBP", "AVIF") or (format_ == "JPEG" and len(metadata.xmp) < _LONGEST_SEGMENT)
+    ):
+        chosen["xmp"] = metadata.xmp
+    if format_ == "JPEG":
+        if metadata.comment and len(metadata.comment) < _LONGEST_SEGMENT:
+            chosen["comment"] = metadata.comment
+        if metadata.iptc and len(metadata.iptc) < _LONGEST_SEGMENT:
+            chosen["extra"] = _photoshop_segment(metadata.iptc)
+    if format_ == "PNG":
+        chosen["pnginfo"] = _png_texts(metadata)
+    return chosen
+
+
+def exif_tags(metadata: Metadata) -> dict[int, Any]:
+    """The EXIF block as tags of a TIFF directory, those of directories within it as dictionaries."""
+    if metadata.exif is None:
+        return {}
+    exif = Image.Exif()
+    exif.load(metadata.exif)
+    tags: dict[int, Any] = dict(exif)
+    for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        if within := exif.get_ifd(directory):
+            tags[directory] = dict(within)
+        else:
+            tags.pop(directory, None)
+    return tags
+
+
+def _exif(image: Image.Image, size: tuple[int, int]) -> bytes | None:
+    try:
+        exif = image.getexif()
+        for tag in _STORAGE_TAGS.intersection(exif):
+            del exif[tag]
+        exif.pop(ExifTags.Base.Orientation, None)
+        details = exif.get_ifd(ExifTags.IFD.Exif)
+        details.pop(ExifTags.IFD.Interop, None)
+        for tag, value in (_FACTS_OF_SRGB | dict(zip(_SIZE_TAGS, size, strict=True))).items():
+            if tag in details:
+                details[tag] = value
+        exif.get_ifd(ExifTags.IFD.GPSInfo)  # is written only if it was looked at
+        return exif.tobytes() if len(exif) else None
+    except Exception:  # whatever Pillow raises of a damaged block
+        return None
+
+
+def _xmp(image: Image.Image) -> bytes | None:
+    packet = image.info.get("xmp") or image.info.get(_XMP_KEYWORD)
+    if isinstance(packet, str):
+        packet = packet.encode()
+    if not isinstance(packet, bytes):
+        return None
+    packet = re.sub(rb'(tiff:Orientation\s*=\s*["\'])[0-9]', rb"\g<1>1", packet)
+    return re.sub(rb"(<tiff:Orientation>)[0-9]", rb"\g<1>1", packet)
+
+
+def _iptc(image: Image.Image) -> bytes | None:
+    resources = image.info.get("photoshop")
+    found = resources.get(_IPTC_RESOURCE) if isinstance(resources, dict) else None
+    if found is None:
+        found = getattr(image, "tag_v2", {}).get(33723)
+    return found if isinstance(found, bytes) and found else None
+
+
+def _resolution(dpi: Any, *, turned: bool) -> tuple[float, float] | None:
+    """Dots per inch across and down; None where they are unknown or not to be believed."""
+    if not dpi or not all(math.isfinite(value) and value > 1 for value in dpi):
+        return None
+    across, down = map(float, dpi)
+    return (down, across) if turned else (across, down)
+
+
+def _photoshop_segment(iptc: bytes) -> bytes:
+    """An APP13 segment of a JPEG with one of Photoshop's resources, named by nothing, padded to be even."""
+    resource = b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc)) + iptc + b"\0" * (len(iptc) % 2)
+    data = b"Photoshop 3.0\0" + resource
+    return b"\xff\xed" + struct.pack(">H", len(data) + 2) + data
+
+
+def _png_texts(metadata: Metadata) -> PngImagePlugin.PngInfo:
+    texts = PngImagePlugin.PngInfo()
+    for keyword, text in metadata.texts:
+        texts.add_itxt(keyword, text) if not text.isascii() else texts.add_text(keyword, text)
+    if metadata.comment and all(keyword != _COMMENT_KEYWORD for keyword, _ in metadata.texts):
+        texts.add_itxt(_COMMENT_KEYWORD, metadata.comment.decode("utf-8", "replace"))
+    if metadata.xmp:
+        texts.add_itxt(_XMP_KEYWORD, metadata.xmp.decode("utf-8", "replace"))
+    return texts
