@@ -410,9 +410,18 @@ class Browser:
             self._receive()
 
     def evaluate(self, expression: str):
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        asked = {"expression": expression, "returnByValue": True, "awaitPromise": True}
+        result = self.call("Runtime.evaluate", **asked)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
+
+    def show_a_pair(self) -> None:
+        """Scrolls to the first pair of pictures, which are loaded only when they come into view."""
+        self.evaluate(
+            "document.querySelector('.pair').scrollIntoView(), "
+            "Promise.all([...document.querySelector('.pair').querySelectorAll('img')]"
+            ".map(i => (i.loading = 'eager', i.decode())))"
+        )
 
     def press(self, key: str, code: int) -> None:
         for kind in ("rawKeyDown", "keyUp"):
@@ -483,8 +492,8 @@ def test_both_pictures_lie_upon_each_other_and_nothing_is_cut_off(browser, attac
     browser.visit(attacked)
     assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
     box = "(({x, y, width, height}) => [x, y, width, height].map(Math.round))"
+    browser.show_a_pair()
     before, after = browser.evaluate(
-        f"document.querySelector('.pair').scrollIntoView(), "
         f"[...document.querySelector('.pair').querySelectorAll('img')].map(i => "
         f"{box}(i.getBoundingClientRect()))"
     )
@@ -499,8 +508,8 @@ def test_without_scripts_both_pictures_stand_side_by_side(browser, attacked):
     try:
         browser.visit(attacked)
         assert browser.evaluate("document.documentElement.className") == ""
+        browser.show_a_pair()
         left, right = browser.evaluate(
-            "document.querySelector('.pair').scrollIntoView(), "
             "[...document.querySelector('.pair').querySelectorAll('img')]"
             ".map(i => i.getBoundingClientRect().toJSON())"
         )
