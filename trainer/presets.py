@@ -42,7 +42,7 @@ PRESETS: dict[str, Config] = {
     "cifar10": Config(
         phases=(
             Phase(
-                samples=1_200_000,
+                samples=900_000,
                 crop_size=32,
                 batch_size=128,
                 warmup=5_000,
@@ -50,13 +50,13 @@ PRESETS: dict[str, Config] = {
                 final_learning_rate=1e-5,
             ),
             Phase(
-                samples=40_000,
+                samples=50_000,
                 crop_size=32,
                 warmup=1_000,
-                learning_rate=1e-4,
+                learning_rate=3e-4,
                 final_learning_rate=1e-5,
-                adversarial=0.4,
-                feature_matching=1.5,
+                adversarial=2.5,
+                feature_matching=5.0,
             ),
         ),
         model=ModelConfig(discriminator_layers=1),
