@@ -103,10 +103,11 @@ def train(
     config = _resolve(preset, assignments)
     from trainer.checkpoint import CheckpointError
     from trainer.data.prepare import DataError
-    from trainer.loop import Run, launched
+    from trainer.loop import Run, launched, on_hardware
     from trainer.loop import train as run
     from trainer.step import TrainingError
 
+    config = on_hardware(config, device)
     try:
         fabric = launched(device, config.precision)
     except RuntimeError as error:

@@ -130,8 +130,8 @@ class Config:
     """Decay, per update, of the moving average of the generator's weights that is evaluated and exported."""
     gradient_clip: float = 1.0
     """Largest norm of the generator's gradient."""
-    precision: str = "32-true"
-    """Fabric's precision: `32-true`, or `bf16-mixed` where the hardware has bf16."""
+    precision: str = "auto"
+    """Fabric's precision: `32-true`, `bf16-mixed`, or `auto` for the latter where the hardware has bf16."""
     seed: int = 0
     """Seeds the weights and, with the number of samples seen, every random choice of data."""
     evaluate_every: int = 20_000
@@ -162,7 +162,8 @@ class Config:
         _require(self.model.chroma_scale in {1, 2}, "model.chroma_scale", "must be 1 or 2")
         for name in ("width", "discriminator_width", "discriminator_layers"):
             _require(getattr(self.model, name) >= 1, f"model.{name}", "must be positive")
-        _require(self.precision in {"32-true", "bf16-mixed"}, "precision", "must be 32-true or bf16-mixed")
+        precisions = ("auto", "32-true", "bf16-mixed")
+        _require(self.precision in precisions, "precision", f"must be one of {', '.join(precisions)}")
         for i, phase in enumerate(self.phases):
             for name in ("samples", "crop_size", "batch_size"):
                 _require(getattr(phase, name) >= 1, f"phases.{i}.{name}", "must be positive")

@@ -58,6 +58,17 @@ class Run:
     """Updates after which to stop, for a dry run: nothing is written."""
 
 
+def on_hardware(config: Config, device: str) -> Config:
+    """The configuration with a precision of `auto` settled for a device: `auto`, `cpu` or `cuda`."""
+    if config.precision != "auto":
+        return config
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_bf16 = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return replace(config, precision="bf16-mixed" if has_bf16 else "32-true")
+
+
 def launched(device: str, precision: str) -> Fabric:
     """Device and precision of this process, and its fellows if `torchrun` started it.
 

@@ -99,7 +99,8 @@ def update(trainee: Trainee, batch: Batch, phase: Phase, config: Config, fabric:
     """
     trainee.generator.train()
     real = F.avg_pool2d(batch.ab, trainee.chroma_scale)
-    fake, scores = trainee.learn(batch.lightness)
+    with fabric.autocast():  # Fabric's own is around `forward` only
+        fake, scores = trainee.learn(batch.lightness)
     fake = fake.float()
     if trainee.palette is None:
         log = {"reconstruction": RECONSTRUCTION[config.loss.reconstruction](fake, real, config.loss)}

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from trainer.config import Config, Phase
 from trainer.data.dataset import Batch, Crops, draw_batch
+from trainer.loop import on_hardware
 from trainer.presets import PRESETS
 from trainer.step import build_trainee, set_learning_rate, update
 
@@ -77,7 +78,7 @@ def measure(
 @click.option("--json", "as_json", is_flag=True)
 def main(rounds: int, updates: int, device: str, as_json: bool) -> None:
     """Time the training step with and without its data."""
-    config = PRESETS["photo"]
+    config = on_hardware(PRESETS["photo"], device)
     fabric = Fabric(accelerator=device, devices=1, precision=config.precision)
     random = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (CROPS, CROP_SIZE, CROP_SIZE, 3), dtype=torch.uint8, generator=random)

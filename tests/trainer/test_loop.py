@@ -17,7 +17,7 @@ from trainer.checkpoint import CheckpointError, load_generator
 from trainer.config import ConfigError, Phase, from_json, to_json
 from trainer.data.prepare import CROPS_NAME, MANIFEST_NAME, DataError
 from trainer.journal import CONFIG_NAME, METRICS_NAME
-from trainer.loop import CHECKPOINT_NAME, Run, learning_rate, train
+from trainer.loop import CHECKPOINT_NAME, Run, learning_rate, on_hardware, train
 from trainer.models import GENERATORS
 
 BATCH = 4
@@ -49,6 +49,20 @@ def crash_at(samples):
             raise RuntimeError("power cut")
 
     return Observer(crash)
+
+
+@pytest.mark.parametrize(
+    ("asked", "has_bf16", "settled"),
+    [
+        ("auto", True, "bf16-mixed"),
+        ("auto", False, "32-true"),
+        ("32-true", True, "32-true"),
+        ("bf16-mixed", False, "bf16-mixed"),
+    ],
+)
+def test_precision_is_settled_by_what_the_hardware_has(asked, has_bf16, settled, tiny, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bf16})
+    assert on_hardware(replace(tiny, precision=asked), "cpu") == replace(tiny, precision=settled)
 
 
 @pytest.fixture

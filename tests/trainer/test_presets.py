@@ -17,7 +17,7 @@ def test_is_a_configuration_that_survives_json(config):
 def test_names_rows_of_the_tables(config):
     assert config.loss.reconstruction in RECONSTRUCTION
     assert config.loss.gan in ADVERSARIAL
-    assert config.precision in {"32-true", "bf16-mixed"}
+    assert config.precision in {"auto", "32-true", "bf16-mixed"}
 
 
 def test_crops_fit_the_generator(config):

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lightning.fabric import Fabric
 from torch import nn
 
 from trainer.config import Config, Phase
@@ -54,6 +55,20 @@ def test_an_adversarial_update_moves_both_networks_and_the_average(tiny, batch, 
     for part, old in zip(parts, before, strict=True):
         assert not any(map(torch.equal, old, weights(part)))
         assert all(value.isfinite().all() for value in part.state_dict().values())
+
+
+@pytest.mark.parametrize("generator", ["chroma_unet", "chroma_classes"])
+def test_both_networks_compute_in_the_precision_asked_for(generator, tiny, batch):
+    config = replace(tiny, model=replace(tiny.model, generator=generator))
+    half = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    trainee = build(config, half)
+    found = {}
+    for name, network in (("generator", trainee.generator), ("discriminator", trainee.judge)):
+        convolution = next(part for part in network.modules() if isinstance(part, nn.Conv2d))
+        convolution.register_forward_hook(lambda _, __, output, name=name: found.update({name: output.dtype}))
+    update(trainee, batch, GAN, config, half)
+    assert found == {"generator": torch.bfloat16, "discriminator": torch.bfloat16}
+    assert {parameter.dtype for parameter in trainee.generator.parameters()} == {torch.float32}
 
 
 def test_a_plain_update_leaves_the_discriminator_alone(trainee, batch, tiny, fabric):

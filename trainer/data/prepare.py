@@ -7,7 +7,6 @@ import json
 import lzma
 import tarfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif"})
+TAR_SUFFIXES = frozenset({".tar", ".tgz", ".tbz2", ".txz"})
 CROPS_NAME = "crops.npy"
 MANIFEST_NAME = "manifest.json"
 
@@ -67,8 +67,8 @@ def prepare(
     are cut from it (see `LONG_ASPECT`).
 
     Args:
-        sources: folders (searched recursively) and tar files of JPEG, PNG, WebP and AVIF pictures, or such
-            pictures themselves.
+        sources: JPEG, PNG, WebP and AVIF pictures, tar files of such, and folders of both, which are
+            searched to their leaves.
         out: the folder to write; its files appear complete or not at all.
         size: side of the crops, in pixels.
         workers: threads that decode.
@@ -99,8 +99,8 @@ def prepare(
             file.write(result.tobytes())
     if not crops:
         raw.unlink()
-        reasons = Counter({reason: len(names) for reason, names in dropped.items()})
-        raise DataError(f"{', '.join(map(str, sources))}: no usable picture ({dict(reasons)})")
+        reasons = ", ".join(f"{len(names)} {reason}" for reason, names in dropped.items()) or "none found"
+        raise DataError(f"{', '.join(map(str, sources))}: no usable picture ({reasons})")
     _write_array(raw, out / CROPS_NAME, (crops, size, size, 3))
     manifest = Manifest(size, crops, pictures, [str(source) for source in sources], dropped)
     _write_manifest(out, manifest)
@@ -150,23 +150,29 @@ def read_sources(sources: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
     for source in sources:
         if source.is_dir():
             for path in sorted(source.rglob("*")):
-                if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file():
+                if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES:
                     yield str(path.relative_to(source)), path.read_bytes()
+                elif path.is_file() and TAR_SUFFIXES.intersection(map(str.lower, path.suffixes)):
+                    yield from _read_tar(path)
         elif source.is_file() and source.suffix.lower() in PICTURE_SUFFIXES:
             yield source.name, source.read_bytes()
         elif source.is_file():
-            try:
-                with tarfile.open(source) as tar:
-                    for entry in tar:
-                        if entry.isfile() and Path(entry.name).suffix.lower() in PICTURE_SUFFIXES:
-                            content = tar.extractfile(entry)
-                            yield entry.name, content.read() if content else b""
-                    read_to_end(tar)
-            except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-                reason = " ".join(str(error).split())
-                raise DataError(f"{source}: not a readable tar file ({reason})") from error
+            yield from _read_tar(source)
         else:
             raise DataError(f"{source}: no such file or folder")
+
+
+def _read_tar(path: Path) -> Iterator[tuple[str, bytes]]:
+    try:
+        with tarfile.open(path) as tar:
+            for entry in tar:
+                if entry.isfile() and Path(entry.name).suffix.lower() in PICTURE_SUFFIXES:
+                    content = tar.extractfile(entry)
+                    yield entry.name, content.read() if content else b""
+            read_to_end(tar)
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a readable tar file ({reason})") from error
 
 
 def read_to_end(tar: tarfile.TarFile) -> None:

@@ -201,6 +201,19 @@ def test_a_bad_source_after_good_ones_leaves_nothing_behind(name, folder, tmp_pa
     assert not list((tmp_path / "out").glob("*"))
 
 
+@pytest.mark.parametrize("name", ["shard.tar", "Shard.TAR.GZ"])
+def test_tar_files_in_a_folder_are_read(name, folder, picture, tmp_path):
+    alone = prepare([folder], tmp_path / "alone", 32)
+    make_tar(folder / "deep" / name, {"one.png": encoded(picture(1)), "two.png": encoded(picture(2))})
+    assert prepare([folder], tmp_path / "out", 32).pictures == alone.pictures + 2
+
+
+def test_a_folder_without_pictures_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: no usable picture \(none found\)"):
+        prepare([tmp_path / "empty"], tmp_path / "out", 32)
+
+
 def test_nothing_is_left_behind_when_no_picture_is_usable(tmp_path):
     (tmp_path / "pictures").mkdir()
     Image.new("L", (40, 40), 7).save(tmp_path / "pictures" / "grey.png")
