@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 
-from colorize_cli import discovery, doctor
+from colorize_cli import discovery, doctor, media
 from colorize_cli.discovery import Selection
 from colorize_cli.display import Display
 from colorize_cli.errors import (
@@ -130,6 +130,17 @@ def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
     help="Factor on the colours: 0 leaves grey, 1 is what the model says.",
 )
 @click.option(
+    "--format",
+    type=click.Choice([name.lower() for name in media.WRITABLE]),
+    callback=lambda _, __, value: value and value.upper(),
+    help="Format of all outputs.  [default: that of each input]",
+)
+@click.option(
+    "--quality",
+    type=click.IntRange(1, 100),
+    help="Of JPEG, WebP and AVIF outputs.  [default: a JPEG's own, else a high one]",
+)
+@click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
     default=_DEFAULTS.max_pixels,
@@ -198,8 +209,6 @@ def command(
       curl -s https://example.org/old.jpg | colorize - - > coloured.jpg
       find . -name '*.tif' -print0 | colorize --files-from - -0 coloured/ --json
     """  # noqa: D301 - click looks for the backspace
-    from colorize_cli import media
-
     try:
         settings = Settings(**options)
         listed = discovery.read_list(files_from, nul=null) if files_from is not None else []
@@ -208,7 +217,8 @@ def command(
         if as_json and output == STREAM:
             raise UsageError("--json and the picture would both go to standard output")
         selection = Selection(include, exclude, shard)
-        plan = discovery.plan(inputs, output, media.SUFFIXES, listed=listed, selection=selection)
+        endings = media.endings(settings.format)
+        plan = discovery.plan(inputs, output, endings, listed=listed, selection=selection)
         if dry_run:
             _print_plan(plan, settings)
         else:

@@ -8,7 +8,7 @@ import fnmatch
 import glob
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -45,7 +45,7 @@ class Selection:
 def plan(
     inputs: Sequence[Path],
     output: Path,
-    suffixes: Collection[str],
+    endings: Mapping[str, str],
     *,
     listed: Sequence[Path] = (),
     selection: Selection = Selection(),
@@ -55,14 +55,14 @@ def plan(
     A directory is searched to its leaves and its tree is kept below `output`; hidden files and directories
     are left out, links are followed unless they lead back, and so is `output` where it lies inside. A file
     that is named goes into `output` under its own name, whatever its kind, or, if it is the only input and
-    `output` ends in one of `suffixes` and is no directory, becomes `output`. A name that does not exist, but
+    `output` has an ending of outputs and is no directory, becomes `output`. A name that does not exist, but
     is a pattern (`scans/*.tif`), stands for what it matches. `STREAM` stands for standard input or output, of
     which there is one picture.
 
     Args:
         inputs: Files and directories.
         output: A directory, which need not exist, or a file.
-        suffixes: Known endings of picture files, in lower case, with the dot.
+        endings: For each known ending of a picture's name, in lower case, with the dot, that of its output.
         listed: Files from a list. A relative path that stays below the working directory keeps its
             directories below `output`; directories are left out, as lists often name them beside their files.
         selection: Which of what is found is taken.
@@ -73,7 +73,7 @@ def plan(
             destination is a source or lies outside of `output` because of a link. The paths are named.
     """
     try:
-        return _plan(_expanded(inputs), output, suffixes, listed, selection)
+        return _plan(_expanded(inputs), output, endings, listed, selection)
     except OSError as error:
         raise UsageError(f"{error.filename}: {error.strerror}") from error
 
@@ -102,24 +102,24 @@ def _expanded(inputs: Sequence[Path]) -> list[Path]:
 def _plan(
     inputs: Sequence[Path],
     output: Path,
-    suffixes: Collection[str],
+    endings: Mapping[str, str],
     listed: Sequence[Path],
     selection: Selection,
 ) -> Plan:
     if STREAM in (*inputs, output):
-        return _plan_stream(inputs, output, suffixes, listed)
-    if not listed and _is_file_to_file(inputs, output, suffixes):
+        return _plan_stream(inputs, output, endings, listed)
+    if not listed and _is_file_to_file(inputs, output, endings):
         only = [Job(inputs[0], output)]
         _refuse_collisions(only)
         return Plan(tuple(_of_shard(only, output.parent, selection)), 0, None)
     if output.exists() and not output.is_dir():
         raise UsageError(f"the output {output} is a file; give a directory")
-    jobs, ignored = _search(inputs, output, suffixes, selection)
+    jobs, ignored = _search(inputs, output, endings, selection)
     for path in listed:
         if path.is_dir():
             ignored += 1
         else:
-            jobs.append(Job(path, output / _place(path)))
+            jobs.append(Job(path, _as_output(output / _place(path), endings)))
     jobs = list(dict.fromkeys(jobs))
     _refuse_collisions(jobs)
     _refuse_escapes(jobs, output)
@@ -127,22 +127,29 @@ def _plan(
 
 
 def _plan_stream(
-    inputs: Sequence[Path], output: Path, suffixes: Collection[str], listed: Sequence[Path]
+    inputs: Sequence[Path], output: Path, endings: Mapping[str, str], listed: Sequence[Path]
 ) -> Plan:
     if listed or len(inputs) != 1 or (inputs[0] != STREAM and inputs[0].is_dir()):
         raise UsageError("with - for standard input or output there is one input, a single picture")
-    if output != STREAM and not _is_file_to_file(inputs, output, suffixes):
+    if output != STREAM and not _is_file_to_file(inputs, output, endings):
         raise UsageError(f"with - for the input, the output is a file or -, not {output}")
     return Plan((Job(inputs[0], output),), 0, None)
 
 
-def _is_file_to_file(inputs: Sequence[Path], output: Path, suffixes: Collection[str]) -> bool:
+def _is_file_to_file(inputs: Sequence[Path], output: Path, endings: Mapping[str, str]) -> bool:
     if len(inputs) != 1 or inputs[0].is_dir() or output.is_dir():
         return False
-    if output.suffix and output.suffix.lower() not in suffixes:
-        known = ", ".join(sorted(suffixes))
-        raise UsageError(f"{output} is no directory, and {output.suffix} none of the known endings: {known}")
+    if output.suffix and output.suffix.lower() not in endings.values():
+        known = ", ".join(sorted({*endings.values()}))
+        raise UsageError(f"{output} is no directory, and does not end in one of {known}")
     return bool(output.suffix)
+
+
+def _as_output(path: Path, endings: Mapping[str, str]) -> Path:
+    """The path with the ending that outputs have."""
+    suffix = path.suffix.lower()
+    wanted = endings.get(suffix, suffix)
+    return path if wanted == suffix else path.with_suffix(wanted)
 
 
 def _place(listed: Path) -> Path:
@@ -162,22 +169,22 @@ def _of_shard(jobs: Sequence[Job], output: Path, selection: Selection) -> Iterat
 
 
 def _search(
-    inputs: Sequence[Path], output: Path, suffixes: Collection[str], selection: Selection
+    inputs: Sequence[Path], output: Path, endings: Mapping[str, str], selection: Selection
 ) -> tuple[list[Job], int]:
     excluded = _identity(output)
     jobs: list[Job] = []
     ignored = 0
     for path in inputs:
         if not path.is_dir():
-            jobs.append(Job(path, output / path.name))
+            jobs.append(Job(path, _as_output(output / path.name, endings)))
             continue
         if _identity(path) == excluded:
             raise UsageError(f"the output {output} is the input {path}; inputs are never modified")
         for relative in _files(path, excluded, selection.exclude):
             if selection.include and not _matches(relative, selection.include):
                 continue
-            if os.path.splitext(relative)[1].lower() in suffixes:  # noqa: PTH122  (50,000 Paths cost seconds)
-                jobs.append(Job(path / relative, output / relative))
+            if os.path.splitext(relative)[1].lower() in endings:  # noqa: PTH122  (50,000 Paths cost seconds)
+                jobs.append(Job(path / relative, _as_output(output / relative, endings)))
             else:
                 ignored += 1
     return jobs, ignored

@@ -189,10 +189,10 @@ def _module(module: str, owners: Sequence[str], *, numpy_works: bool = True) -> 
 
 def _formats(owners: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
     """Writes and reads a small picture in each format, as a run does."""
-    from colorize_cli.media.photo import FORMATS
+    from colorize_cli.media.formats import WRITABLE
 
     works = []
-    for format_ in dict.fromkeys(FORMATS.values()):
+    for format_ in WRITABLE:
         try:
             _write_and_read(format_)
         except (ColorizeError, KeyError, OSError) as error:  # what a Pillow without that codec ends in
@@ -215,7 +215,7 @@ def _write_and_read(format_: str) -> None:
     grey = np.add.outer(np.arange(64, dtype=np.uint8), np.arange(64, dtype=np.uint8))
     frame = from_image(Image.fromarray(grey))
     file = io.BytesIO()
-    photo.encode(file, format_, frame, np.dstack([grey] * 3))
+    photo.encode(file, format_, [(frame, np.dstack([grey] * 3))])
     read = photo.read(file.getvalue(), max_pixels=grey.size).lightness
     off = np.abs(read.rows(0, 64) - frame.lightness.rows(0, 64)).mean()
     if off > _MOST_LOSS:

@@ -13,7 +13,7 @@ SIZES = (16, 4096)
 # In place of a file: standard input or output. A file of that name has a directory before it.
 STREAM = Path("-")
 # Raised whenever the same picture, model and options give other pixels than before.
-_RENDERING = 1
+_RENDERING = 2
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Settings:
         strength: Factor on the predicted chroma: 0 is grey, 1 what the model says.
         overwrite: Replace outputs that exist; otherwise they are skipped.
         max_pixels: Pictures of more pixels are refused before they are decoded.
+        format: The format of all outputs, by Pillow's name; None for that of each input.
+        quality: Of outputs as JPEG, WebP and AVIF, from 1 to 100; None for that of the input, where it is
+            known, or a high one.
     """
 
     model: Path | None = None
@@ -47,6 +50,8 @@ class Settings:
     strength: float = 1.0
     overwrite: bool = False
     max_pixels: int = 250_000_000
+    format: str | None = None
+    quality: int | None = None
 
     def __post_init__(self) -> None:
         """Refuses what no run can do, with a UsageError."""
@@ -56,11 +61,13 @@ class Settings:
             raise UsageError(f"size {self.size} is not between {SIZES[0]} and {SIZES[1]}")
         if min(self.batch_size, self.workers, self.max_pixels) < 1:
             raise UsageError("batch_size, workers and max_pixels are at least 1")
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise UsageError(f"quality {self.quality} is not between 1 and 100")
 
     def recipe(self, model: bytes) -> str:
         """A digest of everything but the picture that decides its pixels; `model` is the file's content."""
         digest = hashlib.blake2b(model, digest_size=16)
-        digest.update(repr((_RENDERING, self.size, self.strength)).encode())
+        digest.update(repr((_RENDERING, self.size, self.strength, self.quality)).encode())
         return digest.hexdigest()
 
 

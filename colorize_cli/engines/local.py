@@ -1,9 +1,12 @@
 """All on this machine: decode -> infer -> compose -> encode, each stage in threads of its own."""
 
+import contextlib
 import functools
 import io
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from colorize_cli.errors import ColorizeError, one_line
 from colorize_cli.jobs import STREAM, Job, Outcome, Plan, Settings, Status, available_cores
 from colorize_cli.ledger import Ledger, Source, Stamp, State
 from colorize_cli.media import atomic, check_kind, photo, pipe
+from colorize_cli.media.formats import FORMATS, HOLDS
 from colorize_cli.media.frame import Frame
 from colorize_cli.model import Model
 from colorize_cli.pipeline import Gate, Pipeline, Result, Stage
@@ -24,6 +28,8 @@ from colorize_cli.working import working_copy
 # Pixels of pictures between the start of their decoding and the end of their writing. At 10 bytes for each of
 # a grey picture, and up to 20 of a coloured one, this bounds the memory; a larger picture is worked on alone.
 PIXELS_IN_FLIGHT = 64_000_000
+# Of the pages or frames of one file, between their reading and their writing.
+_PAGES_IN_FLIGHT = 32_000_000
 _LEAST_CAPACITY = 4
 # Who interrupts is answered within two seconds.
 _PATIENCE = 1.2
@@ -33,8 +39,18 @@ _PATIENCE = 1.2
 class _Decoded:
     job: Job
     source: Source | None
+    format: str
     frame: Frame
     small: Floats
+
+
+@dataclass(frozen=True)
+class _Document:
+    """A file of several pages or frames, which is read while it is written."""
+
+    job: Job
+    source: Source | None
+    format: str
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,7 @@ class _Outputs:
 
     def __init__(self, plan: Plan, settings: Settings, *, read_only: bool = False) -> None:
         self._overwrite = settings.overwrite
+        self._quality = settings.quality
         self._ledger: Ledger | None = None
         if plan.root is not None:
             recipe = settings.recipe(model.read(settings.model))
@@ -117,12 +134,11 @@ class _Outputs:
         state = self._ledger.state(job)
         return state.value if state in (State.CURRENT, State.FOREIGN) else None
 
-    def write(self, item: _Composed) -> None:
+    def write(self, job: Job, source: Source | None, format_: str, pages: Iterable[photo.Page]) -> None:
         """Writes an output, and a note of how it was made."""
-        job, source = item.decoded.job, item.decoded.source
         if job.destination == STREAM:
             file = io.BytesIO()
-            photo.encode(file, _format(item.decoded), item.decoded.frame, item.rgb)
+            photo.encode(file, format_, pages, self._quality)
             pipe.write_stdout(file.getvalue())
             return
         ledger = self._ledger
@@ -131,7 +147,7 @@ class _Outputs:
             if ledger is not None and source is not None:
                 ledger.add(job, source, Stamp.of(status))
 
-        photo.write(job.destination, item.decoded.frame, item.rgb, note)
+        photo.write(job.destination, pages, self._quality, note)
 
     def source_of(self, job: Job) -> Source | None:
         """What there is to note of a source before it is read."""
@@ -148,7 +164,7 @@ class _Outputs:
 def _colour(
     jobs: list[Job], network: Model, settings: Settings, outputs: _Outputs
 ) -> Generator[Outcome, None, None]:
-    results = _pipeline(network, settings, outputs).run(jobs)
+    results = _Work(network, settings, outputs).pipeline().run(jobs)
     try:
         for result in results:
             yield _outcome(result, network.device)
@@ -157,54 +173,106 @@ def _colour(
         atomic.abandon()
 
 
-def _pipeline(network: Model, settings: Settings, outputs: _Outputs) -> Pipeline:
-    workers = settings.workers
-    sides = settings.size or network.card.working_size, network.card.multiple_of
-    stdin = functools.cache(pipe.read_stdin)
+class _Work:
+    """The stages' steps."""
 
-    def content(job: Job) -> Path | bytes:
-        return stdin() if job.source == STREAM else job.source
+    def __init__(self, network: Model, settings: Settings, outputs: _Outputs) -> None:
+        self._network = network
+        self._settings = settings
+        self._outputs = outputs
+        self._sides = settings.size or network.card.working_size, network.card.multiple_of
+        self._stdin = functools.cache(pipe.read_stdin)
 
-    def weigh(job: Job) -> int:
+    def pipeline(self) -> Pipeline:
+        """The steps in order."""
+        workers, batch_size = self._settings.workers, self._settings.batch_size
+        return Pipeline(
+            stages=(
+                Stage("decode", self.decode, workers, gate=Gate(self.weigh, PIXELS_IN_FLIGHT)),
+                Stage("infer", self.infer, batch=batch_size, key=_shape),
+                Stage("compose", self.compose, workers),
+                Stage("encode", self.encode, workers),
+            ),
+            capacity=max(_LEAST_CAPACITY, batch_size),
+            patience=_PATIENCE,
+        )
+
+    def weigh(self, job: Job) -> int:
+        """The pixels of a job that are in memory at one time."""
         if job.source != STREAM:
             check_kind(job.source)
-        return photo.size_of(content(job), settings.max_pixels)
+        return photo.size_of(self._content(job), self._settings.max_pixels)
 
-    def decode(job: Job) -> _Decoded:
+    def decode(self, job: Job) -> _Decoded | _Document:
         # Another process may have made it since this one looked.
-        if (reason := outputs.reason_to_skip(job)) is not None:
+        if (reason := self._outputs.reason_to_skip(job)) is not None:
             raise _SkippedError(reason)
-        source = outputs.source_of(job)
-        frame = photo.read(content(job), settings.max_pixels)
-        return _Decoded(job, source, frame, working_copy(frame.lightness, *sides))
+        source = self._outputs.source_of(job)
+        frame = photo.read(self._content(job), self._settings.max_pixels)
+        format_ = self._format(job, frame)
+        if frame.pages > 1:
+            return _Document(job, source, format_)
+        return _Decoded(job, source, format_, frame, self._copy(frame))
 
-    def infer(batch: list[_Decoded]) -> list[_Predicted]:
-        lightness = np.stack([item.small for item in batch])[:, None]
-        return list(map(_Predicted, batch, network.predict(lightness)))
+    def infer(self, batch: list[_Decoded] | list[_Document]) -> list[_Predicted] | list[_Document]:
+        pictures = [item for item in batch if isinstance(item, _Decoded)]
+        if len(pictures) < len(batch):
+            return [item for item in batch if isinstance(item, _Document)]
+        return list(map(_Predicted, pictures, self._predict([item.small for item in pictures])))
 
-    def paint(item: _Predicted) -> _Composed:
-        frame = item.decoded.frame
-        held = photo.HOLDS[_format(item.decoded)]
-        draw = compose16 if frame.deep and held.deep else compose
-        return _Composed(item.decoded, draw(frame.lightness, item.ab, settings.strength))
+    def compose(self, item: _Predicted | _Document) -> _Composed | _Document:
+        if isinstance(item, _Document):
+            return item
+        return _Composed(item.decoded, self._paint(item.decoded.frame, item.ab, item.decoded.format))
 
-    return Pipeline(
-        stages=(
-            Stage("decode", decode, workers, gate=Gate(weigh, PIXELS_IN_FLIGHT)),
-            Stage("infer", infer, batch=settings.batch_size, key=lambda item: item.small.shape),
-            Stage("compose", paint, workers),
-            Stage("encode", outputs.write, workers),
-        ),
-        capacity=max(_LEAST_CAPACITY, settings.batch_size),
-        patience=_PATIENCE,
-    )
+    def encode(self, item: _Composed | _Document) -> None:
+        if isinstance(item, _Document):
+            self._outputs.write(item.job, item.source, item.format, self._coloured_pages(item))
+        else:
+            done = item.decoded
+            self._outputs.write(done.job, done.source, done.format, [(done.frame, item.rgb)])
+
+    def _coloured_pages(self, document: _Document) -> Iterator[photo.Page]:
+        """The pages in order; while some are composed, further ones are read."""
+        pages = photo.read_pages(self._content(document.job), self._settings.max_pixels)
+        ahead: deque[tuple[Frame, Future[Codes]]] = deque()
+        with contextlib.closing(pages), ThreadPoolExecutor(self._settings.workers) as pool:
+            for frame in pages:
+                (ab,) = self._predict([self._copy(frame)])
+                while ahead and sum(other.pixels for other, _ in ahead) + frame.pixels > _PAGES_IN_FLIGHT:
+                    yield _awaited(ahead)
+                ahead.append((frame, pool.submit(self._paint, frame, ab, document.format)))
+            while ahead:
+                yield _awaited(ahead)
+
+    def _copy(self, frame: Frame) -> Floats:
+        return working_copy(frame.lightness, *self._sides)
+
+    def _predict(self, copies: list[Floats]) -> Floats:
+        return self._network.predict(np.stack(copies)[:, None])
+
+    def _paint(self, frame: Frame, ab: Floats, format_: str) -> Codes:
+        draw = compose16 if frame.deep and HOLDS[format_].deep else compose
+        return draw(frame.lightness, ab, self._settings.strength)
+
+    def _content(self, job: Job) -> Path | bytes:
+        return self._stdin() if job.source == STREAM else job.source
+
+    def _format(self, job: Job, frame: Frame) -> str:
+        """Of the output, by Pillow's name."""
+        if job.destination != STREAM:
+            return FORMATS[job.destination.suffix.lower()]
+        own = frame.format or "PNG"
+        return self._settings.format or HOLDS[own].written_as or own
 
 
-def _format(item: _Decoded) -> str:
-    """Of the output, by Pillow's name."""
-    if item.job.destination == STREAM:
-        return item.frame.format or "PNG"
-    return photo.FORMATS[item.job.destination.suffix.lower()]
+def _shape(item: _Decoded | _Document) -> tuple[int, ...] | None:
+    return item.small.shape if isinstance(item, _Decoded) else None
+
+
+def _awaited(ahead: deque[tuple[Frame, Future[Codes]]]) -> photo.Page:
+    frame, colours = ahead.popleft()
+    return frame, colours.result()
 
 
 def _exists(destination: Path) -> bool:

@@ -11,7 +11,7 @@ from PIL import Image, JpegImagePlugin
 from colorize_cli import color
 from colorize_cli.color import Bytes, Codes, Lightness
 from colorize_cli.errors import ReadError
-from colorize_cli.media import profile
+from colorize_cli.media import deep, profile
 from colorize_cli.media.metadata import Metadata, upright
 
 Convert = Callable[[Image.Image], Image.Image]
@@ -20,6 +20,19 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0
 # Pictures are taken over from Pillow in stripes of about this many pixels.
 _STRIPE_PIXELS = 1 << 20
 NO_METADATA = Metadata()
+
+
+@dataclass(frozen=True)
+class Showing:
+    """How a frame of an animation is shown.
+
+    Attributes:
+        milliseconds: For how long; None of a picture that is shown only where animations are not.
+        loops: How often the animation is shown; 0 for ever.
+    """
+
+    milliseconds: float | None
+    loops: int
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,8 @@ class Frame:
         metadata: What it says of itself.
         format: Pillow's name of the format that it was read from, or None.
         luma_table: How finely a JPEG's luma was quantised, 64 numbers, or None.
+        pages: How many pages or frames there are in its file.
+        showing: Of a frame of an animation.
     """
 
     lightness: Lightness
@@ -41,13 +56,20 @@ class Frame:
     metadata: Metadata = NO_METADATA
     format: str | None = None
     luma_table: tuple[int, ...] | None = None
+    pages: int = 1
+    showing: Showing | None = None
+
+    @property
+    def pixels(self) -> int:
+        """How many there are."""
+        return self.lightness.codes.size
 
 
 def from_image(image: Image.Image) -> Frame:
-    """The frame of a Pillow image of any mode but floating point and 32-bit integer.
+    """The frame of a Pillow image of any mode but 32-bit integer.
 
     Raises:
-        ReadError: The mode cannot be read as grey or colour, or a side is zero.
+        ReadError: The mode cannot be read as grey or colour, a side is zero, or floats are not from 0 to 1.
     """
     if not (image.width and image.height):
         raise ReadError(f"it has no pixels ({image.width} x {image.height})")
@@ -55,15 +77,15 @@ def from_image(image: Image.Image) -> Frame:
     tags = getattr(image, "tag_v2", {})
     turned, metadata = upright(image)
     plain = _plain(turned)
-    deep = plain.mode.startswith("I;16")
+    format_ = "JPEG" if image.format == "MPO" else image.format
     alpha: Codes | None
-    if deep:
+    if plain.mode == "F" or plain.mode.startswith("I;16"):
         codes = _codes16(plain, tags)
         lightness, alpha = Lightness(codes, profile.grey_table(icc, 65536)), _alpha16(plain, codes)
-    else:
-        lightness = lightness_of(plain, icc)
-        alpha = np.asarray(plain.getchannel("A")) if plain.mode in ("LA", "RGBA") else None
-    return Frame(lightness, alpha, deep, metadata, image.format, _luma_table(image))
+        return Frame(lightness, alpha, True, metadata, format_)
+    alpha = np.asarray(plain.getchannel("A")) if plain.mode in ("LA", "RGBA") else None
+    lightness = lightness_of(plain, icc)
+    return Frame(lightness, alpha, False, metadata, format_, _luma_table(image))
 
 
 def from_samples(
@@ -138,7 +160,8 @@ def _luma_table(image: Image.Image) -> tuple[int, ...] | None:
 
 def _codes16(image: Image.Image, tags: Mapping[int, Any]) -> npt.NDArray[np.uint16]:
     """16-bit codes from black to white; Pillow does not look at depth and polarity in a TIFF (TIFF 6.0)."""
-    codes = np.asarray(image).astype(np.uint16)
+    samples = np.asarray(image)
+    codes = deep.unit_codes(samples) if image.mode == "F" else samples.astype(np.uint16)
     bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
     if bits < 16:
         codes = (codes.astype(np.uint32) * 65535 // (2**bits - 1)).astype(np.uint16)
@@ -174,11 +197,11 @@ def _plain(image: Image.Image) -> Image.Image:
     """The image as L, LA, RGB, RGBA, CMYK or 16-bit grey, whatever it was."""
     if image.mode == "I" and image.format == "PNG":  # 16-bit grey in older versions of Pillow
         return image.convert("I;16")
-    if image.mode in ("I", "F"):
-        raise ReadError(f"pixels of 32 bits (mode {image.mode}) have no known white")
+    if image.mode == "I":
+        raise ReadError("integers of 32 bits have no known white")
     if image.mode in ("1", "L") and not image.has_transparency_data:
         return image.convert("L")
-    if image.mode.startswith("I;16") or image.mode == "CMYK":
+    if image.mode.startswith("I;16") or image.mode in ("CMYK", "F"):
         return image
     if image.mode in ("1", "L", "LA", "La"):
         return image.convert("LA")

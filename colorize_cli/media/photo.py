@@ -1,25 +1,28 @@
-"""Photographs: a file to a `Frame`, and a frame with its colours to a file.
+"""Photographs: a file to `Frame`s, and frames with their colours to a file.
 
 What is read is the picture as a viewer shows it: turned as its EXIF orientation says, converted to sRGB by
-its ICC profile. What is kept aside for the writing is transparency, depth and metadata. Pictures that hold
-several pages or an animation are refused rather than cut to the first.
+its ICC profile. What is kept aside for the writing is transparency, depth and metadata.
+
+A file may hold several pictures: the pages of a TIFF, the frames of an animation. Pages are read and written
+one at a time; an animation counts with all its frames as one picture of as many pixels.
 """
 
 import contextlib
+import dataclasses
 import functools
 import io
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
+    GifImagePlugin,
     Image,
     ImageFile,
     Jpeg2KImagePlugin,
@@ -33,50 +36,17 @@ from PIL import (
 from colorize_cli.color import Codes
 from colorize_cli.errors import ReadError, WriteError, one_line
 from colorize_cli.media import atomic, deep, tiff
-from colorize_cli.media.frame import Frame, alpha_as, from_image, from_samples
+from colorize_cli.media.formats import FORMATS, HOLDS, LOSSY
+from colorize_cli.media.frame import Frame, Showing, alpha_as, from_image, from_samples
 from colorize_cli.media.metadata import described, options, orientation_of
 
+Page = tuple[Frame, Codes]
 
-@dataclass(frozen=True)
-class Format:
-    """What a format can hold, and how it is written.
-
-    Attributes:
-        suffixes: Endings of file names, in lower case; outputs get the first where they change format.
-        alpha: Whether it holds transparency.
-        deep: Whether it is written with 16 bits.
-        longest: Most pixels on a side; what the other formats cannot hold they say themselves.
-        saving: What to ask of Pillow.
-    """
-
-    suffixes: tuple[str, ...]
-    alpha: bool = False
-    deep: bool = False
-    longest: int | None = None
-    saving: dict[str, Any] = field(default_factory=dict)
-
-
-# What each format holds, by Pillow's names. JPEG and AVIF with full-resolution chroma, for chroma is what is
-# added here; PNG at the level beyond which files hardly shrink and time doubles.
-HOLDS: dict[str, Format] = {
-    "AVIF": Format(
-        (".avif",),
-        alpha=True,
-        saving={"quality": 90, "subsampling": "4:4:4", "speed": 7, "max_threads": 1},
-    ),
-    "BMP": Format((".bmp",)),
-    "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), longest=65500, saving={"subsampling": "4:4:4"}),
-    "JPEG2000": Format((".jp2", ".j2k", ".j2c", ".jpx"), alpha=True),
-    "PNG": Format((".png",), alpha=True, deep=True, saving={"compress_level": 2}),
-    "TIFF": Format((".tif", ".tiff"), alpha=True, deep=True),
-    "WEBP": Format((".webp",), alpha=True, longest=16383, saving={"quality": 95, "method": 3}),
-}
-# Ending of the file name, in lower case, to the format.
-FORMATS: dict[str, str] = {suffix: name for name, format_ in HOLDS.items() for suffix in format_.suffixes}
 # Each plugin registers itself with Pillow when it is imported; naming them here imports them.
 _PLUGINS = (
     AvifImagePlugin.AvifImageFile,
     BmpImagePlugin.BmpImageFile,
+    GifImagePlugin.GifImageFile,
     Jpeg2KImagePlugin.Jpeg2KImageFile,
     JpegImagePlugin.JpegImageFile,
     PngImagePlugin.PngImageFile,
@@ -84,29 +54,27 @@ _PLUGINS = (
     WebPImagePlugin.WebPImageFile,
 )
 
-# Chroma in a JPEG is as fine as at Pillow's quality 95. Lightness, which is the user's, is as fine as at 97,
-# or the colours would put it further off than saving the grey picture at 95 does.
+# Chroma in a JPEG is as fine as at Pillow's quality 95, and lightness as in the JPEG that was read. If there
+# was none it is as fine as at 97, or colours would put it further off than saving the grey picture at 95.
 _JPEG_CHROMA, _JPEG_LIGHTNESS = 95, 97
 
 
+# TIFF 6.0, NewSubfileType: a smaller copy of another page, or its transparency.
+_SUBFILE_TYPE, _NO_PAGE = 254, 1 | 4
+
+
 def size_of(source: Path | bytes, max_pixels: int) -> int:
-    """The number of pixels that the header of a file, or of its content, promises; nothing is decoded.
+    """How many pixels of a file, or of its content, are in memory at one time; nothing is decoded.
+
+    Returns:
+        The pixels of a picture, of the largest page, or of all frames of an animation.
 
     Raises:
         ReadError: The file cannot be opened, is no picture of a known format, or has more pixels than
             allowed.
     """
     with explained(), _open(source) as file, _opened(file) as image:
-        width, height = image.size
-        if width < 1 or height < 1:
-            raise ReadError(f"it has no pixels ({width} x {height})")
-        if width * height > max_pixels:
-            raise ReadError(f"{width} x {height} are more pixels than the limit of {max_pixels:,}")
-        pages = getattr(image, "n_frames", 1)
-        # The further pictures in a JPEG (MPO) are previews, depths or other views of the first.
-        if pages > 1 and image.format not in ("JPEG", "MPO"):
-            raise ReadError(f"it holds {pages} pages or frames; only single pictures are coloured")
-        return width * height
+        return _checked_size(image, max_pixels)
 
 
 @contextlib.contextmanager
@@ -116,46 +84,64 @@ def opened(source: Path | bytes, max_pixels: int) -> Iterator[ImageFile.ImageFil
     Raises:
         ReadError: As `size_of`, or the file is damaged.
     """
-    size_of(source, max_pixels)
     with explained(), _open(source) as file, _opened(file) as image:
+        _checked_size(image, max_pixels)
+        image.seek(_page_numbers(image)[0])
         yield image
 
 
 def read(source: Path | bytes, max_pixels: int) -> Frame:
-    """Reads a photograph from a file or from a file's content.
+    """Reads a photograph from a file or from a file's content, of several pages the first.
 
     Raises:
         ReadError: As `size_of`, or the file is damaged.
     """
+    with contextlib.closing(read_pages(source, max_pixels)) as frames:
+        return next(frames)
+
+
+def read_pages(source: Path | bytes, max_pixels: int) -> Generator[Frame, None, None]:
+    """Reads the pages or frames in a file, or in a file's content, one by one.
+
+    Raises:
+        ReadError: As `read`; of several pages it says which.
+    """
+    content = functools.cache(lambda: source if isinstance(source, bytes) else source.read_bytes())
     with opened(source, max_pixels) as image:
-        if not deep.is_deep(image):
-            return from_image(image)
-        orientation = orientation_of(image)
-        samples = deep.read(source if isinstance(source, bytes) else source.read_bytes(), orientation)
-        metadata = described(image, orientation, (samples.shape[1], samples.shape[0]))
-        return from_samples(samples, image.info.get("icc_profile"), metadata, str(image.format))
+        pages = _page_numbers(image)
+        for number, page in enumerate(pages, 1):
+            try:
+                with explained():
+                    image.seek(page)
+                    frame = _frame(image, content, len(pages))
+            except ReadError as error:
+                if len(pages) == 1:
+                    raise
+                raise ReadError(f"{number} of {len(pages)}: {error}") from error
+            yield frame
 
 
 def write(
-    path: Path, frame: Frame, rgb: Codes, ready: Callable[[os.stat_result], None] = lambda _: None
+    path: Path,
+    pages: Iterable[Page],
+    quality: int | None = None,
+    ready: Callable[[os.stat_result], None] = lambda _: None,
 ) -> None:
-    """Writes a coloured picture in the format that the ending of `path` says; under that name it is complete.
+    """Writes coloured pictures in the format that the ending of `path` says; under that name it is complete.
 
     Args:
         path: Where to; its directory is made if there is none.
-        frame: The picture.
-        rgb: Its colours, (H, W, 3), uint8 or, where the format holds 16 bits, uint16.
+        pages: Each picture with its colours, (H, W, 3), uint8 or, where the format holds 16 bits, uint16.
+        quality: Of JPEG, WebP and AVIF, from 1 to 100; None for that of the input, or a high one.
         ready: Called with the status of the complete file before it gets its name.
 
     Raises:
-        WriteError: The format cannot hold the picture, or the file cannot be written.
+        WriteError: The format cannot hold them, or the file cannot be written.
     """
-    format_ = FORMATS[path.suffix.lower()]
-    check(format_, frame)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic.writing(path, ready) as file:
-            encode(file, format_, frame, rgb)
+            encode(file, FORMATS[path.suffix.lower()], pages, quality)
     except OSError as error:
         raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -171,32 +157,130 @@ def check(format_: str, frame: Frame) -> None:
         raise WriteError(f"{format_} cannot hold its transparency; choose another format")
     if held.longest is not None and max(frame.lightness.shape) > held.longest:
         raise WriteError(f"{format_} cannot hold more than {held.longest} pixels on a side")
+    if frame.showing is not None and not held.animated:
+        raise WriteError(f"{format_} holds no animation; choose another format")
 
 
-def encode(file: BinaryIO, format_: str, frame: Frame, rgb: Codes) -> None:
-    """Writes a coloured picture in a format, by Pillow's name of it, which holds it.
+def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | None = None) -> None:
+    """Writes coloured pictures in a format, by Pillow's name of it; otherwise as `write`.
 
     Raises:
-        WriteError: The format cannot hold the picture.
+        WriteError: The format cannot hold them.
         OSError: The file cannot be written.
     """
-    held = HOLDS[format_]
-    samples: Any = rgb
-    if frame.alpha is not None and held.alpha:
-        samples = np.dstack([rgb, alpha_as(rgb.dtype, frame.alpha)])
-    saving = held.saving | options(frame.metadata, format_)
     if format_ == "TIFF":
-        tiff.write(file, samples, frame.metadata)
+        writer = tiff.Writer(file)
+        for frame, rgb in pages:
+            check(format_, frame)
+            writer.add(_samples(format_, frame, rgb), frame.metadata)
         return
-    if format_ == "PNG" and samples.dtype == np.uint16:
-        deep.write_png(file, samples, saving)
+    remaining = iter(pages)
+    first, rgb = next(remaining)
+    check(format_, first)
+    if first.showing is None and next(remaining, None) is not None:
+        raise WriteError(f"{format_} holds a single picture, and here are several; choose TIFF")
+    saving = HOLDS[format_].saving | options(first.metadata, format_) | _fineness(format_, first, quality)
+    if format_ == "PNG" and rgb.dtype == np.uint16:
+        deep.write_png(file, np.asarray(_samples(format_, first, rgb), np.uint16), saving)
         return
-    if format_ == "JPEG":
-        saving["qtables"] = [_quantisation(_JPEG_LIGHTNESS)[0], _quantisation(_JPEG_CHROMA)[1]]
+    animation = [(first, rgb), *remaining]
+    images: list[Image.Image] = [Image.fromarray(_samples(format_, *page)) for page in animation]
+    if first.showing is not None:
+        saving |= _timing(format_, [frame for frame, _ in animation])
+        mode = "RGBA" if any(image.mode == "RGBA" for image in images) else "RGB"
+        images = [image.convert(mode) for image in images]
+        saving["append_images"] = images[1:]
     try:
-        Image.fromarray(samples).save(file, format_, **saving)
+        images[0].save(file, format_, **saving)
     except (ValueError, RuntimeError) as error:  # an encoder that refuses the picture
         raise WriteError(f"{format_} cannot hold it: {error}") from error
+
+
+def _checked_size(image: ImageFile.ImageFile, max_pixels: int) -> int:
+    pages = _page_numbers(image)
+    sizes = []
+    for page in pages if image.format == "TIFF" else (0,):
+        image.seek(page)
+        width, height = image.size
+        if width < 1 or height < 1:
+            raise ReadError(f"it has no pixels ({width} x {height})")
+        if width * height > max_pixels:
+            raise ReadError(f"{width} x {height} are more pixels than the limit of {max_pixels:,}")
+        sizes.append(width * height)
+    if len(sizes) < len(pages) and len(pages) * sizes[0] > max_pixels:
+        width, height = image.size
+        what = f"{len(pages)} frames of {width} x {height}"
+        raise ReadError(f"{what} are more pixels than the limit of {max_pixels:,}")
+    return max(sizes) if image.format == "TIFF" else len(pages) * sizes[0]
+
+
+def _page_numbers(image: ImageFile.ImageFile) -> list[int]:
+    """What to seek for each page or frame."""
+    # The further pictures in a JPEG (MPO) are previews, depths or other views of the first.
+    if image.format in ("JPEG", "MPO"):
+        return [0]
+    numbers = list(range(getattr(image, "n_frames", 1)))
+    if image.format != "TIFF" or len(numbers) == 1:
+        return numbers
+    pages = []
+    for number in numbers:
+        image.seek(number)
+        if not getattr(image, "tag_v2", {}).get(_SUBFILE_TYPE, 0) & _NO_PAGE:
+            pages.append(number)
+    return pages or numbers
+
+
+def _frame(image: ImageFile.ImageFile, content: Callable[[], bytes], pages: int) -> Frame:
+    """The frame of the page that an image of `pages` is at."""
+    if pages > 1 and image.format != "TIFF":
+        return dataclasses.replace(from_image(image), pages=pages, showing=_showing(image))
+    if not deep.is_deep(image):
+        return dataclasses.replace(from_image(image), pages=pages)
+    orientation = orientation_of(image)
+    samples = deep.read(content(), orientation, image.tell())
+    metadata = described(image, orientation, (samples.shape[1], samples.shape[0]))
+    frame = from_samples(samples, image.info.get("icc_profile"), metadata, str(image.format))
+    return dataclasses.replace(frame, pages=pages)
+
+
+def _showing(image: ImageFile.ImageFile) -> Showing:
+    """How the frame that an image is at is shown."""
+    # GIF that does not say is shown once; of the others Pillow tells, or, of AVIF, nobody.
+    loops = int(image.info.get("loop", 1 if image.format == "GIF" else 0))
+    if image.info.get("default_image") and image.tell() == 0:
+        return Showing(None, loops)
+    return Showing(float(image.info.get("duration", 0)), loops)
+
+
+def _samples(format_: str, frame: Frame, rgb: Codes) -> Codes:
+    """What is stored of a picture: its colours, and its transparency where the format has that."""
+    if frame.alpha is None or not HOLDS[format_].alpha:
+        return rgb
+    with_alpha: Any = np.dstack([rgb, alpha_as(rgb.dtype, frame.alpha)])
+    return cast(Codes, with_alpha)
+
+
+def _fineness(format_: str, frame: Frame, quality: int | None) -> dict[str, Any]:
+    """What to ask of Pillow for a quality."""
+    if format_ not in LOSSY:
+        return {}
+    if quality is not None:
+        return {"quality": quality}
+    if format_ != "JPEG":
+        return {}
+    luma = frame.luma_table or _quantisation(_JPEG_LIGHTNESS)[0]
+    return {"qtables": [list(luma), _quantisation(_JPEG_CHROMA)[1]]}
+
+
+def _timing(format_: str, frames: list[Frame]) -> dict[str, Any]:
+    """What to ask of Pillow for an animation."""
+    showings = [frame.showing for frame in frames if frame.showing is not None]
+    timed = [round(showing.milliseconds) for showing in showings if showing.milliseconds is not None]
+    still = len(timed) < len(frames)
+    if still and format_ != "PNG":
+        raise WriteError(f"{format_} holds no picture for where animations are not shown; choose PNG")
+    saving: dict[str, Any] = {"save_all": True, "duration": timed, "loop": showings[0].loops}
+    return saving | ({"default_image": True} if still else {})
 
 
 @functools.cache

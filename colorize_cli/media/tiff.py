@@ -4,6 +4,7 @@ Pillow writes no 16-bit colour, and no EXIF directory into a compressed file; it
 here. TIFF 6.0, with Deflate and the horizontal predictor (TIFF Technical Notes, 2002, for the compression).
 """
 
+import io
 import struct
 import zlib
 from typing import Any, BinaryIO
@@ -38,30 +39,44 @@ _BYTE, _UNDEFINED = 1, 7
 Samples = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 
-def write(file: BinaryIO, samples: Samples, metadata: Metadata) -> None:
-    """Writes a file of one page.
+class Writer:
+    """Writes pages to a file, one after another."""
 
-    Args:
-        file: To write to.
-        samples: (H, W, 3) sRGB or (H, W, 4) with transparency, uint8 or uint16.
-        metadata: What goes with it.
+    def __init__(self, file: BinaryIO) -> None:
+        """Begins at the start of a file that can be sought in."""
+        self._file = file
+        self._file.write(struct.pack("<2sHI", b"II", 42, 0))
+        # Where the position of the next page's directory is to be written.
+        self._link = 4
 
-    Raises:
-        WriteError: It is more than a TIFF holds, 4 GiB.
-    """
-    strips, rows = _compressed(samples)
-    directory = _directory(samples, metadata)
-    directory[_ROWS] = rows
-    directory[_STRIP_SIZES] = tuple(map(len, strips))
-    # Pillow counts them from the end of the directory.
-    directory[_STRIPS] = tuple(int(n) for n in np.cumsum([0, *map(len, strips[:-1])]))
-    head = struct.pack("<2sHI", b"II", 42, 8)
-    body = directory.tobytes(len(head))
-    if len(head) + len(body) + sum(map(len, strips)) > _LARGEST:
-        raise WriteError("TIFF cannot hold more than 4 GiB; choose another format")
-    file.write(head + body)
-    for strip in strips:
-        file.write(strip)
+    def add(self, samples: Samples, metadata: Metadata) -> None:
+        """Writes a page.
+
+        Args:
+            samples: (H, W, 3) sRGB or (H, W, 4) with transparency, uint8 or uint16.
+            metadata: What goes with it.
+
+        Raises:
+            WriteError: The file would be larger than a TIFF can be, 4 GiB.
+        """
+        start = self._file.seek(0, io.SEEK_END)
+        start += self._file.write(b"\0" * (start % 2))
+        strips, rows = _compressed(samples)
+        directory = _directory(samples, metadata)
+        directory[_ROWS] = rows
+        directory[_STRIP_SIZES] = tuple(map(len, strips))
+        # Pillow counts them from the end of the directory.
+        directory[_STRIPS] = tuple(int(n) for n in np.cumsum([0, *map(len, strips[:-1])]))
+        body = directory.tobytes(start)
+        if start + len(body) + sum(map(len, strips)) > _LARGEST:
+            raise WriteError("TIFF cannot hold more than 4 GiB; choose another format")
+        self._file.write(body)
+        for strip in strips:
+            self._file.write(strip)
+        self._file.seek(self._link)
+        self._file.write(struct.pack("<I", start))
+        (entries,) = struct.unpack_from("<H", body)
+        self._link = start + 2 + 12 * entries
 
 
 def _compressed(samples: Samples) -> tuple[list[bytes], int]:

@@ -52,7 +52,7 @@ def codecs_alone(paths: list[Path], out: Path, workers: int) -> None:
     def one(path: Path) -> None:
         frame = photo.read(path, Settings().max_pixels)
         grey = frame.lightness.codes.astype(np.uint8)
-        photo.write(out / path.name, frame, np.dstack([grey, grey, grey]))
+        photo.write(out / path.name, [(frame, np.dstack([grey, grey, grey]))])
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(one, paths))

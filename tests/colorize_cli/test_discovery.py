@@ -9,7 +9,7 @@ from colorize_cli.discovery import Selection
 from colorize_cli.errors import UsageError
 from colorize_cli.jobs import STREAM, Job, Plan
 
-SUFFIXES = {".jpg", ".png"}
+ENDINGS = {".jpg": ".jpg", ".png": ".png"}
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -25,7 +25,7 @@ def pairs(plan: Plan, root: Path) -> list[tuple[str, str]]:
 
 def test_a_tree_is_kept_and_sorted(tmp_path):
     touch(tmp_path / "in", "b.jpg", "a.PNG", "sub/deep/c.jpg", "notes.txt", ".hidden.jpg", ".git/d.jpg")
-    plan = discovery.plan([tmp_path / "in"], tmp_path / "out", SUFFIXES)
+    plan = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
     assert pairs(plan, tmp_path) == [
         ("in/a.PNG", "out/a.PNG"),
         ("in/b.jpg", "out/b.jpg"),
@@ -36,7 +36,7 @@ def test_a_tree_is_kept_and_sorted(tmp_path):
 
 def test_one_file_to_a_file(tmp_path):
     touch(tmp_path, "a.jpg")
-    plan = discovery.plan([tmp_path / "a.jpg"], tmp_path / "new" / "b.png", SUFFIXES)
+    plan = discovery.plan([tmp_path / "a.jpg"], tmp_path / "new" / "b.png", ENDINGS)
     assert pairs(plan, tmp_path) == [("a.jpg", "new/b.png")]
 
 
@@ -44,19 +44,19 @@ def test_one_file_into_a_directory(tmp_path):
     touch(tmp_path, "a.jpg")
     (tmp_path / "dir.png").mkdir()
     for output in ("out", "dir.png"):
-        plan = discovery.plan([tmp_path / "a.jpg"], tmp_path / output, SUFFIXES)
+        plan = discovery.plan([tmp_path / "a.jpg"], tmp_path / output, ENDINGS)
         assert pairs(plan, tmp_path) == [("a.jpg", f"{output}/a.jpg")]
 
 
 def test_a_named_file_of_an_unknown_kind_is_a_job(tmp_path):
     touch(tmp_path, "a.xyz", "b.jpg")
-    plan = discovery.plan([tmp_path / "a.xyz", tmp_path / "b.jpg"], tmp_path / "out", SUFFIXES)
+    plan = discovery.plan([tmp_path / "a.xyz", tmp_path / "b.jpg"], tmp_path / "out", ENDINGS)
     assert [job.source.name for job in plan.jobs] == ["a.xyz", "b.jpg"]
 
 
 def test_the_same_input_twice_is_one_job(tmp_path):
     touch(tmp_path / "in", "a.jpg")
-    plan = discovery.plan([tmp_path / "in", tmp_path / "in" / "a.jpg"], tmp_path / "out", SUFFIXES)
+    plan = discovery.plan([tmp_path / "in", tmp_path / "in" / "a.jpg"], tmp_path / "out", ENDINGS)
     assert len(plan.jobs) == 1
 
 
@@ -65,20 +65,20 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
-    plan = discovery.plan([tmp_path / "in"], tmp_path / "out", SUFFIXES)
+    plan = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
     assert pairs(plan, tmp_path) == [("in/a.jpg", "out/a.jpg"), ("in/link/b.jpg", "out/link/b.jpg")]
 
 
 def test_the_output_inside_the_input_is_not_searched(tmp_path):
     touch(tmp_path, "a.jpg", "out/a.jpg")
-    plan = discovery.plan([tmp_path], tmp_path / "out", SUFFIXES)
+    plan = discovery.plan([tmp_path], tmp_path / "out", ENDINGS)
     assert pairs(plan, tmp_path) == [("a.jpg", "out/a.jpg")]
 
 
 def test_two_sources_with_one_destination_are_named(tmp_path):
     touch(tmp_path, "one/a.jpg", "two/a.jpg")
     with pytest.raises(UsageError) as raised:
-        discovery.plan([tmp_path / "one", tmp_path / "two"], tmp_path / "out", SUFFIXES)
+        discovery.plan([tmp_path / "one", tmp_path / "two"], tmp_path / "out", ENDINGS)
     assert str(tmp_path / "one/a.jpg") in str(raised.value)
     assert str(tmp_path / "two/a.jpg") in str(raised.value)
 
@@ -87,7 +87,7 @@ def test_a_collision_through_a_link_is_found(tmp_path):
     touch(tmp_path, "one/sub/a.jpg", "two/x/a.jpg", "out/sub/keep")
     (tmp_path / "out" / "x").symlink_to(tmp_path / "out" / "sub")
     with pytest.raises(UsageError, match="both"):
-        discovery.plan([tmp_path / "one", tmp_path / "two"], tmp_path / "out", SUFFIXES)
+        discovery.plan([tmp_path / "one", tmp_path / "two"], tmp_path / "out", ENDINGS)
 
 
 @pytest.mark.parametrize("output", ["in", "in/../in", "link"])
@@ -95,9 +95,9 @@ def test_an_input_is_never_a_destination(tmp_path, output):
     touch(tmp_path, "in/a.jpg")
     (tmp_path / "link").symlink_to(tmp_path / "in")
     with pytest.raises(UsageError, match="input"):
-        discovery.plan([tmp_path / "in"], tmp_path / output, SUFFIXES)
+        discovery.plan([tmp_path / "in"], tmp_path / output, ENDINGS)
     with pytest.raises(UsageError, match="input"):
-        discovery.plan([tmp_path / "in" / "a.jpg"], tmp_path / output, SUFFIXES)
+        discovery.plan([tmp_path / "in" / "a.jpg"], tmp_path / output, ENDINGS)
 
 
 def test_a_destination_behind_a_linked_source_is_an_input(tmp_path):
@@ -105,17 +105,17 @@ def test_a_destination_behind_a_linked_source_is_an_input(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").symlink_to(tmp_path / "out" / "a.jpg")
     with pytest.raises(UsageError, match="input"):
-        discovery.plan([tmp_path / "in"], tmp_path / "out", SUFFIXES)
+        discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
 
 
 def test_what_is_missing_or_in_the_way(tmp_path):
     touch(tmp_path, "a.jpg", "b.jpg", "file")
     with pytest.raises(UsageError, match="no such file"):
-        discovery.plan([tmp_path / "absent"], tmp_path / "out", SUFFIXES)
+        discovery.plan([tmp_path / "absent"], tmp_path / "out", ENDINGS)
     with pytest.raises(UsageError, match="is a file"):
-        discovery.plan([tmp_path / "a.jpg", tmp_path / "b.jpg"], tmp_path / "file", SUFFIXES)
+        discovery.plan([tmp_path / "a.jpg", tmp_path / "b.jpg"], tmp_path / "file", ENDINGS)
     with pytest.raises(UsageError, match="is a file"):
-        discovery.plan([tmp_path / "a.jpg"], tmp_path / "file", SUFFIXES)
+        discovery.plan([tmp_path / "a.jpg"], tmp_path / "file", ENDINGS)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -123,22 +123,22 @@ def test_a_directory_that_cannot_be_searched(tmp_path):
     touch(tmp_path, "in/sub/a.jpg")
     (tmp_path / "in" / "sub").chmod(0)
     with pytest.raises(UsageError, match="cannot search"):
-        discovery.plan([tmp_path / "in"], tmp_path / "out", SUFFIXES)
+        discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
 
 
 def test_a_link_to_itself_does_not_stop_the_folder(tmp_path):
     touch(tmp_path, "in/a.png")
     (tmp_path / "in/loop.png").symlink_to("loop.png")
-    found = discovery.plan([tmp_path / "in"], tmp_path / "out", SUFFIXES)
+    found = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
     assert [job.source.name for job in found.jobs] == ["a.png", "loop.png"]
 
 
 def test_what_the_system_refuses_is_wrong_usage(tmp_path):
     touch(tmp_path, "a.png")
     with pytest.raises(UsageError, match="too long"):
-        discovery.plan([tmp_path / ("x" * 300)], tmp_path / "out", SUFFIXES)
-    with pytest.raises(UsageError, match="ending"):
-        discovery.plan([tmp_path / "a.png"], tmp_path / "out.gif", SUFFIXES)
+        discovery.plan([tmp_path / ("x" * 300)], tmp_path / "out", ENDINGS)
+    with pytest.raises(UsageError, match=r"does not end in one of \.jpg, \.png"):
+        discovery.plan([tmp_path / "a.png"], tmp_path / "out.gif", ENDINGS)
 
 
 def test_patterns_choose_what_is_taken(tmp_path):
@@ -146,7 +146,7 @@ def test_patterns_choose_what_is_taken(tmp_path):
 
     def taken(**patterns) -> list[str]:
         selection = Selection(**patterns)
-        plan = discovery.plan([tmp_path / "in"], tmp_path / "out", SUFFIXES, selection=selection)
+        plan = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS, selection=selection)
         return [str(job.source.relative_to(tmp_path / "in")) for job in plan.jobs]
 
     assert taken(include=("*.jpg",)) == ["1950/c.jpg", "1960/c.jpg", "a.jpg"]
@@ -163,10 +163,10 @@ def test_a_name_that_exists_is_no_pattern(tmp_path):
         ("[ab].jpg", ["a.jpg", "b.jpg"]),
         ("**/c.jpg", ["c.jpg"]),
     ):
-        plan = discovery.plan([tmp_path / pattern], tmp_path / "out", SUFFIXES)
+        plan = discovery.plan([tmp_path / pattern], tmp_path / "out", ENDINGS)
         assert [job.source.name for job in plan.jobs] == found
     with pytest.raises(UsageError, match=r"no such file or directory: .*x\*\.jpg"):
-        discovery.plan([tmp_path / "x*.jpg"], tmp_path / "out", SUFFIXES)
+        discovery.plan([tmp_path / "x*.jpg"], tmp_path / "out", ENDINGS)
 
 
 def test_a_list_keeps_its_directories_where_they_lead_nowhere_else(tmp_path, monkeypatch):
@@ -174,7 +174,7 @@ def test_a_list_keeps_its_directories_where_they_lead_nowhere_else(tmp_path, mon
     touch(tmp_path, "c.jpg")
     monkeypatch.chdir(tmp_path / "work")
     listed = [Path("deep/../a.jpg"), Path("./deep/b.jpg"), Path("deep"), Path("notes.txt"), Path("../c.jpg")]
-    plan = discovery.plan([], Path("../out"), SUFFIXES, listed=[*listed, tmp_path / "work" / "absent.jpg"])
+    plan = discovery.plan([], Path("../out"), ENDINGS, listed=[*listed, tmp_path / "work" / "absent.jpg"])
     names = [str(job.destination) for job in plan.jobs]
     assert names == [f"../out/{n}" for n in ("a.jpg", "deep/b.jpg", "notes.txt", "c.jpg", "absent.jpg")]
     assert plan.ignored == 1
@@ -193,10 +193,10 @@ def test_lists_are_of_lines_or_of_nul_terminated_names():
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 def test_shards_are_disjoint_and_all_of_it(tmp_path, parts):
     touch(tmp_path / "in", *(f"{i}/{i}.jpg" for i in range(60)))
-    whole = discovery.plan([tmp_path / "in"], tmp_path / "out", SUFFIXES).jobs
+    whole = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS).jobs
     shards = [
         discovery.plan(
-            [tmp_path / "in"], tmp_path / "out", SUFFIXES, selection=Selection(shard=(i + 1, parts))
+            [tmp_path / "in"], tmp_path / "out", ENDINGS, selection=Selection(shard=(i + 1, parts))
         ).jobs
         for i in range(parts)
     ]
@@ -213,7 +213,7 @@ def test_shards_are_the_same_wherever_the_folder_lies(tmp_path):
         [job.source.name for job in plan.jobs]
         for home in ("here", "there")
         for plan in [
-            discovery.plan([tmp_path / home], tmp_path / "out", SUFFIXES, selection=Selection(shard=(1, 2)))
+            discovery.plan([tmp_path / home], tmp_path / "out", ENDINGS, selection=Selection(shard=(1, 2)))
         ]
     ]
     assert names[0] == names[1]
@@ -224,7 +224,7 @@ def test_outputs_do_not_leave_the_output_directory_by_a_link(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match="outside"):
-        discovery.plan([tmp_path / "in"], tmp_path / "out", SUFFIXES)
+        discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
 
 
 def test_streams_are_one_picture(tmp_path):
@@ -234,7 +234,7 @@ def test_streams_are_one_picture(tmp_path):
         ([STREAM], tmp_path / "b.png"),
         ([tmp_path / "a.jpg"], STREAM),
     ):
-        assert discovery.plan(inputs, output, SUFFIXES) == Plan((Job(inputs[0], output),), 0, None)
+        assert discovery.plan(inputs, output, ENDINGS) == Plan((Job(inputs[0], output),), 0, None)
     for inputs, output in (([STREAM, STREAM], STREAM), ([STREAM], tmp_path), ([tmp_path], STREAM)):
         with pytest.raises(UsageError):
-            discovery.plan(inputs, output, SUFFIXES)
+            discovery.plan(inputs, output, ENDINGS)

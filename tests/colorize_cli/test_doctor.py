@@ -20,11 +20,11 @@ from colorize_cli import doctor, driver, jobs, model
 from colorize_cli.doctor import Finding, Verdict
 from colorize_cli.errors import DeviceError
 from colorize_cli.media import photo
+from colorize_cli.media.formats import WRITABLE
 from colorize_cli.media.frame import from_image
 from tests.conftest import write_model
 
 LOAD = model.load
-FORMATS = tuple(dict.fromkeys(photo.FORMATS.values()))
 DRIVER = driver.Driver((13, 0), ("A GPU",))
 ONNXRUNTIME = doctor.MODULES["onnxruntime"]
 EXAMINE = """
@@ -100,7 +100,7 @@ def test_a_healthy_installation(models, monkeypatch):
     assert set(doctor.MODULES) < found.keys()
     assert found["numpy"].text == f"{np.__version__} (numpy)"
     assert colorize_cli.__version__ in found["colorize-cli"].text
-    assert found["formats"].text == f"{', '.join(FORMATS)} can be written and read"
+    assert found["formats"].text == f"{', '.join(WRITABLE)} can be written and read"
     assert found["model"].text == (
         f"stand-in ({models.tinted}), working size 64, trained on: nothing, licence: CC0-1.0"
     )
@@ -421,7 +421,7 @@ def test_a_format_that_cannot_be_written(models, monkeypatch):
     assert broken.verdict is Verdict.PROBLEM
     assert broken.text.startswith("WEBP cannot be written and read: ")
     assert broken.mend == f'pip uninstall -y pillow && pip install "{doctor._requirement("pillow")}"'
-    others = ", ".join(format_ for format_ in FORMATS if format_ != "WEBP")
+    others = ", ".join(format_ for format_ in WRITABLE if format_ != "WEBP")
     assert rest.text == f"{others} can be written and read"
 
 
@@ -430,7 +430,7 @@ def test_formats_that_read_something_else(monkeypatch):
     monkeypatch.setattr(photo, "read", lambda _, **__: dark)
     findings = list(doctor._formats({}))
     assert {finding.verdict for finding in findings} == {Verdict.PROBLEM}
-    assert len(findings) == len(FORMATS)
+    assert len(findings) == len(WRITABLE)
     assert "L* from what was written" in findings[0].text
 
 

@@ -23,7 +23,7 @@ def settings_for(path: Path, **changes) -> Settings:
 
 
 def colour(engine, source: Path, output: Path, settings: Settings) -> list[Outcome]:
-    return list(engine(discovery.plan([source], output, media.SUFFIXES), settings, print))
+    return list(engine(discovery.plan([source], output, media.endings()), settings, print))
 
 
 def pixels(folder: Path) -> dict[str, np.ndarray]:
@@ -109,7 +109,7 @@ def test_a_missing_model_is_raised(engine, make_folder, tmp_path):
 def test_stopping_early_leaves_no_thread_and_no_half_file(engine, models, make_folder, tmp_path):
     source, output = make_folder(tmp_path / "in", 40), tmp_path / "out"
     before = set(threading.enumerate())
-    plan = discovery.plan([source], output, media.SUFFIXES)
+    plan = discovery.plan([source], output, media.endings())
     outcomes = engine(plan, settings_for(models.tinted), print)
     next(outcomes)
     outcomes.close()
@@ -120,7 +120,7 @@ def test_stopping_early_leaves_no_thread_and_no_half_file(engine, models, make_f
 
 def test_auto_announces_its_choice_in_one_line(engine, models, make_folder, tmp_path):
     lines: list[str] = []
-    plan = discovery.plan([make_folder(tmp_path / "in", 2)], tmp_path / "out", media.SUFFIXES)
+    plan = discovery.plan([make_folder(tmp_path / "in", 2)], tmp_path / "out", media.endings())
     list(engine(plan, Settings(model=models.grey, device="auto"), lines.append))
     assert len(lines) == 1
     assert lines[0].startswith("device: ")

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 from colorize_cli import color
 from colorize_cli.compose import compose, compose16
 from colorize_cli.media import photo
+from colorize_cli.media.formats import HOLDS
 from colorize_cli.media.metadata import SRGB_PROFILE
 from tests.colorize_cli.media.test_oddities import linear_profile
 from tests.colorize_cli.media.test_photo import grey_profile
@@ -175,7 +176,7 @@ def test_there_are_enough_of_them():
 
 @pytest.mark.parametrize("case", sorted(set(CASES), key=str), ids=str)
 def test_what_goes_in_comes_out_coloured(tmp_path, case):
-    suffix = photo.HOLDS[case.format].suffixes[0]
+    suffix = HOLDS[case.format].suffixes[0]
     source, output = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     make(case, source)
     frame = photo.read(source, LIMIT)
@@ -189,9 +190,9 @@ def test_what_goes_in_comes_out_coloured(tmp_path, case):
     assert frame.lightness.shape == shape
     assert frame.deep == case.deep
 
-    deep = frame.deep and photo.HOLDS[case.format].deep
+    deep = frame.deep and HOLDS[case.format].deep
     ab = np.stack([np.full((3, 5), 6), np.full((3, 5), 9)]).astype(np.float32)
-    photo.write(output, frame, (compose16 if deep else compose)(frame.lightness, ab))
+    photo.write(output, [(frame, (compose16 if deep else compose)(frame.lightness, ab))])
     found = pixels(output)
     assert found.shape[:2] == shape
     assert found.dtype == (np.uint16 if deep else np.uint8)

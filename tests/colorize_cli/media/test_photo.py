@@ -10,7 +10,8 @@ from PIL import Image, ImageCms, ImageOps
 from colorize_cli import color
 from colorize_cli.color import Lightness
 from colorize_cli.errors import ReadError, WriteError
-from colorize_cli.media import SUFFIXES, photo
+from colorize_cli.media import photo
+from colorize_cli.media.formats import FORMATS, endings
 from colorize_cli.media.frame import Frame
 
 LIMIT = 250_000_000
@@ -51,7 +52,7 @@ def test_lightness_in_a_jpeg_is_as_near_as_if_the_grey_picture_had_been_saved_at
     frame = photo.read(saved(grey, tmp_path / "a.png"), LIMIT)
     lightness = lightness_of(frame)
     photo.write(
-        tmp_path / "b.jpg", frame, color.compose_rgb8(lightness, 0 * lightness + 12, 0 * lightness + 20)
+        tmp_path / "b.jpg", [(frame, color.compose_rgb8(lightness, 0 * lightness + 12, 0 * lightness + 20))]
     )
     saved(grey.convert("RGB"), tmp_path / "c.jpg", quality=95, subsampling="4:4:4")
     coloured, plain = (
@@ -62,14 +63,16 @@ def test_lightness_in_a_jpeg_is_as_near_as_if_the_grey_picture_had_been_saved_at
     assert coloured.max() <= plain.max() + 0.4  # an 8-bit level
 
 
-@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+@pytest.mark.parametrize("suffix", sorted(FORMATS))
 def test_every_format_goes_there_and_back(tmp_path, grey, suffix):
-    frame = photo.read(saved(grey, tmp_path / f"a{suffix}"), LIMIT)
+    quality = {"quality": 95} if FORMATS[suffix] == "JPEG" else {}
+    frame = photo.read(saved(grey, tmp_path / f"a{suffix}", **quality), LIMIT)
     assert np.abs(lightness_of(frame) - color.GREY8[np.asarray(grey)]).mean() < 1.5
+    suffix = endings()[suffix]
     rgb = np.repeat(np.asarray(grey)[..., None], 3, axis=2)
-    photo.write(tmp_path / f"b{suffix}", frame, rgb)
+    photo.write(tmp_path / f"b{suffix}", [(frame, rgb)])
     with Image.open(tmp_path / f"b{suffix}") as back:
-        assert back.format == photo.FORMATS[suffix]
+        assert back.format == FORMATS[suffix]
         assert np.abs(np.asarray(back.convert("RGB")).astype(int) - rgb).mean() < 2
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
@@ -115,7 +118,7 @@ def test_transparency_is_untouched(tmp_path, grey, mode, suffix):
     frame = photo.read(path, LIMIT)
     if suffix != ".avif":
         np.testing.assert_array_equal(frame.alpha, alpha)
-    photo.write(tmp_path / f"b{suffix}", frame, np.zeros((120, 160, 3), np.uint8))
+    photo.write(tmp_path / f"b{suffix}", [(frame, np.zeros((120, 160, 3), np.uint8))])
     with Image.open(tmp_path / f"b{suffix}") as back:
         difference = np.abs(np.asarray(back.getchannel("A")).astype(int) - frame.alpha)
         assert difference.max() <= (8 if suffix == ".avif" else 0)
@@ -132,7 +135,7 @@ def test_jpeg_cannot_hold_transparency(tmp_path, grey):
     grey.putalpha(100)
     frame = photo.read(saved(grey, tmp_path / "a.png"), LIMIT)
     with pytest.raises(WriteError, match="transparency"):
-        photo.write(tmp_path / "b.jpg", frame, np.zeros((120, 160, 3), np.uint8))
+        photo.write(tmp_path / "b.jpg", [(frame, np.zeros((120, 160, 3), np.uint8))])
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
@@ -149,7 +152,7 @@ def test_orientation_is_applied_once_and_reset(tmp_path, grey, orientation, suff
     frame = photo.read(path, LIMIT)
     assert frame.lightness.shape == expected.shape
     np.testing.assert_allclose(lightness_of(frame), color.GREY8[expected], atol=1)
-    photo.write(tmp_path / f"b{suffix}", frame, np.repeat(expected[..., None], 3, axis=2))
+    photo.write(tmp_path / f"b{suffix}", [(frame, np.repeat(expected[..., None], 3, axis=2))])
     with Image.open(tmp_path / f"b{suffix}") as back:
         assert back.getexif().get(274, 1) == 1
         assert back.getexif()[271] == "A camera"
@@ -161,7 +164,7 @@ def test_orientation_is_applied_once_and_reset(tmp_path, grey, orientation, suff
 def test_resolution_is_kept(tmp_path, grey):
     for suffix in (".jpg", ".png", ".tif"):
         frame = photo.read(saved(grey, tmp_path / f"a{suffix}", dpi=(600, 600)), LIMIT)
-        photo.write(tmp_path / f"b{suffix}", frame, np.zeros((120, 160, 3), np.uint8))
+        photo.write(tmp_path / f"b{suffix}", [(frame, np.zeros((120, 160, 3), np.uint8))])
         with Image.open(tmp_path / f"b{suffix}") as back:
             assert [round(float(side)) for side in back.info["dpi"]] == [600, 600]
 
@@ -224,9 +227,6 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
     buffer = io.BytesIO()
     Image.effect_noise((200, 200), 50).save(buffer, "PNG")
     png = buffer.getvalue()
-    buffer = io.BytesIO()
-    frames = [Image.new("L", (8, 8), shade) for shade in (0, 100)]
-    frames[0].save(buffer, "TIFF", save_all=True, append_images=frames[1:])
     return {
         "empty.jpg": (b"", "empty"),
         "truncated.jpg": (jpeg[: len(jpeg) // 2], "truncated"),
@@ -235,8 +235,8 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
         "text.jpg": (b"Dear diary,\n" * 20, "content"),
         "huge.png": (png_header(30000, 30000), "30000 x 30000 are more pixels"),
         "flat.png": (png_header(0, 10), "."),
-        "pages.tif": (buffer.getvalue(), "2 pages"),
-        "gif.png": (b"GIF89a" + b"\0" * 50, "content"),
+        "empty.gif": (b"GIF89a" + b"\0" * 50, "."),
+        "icon.png": (b"\0\0\1\0\1\0\x10\x10" + b"\0" * 50, "content"),
     }
 
 
@@ -270,7 +270,7 @@ def test_a_side_that_the_format_cannot_hold(tmp_path):
     frame = Frame(Lightness(np.zeros((1, 70000), np.uint8), color.GREY8))
     for suffix in (".jpg", ".webp"):
         with pytest.raises(WriteError):
-            photo.write(tmp_path / f"a{suffix}", frame, np.zeros((1, 70000, 3), np.uint8))
+            photo.write(tmp_path / f"a{suffix}", [(frame, np.zeros((1, 70000, 3), np.uint8))])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,8 +278,8 @@ def test_writing_where_it_cannot_be(tmp_path):
     frame = Frame(Lightness(np.zeros((4, 4), np.uint8), color.GREY8))
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match="cannot write"):
-        photo.write(tmp_path / "file" / "a.png", frame, np.zeros((4, 4, 3), np.uint8))
+        photo.write(tmp_path / "file" / "a.png", [(frame, np.zeros((4, 4, 3), np.uint8))])
     (tmp_path / "a.png").mkdir()
     with pytest.raises(WriteError, match="cannot write"):
-        photo.write(tmp_path / "a.png", frame, np.zeros((4, 4, 3), np.uint8))
+        photo.write(tmp_path / "a.png", [(frame, np.zeros((4, 4, 3), np.uint8))])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "file"]
