@@ -25,7 +25,7 @@ from colorize_cli.errors import (
     UsageError,
     printable,
 )
-from colorize_cli.jobs import MOST_STRENGTH, SIZES, STREAM, Outcome, Plan, Settings, Status
+from colorize_cli.jobs import IF_COLORED, MOST_STRENGTH, SIZES, STREAM, Outcome, Plan, Settings, Status
 
 if TYPE_CHECKING:
     from colorize_cli.report import Report
@@ -139,6 +139,14 @@ def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
     "--quality",
     type=click.IntRange(1, 100),
     help="Of JPEG, WebP and AVIF outputs.  [default: a JPEG's own, else a high one]",
+)
+@click.option(
+    "--if-colored",
+    type=click.Choice(IF_COLORED),
+    default=_DEFAULTS.if_colored,
+    show_default=True,
+    help="What to do with pictures that are in colour already; sepia and other toned prints are not. copy"
+    " puts them into OUTPUT as they are, recolor colours them anew.",
 )
 @click.option(
     "--max-pixels",

@@ -10,6 +10,7 @@ from colorize_cli.errors import UsageError
 
 MOST_STRENGTH = 2.0
 SIZES = (16, 4096)
+IF_COLORED = ("skip", "copy", "recolor")
 # In place of a file: standard input or output. A file of that name has a directory before it.
 STREAM = Path("-")
 # Raised whenever the same picture, model and options give other pixels than before.
@@ -40,6 +41,8 @@ class Settings:
         format: The format of all outputs, by Pillow's name; None for that of each input.
         quality: Of outputs as JPEG, WebP and AVIF, from 1 to 100; None for that of the input, where it is
             known, or a high one.
+        if_colored: What becomes of a picture that is in colour already: "skip", "copy" (its output is as it
+            is) or "recolor".
     """
 
     model: Path | None = None
@@ -52,6 +55,7 @@ class Settings:
     max_pixels: int = 250_000_000
     format: str | None = None
     quality: int | None = None
+    if_colored: str = "skip"
 
     def __post_init__(self) -> None:
         """Refuses what no run can do, with a UsageError."""
@@ -63,11 +67,15 @@ class Settings:
             raise UsageError("batch_size, workers and max_pixels are at least 1")
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"quality {self.quality} is not between 1 and 100")
+        if self.if_colored not in IF_COLORED:
+            raise UsageError(f"if_colored {self.if_colored!r} is none of {', '.join(IF_COLORED)}")
 
     def recipe(self, model: bytes) -> str:
         """A digest of everything but the picture that decides its pixels; `model` is the file's content."""
         digest = hashlib.blake2b(model, digest_size=16)
         digest.update(repr((_RENDERING, self.size, self.strength, self.quality)).encode())
+        if self.if_colored == "copy":
+            digest.update(b"copy")
         return digest.hexdigest()
 
 

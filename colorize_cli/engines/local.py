@@ -54,6 +54,13 @@ class _Document:
 
 
 @dataclass(frozen=True)
+class _Original(_Document):
+    """A file that is in colour already, and is to be copied."""
+
+    same_format: bool
+
+
+@dataclass(frozen=True)
 class _Predicted:
     decoded: _Decoded
     ab: Floats
@@ -141,13 +148,25 @@ class _Outputs:
             photo.encode(file, format_, pages, self._quality)
             pipe.write_stdout(file.getvalue())
             return
+        photo.write(job.destination, pages, self._quality, self._note(job, source))
+
+    def copy(self, job: Job, source: Source | None, content: Path | bytes) -> None:
+        """Writes a source as it is, and a note of that."""
+        with photo.explained():
+            data = content if isinstance(content, bytes) else content.read_bytes()
+        if job.destination == STREAM:
+            pipe.write_stdout(data)
+        else:
+            photo.write_content(job.destination, data, self._note(job, source))
+
+    def _note(self, job: Job, source: Source | None) -> Callable[[os.stat_result], None]:
         ledger = self._ledger
 
         def note(status: os.stat_result) -> None:
             if ledger is not None and source is not None:
                 ledger.add(job, source, Stamp.of(status))
 
-        photo.write(job.destination, pages, self._quality, note)
+        return note
 
     def source_of(self, job: Job) -> Source | None:
         """What there is to note of a source before it is read."""
@@ -210,6 +229,11 @@ class _Work:
         source = self._outputs.source_of(job)
         frame = photo.read(self._content(job), self._settings.max_pixels)
         format_ = self._format(job, frame)
+        if frame.coloured and self._settings.if_colored != "recolor":
+            # A pipe always gets a picture.
+            if self._settings.if_colored == "skip" and job.destination != STREAM:
+                raise _SkippedError("in colour already")
+            return _Original(job, source, format_, format_ == frame.format)
         if frame.pages > 1:
             return _Document(job, source, format_)
         return _Decoded(job, source, format_, frame, self._copy(frame))
@@ -226,7 +250,13 @@ class _Work:
         return _Composed(item.decoded, self._paint(item.decoded.frame, item.ab, item.decoded.format))
 
     def encode(self, item: _Composed | _Document) -> None:
-        if isinstance(item, _Document):
+        if isinstance(item, _Original):
+            content, limit = self._content(item.job), self._settings.max_pixels
+            if item.same_format:
+                self._outputs.copy(item.job, item.source, content)
+            else:
+                self._outputs.write(item.job, item.source, item.format, photo.original_pages(content, limit))
+        elif isinstance(item, _Document):
             self._outputs.write(item.job, item.source, item.format, self._coloured_pages(item))
         else:
             done = item.decoded

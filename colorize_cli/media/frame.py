@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, JpegImagePlugin
@@ -11,7 +12,7 @@ from PIL import Image, JpegImagePlugin
 from colorize_cli import color
 from colorize_cli.color import Bytes, Codes, Lightness
 from colorize_cli.errors import ReadError
-from colorize_cli.media import deep, profile
+from colorize_cli.media import deep, profile, toning
 from colorize_cli.media.metadata import Metadata, upright
 
 Convert = Callable[[Image.Image], Image.Image]
@@ -48,6 +49,7 @@ class Frame:
         luma_table: How finely a JPEG's luma was quantised, 64 numbers, or None.
         pages: How many pages or frames there are in its file.
         showing: Of a frame of an animation.
+        spread: By how much its colours differ at equal lightness (see `toning`); 0 of a grey picture.
     """
 
     lightness: Lightness
@@ -58,6 +60,12 @@ class Frame:
     luma_table: tuple[int, ...] | None = None
     pages: int = 1
     showing: Showing | None = None
+    spread: float = 0.0
+
+    @property
+    def coloured(self) -> bool:
+        """Whether it is in colour; a toned print is not."""
+        return self.spread > toning.COLOURED
 
     @property
     def pixels(self) -> int:
@@ -85,7 +93,8 @@ def from_image(image: Image.Image) -> Frame:
         return Frame(lightness, alpha, True, metadata, format_)
     alpha = np.asarray(plain.getchannel("A")) if plain.mode in ("LA", "RGBA") else None
     lightness = lightness_of(plain, icc)
-    return Frame(lightness, alpha, False, metadata, format_, _luma_table(image))
+    spread = 0.0 if lightness.table is not color.UNIFORM16 else _spread(plain, icc)
+    return Frame(lightness, alpha, False, metadata, format_, _luma_table(image), spread=spread)
 
 
 def from_samples(
@@ -101,13 +110,18 @@ def from_samples(
     """
     alpha = np.ascontiguousarray(samples[..., 3]) if samples.shape[2] == 4 else None
     red, green, blue = (samples[..., i] for i in range(3))
+    spread = 0.0
     if np.array_equal(red, green) and np.array_equal(green, blue):
         lightness = Lightness(np.ascontiguousarray(green), profile.grey_table(icc, 65536))
     elif profile.is_srgb(icc):
         lightness = Lightness(_uniform_codes(samples[..., :3]), color.UNIFORM16)
+        size = toning.small_size(samples.shape[1], samples.shape[0])
+        small = np.asarray(cv2.resize(samples, size, interpolation=cv2.INTER_AREA), np.uint16)
+        spread = toning.spread_of(small[..., :3], None if alpha is None else small[..., 3])
     else:
-        lightness = lightness_of(Image.fromarray((samples[..., :3] >> 8).astype(np.uint8)), icc)
-    return Frame(lightness, alpha, True, metadata, format_)
+        image = Image.fromarray((samples[..., :3] >> 8).astype(np.uint8))
+        lightness, spread = lightness_of(image, icc), _spread(image, icc)
+    return Frame(lightness, alpha, True, metadata, format_, spread=spread)
 
 
 def to_image(frame: Frame, rgb: Bytes) -> Image.Image:
@@ -131,7 +145,7 @@ def lightness_of(image: Image.Image, icc: bytes | None) -> Lightness:
     """
     if image.mode in ("L", "LA"):
         return Lightness(np.asarray(image.getchannel("L")), profile.grey_table(icc, 256))
-    convert = profile.to_srgb(icc, "CMYK" if image.mode == "CMYK" else "RGB")
+    convert = profile.to_srgb(icc, _space(image))
     grey = _grey_codes(image, convert)
     if grey is not None:
         return Lightness(grey, color.GREY8)
@@ -140,6 +154,32 @@ def lightness_of(image: Image.Image, icc: bytes | None) -> Lightness:
         lab = color.srgb_to_lab(rgb / np.float32(255))
         codes[start : start + len(rgb)] = color.uniform_codes(lab[..., 0])
     return Lightness(codes, color.UNIFORM16)
+
+
+def own_colours(image: Image.Image) -> Bytes:
+    """(H, W, 3) sRGB of a Pillow image as a viewer shows it."""
+    icc = image.info.get("icc_profile")
+    plain = _plain(upright(image)[0])
+    if plain.mode in ("L", "LA"):
+        plain = plain.convert("RGB")
+    if plain.mode not in ("RGB", "RGBA", "CMYK"):
+        raise ReadError(f"its colours, of mode {plain.mode}, cannot be put into another format as they are")
+    rgb = np.empty((plain.height, plain.width, 3), np.uint8)
+    for start, stripe in _stripes(plain, profile.to_srgb(icc, _space(plain))):
+        rgb[start : start + len(stripe)] = stripe
+    return rgb
+
+
+def _space(image: Image.Image) -> str:
+    return "CMYK" if image.mode == "CMYK" else "RGB"
+
+
+def _spread(image: Image.Image, icc: bytes | None) -> float:
+    """How far a picture of mode RGB, RGBA or CMYK is from grey and from one tone."""
+    small = image.resize(toning.small_size(image.width, image.height), Image.Resampling.BOX)
+    alpha = np.asarray(small.getchannel("A")) if small.mode == "RGBA" else None
+    rgb = small if small.mode == "CMYK" else small.convert("RGB")
+    return toning.spread_of(np.asarray(profile.to_srgb(icc, _space(rgb))(rgb)), alpha)
 
 
 def _uniform_codes(samples: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:

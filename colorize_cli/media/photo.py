@@ -16,7 +16,7 @@ import stat
 import struct
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 from PIL import (
@@ -37,9 +37,10 @@ from colorize_cli.color import Codes
 from colorize_cli.errors import ReadError, WriteError, one_line
 from colorize_cli.media import atomic, deep, tiff
 from colorize_cli.media.formats import FORMATS, HOLDS, LOSSY
-from colorize_cli.media.frame import Frame, Showing, alpha_as, from_image, from_samples
+from colorize_cli.media.frame import Frame, Showing, alpha_as, from_image, from_samples, own_colours
 from colorize_cli.media.metadata import described, options, orientation_of
 
+T = TypeVar("T")
 Page = tuple[Frame, Codes]
 
 # Each plugin registers itself with Pillow when it is imported; naming them here imports them.
@@ -106,6 +107,23 @@ def read_pages(source: Path | bytes, max_pixels: int) -> Generator[Frame, None, 
     Raises:
         ReadError: As `read`; of several pages it says which.
     """
+    return _pages(source, max_pixels, _frame)
+
+
+def original_pages(source: Path | bytes, max_pixels: int) -> Generator[Page, None, None]:
+    """As `read_pages`, each with the colours that it has, of 8 bits."""
+
+    def page(image: ImageFile.ImageFile, content: Callable[[], bytes], pages: int) -> Page:
+        return dataclasses.replace(_frame(image, content, pages), deep=False), own_colours(image)
+
+    return _pages(source, max_pixels, page)
+
+
+def _pages(
+    source: Path | bytes,
+    max_pixels: int,
+    read_page: Callable[[ImageFile.ImageFile, Callable[[], bytes], int], T],
+) -> Generator[T, None, None]:
     content = functools.cache(lambda: source if isinstance(source, bytes) else source.read_bytes())
     with opened(source, max_pixels) as image:
         pages = _page_numbers(image)
@@ -113,12 +131,12 @@ def read_pages(source: Path | bytes, max_pixels: int) -> Generator[Frame, None, 
             try:
                 with explained():
                     image.seek(page)
-                    frame = _frame(image, content, len(pages))
+                    result = read_page(image, content, len(pages))
             except ReadError as error:
                 if len(pages) == 1:
                     raise
                 raise ReadError(f"{number} of {len(pages)}: {error}") from error
-            yield frame
+            yield result
 
 
 def write(
@@ -138,10 +156,22 @@ def write(
     Raises:
         WriteError: The format cannot hold them, or the file cannot be written.
     """
+    with _file(path, ready) as file:
+        encode(file, FORMATS[path.suffix.lower()], pages, quality)
+
+
+def write_content(path: Path, content: bytes, ready: Callable[[os.stat_result], None]) -> None:
+    """As `write`, of a picture that is encoded already."""
+    with _file(path, ready) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def _file(path: Path, ready: Callable[[os.stat_result], None]) -> Iterator[BinaryIO]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic.writing(path, ready) as file:
-            encode(file, FORMATS[path.suffix.lower()], pages, quality)
+            yield file
     except OSError as error:
         raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
 

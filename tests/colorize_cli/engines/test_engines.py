@@ -89,6 +89,50 @@ def test_a_file_of_an_unknown_kind_fails(engine, models, tmp_path):
     assert ".xyz" in outcome.reason
 
 
+@pytest.fixture
+def mixed(make_folder, tmp_path) -> Path:
+    """Two grey pictures and, in colour, a JPEG and an animated GIF."""
+    from skimage import data
+
+    source = make_folder(tmp_path / "in", 2)
+    cat = Image.fromarray(data.chelsea()).resize((90, 60))
+    cat.save(source / "cat.jpg", quality=80)
+    cat.save(source / "cat.gif", save_all=True, append_images=[cat.rotate(180)], duration=70)
+    return source
+
+
+def test_pictures_in_colour_are_skipped_and_it_is_said_why(engine, models, mixed, tmp_path):
+    outcomes = colour(engine, mixed, tmp_path / "out", settings_for(models.tinted))
+    skipped = {o.job.source.name: o.reason for o in outcomes if o.status is Status.SKIPPED}
+    assert skipped == dict.fromkeys(["cat.jpg", "cat.gif"], "in colour already")
+    assert pixels(tmp_path / "out").keys() == {"0000.png", "sub/0001.jpg"}
+
+
+def test_pictures_in_colour_are_copied_if_asked_for(engine, models, mixed, tmp_path):
+    output, settings = tmp_path / "out", settings_for(models.tinted, if_colored="copy")
+    assert {o.status for o in colour(engine, mixed, output, settings)} == {Status.DONE}
+    assert (output / "cat.jpg").read_bytes() == (mixed / "cat.jpg").read_bytes()
+    with Image.open(mixed / "cat.gif") as before, Image.open(output / "cat.png") as after:
+        assert after.n_frames == before.n_frames == 2
+        for frame in range(2):
+            before.seek(frame)
+            after.seek(frame)
+            np.testing.assert_array_equal(np.asarray(after.convert("RGB")), np.asarray(before.convert("RGB")))
+            assert after.info["duration"] == 70
+    assert {o.status for o in colour(engine, mixed, output, settings)} == {Status.SKIPPED}
+
+
+def test_pictures_in_colour_are_coloured_anew_if_asked_for(engine, models, mixed, tmp_path):
+    output = tmp_path / "out"
+    colour(engine, mixed, output, settings_for(models.tinted, if_colored="copy"))
+    outcomes = colour(engine, mixed, output, settings_for(models.grey, if_colored="recolor"))
+    assert {o.status for o in outcomes} == {Status.DONE}
+    for name in ("cat.jpg", "cat.png"):
+        with Image.open(output / name) as image:
+            red, green, blue = (np.asarray(band).astype(int) for band in image.convert("RGB").split())
+        assert max(np.abs(red - green).max(), np.abs(blue - green).max()) <= 1
+
+
 def test_pixels_are_limited(engine, models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 2)
     outcomes = colour(engine, source, tmp_path / "out", settings_for(models.grey, max_pixels=100))
