@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from colorize_cli import model
 from colorize_cli.color import Codes, Floats
 from colorize_cli.compose import compose, compose16
-from colorize_cli.errors import ColorizeError, one_line
+from colorize_cli.errors import ColorizeError, UsageError, WriteError, one_line
 from colorize_cli.jobs import STREAM, Job, Outcome, Plan, Settings, Status, available_cores
 from colorize_cli.ledger import Ledger, Source, Stamp, State
 from colorize_cli.media import atomic, check_kind, photo, pipe
@@ -87,9 +88,11 @@ def run(plan: Plan, settings: Settings, announce: Callable[[str], None]) -> Gene
     Raises:
         ModelError: The model cannot be loaded. Like the next, only if there is anything to be done.
         DeviceError: The device asked for does not work.
+        UsageError: The output directory cannot be made.
     """
     if not plan.jobs:
         return
+    Image.MAX_IMAGE_PIXELS = None  # Pillow's limit, for the whole process; ours is `settings.max_pixels`
     outputs = _Outputs(plan, settings)
     try:
         for directory in sorted({job.destination.parent for job in plan.jobs if job.destination != STREAM}):
@@ -102,6 +105,7 @@ def run(plan: Plan, settings: Settings, announce: Callable[[str], None]) -> Gene
             else:
                 yield Outcome(job, Status.SKIPPED, reason)
         if waiting:
+            outputs.make_root()
             network = model.load(settings.model, settings.device, threads=available_cores())
             if settings.device == "auto":
                 announce(f"device: {network.device} ({network.reason})")
@@ -127,6 +131,7 @@ class _Outputs:
     def __init__(self, plan: Plan, settings: Settings, *, read_only: bool = False) -> None:
         self._overwrite = settings.overwrite
         self._quality = settings.quality
+        self._root = plan.root
         self._ledger: Ledger | None = None
         if plan.root is not None:
             recipe = settings.recipe(model.read(settings.model))
@@ -148,6 +153,7 @@ class _Outputs:
             photo.encode(file, format_, pages, self._quality)
             pipe.write_stdout(file.getvalue())
             return
+        self._check_root()
         photo.write(job.destination, pages, self._quality, self._note(job, source))
 
     def copy(self, job: Job, source: Source | None, content: Path | bytes) -> None:
@@ -157,7 +163,21 @@ class _Outputs:
         if job.destination == STREAM:
             pipe.write_stdout(data)
         else:
+            self._check_root()
             photo.write_content(job.destination, data, self._note(job, source))
+
+    def make_root(self) -> None:
+        """Makes the output directory, where there is none."""
+        if self._root is not None:
+            try:
+                self._root.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"cannot make the output {self._root}: {error.strerror}") from error
+
+    def _check_root(self) -> None:
+        """Where it was moved away, making it anew would put some outputs here, some there."""
+        if self._root is not None and not self._root.is_dir():
+            raise WriteError(f"the output {self._root} has disappeared")
 
     def _note(self, job: Job, source: Source | None) -> Callable[[os.stat_result], None]:
         ledger = self._ledger

@@ -7,6 +7,7 @@ final name may be long, and so that a later run knows which of them are left ove
 
 import contextlib
 import hashlib
+import io
 import itertools
 import os
 import re
@@ -19,6 +20,7 @@ from typing import BinaryIO
 
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _NAME = re.compile(r"\.colorize-([0-9a-f]{8})-([0-9]{10})-[0-9]{6}\..*")
+_BUFFER = 1 << 17
 _numbers = itertools.count()
 _in_use: set[str] = set()
 _unfinished: set[Path] = set()
@@ -53,11 +55,11 @@ def writing(
     temporary = destination.with_name(name)
     _unfinished.add(temporary)
     try:
-        with temporary.open("xb") as file:
+        with temporary.open("xb", buffering=0) as raw, _Writer(raw, _BUFFER) as file:
             yield file
             file.flush()
             # Else a power cut may leave the final name with nothing in it.
-            os.fsync(file.fileno())
+            os.fsync(raw.fileno())
         ready(temporary.lstat())
         temporary.replace(destination)
     except BaseException:
@@ -66,6 +68,18 @@ def writing(
     finally:
         _unfinished.discard(temporary)
         release(name)
+
+
+class _Writer(io.BufferedWriter):
+    """A file that does not give away its descriptor.
+
+    Pillow's encoders would write to that themselves, and take it for done when, on a full disk, only a part
+    was written.
+    """
+
+    def fileno(self) -> int:
+        """There is none."""
+        raise io.UnsupportedOperation("fileno")
 
 
 def abandon() -> None:

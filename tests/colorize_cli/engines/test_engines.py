@@ -168,3 +168,18 @@ def test_auto_announces_its_choice_in_one_line(engine, models, make_folder, tmp_
     list(engine(plan, Settings(model=models.grey, device="auto"), lines.append))
     assert len(lines) == 1
     assert lines[0].startswith("device: ")
+
+
+def test_an_output_that_disappears_is_not_made_anew(engine, models, make_folder, tmp_path):
+    source, output = make_folder(tmp_path / "in", 40), tmp_path / "out"
+    plan = discovery.plan([source], output, media.endings())
+    outcomes = engine(plan, settings_for(models.tinted), print)
+    ended = [next(outcomes)]
+    output.rename(tmp_path / "moved")
+    ended += outcomes
+    assert not output.exists()
+    reasons = {o.reason for o in ended if o.status is Status.FAILED}
+    assert reasons
+    assert all("out has disappeared" in reason or "No such file" in reason for reason in reasons)
+    done = sum(o.status is Status.DONE for o in ended)
+    assert done == len(pixels(tmp_path / "moved"))

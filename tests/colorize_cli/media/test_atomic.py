@@ -105,3 +105,35 @@ def test_a_claimed_name_is_left_over_once_it_is_released():
     assert not atomic.is_left_over(name)
     atomic.release(name)
     assert atomic.is_left_over(name)
+
+
+FULL_DISK = """
+import io, resource, signal, sys
+from pathlib import Path
+from PIL import Image
+from colorize_cli.media import atomic
+
+picture, memory = Image.effect_noise((300, 200), 60), io.BytesIO()
+picture.save(memory, sys.argv[2])
+size = len(memory.getvalue())
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for missing in (1, 20, size // 2):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, size))
+    try:
+        with atomic.writing(Path(sys.argv[1])) as file:
+            picture.save(file, sys.argv[2])
+    except OSError:
+        continue
+    sys.exit(f"{missing} bytes are missing and nothing was raised")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "BMP", "WEBP"])
+def test_a_file_that_there_is_no_room_for_does_not_appear(tmp_path, format_):
+    target = tmp_path / "a.x"
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(target), format_], capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert list(tmp_path.iterdir()) == []
