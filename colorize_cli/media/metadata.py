@@ -141,11 +141,12 @@ def exif_tags(metadata: Metadata) -> dict[int, Any]:
 
 
 def _exif(image: Image.Image, size: tuple[int, int]) -> bytes | None:
+    orientation = None
     try:
         exif = image.getexif()
+        orientation = exif.pop(ExifTags.Base.Orientation, None)
         for tag in _STORAGE_TAGS.intersection(exif):
             del exif[tag]
-        exif.pop(ExifTags.Base.Orientation, None)
         details = exif.get_ifd(ExifTags.IFD.Exif)
         details.pop(ExifTags.IFD.Interop, None)
         for tag, value in (_FACTS_OF_SRGB | dict(zip(_SIZE_TAGS, size, strict=True))).items():
@@ -155,6 +156,9 @@ def _exif(image: Image.Image, size: tuple[int, int]) -> bytes | None:
         return exif.tobytes() if len(exif) else None
     except Exception:  # whatever Pillow raises of a damaged block
         return None
+    finally:
+        if orientation is not None:  # the next frame is to be turned too
+            exif[ExifTags.Base.Orientation] = orientation
 
 
 def _xmp(image: Image.Image) -> bytes | None:

@@ -35,7 +35,7 @@ from PIL import (
 
 from colorize_cli.color import Codes
 from colorize_cli.errors import ReadError, WriteError, one_line
-from colorize_cli.media import atomic, deep, tiff
+from colorize_cli.media import atomic, deep, gif, png, tiff
 from colorize_cli.media.formats import FORMATS, HOLDS, LOSSY
 from colorize_cli.media.frame import Frame, Showing, alpha_as, from_image, from_samples, own_colours
 from colorize_cli.media.metadata import described, options, orientation_of
@@ -62,6 +62,8 @@ _JPEG_CHROMA, _JPEG_LIGHTNESS = 95, 97
 
 # TIFF 6.0, NewSubfileType: a smaller copy of another page, or its transparency.
 _SUBFILE_TYPE, _NO_PAGE = 254, 1 | 4
+_ACROSS, _UNIT, _NO_UNIT, _ICC = 282, 296, 1, 34675
+_MOST_LOOPS = 65535  # of a WebP
 
 
 def size_of(source: Path | bytes, max_pixels: int) -> int:
@@ -87,7 +89,7 @@ def opened(source: Path | bytes, max_pixels: int) -> Iterator[ImageFile.ImageFil
     """
     with explained(), _open(source) as file, _opened(file) as image:
         _checked_size(image, max_pixels)
-        image.seek(_page_numbers(image)[0])
+        _turn_to(image, _page_numbers(image)[0])
         yield image
 
 
@@ -130,7 +132,7 @@ def _pages(
         for number, page in enumerate(pages, 1):
             try:
                 with explained():
-                    image.seek(page)
+                    _turn_to(image, page)
                     result = read_page(image, content, len(pages))
             except ReadError as error:
                 if len(pages) == 1:
@@ -211,7 +213,7 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
         raise WriteError(f"{format_} holds a single picture, and here are several; choose TIFF")
     saving = HOLDS[format_].saving | options(first.metadata, format_) | _fineness(format_, first, quality)
     if format_ == "PNG" and rgb.dtype == np.uint16:
-        deep.write_png(file, np.asarray(_samples(format_, first, rgb), np.uint16), saving)
+        png.write(file, np.asarray(_samples(format_, first, rgb), np.uint16), saving)
         return
     animation = [(first, rgb), *remaining]
     images: list[Image.Image] = [Image.fromarray(_samples(format_, *page)) for page in animation]
@@ -227,6 +229,8 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
 
 
 def _checked_size(image: ImageFile.ImageFile, max_pixels: int) -> int:
+    if image.format == "GIF" and image.fp is not None and not gif.is_whole(cast(BinaryIO, image.fp)):
+        raise ReadError("damaged: it breaks off")  # and Pillow would read what frames there are
     pages = _page_numbers(image)
     sizes = []
     for page in pages if image.format == "TIFF" else (0,):
@@ -260,14 +264,30 @@ def _page_numbers(image: ImageFile.ImageFile) -> list[int]:
     return pages or numbers
 
 
+def _turn_to(image: ImageFile.ImageFile, page: int) -> None:
+    """Seeks a page, and forgets what Pillow remembers of others and this one does not say."""
+    size = image.size
+    image.seek(page)
+    if image.format == "GIF" and image.size != size:  # Pillow enlarges it
+        raise ReadError("damaged: it lies outside of the picture")
+    if image.format != "TIFF":
+        return
+    tags = getattr(image, "tag_v2", {})
+    if _ICC not in tags:
+        image.info.pop("icc_profile", None)
+    if _ACROSS not in tags or tags.get(_UNIT) == _NO_UNIT:
+        image.info.pop("dpi", None)
+
+
 def _frame(image: ImageFile.ImageFile, content: Callable[[], bytes], pages: int) -> Frame:
     """The frame of the page that an image of `pages` is at."""
     if pages > 1 and image.format != "TIFF":
-        return dataclasses.replace(from_image(image), pages=pages, showing=_showing(image))
+        # Pillow composes frames of colour at 8 bits.
+        return dataclasses.replace(from_image(image), deep=False, pages=pages, showing=_showing(image))
     if not deep.is_deep(image):
         return dataclasses.replace(from_image(image), pages=pages)
     orientation = orientation_of(image)
-    samples = deep.read(content(), orientation, image.tell())
+    samples = deep.read(content(), image, orientation)
     metadata = described(image, orientation, (samples.shape[1], samples.shape[0]))
     frame = from_samples(samples, image.info.get("icc_profile"), metadata, str(image.format))
     return dataclasses.replace(frame, pages=pages)
@@ -275,8 +295,11 @@ def _frame(image: ImageFile.ImageFile, content: Callable[[], bytes], pages: int)
 
 def _showing(image: ImageFile.ImageFile) -> Showing:
     """How the frame that an image is at is shown."""
-    # GIF that does not say is shown once; of the others Pillow tells, or, of AVIF, nobody.
-    loops = int(image.info.get("loop", 1 if image.format == "GIF" else 0))
+    if image.format == "GIF":  # which says how often it is shown again, if it is
+        again = image.info.get("loop")
+        loops = 1 if again is None else again and again + 1
+    else:
+        loops = int(image.info.get("loop", 0))  # of AVIF nobody tells
     if image.info.get("default_image") and image.tell() == 0:
         return Showing(None, loops)
     return Showing(float(image.info.get("duration", 0)), loops)
@@ -305,12 +328,15 @@ def _fineness(format_: str, frame: Frame, quality: int | None) -> dict[str, Any]
 def _timing(format_: str, frames: list[Frame]) -> dict[str, Any]:
     """What to ask of Pillow for an animation."""
     showings = [frame.showing for frame in frames if frame.showing is not None]
-    timed = [round(showing.milliseconds) for showing in showings if showing.milliseconds is not None]
-    still = len(timed) < len(frames)
-    if still and format_ != "PNG":
-        raise WriteError(f"{format_} holds no picture for where animations are not shown; choose PNG")
+    timed = [showing.milliseconds for showing in showings if showing.milliseconds is not None]
     saving: dict[str, Any] = {"save_all": True, "duration": timed, "loop": showings[0].loops}
-    return saving | ({"default_image": True} if still else {})
+    if format_ == "PNG":
+        return saving | ({"default_image": True} if len(timed) < len(frames) else {})
+    if len(timed) < len(frames):
+        raise WriteError(f"{format_} holds no picture for where animations are not shown; choose PNG")
+    # In whole milliseconds, so that a frame begins at most half of one too early or too late.
+    begins = np.rint(np.cumsum([0.0, *timed])).astype(int)
+    return saving | {"duration": np.diff(begins).tolist(), "loop": min(showings[0].loops, _MOST_LOOPS)}
 
 
 @functools.cache
