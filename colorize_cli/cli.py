@@ -4,6 +4,7 @@ What needs Pillow, OpenCV or onnxruntime is imported where it is used: `--doctor
 """
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -33,10 +34,13 @@ if TYPE_CHECKING:
 _DEFAULTS = Settings()
 
 
-def _path_or_stream(value: str) -> Path:
-    """A path, or - for standard input or output."""
-    path = Path(value)
-    return Path.cwd() / path if path == STREAM and value != str(STREAM) else path
+class _PathOrStream(click.Path):
+    """A path, or - for standard input or output; shells complete it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002
+        """The path; ./- is a file of that name."""
+        path = Path(value)
+        return Path.cwd() / path if path == STREAM and str(value) != str(STREAM) else path
 
 
 def _shard(value: str) -> tuple[int, int]:
@@ -58,8 +62,8 @@ def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit status: 0 all done, 1 some failed, 2 wrong usage, 3 device does not work, 130 interrupted.",
 )
-@click.argument("inputs", nargs=-1, type=_path_or_stream, metavar="[INPUT...]")
-@click.argument("output", type=_path_or_stream)
+@click.argument("inputs", nargs=-1, type=_PathOrStream(), metavar="[INPUT...]")
+@click.argument("output", type=_PathOrStream())
 @click.option(
     "--files-from",
     type=click.File("rb"),
@@ -201,13 +205,18 @@ def command(
 ) -> None:
     """Colours black-and-white photographs.
 
-    INPUT... are photographs (JPEG, PNG, WebP, TIFF, BMP, AVIF) and directories, which are searched to their
-    leaves. OUTPUT is a directory, in which their tree is kept, or for a single photograph a file. A single
-    photograph may come from standard input and go to standard output, both written as -. Detail and lightness
-    are those of the input; inputs are never modified.
+    INPUT... are photographs (JPEG, PNG, WebP, TIFF, AVIF, BMP, JPEG 2000, GIF), patterns of their names, and
+    directories, which are searched to their leaves. OUTPUT is a directory, in which their tree is kept, or
+    for a single photograph a file. A single photograph may come from standard input and go to standard
+    output, both written as -.
+
+    Detail and lightness are those of the input; the pages of a TIFF and the frames of an animation are all
+    coloured. Outputs have the format of their input, or the nearest that holds their colours: PNG for GIF.
+    They appear under their name only when they are complete. Inputs are never modified.
 
     What is done is not done again: an output is skipped if its input's content, the model and the options
-    that shape pixels are still the same, and made anew if not.
+    that shape pixels are still the same, and made anew if not. So the same command continues a run that was
+    interrupted.
 
     \b
     Examples:
@@ -216,6 +225,8 @@ def command(
       colorize --strength 0.8 --device cuda a.tif b.tif albums/ coloured/
       curl -s https://example.org/old.jpg | colorize - - > coloured.jpg
       find . -name '*.tif' -print0 | colorize --files-from - -0 coloured/ --json
+      colorize --shard 2/5 /mnt/scans /mnt/coloured    # on the second of five machines
+      eval "$(_COLORIZE_COMPLETE=bash_source colorize)"    # completion: also zsh_source, fish_source
     """  # noqa: D301 - click looks for the backspace
     try:
         settings = Settings(**options)
@@ -245,6 +256,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Pillow warns of oddities in pictures that it reads all the same; what it cannot read it raises.
     warnings.simplefilter("ignore")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     command(prog_name="colorize")
     raise AssertionError("click ends the process")
 
@@ -257,6 +269,7 @@ def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, 
 
     # The stages are parallel already; threads inside each of their steps would only compete.
     cv2.setNumThreads(1)
+    cv2.utils.logging.setLogLevel(0)  # what it cannot read is said once, with the name of the file
     if plan.ignored:
         display.say(f"{plan.ignored} files of other kinds ignored")
     with contextlib.ExitStack() as stack:

@@ -1,0 +1,58 @@
+"""What the README says of the program is what the program says.
+
+`python -m tests.test_readme` writes the reference into the README anew.
+"""
+
+import re
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from colorize_cli.cli import command
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+BEGIN, END = "<!-- colorize --help -->\n```\n", "```\n<!-- end -->"
+
+
+def reference() -> str:
+    result = CliRunner().invoke(command, ["--help"], prog_name="colorize", terminal_width=110)
+    assert result.exit_code == 0
+    return result.output
+
+
+def parts() -> tuple[str, str, str]:
+    """The README before the reference, the reference, and what follows it."""
+    before, begin, rest = README.read_text().partition(BEGIN)
+    within, end, after = rest.partition(END)
+    assert begin, "the README has a place for the reference"
+    assert end, "the reference ends"
+    return before + begin, within, end + after
+
+
+def test_the_reference_is_what_help_says():
+    assert parts()[1] == reference(), "run python -m tests.test_readme"
+
+
+def test_every_option_is_explained():
+    for option in command.params:
+        if option.param_type_name == "option":
+            assert getattr(option, "help", None), option.name
+
+
+def test_the_tree_names_every_file_and_no_other():
+    tree = re.search(r"```\n(colorize_cli/\n.*?)```", README.read_text(), re.DOTALL)
+    assert tree is not None
+    named = set(re.findall(r"[\w.]+\.(?:py|html|onnx|md)", tree[1]))
+    files = {
+        path.name
+        for package in ("colorize_cli", "trainer")
+        for path in (ROOT / package).rglob("*.*")
+        if path.suffix in {".py", ".html", ".onnx", ".md"} and path.name != "__main__.py"
+    }
+    assert named == files
+
+
+if __name__ == "__main__":
+    before, _, after = parts()
+    README.write_text(before + reference() + after)
