@@ -4,8 +4,9 @@ from colorize_cli import Colorizer
 coloured = Colorizer().colorize(image)
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +14,14 @@ from PIL import Image
 
 from colorize_cli import model
 from colorize_cli.compose import compose
+from colorize_cli.hints import Hints
 from colorize_cli.jobs import Settings
 from colorize_cli.media.frame import from_image, to_image
+from colorize_cli.steering import Reference, hints_of, reference_of, steered
 from colorize_cli.working import working_copy
 
 Pixels = npt.NDArray[np.uint8]
+HintsLike = Mapping[str, Any] | Image.Image | Path | None
 
 
 class Colorizer:
@@ -49,16 +53,29 @@ class Colorizer:
         self._strength = settings.strength
 
     @overload
-    def colorize(self, image: Image.Image) -> Image.Image: ...
+    def colorize(
+        self, image: Image.Image, *, hints: HintsLike = None, reference: Image.Image | Path | None = None
+    ) -> Image.Image: ...
 
     @overload
-    def colorize(self, image: Pixels) -> Pixels: ...
+    def colorize(
+        self, image: Pixels, *, hints: HintsLike = None, reference: Image.Image | Path | None = None
+    ) -> Pixels: ...
 
-    def colorize(self, image: Image.Image | Pixels) -> Image.Image | Pixels:
+    def colorize(
+        self,
+        image: Image.Image | Pixels,
+        *,
+        hints: HintsLike = None,
+        reference: Image.Image | Path | None = None,
+    ) -> Image.Image | Pixels:
         """Colours one picture; its lightness stays.
 
         Args:
             image: A Pillow image, or uint8 sRGB of shape (H, W), (H, W, 3) or (H, W, 4), the last with alpha.
+            hints: Colours that it is to have at some places: a file, an image that is transparent elsewhere,
+                or an object as in `colorize_cli.hints`.
+            reference: A photograph in colour whose palette it is to have.
 
         Returns:
             The same kind: a Pillow image (RGB, or RGBA where it has transparency), turned as its EXIF
@@ -67,16 +84,22 @@ class Colorizer:
         Raises:
             ValueError: An array of another type or shape.
             ReadError: A Pillow image of a mode that cannot be read as grey or colour.
+            UsageError: Hints or a reference that cannot be used.
         """
+        given = None if hints is None else hints_of(hints, Settings().max_pixels)
+        palette = None if reference is None else reference_of(reference, Settings().max_pixels)
         if isinstance(image, Image.Image):
-            return self._colorize(image)
+            return self._colorize(image, given, palette)
         channels = image.shape[2:]
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in ((), (3,), (4,)):
             raise ValueError(f"not uint8 (H, W), (H, W, 3) or (H, W, 4): {image.dtype} {image.shape}")
-        return np.asarray(self._colorize(Image.fromarray(image)))
+        return np.asarray(self._colorize(Image.fromarray(image), given, palette))
 
-    def _colorize(self, image: Image.Image) -> Image.Image:
+    def _colorize(self, image: Image.Image, hints: Hints | None, reference: Reference | None) -> Image.Image:
         frame = from_image(image)
         small = working_copy(frame.lightness, self._size, self.model.card.multiple_of)
         ab = self.model.predict(small[None, None])[0]
-        return to_image(frame, compose(frame.lightness, ab, self._strength))
+        if hints is not None:
+            hints.check(frame.lightness.shape)
+        ab, overlay = steered(frame.lightness, ab, hints, reference)
+        return to_image(frame, compose(frame.lightness, ab, self._strength, overlay))

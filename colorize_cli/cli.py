@@ -153,6 +153,19 @@ def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
     " puts them into OUTPUT as they are, recolor colours them anew.",
 )
 @click.option(
+    "--hints",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Colours that pictures are to have at some places, as JSON or, for a single picture, as a PNG that "
+    "is transparent elsewhere; they spread as far as edges of lightness let them.",
+)
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    metavar="PHOTO",
+    help="A photograph in colour whose palette all pictures are to have.",
+)
+@click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
     default=_DEFAULTS.max_pixels,

@@ -11,6 +11,9 @@ usual form replaces ab_low by its local fit, which smooths it: measured against 
 than no guidance at all.) The result is held between the least and greatest ab_low nearby, so that nothing
 overshoots.
 
+Chroma that a user asks for is laid over that, upsampled in the same way together with its weight (see
+`Overlay`).
+
 Everything is done in horizontal stripes, each from the low-resolution arrays and its own rows of L* alone, so
 memory beyond input and output is small, and the result does not depend on where stripes begin.
 """
@@ -36,10 +39,30 @@ _STRIPE_PIXELS = 1 << 19
 
 
 Paint = Callable[[Floats, Floats, Floats], Codes]
+# Pixels of some rows, (rows, W), and the a* and b* that these n pixels have, (2, n).
+Pins = tuple[npt.NDArray[np.bool_], Floats]
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """Chroma that is laid over a picture's, as paint over a ground.
+
+    Attributes:
+        planes: a* and b*, each times the weight, and the weight in [0, 1], float32 (3, h, w), covering the
+            picture. Where the weight is 0 the picture's chroma stays as it is.
+        pins: Of the full-resolution rows [start, stop), which pixels have what chroma exactly; None for none.
+    """
+
+    planes: Floats
+    pins: Callable[[int, int], Pins | None]
 
 
 def compose(
-    lightness: Lightness, ab: Floats, strength: float = 1.0, stripe_pixels: int = _STRIPE_PIXELS
+    lightness: Lightness,
+    ab: Floats,
+    strength: float = 1.0,
+    overlay: Overlay | None = None,
+    stripe_pixels: int = _STRIPE_PIXELS,
 ) -> Bytes:
     """Colours a picture.
 
@@ -47,34 +70,57 @@ def compose(
         lightness: The picture's own lightness, (H, W).
         ab: CIE a* and b* at low resolution, (2, h, w), covering the same picture.
         strength: Factor on ab; 0 gives grey.
+        overlay: What is laid over that, whatever the strength.
         stripe_pixels: About how many pixels are worked on at a time; does not change the result.
 
     Returns:
         (H, W, 3) uint8 sRGB of that lightness. Where sRGB does not hold a colour, its chroma is reduced.
     """
     rgb = np.empty((*lightness.shape, 3), np.uint8)
-    _paint(lightness, ab * np.float32(strength), rgb, color.compose_rgb8, stripe_pixels)
+    _paint(lightness, ab * np.float32(strength), overlay, rgb, color.compose_rgb8, stripe_pixels)
     return rgb
 
 
 def compose16(
-    lightness: Lightness, ab: Floats, strength: float = 1.0, stripe_pixels: int = _STRIPE_PIXELS
+    lightness: Lightness,
+    ab: Floats,
+    strength: float = 1.0,
+    overlay: Overlay | None = None,
+    stripe_pixels: int = _STRIPE_PIXELS,
 ) -> npt.NDArray[np.uint16]:
     """As `compose`, to 16 bits: (H, W, 3) uint16."""
     rgb = np.empty((*lightness.shape, 3), np.uint16)
-    _paint(lightness, ab * np.float32(strength), rgb, color.compose_rgb16, stripe_pixels)
+    _paint(lightness, ab * np.float32(strength), overlay, rgb, color.compose_rgb16, stripe_pixels)
     return rgb
 
 
-def _paint(lightness: Lightness, ab: Floats, rgb: Codes, to_codes: Paint, stripe_pixels: int) -> None:
+def _paint(
+    lightness: Lightness, ab: Floats, overlay: Overlay | None, rgb: Codes, to_codes: Paint, stripe_pixels: int
+) -> None:
     """Fills `rgb`."""
     height, width = lightness.shape
     low = _Low.of(lightness, ab)
+    over = None if overlay is None else _Low.of(lightness, overlay.planes)
     step = max(1, stripe_pixels // width)
     for start in range(0, height, step):
         stop = min(start + step, height)
         rows = lightness.rows(start, stop)
-        rgb[start:stop] = to_codes(rows, *low.chroma(rows, start, height))
+        chroma = low.planes(rows, start, height)
+        if overlay is not None and over is not None:
+            _lay_over(chroma, over.planes(rows, start, height), overlay.pins(start, stop))
+        rgb[start:stop] = to_codes(rows, *chroma)
+
+
+def _lay_over(ground: list[Floats], paint: list[Floats], pins: Pins | None) -> None:
+    """Changes a* and b* in place."""
+    *over, weight = paint
+    for plane, painted in zip(ground, over, strict=True):
+        plane *= 1 - weight
+        plane += painted
+    if pins is not None:
+        mask, pinned = pins
+        for plane, values in zip(ground, pinned, strict=True):
+            plane[mask] = values
 
 
 @dataclass(frozen=True)
@@ -82,17 +128,17 @@ class _Low:
     """What is known at low resolution, (h, w, channels) each.
 
     Attributes:
-        base: a*, b* and L*.
-        linear: The slopes of a* and b* on L*, the least a* and b* nearby and the greatest.
+        base: The planes, a* and b* for instance, and L*.
+        linear: The slopes of the planes on L*, the least of each nearby and the greatest.
     """
 
     base: Floats
     linear: Floats
 
     @staticmethod
-    def of(lightness: Lightness, ab: Floats) -> "_Low":
-        guide = resized(lightness, (ab.shape[1], ab.shape[2]))
-        chroma = np.ascontiguousarray(np.moveaxis(ab, 0, -1))
+    def of(lightness: Lightness, planes: Floats) -> "_Low":
+        guide = resized(lightness, (planes.shape[1], planes.shape[2]))
+        chroma = np.ascontiguousarray(np.moveaxis(planes, 0, -1))
         guide_mean = _mean(guide)
         variance = _mean(guide * guide) - guide_mean * guide_mean
         covariance = _mean(chroma * guide[..., None]) - _mean(chroma) * guide_mean[..., None]
@@ -101,17 +147,21 @@ class _Low:
         least, greatest = cv2.erode(chroma, window), cv2.dilate(chroma, window)
         return _Low(np.dstack([chroma, guide]), np.dstack([slope, least, greatest]))
 
-    def chroma(self, lightness: Floats, start: int, height: int) -> tuple[Floats, Floats]:
-        """Full-resolution a* and b*, (rows, W) each, of the rows of L* that begin at `start` of `height`."""
+    def planes(self, lightness: Floats, start: int, height: int) -> list[Floats]:
+        """The planes at full resolution, (rows, W) each, for rows of L* that begin at `start` of `height`."""
         rows, width = lightness.shape
         centres = (np.arange(start, start + rows) + 0.5) * (len(self.base) / height) - 0.5
         base = _widened(_cubic_rows(self.base, centres), width, cv2.INTER_CUBIC)
         linear = _widened(_linear_rows(self.linear, centres), width, cv2.INTER_LINEAR)
-        detail = lightness - base[2]
-        a, b = (
-            np.clip(base[i] + linear[i] * detail, linear[2 + i], linear[4 + i], out=base[i]) for i in (0, 1)
-        )
-        return a, b
+        *planes, guide = base
+        count = len(planes)
+        detail = lightness - guide
+        for plane, slope, least, greatest in zip(
+            planes, linear[:count], linear[count : 2 * count], linear[2 * count :], strict=True
+        ):
+            plane += slope * detail
+            np.clip(plane, least, greatest, out=plane)
+        return planes
 
 
 def _mean(values: Floats) -> Floats:

@@ -111,7 +111,7 @@ def _plan(
     if not listed and _is_file_to_file(inputs, output, endings):
         only = [Job(inputs[0], output)]
         _refuse_collisions(only)
-        return Plan(tuple(_of_shard(only, output.parent, selection)), 0, None)
+        return _sharded(Plan(tuple(only), 0, None), output.parent, selection)
     if output.exists() and not output.is_dir():
         raise UsageError(f"the output {output} is a file; give a directory")
     jobs, ignored = _search(inputs, output, endings, selection)
@@ -123,7 +123,7 @@ def _plan(
     jobs = list(dict.fromkeys(jobs))
     _refuse_collisions(jobs)
     _refuse_escapes(jobs, output)
-    return Plan(tuple(_of_shard(jobs, output, selection)), ignored, output)
+    return _sharded(Plan(tuple(jobs), ignored, output), output, selection)
 
 
 def _plan_stream(
@@ -159,13 +159,17 @@ def _place(listed: Path) -> Path:
     return Path(listed.name) if leads_out else relative
 
 
-def _of_shard(jobs: Sequence[Job], output: Path, selection: Selection) -> Iterator[Job]:
+def _sharded(whole: Plan, output: Path, selection: Selection) -> Plan:
     part, parts = selection.shard
-    for job in jobs:
+    if parts == 1:
+        return whole
+    own: list[Job] = []
+    elsewhere: list[Job] = []
+    for job in whole.jobs:
         name = os.fsencode(job.destination.relative_to(output).as_posix())
         number = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
-        if number % parts == part - 1:
-            yield job
+        (own if number % parts == part - 1 else elsewhere).append(job)
+    return Plan(tuple(own), whole.ignored, whole.root, tuple(elsewhere))
 
 
 def _search(

@@ -43,6 +43,8 @@ class Settings:
             known, or a high one.
         if_colored: What becomes of a picture that is in colour already: "skip", "copy" (its output is as it
             is) or "recolor".
+        hints: A JSON file or PNG of colours that pictures are to have at some places (see `hints`).
+        reference: A photograph in colour whose palette all pictures are to have.
     """
 
     model: Path | None = None
@@ -56,6 +58,8 @@ class Settings:
     format: str | None = None
     quality: int | None = None
     if_colored: str = "skip"
+    hints: Path | None = None
+    reference: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuses what no run can do, with a UsageError."""
@@ -116,11 +120,13 @@ class Plan:
         jobs: In the order of their sources' paths, as given on the command line.
         ignored: How many files in the searched directories are of no known kind.
         root: The directory that all outputs lie below; None where a single file becomes a single file.
+        elsewhere: The jobs of the other shards.
     """
 
     jobs: tuple[Job, ...]
     ignored: int
     root: Path | None
+    elsewhere: tuple[Job, ...] = ()
 
 
 def available_cores() -> int:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -112,17 +112,26 @@ class Record:
 class Ledger:
     """The records of one output directory, for one run. May be used from several threads."""
 
-    def __init__(self, root: Path, recipe: str, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        recipe: str,
+        own: Callable[[Job], str] = lambda _: "",
+        *,
+        read_only: bool = False,
+    ) -> None:
         """Reads what earlier and other runs wrote.
 
         Args:
             root: The output directory, which need not exist.
             recipe: Digest of the model and the options that shape pixels, of this run.
+            own: What else decides the pixels of one job's output, as letters.
             read_only: Ask only; nothing is written.
         """
         self._read_only = read_only
         self._root = root
         self._recipe = recipe
+        self._own = own
         self._folder = root / DIRECTORY
         self._records: dict[str, dict[Stamp, Record]] = {}
         self._read: dict[str, int] = {}
@@ -146,7 +155,7 @@ class Ledger:
         record = self._known(self._name(job), written)
         if record is None:
             return State.FOREIGN
-        if record.recipe != self._recipe:
+        if record.recipe != self._recipe + self._own(job):
             return State.STALE
         if record.source.stamp == stamp:
             return State.CURRENT
@@ -167,7 +176,7 @@ class Ledger:
         Raises:
             WriteError: It cannot be noted.
         """
-        record = Record(self._name(job), written, source, self._recipe)
+        record = Record(self._name(job), written, source, self._recipe + self._own(job))
         try:
             with self._lock:
                 if self._journal is None:

@@ -280,7 +280,8 @@ def _shown(name: str, value: object) -> str:
     """The value of a setting, for people."""
     match value:
         case None:
-            return "the bundled model" if name == "model" else "the default"
+            unset = {"model": "the bundled model", "hints": "none", "reference": "none"}
+            return unset.get(name, "the default")
         case bool():
             return "yes" if value else "no"
         case int():

@@ -17,6 +17,7 @@ from colorize_cli import model
 from colorize_cli.color import Codes, Floats
 from colorize_cli.compose import compose, compose16
 from colorize_cli.errors import ColorizeError, UsageError, WriteError, one_line
+from colorize_cli.hints import Hints
 from colorize_cli.jobs import STREAM, Job, Outcome, Plan, Settings, Status, available_cores
 from colorize_cli.ledger import Ledger, Source, Stamp, State
 from colorize_cli.media import atomic, check_kind, photo, pipe
@@ -24,6 +25,7 @@ from colorize_cli.media.formats import FORMATS, HOLDS
 from colorize_cli.media.frame import Frame
 from colorize_cli.model import Model
 from colorize_cli.pipeline import Gate, Pipeline, Result, Stage
+from colorize_cli.steering import Steering, steered
 from colorize_cli.working import working_copy
 
 # Pixels of pictures between the start of their decoding and the end of their writing. At 10 bytes for each of
@@ -88,12 +90,13 @@ def run(plan: Plan, settings: Settings, announce: Callable[[str], None]) -> Gene
     Raises:
         ModelError: The model cannot be loaded. Like the next, only if there is anything to be done.
         DeviceError: The device asked for does not work.
-        UsageError: The output directory cannot be made.
+        UsageError: The output directory cannot be made, or the hints or the reference cannot be used.
     """
+    steering = Steering.of(settings, plan)
     if not plan.jobs:
         return
     Image.MAX_IMAGE_PIXELS = None  # Pillow's limit, for the whole process; ours is `settings.max_pixels`
-    outputs = _Outputs(plan, settings)
+    outputs = _Outputs(plan, settings, steering)
     try:
         for directory in sorted({job.destination.parent for job in plan.jobs if job.destination != STREAM}):
             atomic.sweep(directory)
@@ -109,7 +112,7 @@ def run(plan: Plan, settings: Settings, announce: Callable[[str], None]) -> Gene
             network = model.load(settings.model, settings.device, threads=available_cores())
             if settings.device == "auto":
                 announce(f"device: {network.device} ({network.reason})")
-            yield from _colour(waiting, network, settings, outputs)
+            yield from _colour(waiting, _Work(network, settings, steering, outputs))
     finally:
         outputs.close()
 
@@ -119,8 +122,9 @@ def preview(plan: Plan, settings: Settings) -> Iterator[tuple[Job, str | None]]:
 
     Raises:
         ModelError: The model cannot be read.
+        UsageError: The hints or the reference cannot be used.
     """
-    outputs = _Outputs(plan, settings, read_only=True)
+    outputs = _Outputs(plan, settings, Steering.of(settings, plan), read_only=True)
     for job in plan.jobs:
         yield job, outputs.reason_to_skip(job)
 
@@ -128,14 +132,18 @@ def preview(plan: Plan, settings: Settings) -> Iterator[tuple[Job, str | None]]:
 class _Outputs:
     """What is there already, and the notes on what is made."""
 
-    def __init__(self, plan: Plan, settings: Settings, *, read_only: bool = False) -> None:
+    def __init__(
+        self, plan: Plan, settings: Settings, steering: Steering, *, read_only: bool = False
+    ) -> None:
         self._overwrite = settings.overwrite
         self._quality = settings.quality
         self._root = plan.root
         self._ledger: Ledger | None = None
         if plan.root is not None:
             recipe = settings.recipe(model.read(settings.model))
-            self._ledger = Ledger(plan.root, recipe, read_only=read_only)
+            self._ledger = Ledger(
+                plan.root, recipe, lambda job: steering.digest(job).hex(), read_only=read_only
+            )
 
     def reason_to_skip(self, job: Job) -> str | None:
         """Why the job's output can stay as it is; None if it is to be made."""
@@ -200,13 +208,11 @@ class _Outputs:
             self._ledger.close()
 
 
-def _colour(
-    jobs: list[Job], network: Model, settings: Settings, outputs: _Outputs
-) -> Generator[Outcome, None, None]:
-    results = _Work(network, settings, outputs).pipeline().run(jobs)
+def _colour(jobs: list[Job], work: "_Work") -> Generator[Outcome, None, None]:
+    results = work.pipeline().run(jobs)
     try:
         for result in results:
-            yield _outcome(result, network.device)
+            yield _outcome(result, work.device)
     finally:
         results.close()
         atomic.abandon()
@@ -215,9 +221,11 @@ def _colour(
 class _Work:
     """The stages' steps."""
 
-    def __init__(self, network: Model, settings: Settings, outputs: _Outputs) -> None:
+    def __init__(self, network: Model, settings: Settings, steering: Steering, outputs: _Outputs) -> None:
+        self.device = network.device
         self._network = network
         self._settings = settings
+        self._steering = steering
         self._outputs = outputs
         self._sides = settings.size or network.card.working_size, network.card.multiple_of
         self._stdin = functools.cache(pipe.read_stdin)
@@ -267,7 +275,9 @@ class _Work:
     def compose(self, item: _Predicted | _Document) -> _Composed | _Document:
         if isinstance(item, _Document):
             return item
-        return _Composed(item.decoded, self._paint(item.decoded.frame, item.ab, item.decoded.format))
+        decoded = item.decoded
+        hints = self._steering.hints.get(decoded.job)
+        return _Composed(decoded, self._paint(decoded.frame, item.ab, decoded.format, hints))
 
     def encode(self, item: _Composed | _Document) -> None:
         if isinstance(item, _Original):
@@ -286,12 +296,14 @@ class _Work:
         """The pages in order; while some are composed, further ones are read."""
         pages = photo.read_pages(self._content(document.job), self._settings.max_pixels)
         ahead: deque[tuple[Frame, Future[Codes]]] = deque()
+        hints = self._steering.hints.get(document.job)
         with contextlib.closing(pages), ThreadPoolExecutor(self._settings.workers) as pool:
             for frame in pages:
                 (ab,) = self._predict([self._copy(frame)])
                 while ahead and sum(other.pixels for other, _ in ahead) + frame.pixels > _PAGES_IN_FLIGHT:
                     yield _awaited(ahead)
-                ahead.append((frame, pool.submit(self._paint, frame, ab, document.format)))
+                ahead.append((frame, pool.submit(self._paint, frame, ab, document.format, hints)))
+                hints = None  # they are for the first page
             while ahead:
                 yield _awaited(ahead)
 
@@ -301,9 +313,14 @@ class _Work:
     def _predict(self, copies: list[Floats]) -> Floats:
         return self._network.predict(np.stack(copies)[:, None])
 
-    def _paint(self, frame: Frame, ab: Floats, format_: str) -> Codes:
+    def _paint(self, frame: Frame, ab: Floats, format_: str, hints: Hints | None) -> Codes:
+        if hints is not None:
+            if frame.showing is not None:
+                raise UsageError("hints are for still pictures, and it is an animation")
+            hints.check(frame.lightness.shape)
         draw = compose16 if frame.deep and HOLDS[format_].deep else compose
-        return draw(frame.lightness, ab, self._settings.strength)
+        ab, overlay = steered(frame.lightness, ab, hints, self._steering.reference)
+        return draw(frame.lightness, ab, self._settings.strength, overlay)
 
     def _content(self, job: Job) -> Path | bytes:
         return self._stdin() if job.source == STREAM else job.source
