@@ -99,7 +99,5 @@ class Colorizer:
         frame = from_image(image)
         small = working_copy(frame.lightness, self._size, self.model.card.multiple_of)
         ab = self.model.predict(small[None, None])[0]
-        if hints is not None:
-            hints.check(frame.lightness.shape)
         ab, overlay = steered(frame.lightness, ab, hints, reference)
         return to_image(frame, compose(frame.lightness, ab, self._strength, overlay))

@@ -91,12 +91,17 @@ def steered(
     Args:
         lightness: The picture's own, (H, W).
         ab: The network's a* and b*, (2, h, w).
-        hints: Its hints, if it has any; they lie in it (see `Hints.check`).
+        hints: Its hints, if it has any.
         reference: The reference, if there is one. The hints come after it.
 
     Returns:
         What `compose` takes: a* and b*, (2, h, w), and what is laid over them.
+
+    Raises:
+        UsageError: A hint lies outside of the picture, or hints as an image have another aspect.
     """
+    if hints is not None:
+        hints.check(lightness.shape)
     if reference is not None:
         ab = transfer(lightness, ab, reference.palette)
     return ab, None if hints is None else spread(lightness, hints)

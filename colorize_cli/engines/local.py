@@ -314,10 +314,8 @@ class _Work:
         return self._network.predict(np.stack(copies)[:, None])
 
     def _paint(self, frame: Frame, ab: Floats, format_: str, hints: Hints | None) -> Codes:
-        if hints is not None:
-            if frame.showing is not None:
-                raise UsageError("hints are for still pictures, and it is an animation")
-            hints.check(frame.lightness.shape)
+        if hints is not None and frame.showing is not None:
+            raise UsageError("hints are for still pictures, and it is an animation")
         draw = compose16 if frame.deep and HOLDS[format_].deep else compose
         ab, overlay = steered(frame.lightness, ab, hints, self._steering.reference)
         return draw(frame.lightness, ab, self._settings.strength, overlay)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -126,9 +126,15 @@ def from_samples(
 
 def to_image(frame: Frame, rgb: Bytes) -> Image.Image:
     """The coloured picture (H, W, 3), RGB or with the frame's transparency RGBA."""
+    return Image.fromarray(with_alpha(frame, rgb))
+
+
+def with_alpha(frame: Frame, rgb: Codes) -> Codes:
+    """The colours of a frame, (H, W, 3), with its transparency where it has that, (H, W, 4)."""
     if frame.alpha is None:
-        return Image.fromarray(rgb)
-    return Image.fromarray(np.dstack([rgb, alpha_as(rgb.dtype, frame.alpha)]))
+        return rgb
+    samples: Any = np.dstack([rgb, alpha_as(rgb.dtype, frame.alpha)])
+    return cast(Codes, samples)
 
 
 def alpha_as(dtype: npt.DTypeLike, alpha: Codes) -> Codes:

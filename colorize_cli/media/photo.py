@@ -37,7 +37,7 @@ from colorize_cli.color import Codes
 from colorize_cli.errors import ReadError, WriteError, one_line
 from colorize_cli.media import atomic, deep, gif, png, tiff
 from colorize_cli.media.formats import FORMATS, HOLDS, LOSSY
-from colorize_cli.media.frame import Frame, Showing, alpha_as, from_image, from_samples, own_colours
+from colorize_cli.media.frame import Frame, Showing, from_image, from_samples, own_colours, with_alpha
 from colorize_cli.media.metadata import described, options, orientation_of
 
 T = TypeVar("T")
@@ -307,10 +307,7 @@ def _showing(image: ImageFile.ImageFile) -> Showing:
 
 def _samples(format_: str, frame: Frame, rgb: Codes) -> Codes:
     """What is stored of a picture: its colours, and its transparency where the format has that."""
-    if frame.alpha is None or not HOLDS[format_].alpha:
-        return rgb
-    with_alpha: Any = np.dstack([rgb, alpha_as(rgb.dtype, frame.alpha)])
-    return cast(Codes, with_alpha)
+    return with_alpha(frame, rgb) if HOLDS[format_].alpha else rgb
 
 
 def _fineness(format_: str, frame: Frame, quality: int | None) -> dict[str, Any]:
@@ -377,7 +374,8 @@ def _open(source: Path | bytes) -> BinaryIO:
 def _opened(file: BinaryIO) -> ImageFile.ImageFile:
     """As `Image.open`, for the formats known here alone, and without its limit on pixels.
 
-    That limit is a global of Pillow's and lies below ours, so the plugins are called without it.
+    That limit is a global of Pillow's and lies below ours, so the plugins are called without it. Some of them
+    ask for it again when they decode; the engine lifts it.
     """
     prefix = file.read(16)
     if not prefix:
