@@ -209,13 +209,13 @@ def _write_and_read(format_: str) -> None:
     import numpy as np
     from PIL import Image
 
-    from colorize_cli.media import photo
+    from colorize_cli.media import photo, writing
     from colorize_cli.media.frame import from_image
 
     grey = np.add.outer(np.arange(64, dtype=np.uint8), np.arange(64, dtype=np.uint8))
     frame = from_image(Image.fromarray(grey))
     file = io.BytesIO()
-    photo.encode(file, format_, [(frame, np.dstack([grey] * 3))])
+    writing.encode(file, format_, [(frame, np.dstack([grey] * 3))])
     read = photo.read(file.getvalue(), max_pixels=grey.size).lightness
     off = np.abs(read.rows(0, 64) - frame.lightness.rows(0, 64)).mean()
     if off > _MOST_LOSS:

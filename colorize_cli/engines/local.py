@@ -20,9 +20,9 @@ from colorize_cli.errors import ColorizeError, UsageError, WriteError, one_line
 from colorize_cli.hints import Hints
 from colorize_cli.jobs import STREAM, Job, Outcome, Plan, Settings, Status, available_cores
 from colorize_cli.ledger import Ledger, Source, Stamp, State
-from colorize_cli.media import atomic, check_kind, photo, pipe
+from colorize_cli.media import atomic, check_kind, photo, pipe, writing
 from colorize_cli.media.formats import FORMATS, HOLDS
-from colorize_cli.media.frame import Frame
+from colorize_cli.media.frame import Frame, Page
 from colorize_cli.model import Model
 from colorize_cli.pipeline import Gate, Pipeline, Result, Stage
 from colorize_cli.steering import Steering, steered
@@ -154,15 +154,15 @@ class _Outputs:
         state = self._ledger.state(job)
         return state.value if state in (State.CURRENT, State.FOREIGN) else None
 
-    def write(self, job: Job, source: Source | None, format_: str, pages: Iterable[photo.Page]) -> None:
+    def write(self, job: Job, source: Source | None, format_: str, pages: Iterable[Page]) -> None:
         """Writes an output, and a note of how it was made."""
         if job.destination == STREAM:
             file = io.BytesIO()
-            photo.encode(file, format_, pages, self._quality)
+            writing.encode(file, format_, pages, self._quality)
             pipe.write_stdout(file.getvalue())
             return
         self._check_root()
-        photo.write(job.destination, pages, self._quality, self._note(job, source))
+        writing.write(job.destination, pages, self._quality, self._note(job, source))
 
     def copy(self, job: Job, source: Source | None, content: Path | bytes) -> None:
         """Writes a source as it is, and a note of that."""
@@ -172,7 +172,7 @@ class _Outputs:
             pipe.write_stdout(data)
         else:
             self._check_root()
-            photo.write_content(job.destination, data, self._note(job, source))
+            writing.write_content(job.destination, data, self._note(job, source))
 
     def make_root(self) -> None:
         """Makes the output directory, where there is none."""
@@ -292,7 +292,7 @@ class _Work:
             done = item.decoded
             self._outputs.write(done.job, done.source, done.format, [(done.frame, item.rgb)])
 
-    def _coloured_pages(self, document: _Document) -> Iterator[photo.Page]:
+    def _coloured_pages(self, document: _Document) -> Iterator[Page]:
         """The pages in order; while some are composed, further ones are read."""
         pages = photo.read_pages(self._content(document.job), self._settings.max_pixels)
         ahead: deque[tuple[Frame, Future[Codes]]] = deque()
@@ -335,7 +335,7 @@ def _shape(item: _Decoded | _Document) -> tuple[int, ...] | None:
     return item.small.shape if isinstance(item, _Decoded) else None
 
 
-def _awaited(ahead: deque[tuple[Frame, Future[Codes]]]) -> photo.Page:
+def _awaited(ahead: deque[tuple[Frame, Future[Codes]]]) -> Page:
     frame, colours = ahead.popleft()
     return frame, colours.result()
 

@@ -73,6 +73,10 @@ class Frame:
         return self.lightness.codes.size
 
 
+Page = tuple[Frame, Codes]
+"""A picture with the colours that it is given, (H, W, 3), uint8 or, where it is `deep`, uint16."""
+
+
 def from_image(image: Image.Image) -> Frame:
     """The frame of a Pillow image of any mode but 32-bit integer.
 

@@ -1,4 +1,4 @@
-"""Photographs: a file to `Frame`s, and frames with their colours to a file.
+"""Photographs: a file to `Frame`s; `writing` is the way back.
 
 What is read is the picture as a viewer shows it: turned as its EXIF orientation says, converted to sRGB by
 its ICC profile. What is kept aside for the writing is transparency, depth and metadata.
@@ -11,14 +11,12 @@ import contextlib
 import dataclasses
 import functools
 import io
-import os
 import stat
 import struct
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import BinaryIO, TypeVar, cast
 
-import numpy as np
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -33,15 +31,13 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from colorize_cli.color import Codes
-from colorize_cli.errors import ReadError, WriteError, one_line
-from colorize_cli.media import atomic, deep, gif, png, tiff
-from colorize_cli.media.formats import FORMATS, HOLDS, LOSSY
-from colorize_cli.media.frame import Frame, Showing, from_image, from_samples, own_colours, with_alpha
-from colorize_cli.media.metadata import described, options, orientation_of
+from colorize_cli.errors import ReadError, one_line
+from colorize_cli.media import deep, gif
+from colorize_cli.media.formats import HOLDS
+from colorize_cli.media.frame import Frame, Page, Showing, from_image, from_samples, own_colours
+from colorize_cli.media.metadata import described, orientation_of
 
 T = TypeVar("T")
-Page = tuple[Frame, Codes]
 
 # Each plugin registers itself with Pillow when it is imported; naming them here imports them.
 _PLUGINS = (
@@ -55,15 +51,9 @@ _PLUGINS = (
     WebPImagePlugin.WebPImageFile,
 )
 
-# Chroma in a JPEG is as fine as at Pillow's quality 95, and lightness as in the JPEG that was read. If there
-# was none it is as fine as at 97, or colours would put it further off than saving the grey picture at 95.
-_JPEG_CHROMA, _JPEG_LIGHTNESS = 95, 97
-
-
 # TIFF 6.0, NewSubfileType: a smaller copy of another page, or its transparency.
 _SUBFILE_TYPE, _NO_PAGE = 254, 1 | 4
 _ACROSS, _UNIT, _NO_UNIT, _ICC = 282, 296, 1, 34675
-_MOST_LOOPS = 65535  # of a WebP
 
 
 def size_of(source: Path | bytes, max_pixels: int) -> int:
@@ -141,93 +131,6 @@ def _pages(
             yield result
 
 
-def write(
-    path: Path,
-    pages: Iterable[Page],
-    quality: int | None = None,
-    ready: Callable[[os.stat_result], None] = lambda _: None,
-) -> None:
-    """Writes coloured pictures in the format that the ending of `path` says; under that name it is complete.
-
-    Args:
-        path: Where to; its directory is made if there is none.
-        pages: Each picture with its colours, (H, W, 3), uint8 or, where the format holds 16 bits, uint16.
-        quality: Of JPEG, WebP and AVIF, from 1 to 100; None for that of the input, or a high one.
-        ready: Called with the status of the complete file before it gets its name.
-
-    Raises:
-        WriteError: The format cannot hold them, or the file cannot be written.
-    """
-    with _file(path, ready) as file:
-        encode(file, FORMATS[path.suffix.lower()], pages, quality)
-
-
-def write_content(path: Path, content: bytes, ready: Callable[[os.stat_result], None]) -> None:
-    """As `write`, of a picture that is encoded already."""
-    with _file(path, ready) as file:
-        file.write(content)
-
-
-@contextlib.contextmanager
-def _file(path: Path, ready: Callable[[os.stat_result], None]) -> Iterator[BinaryIO]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.writing(path, ready) as file:
-            yield file
-    except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def check(format_: str, frame: Frame) -> None:
-    """Whether a format holds a picture.
-
-    Raises:
-        WriteError: It does not; nothing of it is left out silently.
-    """
-    held = HOLDS[format_]
-    if frame.alpha is not None and not held.alpha and frame.alpha.min() < np.iinfo(frame.alpha.dtype).max:
-        raise WriteError(f"{format_} cannot hold its transparency; choose another format")
-    if held.longest is not None and max(frame.lightness.shape) > held.longest:
-        raise WriteError(f"{format_} cannot hold more than {held.longest} pixels on a side")
-    if frame.showing is not None and not held.animated:
-        raise WriteError(f"{format_} holds no animation; choose another format")
-
-
-def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | None = None) -> None:
-    """Writes coloured pictures in a format, by Pillow's name of it; otherwise as `write`.
-
-    Raises:
-        WriteError: The format cannot hold them.
-        OSError: The file cannot be written.
-    """
-    if format_ == "TIFF":
-        writer = tiff.Writer(file)
-        for frame, rgb in pages:
-            check(format_, frame)
-            writer.add(_samples(format_, frame, rgb), frame.metadata)
-        return
-    remaining = iter(pages)
-    first, rgb = next(remaining)
-    check(format_, first)
-    if first.showing is None and next(remaining, None) is not None:
-        raise WriteError(f"{format_} holds a single picture, and here are several; choose TIFF")
-    saving = HOLDS[format_].saving | options(first.metadata, format_) | _fineness(format_, first, quality)
-    if format_ == "PNG" and rgb.dtype == np.uint16:
-        png.write(file, np.asarray(_samples(format_, first, rgb), np.uint16), saving)
-        return
-    animation = [(first, rgb), *remaining]
-    images: list[Image.Image] = [Image.fromarray(_samples(format_, *page)) for page in animation]
-    if first.showing is not None:
-        saving |= _timing(format_, [frame for frame, _ in animation])
-        mode = "RGBA" if any(image.mode == "RGBA" for image in images) else "RGB"
-        images = [image.convert(mode) for image in images]
-        saving["append_images"] = images[1:]
-    try:
-        images[0].save(file, format_, **saving)
-    except (ValueError, RuntimeError) as error:  # an encoder that refuses the picture
-        raise WriteError(f"{format_} cannot hold it: {error}") from error
-
-
 def _checked_size(image: ImageFile.ImageFile, max_pixels: int) -> int:
     if image.format == "GIF" and image.fp is not None and not gif.is_whole(cast(BinaryIO, image.fp)):
         raise ReadError("damaged: it breaks off")  # and Pillow would read what frames there are
@@ -303,47 +206,6 @@ def _showing(image: ImageFile.ImageFile) -> Showing:
     if image.info.get("default_image") and image.tell() == 0:
         return Showing(None, loops)
     return Showing(float(image.info.get("duration", 0)), loops)
-
-
-def _samples(format_: str, frame: Frame, rgb: Codes) -> Codes:
-    """What is stored of a picture: its colours, and its transparency where the format has that."""
-    return with_alpha(frame, rgb) if HOLDS[format_].alpha else rgb
-
-
-def _fineness(format_: str, frame: Frame, quality: int | None) -> dict[str, Any]:
-    """What to ask of Pillow for a quality."""
-    if format_ not in LOSSY:
-        return {}
-    if quality is not None:
-        return {"quality": quality}
-    if format_ != "JPEG":
-        return {}
-    luma = frame.luma_table or _quantisation(_JPEG_LIGHTNESS)[0]
-    return {"qtables": [list(luma), _quantisation(_JPEG_CHROMA)[1]]}
-
-
-def _timing(format_: str, frames: list[Frame]) -> dict[str, Any]:
-    """What to ask of Pillow for an animation."""
-    showings = [frame.showing for frame in frames if frame.showing is not None]
-    timed = [showing.milliseconds for showing in showings if showing.milliseconds is not None]
-    saving: dict[str, Any] = {"save_all": True, "duration": timed, "loop": showings[0].loops}
-    if format_ == "PNG":
-        return saving | ({"default_image": True} if len(timed) < len(frames) else {})
-    if len(timed) < len(frames):
-        raise WriteError(f"{format_} holds no picture for where animations are not shown; choose PNG")
-    # In whole milliseconds, so that a frame begins at most half of one too early or too late.
-    begins = np.rint(np.cumsum([0.0, *timed])).astype(int)
-    return saving | {"duration": np.diff(begins).tolist(), "loop": min(showings[0].loops, _MOST_LOOPS)}
-
-
-@functools.cache
-def _quantisation(quality: int) -> dict[int, list[int]]:
-    """The tables of luminance and chrominance that Pillow uses at a quality."""
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
-    file.seek(0)
-    with JpegImagePlugin.JpegImageFile(file) as image:
-        return dict(image.quantization)
 
 
 @contextlib.contextmanager

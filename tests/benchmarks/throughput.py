@@ -27,7 +27,7 @@ from rich.table import Table
 from colorize_cli import model
 from colorize_cli.engines import ENGINES
 from colorize_cli.jobs import Job, Plan, Settings, Status
-from colorize_cli.media import photo
+from colorize_cli.media import photo, writing
 from colorize_cli.working import working_shape
 
 
@@ -52,7 +52,7 @@ def codecs_alone(paths: list[Path], out: Path, workers: int) -> None:
     def one(path: Path) -> None:
         frame = photo.read(path, Settings().max_pixels)
         grey = frame.lightness.codes.astype(np.uint8)
-        photo.write(out / path.name, [(frame, np.dstack([grey, grey, grey]))])
+        writing.write(out / path.name, [(frame, np.dstack([grey, grey, grey]))])
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(one, paths))

@@ -23,7 +23,7 @@ from PIL import Image
 
 from colorize_cli.cli import command
 from colorize_cli.errors import ReadError
-from colorize_cli.media import photo
+from colorize_cli.media import photo, writing
 from tests.colorize_cli.media.test_animations import animation
 from tests.colorize_cli.media.test_oddities import linear_profile
 from tests.colorize_cli.media.test_pages import (
@@ -61,7 +61,7 @@ def saved(format_: str, mode: str = "L", **options) -> bytes:
 def of_16_bits(format_: str) -> bytes:
     frame = next(photo.read_pages(tiff((in_depth(grey(), np.uint16), {})), LIMIT))
     file = io.BytesIO()
-    photo.encode(file, format_, [coloured(frame, format_)] * (2 if format_ == "TIFF" else 1))
+    writing.encode(file, format_, [coloured(frame, format_)] * (2 if format_ == "TIFF" else 1))
     return file.getvalue()
 
 

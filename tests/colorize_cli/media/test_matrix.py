@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from colorize_cli import color
 from colorize_cli.compose import compose, compose16
-from colorize_cli.media import photo
+from colorize_cli.media import photo, writing
 from colorize_cli.media.formats import HOLDS
 from colorize_cli.media.metadata import SRGB_PROFILE
 from tests.colorize_cli.media.test_oddities import linear_profile
@@ -192,7 +192,7 @@ def test_what_goes_in_comes_out_coloured(tmp_path, case):
 
     deep = frame.deep and HOLDS[case.format].deep
     ab = np.stack([np.full((3, 5), 6), np.full((3, 5), 9)]).astype(np.float32)
-    photo.write(output, [(frame, (compose16 if deep else compose)(frame.lightness, ab))])
+    writing.write(output, [(frame, (compose16 if deep else compose)(frame.lightness, ab))])
     found = pixels(output)
     assert found.shape[:2] == shape
     assert found.dtype == (np.uint16 if deep else np.uint8)

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 
 from colorize_cli import color
 from colorize_cli.errors import ReadError, WriteError
-from colorize_cli.media import photo
+from colorize_cli.media import photo, writing
 
 LIMIT = 1_000_000
 GREY = (np.add.outer(np.arange(60) * 3, np.arange(80)) % 256).astype(np.uint8)
@@ -77,7 +77,7 @@ def test_bmp_says_that_it_cannot_hold_transparency(tmp_path):
     Image.merge("LA", (Image.fromarray(GREY), Image.fromarray(GREY[::-1].copy()))).save(tmp_path / "a.png")
     frame = photo.read(tmp_path / "a.png", LIMIT)
     with pytest.raises(WriteError, match="transparency"):
-        photo.write(tmp_path / "b.bmp", [(frame, np.zeros((60, 80, 3), np.uint8))])
+        writing.write(tmp_path / "b.bmp", [(frame, np.zeros((60, 80, 3), np.uint8))])
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_metadata_of_a_turned_picture_is_true_of_what_is_written(tmp_path):
     details[ExifTags.Base.ColorSpace] = 2
     Image.fromarray(GREY).save(tmp_path / "a.jpg", exif=exif, dpi=(300, 100))
     frame = photo.read(tmp_path / "a.jpg", LIMIT)
-    photo.write(tmp_path / "b.jpg", [(frame, np.zeros((80, 60, 3), np.uint8))])
+    writing.write(tmp_path / "b.jpg", [(frame, np.zeros((80, 60, 3), np.uint8))])
     with Image.open(tmp_path / "b.jpg") as back:
         found = back.getexif()
         assert found.get(ExifTags.Base.Orientation, 1) == 1
@@ -120,7 +120,7 @@ def test_an_impossible_resolution_is_left_out(tmp_path):
     Image.fromarray(GREY).save(tmp_path / "a.tif", tiffinfo=tags)
     frame = photo.read(tmp_path / "a.tif", LIMIT)
     assert frame.metadata.dpi is None
-    photo.write(tmp_path / "b.tif", [(frame, np.zeros((60, 80, 3), np.uint8))])
+    writing.write(tmp_path / "b.tif", [(frame, np.zeros((60, 80, 3), np.uint8))])
 
 
 def linear_profile(name: str) -> bytes:
@@ -179,4 +179,4 @@ def test_more_pixels_on_a_side_than_the_format_holds(tmp_path, suffix):
     Image.fromarray(np.full((1, 70_000), 90, np.uint8)).save(tmp_path / "a.png")
     frame = photo.read(tmp_path / "a.png", LIMIT)
     with pytest.raises(WriteError, match="cannot hold more than"):
-        photo.write(tmp_path / f"b{suffix}", [(frame, np.zeros((1, 70_000, 3), np.uint8))])
+        writing.write(tmp_path / f"b{suffix}", [(frame, np.zeros((1, 70_000, 3), np.uint8))])

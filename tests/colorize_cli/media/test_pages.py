@@ -13,9 +13,9 @@ from PIL import ExifTags, Image, TiffImagePlugin
 from colorize_cli import color
 from colorize_cli.compose import compose, compose16
 from colorize_cli.errors import ReadError, WriteError
-from colorize_cli.media import photo
+from colorize_cli.media import photo, writing
 from colorize_cli.media.formats import HOLDS
-from colorize_cli.media.frame import Frame
+from colorize_cli.media.frame import Frame, Page
 from tests.colorize_cli.media.test_oddities import linear_profile
 
 LIMIT = 1_000_000
@@ -68,7 +68,7 @@ def lightness_of(frame: Frame) -> np.ndarray:
     return frame.lightness.rows(0, frame.lightness.shape[0])
 
 
-def coloured(frame: Frame, format_: str = "TIFF") -> photo.Page:
+def coloured(frame: Frame, format_: str = "TIFF") -> Page:
     ab = np.stack([np.full((3, 5), 6), np.full((3, 5), 9)]).astype(np.float32)
     deep = frame.deep and HOLDS[format_].deep
     return frame, (compose16 if deep else compose)(frame.lightness, ab)
@@ -80,7 +80,7 @@ def pages_of(data: bytes) -> list[Frame]:
 
 def written(frames: list[Frame], path: Path) -> list[np.ndarray]:
     """The pages of what is written, (H, W, 3 or 4), by Pillow, which knows 8 bits, and OpenCV."""
-    photo.write(path, map(coloured, frames))
+    writing.write(path, map(coloured, frames))
     done, found = cv2.imreadmulti(str(path), flags=cv2.IMREAD_UNCHANGED)
     assert done
     with Image.open(path) as image:
@@ -150,7 +150,7 @@ def test_exif_directories_of_later_pages_are_found_again(tmp_path, grey_photo):
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "1931:05:06 07:08:09"
     Image.fromarray(grey_photo).save(tmp_path / "a.png", exif=exif)
     frame = photo.read(tmp_path / "a.png", LIMIT)
-    photo.write(tmp_path / "b.tif", [coloured(frame)] * 3)
+    writing.write(tmp_path / "b.tif", [coloured(frame)] * 3)
     with Image.open(tmp_path / "b.tif") as image:
         for number in range(3):
             image.seek(number)
@@ -243,7 +243,7 @@ def test_pages_beyond_64_kib_are_found(tmp_path):
 def test_a_damaged_later_page_leaves_no_output_and_says_which(tmp_path, damage: Callable[[bytes], bytes]):
     data = damage(tiff((grey(), {}), (grey(), {}), (np.full((24, 32), 0x2A, np.uint8), {})))
     with pytest.raises(ReadError, match=r"^3 of 3: "):
-        photo.write(tmp_path / "b.tif", map(coloured, photo.read_pages(data, LIMIT)))
+        writing.write(tmp_path / "b.tif", map(coloured, photo.read_pages(data, LIMIT)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -280,7 +280,7 @@ def test_pages_that_lead_in_a_circle_end():
 def test_other_formats_hold_a_single_page_and_say_so(tmp_path, format_):
     frames = pages_of(tiff((grey(), {}), (grey(), {})))
     with pytest.raises(WriteError, match=f"{format_} holds a single picture.*choose TIFF"):
-        photo.write(tmp_path / f"a{HOLDS[format_].suffixes[0]}", (coloured(f, format_) for f in frames))
+        writing.write(tmp_path / f"a{HOLDS[format_].suffixes[0]}", (coloured(f, format_) for f in frames))
     assert list(tmp_path.iterdir()) == []
 
 
