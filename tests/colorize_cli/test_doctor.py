@@ -19,7 +19,7 @@ import colorize_cli
 from colorize_cli import doctor, driver, jobs, model
 from colorize_cli.doctor import Finding, Verdict
 from colorize_cli.errors import DeviceError
-from colorize_cli.media import photo
+from colorize_cli.media import writing
 from colorize_cli.media.formats import WRITABLE
 from colorize_cli.media.frame import from_image
 from tests.conftest import write_model
@@ -435,7 +435,7 @@ def test_formats_that_read_something_else(monkeypatch):
 
 
 def test_an_error_of_this_program_is_not_blamed_on_pillow(models, monkeypatch):
-    monkeypatch.setattr(photo, "encode", None)
+    monkeypatch.setattr(writing, "encode", None)
     monkeypatch.setattr(driver, "ask", lambda: None)
     found = examined(models.grey)
     assert problems(found) == {"formats"}
