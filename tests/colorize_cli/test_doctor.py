@@ -19,7 +19,7 @@ import colorize_cli
 from colorize_cli import doctor, driver, jobs, model
 from colorize_cli.doctor import Finding, Verdict
 from colorize_cli.errors import DeviceError
-from colorize_cli.media import writing
+from colorize_cli.media import photo, writing
 from colorize_cli.media.formats import WRITABLE
 from colorize_cli.media.frame import from_image
 from tests.conftest import write_model
