@@ -240,15 +240,16 @@ class _RealPaths:
     """Paths without links in their directories, which many files share."""
 
     def __init__(self) -> None:
-        self._directories: dict[Path, str] = {}
+        self._directories: dict[str, str] = {}
 
-    def directory(self, path: Path) -> str:
+    def directory(self, path: str) -> str:
         if path not in self._directories:
             self._directories[path] = os.path.realpath(path)
         return self._directories[path]
 
     def file(self, path: Path) -> str:
-        return os.path.normcase(f"{self.directory(path.parent)}{os.sep}{path.name}")
+        directory, name = os.path.split(path)
+        return os.path.normcase(f"{self.directory(directory)}{os.sep}{name}")
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
@@ -259,17 +260,22 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
         if other is not job:
             raise UsageError(f"{other.source} and {job.source} would both become {job.destination}")
     for job in jobs:
-        # The path itself, and what it leads to if it is a link.
-        for source in {real.file(job.source), os.path.normcase(os.path.realpath(job.source))}:
+        itself = real.file(job.source)
+        led_to = os.path.normcase(os.path.realpath(itself)) if os.path.islink(itself) else itself  # noqa: PTH114
+        for source in (itself, led_to):
             if source in owners:
                 raise UsageError(f"{owners[source].source} would replace the input {job.source}")
 
 
 def _refuse_escapes(jobs: Sequence[Job], output: Path) -> None:
     """A link in the output directory must not lead what is written out of it."""
-    real = _RealPaths()
     root = os.path.realpath(output)
+    inside: set[str] = set()
     for job in jobs:
-        directory = real.directory(job.destination.parent)
+        parent = os.path.dirname(job.destination)  # noqa: PTH120  (as above, of 50,000)
+        if parent in inside:
+            continue
+        directory = os.path.realpath(parent)
         if os.path.commonpath((root, directory)) != root:
             raise UsageError(f"{job.destination} lies outside of {output}: its directory is {directory}")
+        inside.add(parent)
