@@ -40,7 +40,7 @@ PRESETS: dict[str, Config] = {
         _PIX2PIX,
         phases=tuple(
             replace(phase, samples=samples, adversarial=0.01)
-            for phase, samples in zip(_PIX2PIX.phases, (240_000, 20_000), strict=True)
+            for phase, samples in zip(_PIX2PIX.phases, (240_000, 90_000), strict=True)
         ),
     ),
     # What PSNR rewards, at length; then the GAN, briefly, for the strength of the colours.

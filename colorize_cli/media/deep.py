@@ -57,6 +57,11 @@ def is_deep(image: Image.Image) -> bool:
     return any(";16" in args or _FLOATS in args for args in _storage(image))
 
 
+def is_float(image: Image.Image) -> bool:
+    """Whether an opened picture is colour of floats, which Pillow does not decode."""
+    return any(_FLOATS in args for args in _storage(image))
+
+
 def _storage(image: Image.Image) -> list[str]:
     """What Pillow's decoders are to be told."""
     return [str(tile.args) for tile in getattr(image, "tile", ())]

@@ -106,6 +106,8 @@ def original_pages(source: Path | bytes, max_pixels: int) -> Generator[Page, Non
     """As `read_pages`, each with the colours that it has, of 8 bits."""
 
     def page(image: ImageFile.ImageFile, content: Callable[[], bytes], pages: int) -> Page:
+        if deep.is_float(image):
+            raise ReadError("its colours, of 32-bit floats, cannot be put into another format as they are")
         return dataclasses.replace(_frame(image, content, pages), deep=False), own_colours(image)
 
     return _pages(source, max_pixels, page)

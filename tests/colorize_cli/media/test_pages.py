@@ -310,3 +310,9 @@ def test_one_bit_becomes_colour_of_eight(tmp_path):
     (rgb,) = written([frame], tmp_path / "b.tif")
     assert (rgb.dtype, rgb.shape) == (np.uint8, (24, 32, 3))
     np.testing.assert_array_equal(rgb[..., 1] > 127, np.asarray(bits))
+
+
+def test_colours_of_floats_are_not_put_into_another_format_as_they_are():
+    colours = np.random.default_rng(0).random((20, 30, 3), np.float32)
+    with pytest.raises(ReadError, match="its colours, of 32-bit floats, cannot be put into another format"):
+        next(photo.original_pages(tiff((colours, {})), LIMIT))
