@@ -10,6 +10,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
@@ -26,7 +27,17 @@ from colorize_cli.errors import (
     UsageError,
     printable,
 )
-from colorize_cli.jobs import IF_COLORED, MOST_STRENGTH, SIZES, STREAM, Outcome, Plan, Settings, Status
+from colorize_cli.jobs import (
+    IF_COLORED,
+    MOST_STRENGTH,
+    SIZES,
+    STREAM,
+    FilmSettings,
+    Outcome,
+    Plan,
+    Settings,
+    Status,
+)
 
 if TYPE_CHECKING:
     from colorize_cli.report import Report
@@ -166,6 +177,30 @@ def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
     help="A photograph in colour whose palette all pictures are to have.",
 )
 @click.option(
+    "--steady",
+    type=click.FloatRange(0, 1),
+    default=_DEFAULTS.film.steady,
+    show_default=True,
+    help="Of films: how far colours are held steady from frame to frame; 0 colours each by itself.",
+)
+@click.option(
+    "--codec",
+    metavar="NAME",
+    help="Of films: an encoder of FFmpeg's, as libx265, ffv1 or h264_nvenc.  [default: H.264 where the file "
+    "takes it]",
+)
+@click.option(
+    "--crf",
+    type=click.IntRange(0, 63),
+    help="Of films: the encoder's constant quality, less is better.  [default: 18 of H.264]",
+)
+@click.option("--preset", metavar="NAME", help="Of films: the encoder's choice between speed and size.")
+@click.option(
+    "--pixel-format",
+    metavar="NAME",
+    help="Of films: how samples are stored, as yuv444p.  [default: as in the film]",
+)
+@click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
     default=_DEFAULTS.max_pixels,
@@ -216,12 +251,12 @@ def command(
     dry_run: bool,
     **options: Any,
 ) -> None:
-    """Colours black-and-white photographs.
+    """Colours black-and-white photographs and films.
 
-    INPUT... are photographs (JPEG, PNG, WebP, TIFF, AVIF, BMP, JPEG 2000, GIF), patterns of their names, and
-    directories, which are searched to their leaves. OUTPUT is a directory, in which their tree is kept, or
-    for a single photograph a file. A single photograph may come from standard input and go to standard
-    output, both written as -.
+    INPUT... are photographs (JPEG, PNG, WebP, TIFF, AVIF, BMP, JPEG 2000, GIF), films (MP4, MOV, MKV, WebM,
+    AVI, MPEG), patterns of their names, and directories, which are searched to their leaves. OUTPUT is a
+    directory, in which their tree is kept, or for a single photograph or film a file. A single photograph may
+    come from standard input and go to standard output, both written as -.
 
     Detail and lightness are those of the input; the pages of a TIFF and the frames of an animation are all
     coloured. Outputs have the format of their input, or the nearest that holds their colours: PNG for GIF.
@@ -236,13 +271,15 @@ def command(
       colorize scans/ coloured/
       colorize grandmother.jpg grandmother-coloured.png
       colorize --strength 0.8 --device cuda a.tif b.tif albums/ coloured/
+      colorize holiday.mp4 holiday-coloured.mp4
       curl -s https://example.org/old.jpg | colorize - - > coloured.jpg
       find . -name '*.tif' -print0 | colorize --files-from - -0 coloured/ --json
       colorize --shard 2/5 /mnt/scans /mnt/coloured    # on the second of five machines
       eval "$(_COLORIZE_COMPLETE=bash_source colorize)"    # completion: also zsh_source, fish_source
     """  # noqa: D301 - click looks for the backspace
     try:
-        settings = Settings(**options)
+        film = FilmSettings(**{field.name: options.pop(field.name) for field in fields(FilmSettings)})
+        settings = Settings(**options, film=film)
         listed = discovery.read_list(files_from, nul=null) if files_from is not None else []
         if not inputs and files_from is None:
             raise UsageError("nothing to colour: give INPUT and OUTPUT (see colorize --help)")
@@ -287,7 +324,7 @@ def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, 
         display.say(f"{plan.ignored} files of other kinds ignored")
     with contextlib.ExitStack() as stack:
         page = stack.enter_context(Report(report, settings)) if report is not None else None
-        outcomes: Generator[Outcome, None, None] = ENGINES["local"](plan, settings, display.say)
+        outcomes: Generator[Outcome, None, None] = ENGINES["local"](plan, settings, display.say, display.film)
         stopped = None
         try:
             display.show(_tapped(outcomes, page, fail_fast=fail_fast))

@@ -28,6 +28,7 @@ import numpy.typing as npt
 from colorize_cli import color
 from colorize_cli.color import Bytes, Codes, Floats, Lightness
 from colorize_cli.working import resized
+from colorize_cli.ycbcr import Matrix, chroma_of
 
 # The regulariser of the regression, in L* squared: slopes matter where L* varies by more than its root, about
 # 11.
@@ -92,6 +93,31 @@ def compose16(
     rgb = np.empty((*lightness.shape, 3), np.uint16)
     _paint(lightness, ab * np.float32(strength), overlay, rgb, color.compose_rgb16, stripe_pixels)
     return rgb
+
+
+def compose_chroma(
+    lightness: Lightness, ab: Floats, strength: float, matrix: Matrix
+) -> tuple[Floats, Floats]:
+    """The chroma of a film's frame.
+
+    Args:
+        lightness: Of the grey of the frame's luma, averaged to the size of its chroma, (H, W).
+        ab: CIE a* and b* at low resolution, (2, h, w), covering the same picture.
+        strength: Factor on ab; 0 gives grey.
+        matrix: Of the film.
+
+    Returns:
+        Cb and Cr in [-0.5, 0.5], (H, W) each.
+    """
+    height, width = lightness.shape
+    low = _Low.of(lightness, ab * np.float32(strength))
+    cb, cr = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
+    step = max(1, _STRIPE_PIXELS // width)
+    for start in range(0, height, step):
+        rows = lightness.rows(start, min(start + step, height))
+        a, b = low.planes(rows, start, height)
+        cb[start : start + len(rows)], cr[start : start + len(rows)] = chroma_of(rows, a, b, matrix)
+    return cb, cr
 
 
 def _paint(

@@ -10,14 +10,18 @@ stdout, one object for each outcome:
     seconds      object: time spent by stage ("decode", "infer", "compose", "encode"), as far as it got
     device       "cuda" or "cpu", where the network ran; null if it did not
     batch        pictures in that call of the network; null if there was none
+    frames       of a film: how many it has; null for pictures
+    cuts         of a film: how many were found in it; null for pictures
 
 Bytes in a path that are no UTF-8 are lone surrogates U+DC80 to U+DCFF (PEP 383). Fields may be added.
 """
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable
-from typing import TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -26,6 +30,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -33,6 +38,9 @@ from rich.text import Text
 
 from colorize_cli.errors import printable
 from colorize_cli.jobs import Outcome, Status
+
+if TYPE_CHECKING:
+    from colorize_cli.filming import Position
 
 
 def to_json(outcome: Outcome) -> str:
@@ -46,6 +54,8 @@ def to_json(outcome: Outcome) -> str:
             "seconds": {stage: round(seconds, 6) for stage, seconds in outcome.seconds.items()},
             "device": outcome.device,
             "batch": outcome.batch,
+            "frames": outcome.frames,
+            "cuts": outcome.cuts,
         }
     )
 
@@ -63,6 +73,9 @@ class Display:
         self._console = console or Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
         self.counts: Counter[Status] = Counter()
         self._reasons: Counter[str] = Counter()
+        self._bar: tuple[Progress, TaskID] | None = None
+        self._showing: Path | None = None
+        self._begun = (0.0, 0)
 
     def say(self, line: str) -> None:
         """Prints one line, unless quiet."""
@@ -86,9 +99,25 @@ class Display:
         )
         with Progress(*columns, console=self._console, transient=True) as progress:
             task = progress.add_task("colouring", total=self._total)
+            self._bar = progress, task
             for outcome in outcomes:
                 self._count(outcome)
-                progress.advance(task)
+                progress.update(task, advance=1, description="colouring")
+            self._bar = None
+
+    def film(self, position: "Position") -> None:
+        """Shows how far a film is."""
+        if self._bar is None:
+            return
+        progress, task = self._bar
+        if position.path != self._showing:
+            self._showing, self._begun = position.path, (time.monotonic(), position.frames)
+        seconds = time.monotonic() - self._begun[0]
+        done = position.frames - self._begun[1]
+        speed = f", {done / seconds / position.rate:.2f} x real time" if seconds > 1 else ""
+        of = f" of about {position.expected}" if position.expected else ""
+        name = printable(position.path.name)
+        progress.update(task, description=f"{name}: frame {position.frames}{of}{speed}")
 
     def summarise(self, stopped: str | None = None) -> None:
         """Prints how many jobs ended how, and how many are left where the run was stopped, by what."""

@@ -15,6 +15,7 @@ IF_COLORED = ("skip", "copy", "recolor")
 STREAM = Path("-")
 # Raised whenever the same picture, model and options give other pixels than before.
 _RENDERING = 2
+_FILM_RENDERING = 1
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,36 @@ class Job:
 
     source: Path
     destination: Path
+
+
+@dataclass(frozen=True)
+class FilmSettings:
+    """What films are asked for.
+
+    Attributes:
+        steady: How much of the colours of the frame before is kept, from 0 to 1.
+        codec: libavcodec's name of an encoder; None for one that suits the file.
+        crf: The encoder's constant quality; None for a high one.
+        preset: The encoder's, between speed and size; None for its own.
+        pixel_format: libavutil's name of how samples are stored; None for the film's own way.
+    """
+
+    steady: float = 1.0
+    codec: str | None = None
+    crf: int | None = None
+    preset: str | None = None
+    pixel_format: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what no run can do, with a UsageError."""
+        if not 0 <= self.steady <= 1:
+            raise UsageError(f"steady {self.steady} is not between 0 and 1")
+        if self.crf is not None and not 0 <= self.crf <= 63:
+            raise UsageError(f"crf {self.crf} is not between 0 and 63")
+
+    def recipe(self) -> str:
+        """A digest of all of it."""
+        return hashlib.blake2b(repr((_FILM_RENDERING, self)).encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -45,6 +76,7 @@ class Settings:
             is) or "recolor".
         hints: A JSON file or PNG of colours that pictures are to have at some places (see `hints`).
         reference: A photograph in colour whose palette all pictures are to have.
+        film: What films are asked for beyond that.
     """
 
     model: Path | None = None
@@ -60,6 +92,7 @@ class Settings:
     if_colored: str = "skip"
     hints: Path | None = None
     reference: Path | None = None
+    film: FilmSettings = field(default_factory=lambda: FilmSettings())
 
     def __post_init__(self) -> None:
         """Refuses what no run can do, with a UsageError."""
@@ -102,6 +135,8 @@ class Outcome:
         seconds: Time spent by stage.
         device: Where the network ran, "cuda" or "cpu"; None where it was not needed.
         batch: How many pictures shared the call of the network; None likewise.
+        frames: How many a film has; None for pictures.
+        cuts: How many were found in it; None likewise.
     """
 
     job: Job
@@ -110,6 +145,8 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     device: str | None = None
     batch: int | None = None
+    frames: int | None = None
+    cuts: int | None = None
 
 
 @dataclass(frozen=True)

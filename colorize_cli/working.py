@@ -32,10 +32,17 @@ def working_shape(shape: tuple[int, int], size: int, multiple_of: int) -> tuple[
     return height, width
 
 
-def working_copy(lightness: Lightness, size: int, multiple_of: int) -> Floats:
-    """What the network sees of a picture, (h, w) float32, by the rule of this module."""
-    height, width = working_shape(lightness.shape, size, multiple_of)
+def working_copy(lightness: Lightness, size: int, multiple_of: int, aspect: float = 1.0) -> Floats:
+    """What the network sees of a picture, (h, w) float32, by the rule of this module.
+
+    Args:
+        lightness: The picture, (H, W).
+        size: The working size, in pixels.
+        multiple_of: What both sides are a multiple of.
+        aspect: Width of the picture's pixels over their height; those of the copy are square.
+    """
     own_height, own_width = lightness.shape
+    height, width = working_shape((own_height, max(1, round(own_width * aspect))), size, multiple_of)
     finer = resized(lightness, (min(own_height, _FINER * height), min(own_width, _FINER * width)))
     copy = Image.fromarray(finer).resize((width, height), Image.Resampling.BILINEAR)
     return np.array(copy, np.float32)

@@ -2,10 +2,8 @@
 
 import contextlib
 import functools
-import io
-import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +14,14 @@ from PIL import Image
 from colorize_cli import model
 from colorize_cli.color import Codes, Floats
 from colorize_cli.compose import compose, compose16
+from colorize_cli.engines import films
+from colorize_cli.engines.outputs import Outputs, SkippedError
 from colorize_cli.errors import ColorizeError, UsageError, WriteError, one_line
+from colorize_cli.filming import Progress
 from colorize_cli.hints import Hints
 from colorize_cli.jobs import STREAM, Job, Outcome, Plan, Settings, Status, available_cores
-from colorize_cli.ledger import Ledger, Source, Stamp, State
-from colorize_cli.media import atomic, check_kind, photo, pipe, writing
+from colorize_cli.ledger import Source
+from colorize_cli.media import atomic, check_kind, is_film, photo, pipe
 from colorize_cli.media.formats import FORMATS, HOLDS
 from colorize_cli.media.frame import Frame, Page
 from colorize_cli.model import Model
@@ -75,17 +76,19 @@ class _Composed:
     rgb: Codes
 
 
-class _SkippedError(Exception):
-    """There is no need to colour a picture after all; the text says why."""
-
-
-def run(plan: Plan, settings: Settings, announce: Callable[[str], None]) -> Generator[Outcome, None, None]:
-    """Colours pictures; yields outcomes as they end, those skipped first.
+def run(
+    plan: Plan,
+    settings: Settings,
+    announce: Callable[[str], None],
+    progress: Progress = lambda _: None,
+) -> Generator[Outcome, None, None]:
+    """Colours pictures, then films; yields outcomes as they end, those skipped first.
 
     Args:
         plan: What to colour.
         settings: How.
         announce: Receives one line on the device chosen where `settings.device` is "auto".
+        progress: Is told how far a film is, whenever a frame is done.
 
     Raises:
         ModelError: The model cannot be loaded. Like the next, only if there is anything to be done.
@@ -96,11 +99,11 @@ def run(plan: Plan, settings: Settings, announce: Callable[[str], None]) -> Gene
     if not plan.jobs:
         return
     Image.MAX_IMAGE_PIXELS = None  # Pillow's limit, for the whole process; ours is `settings.max_pixels`
-    outputs = _Outputs(plan, settings, steering)
+    outputs = Outputs(plan, settings, steering)
     try:
         for directory in sorted({job.destination.parent for job in plan.jobs if job.destination != STREAM}):
             atomic.sweep(directory)
-        waiting = []
+        waiting: list[Job] = []
         for job in plan.jobs:
             reason = outputs.reason_to_skip(job)
             if reason is None:
@@ -112,7 +115,12 @@ def run(plan: Plan, settings: Settings, announce: Callable[[str], None]) -> Gene
             network = model.load(settings.model, settings.device, threads=available_cores())
             if settings.device == "auto":
                 announce(f"device: {network.device} ({network.reason})")
-            yield from _colour(waiting, _Work(network, settings, steering, outputs))
+            pictures = [job for job in waiting if not is_film(job.source)]
+            yield from _colour(pictures, _Work(network, settings, steering, outputs))
+            # A film keeps all stages busy by itself.
+            for job in waiting:
+                if is_film(job.source):
+                    yield films.colour(job, network, settings, outputs, progress)
     finally:
         outputs.close()
 
@@ -124,88 +132,9 @@ def preview(plan: Plan, settings: Settings) -> Iterator[tuple[Job, str | None]]:
         ModelError: The model cannot be read.
         UsageError: The hints or the reference cannot be used.
     """
-    outputs = _Outputs(plan, settings, Steering.of(settings, plan), read_only=True)
+    outputs = Outputs(plan, settings, Steering.of(settings, plan), read_only=True)
     for job in plan.jobs:
         yield job, outputs.reason_to_skip(job)
-
-
-class _Outputs:
-    """What is there already, and the notes on what is made."""
-
-    def __init__(
-        self, plan: Plan, settings: Settings, steering: Steering, *, read_only: bool = False
-    ) -> None:
-        self._overwrite = settings.overwrite
-        self._quality = settings.quality
-        self._root = plan.root
-        self._ledger: Ledger | None = None
-        if plan.root is not None:
-            recipe = settings.recipe(model.read(settings.model))
-            self._ledger = Ledger(
-                plan.root, recipe, lambda job: steering.digest(job).hex(), read_only=read_only
-            )
-
-    def reason_to_skip(self, job: Job) -> str | None:
-        """Why the job's output can stay as it is; None if it is to be made."""
-        if self._overwrite or job.destination == STREAM:
-            return None
-        if self._ledger is None:
-            return State.FOREIGN.value if _exists(job.destination) else None
-        state = self._ledger.state(job)
-        return state.value if state in (State.CURRENT, State.FOREIGN) else None
-
-    def write(self, job: Job, source: Source | None, format_: str, pages: Iterable[Page]) -> None:
-        """Writes an output, and a note of how it was made."""
-        if job.destination == STREAM:
-            file = io.BytesIO()
-            writing.encode(file, format_, pages, self._quality)
-            pipe.write_stdout(file.getvalue())
-            return
-        self._check_root()
-        writing.write(job.destination, pages, self._quality, self._note(job, source))
-
-    def copy(self, job: Job, source: Source | None, content: Path | bytes) -> None:
-        """Writes a source as it is, and a note of that."""
-        with photo.explained():
-            data = content if isinstance(content, bytes) else content.read_bytes()
-        if job.destination == STREAM:
-            pipe.write_stdout(data)
-        else:
-            self._check_root()
-            writing.write_content(job.destination, data, self._note(job, source))
-
-    def make_root(self) -> None:
-        """Makes the output directory, where there is none."""
-        if self._root is not None:
-            try:
-                self._root.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UsageError(f"cannot make the output {self._root}: {error.strerror}") from error
-
-    def _check_root(self) -> None:
-        """Where it was moved away, making it anew would put some outputs here, some there."""
-        if self._root is not None and not self._root.is_dir():
-            raise WriteError(f"the output {self._root} has disappeared")
-
-    def _note(self, job: Job, source: Source | None) -> Callable[[os.stat_result], None]:
-        ledger = self._ledger
-
-        def note(status: os.stat_result) -> None:
-            if ledger is not None and source is not None:
-                ledger.add(job, source, Stamp.of(status))
-
-        return note
-
-    def source_of(self, job: Job) -> Source | None:
-        """What there is to note of a source before it is read."""
-        if self._ledger is None:
-            return None
-        with photo.explained():
-            return Source.of(job.source)
-
-    def close(self) -> None:
-        if self._ledger is not None:
-            self._ledger.close()
 
 
 def _colour(jobs: list[Job], work: "_Work") -> Generator[Outcome, None, None]:
@@ -221,7 +150,7 @@ def _colour(jobs: list[Job], work: "_Work") -> Generator[Outcome, None, None]:
 class _Work:
     """The stages' steps."""
 
-    def __init__(self, network: Model, settings: Settings, steering: Steering, outputs: _Outputs) -> None:
+    def __init__(self, network: Model, settings: Settings, steering: Steering, outputs: Outputs) -> None:
         self.device = network.device
         self._network = network
         self._settings = settings
@@ -253,14 +182,14 @@ class _Work:
     def decode(self, job: Job) -> _Decoded | _Document:
         # Another process may have made it since this one looked.
         if (reason := self._outputs.reason_to_skip(job)) is not None:
-            raise _SkippedError(reason)
+            raise SkippedError(reason)
         source = self._outputs.source_of(job)
         frame = photo.read(self._content(job), self._settings.max_pixels)
         format_ = self._format(job, frame)
         if frame.coloured and self._settings.if_colored != "recolor":
             # A pipe always gets a picture.
             if self._settings.if_colored == "skip" and job.destination != STREAM:
-                raise _SkippedError("in colour already")
+                raise SkippedError("in colour already")
             return _Original(job, source, format_, format_ == frame.format)
         if frame.pages > 1:
             return _Document(job, source, format_)
@@ -325,6 +254,8 @@ class _Work:
 
     def _format(self, job: Job, frame: Frame) -> str:
         """Of the output, by Pillow's name."""
+        if is_film(job.destination):
+            raise WriteError(f"a picture becomes a picture, not {job.destination.suffix}")
         if job.destination != STREAM:
             return FORMATS[job.destination.suffix.lower()]
         own = frame.format or "PNG"
@@ -340,16 +271,9 @@ def _awaited(ahead: deque[tuple[Frame, Future[Codes]]]) -> Page:
     return frame, colours.result()
 
 
-def _exists(destination: Path) -> bool:
-    try:
-        return destination.is_file()
-    except OSError:  # the writing will say what is wrong with it
-        return False
-
-
 def _outcome(result: Result[Job], device: str) -> Outcome:
     job, error = result.source, result.error
-    if isinstance(error, _SkippedError):
+    if isinstance(error, SkippedError):
         return Outcome(job, Status.SKIPPED, str(error))
     used = device if result.batch else None
     if error is None:

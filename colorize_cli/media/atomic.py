@@ -51,15 +51,23 @@ def writing(
         destination: Its final name.
         ready: Called with the status of the complete file, which the renaming will not change.
     """
+    with (
+        naming(destination, ready) as temporary,
+        temporary.open("xb", buffering=0) as raw,
+        _Writer(raw, _BUFFER) as file,
+    ):
+        yield file
+
+
+@contextlib.contextmanager
+def naming(destination: Path, ready: Callable[[os.stat_result], None] = lambda _: None) -> Iterator[Path]:
+    """As `writing`, but gives the name of a file that is yet to be made."""
     name = claim(destination.suffix)
     temporary = destination.with_name(name)
     _unfinished.add(temporary)
     try:
-        with temporary.open("xb", buffering=0) as raw, _Writer(raw, _BUFFER) as file:
-            yield file
-            file.flush()
-            # Else a power cut may leave the final name with nothing in it.
-            os.fsync(raw.fileno())
+        yield temporary
+        _sync(temporary)
         ready(temporary.lstat())
         temporary.replace(destination)
     except BaseException:
@@ -68,6 +76,15 @@ def writing(
     finally:
         _unfinished.discard(temporary)
         release(name)
+
+
+def _sync(path: Path) -> None:
+    """Puts a file's content onto the disk; else a power cut may leave the final name with nothing in it."""
+    file = os.open(path, os.O_RDONLY if sys.platform != "win32" else os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 class _Writer(io.BufferedWriter):

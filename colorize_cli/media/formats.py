@@ -1,4 +1,7 @@
-"""The formats of pictures: what each holds, and how it is written. Nothing here needs Pillow."""
+"""The formats of pictures: what each holds, and how it is written; and the endings of films.
+
+Nothing here needs Pillow or PyAV.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,6 +51,7 @@ HOLDS: dict[str, Format] = {
 }
 # Ending of the file name, in lower case, to the format.
 FORMATS: dict[str, str] = {suffix: name for name, format_ in HOLDS.items() for suffix in format_.suffixes}
+FILMS = (".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm")
 # What `quality` changes.
 LOSSY = frozenset({"AVIF", "JPEG", "WEBP"})
 WRITABLE = tuple(name for name, format_ in HOLDS.items() if format_.written_as is None)

@@ -1,0 +1,83 @@
+"""Films on this machine, one after the other: each keeps all stages busy by itself."""
+
+import shutil
+from dataclasses import replace
+
+import av
+
+from colorize_cli import filming
+from colorize_cli.engines.outputs import Outputs, SkippedError
+from colorize_cli.errors import ColorizeError, ReadError, WriteError, one_line
+from colorize_cli.filming import Progress, Told
+from colorize_cli.jobs import STREAM, Job, Outcome, Settings, Status
+from colorize_cli.ledger import Source, Stamp
+from colorize_cli.media import atomic, is_film
+from colorize_cli.media.film import looks, source, workfolder
+from colorize_cli.model import Model
+
+
+def colour(job: Job, network: Model, settings: Settings, outputs: Outputs, progress: Progress) -> Outcome:
+    """Colours one film.
+
+    Args:
+        job: The film.
+        network: What colours.
+        settings: How.
+        outputs: What is there, and notes on what is made.
+        progress: Is told how far it is.
+    """
+    try:
+        told = _coloured(job, network, settings, outputs, progress)
+    except SkippedError as why:
+        return Outcome(job, Status.SKIPPED, str(why))
+    except ColorizeError as error:
+        return Outcome(job, Status.FAILED, one_line(error))
+    except (OSError, av.error.FFmpegError) as error:
+        return Outcome(job, Status.FAILED, one_line(error.strerror or error))
+    except Exception as error:  # a stage's defect is this film's failure, as it is a picture's
+        return Outcome(job, Status.FAILED, one_line(f"{type(error).__name__}: {error}"))
+    done = Outcome(
+        job, Status.DONE, None, told.seconds, network.device, settings.batch_size, told.frames, told.cuts
+    )
+    if told.damaged:
+        reason = f"{told.damaged} packets or frames of it are damaged; what could be decoded is coloured"
+        return replace(done, status=Status.FAILED, reason=reason)
+    return done
+
+
+def _coloured(job: Job, network: Model, settings: Settings, outputs: Outputs, progress: Progress) -> Told:
+    if (why := outputs.reason_to_skip(job)) is not None:
+        raise SkippedError(why)
+    if job.destination == STREAM or not is_film(job.destination):
+        raise WriteError(f"a film becomes a film, not {job.destination.suffix or job.destination}")
+    try:
+        read = Source.of(job.source)
+    except OSError as error:
+        raise ReadError(error.strerror or str(error)) from error
+    outputs.check_root()
+    job.destination.parent.mkdir(parents=True, exist_ok=True)
+    if settings.if_colored != "recolor":
+        with source.opened(job.source) as film:
+            in_colour = looks.coloured(film)
+        if in_colour and settings.if_colored == "skip":
+            raise SkippedError("in colour already")
+        if in_colour:
+            with atomic.naming(job.destination, outputs.note(job, read)) as temporary:
+                shutil.copyfile(job.source, temporary)
+            return Told()
+    key = f"{outputs.recipe_of(job)} {read.content}"
+    with workfolder.claimed(job.destination, key) as folder:
+        if folder is None:
+            raise SkippedError("another run is colouring it")
+        told = Told()
+
+        def ready(status: object) -> None:
+            # A damaged film is tried again by the next run: its source counts as changed.
+            noted = Source(Stamp(0, 0), "damaged") if told.damaged else read
+            outputs.note(job, noted)(status)  # type: ignore[arg-type]
+
+        with atomic.naming(job.destination, ready) as temporary:
+            kind = job.destination.suffix.lower()
+            filming.colour(job.source, temporary, kind, folder, network, settings, told, progress)
+        folder.remove()
+    return told

@@ -1,0 +1,114 @@
+"""The outputs of a run: what is there already, and the notes on what is made."""
+
+import io
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from colorize_cli import model
+from colorize_cli.errors import UsageError, WriteError
+from colorize_cli.jobs import STREAM, Job, Plan, Settings
+from colorize_cli.ledger import Ledger, Source, Stamp, State
+from colorize_cli.media import is_film, photo, pipe, writing
+from colorize_cli.media.frame import Page
+from colorize_cli.steering import Steering
+
+
+class SkippedError(Exception):
+    """There is no need to colour a picture after all; the text says why."""
+
+
+class Outputs:
+    """What is there already, and the notes on what is made."""
+
+    def __init__(
+        self, plan: Plan, settings: Settings, steering: Steering, *, read_only: bool = False
+    ) -> None:
+        self._overwrite = settings.overwrite
+        self._quality = settings.quality
+        self._root = plan.root
+        self._ledger: Ledger | None = None
+        self._recipe = settings.recipe(model.read(settings.model))
+        self._film_recipe = settings.film.recipe()
+        self._steering = steering
+        if plan.root is not None:
+            self._ledger = Ledger(plan.root, self._recipe, self._own_recipe, read_only=read_only)
+
+    def recipe_of(self, job: Job) -> str:
+        """A digest of all but the source that decides what the job's output is."""
+        return self._recipe + self._own_recipe(job)
+
+    def _own_recipe(self, job: Job) -> str:
+        film = self._film_recipe if is_film(job.source) else ""
+        return self._steering.digest(job).hex() + film
+
+    def reason_to_skip(self, job: Job) -> str | None:
+        """Why the job's output can stay as it is; None if it is to be made."""
+        if self._overwrite or job.destination == STREAM:
+            return None
+        if self._ledger is None:
+            return State.FOREIGN.value if _exists(job.destination) else None
+        state = self._ledger.state(job)
+        return state.value if state in (State.CURRENT, State.FOREIGN) else None
+
+    def write(self, job: Job, source: Source | None, format_: str, pages: Iterable[Page]) -> None:
+        """Writes an output, and a note of how it was made."""
+        if job.destination == STREAM:
+            file = io.BytesIO()
+            writing.encode(file, format_, pages, self._quality)
+            pipe.write_stdout(file.getvalue())
+            return
+        self.check_root()
+        writing.write(job.destination, pages, self._quality, self.note(job, source))
+
+    def copy(self, job: Job, source: Source | None, content: Path | bytes) -> None:
+        """Writes a source as it is, and a note of that."""
+        with photo.explained():
+            data = content if isinstance(content, bytes) else content.read_bytes()
+        if job.destination == STREAM:
+            pipe.write_stdout(data)
+        else:
+            self.check_root()
+            writing.write_content(job.destination, data, self.note(job, source))
+
+    def make_root(self) -> None:
+        """Makes the output directory, where there is none."""
+        if self._root is not None:
+            try:
+                self._root.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"cannot make the output {self._root}: {error.strerror}") from error
+
+    def check_root(self) -> None:
+        """Where it was moved away, making it anew would put some outputs here, some there."""
+        if self._root is not None and not self._root.is_dir():
+            raise WriteError(f"the output {self._root} has disappeared")
+
+    def note(self, job: Job, source: Source | None) -> Callable[[os.stat_result], None]:
+        """What is to be called with the status of an output, just before it gets its name."""
+        ledger = self._ledger
+
+        def note(status: os.stat_result) -> None:
+            if ledger is not None and source is not None:
+                ledger.add(job, source, Stamp.of(status))
+
+        return note
+
+    def source_of(self, job: Job) -> Source | None:
+        """What there is to note of a source before it is read."""
+        if self._ledger is None:
+            return None
+        with photo.explained():
+            return Source.of(job.source)
+
+    def close(self) -> None:
+        """Ends the notes."""
+        if self._ledger is not None:
+            self._ledger.close()
+
+
+def _exists(destination: Path) -> bool:
+    try:
+        return destination.is_file()
+    except OSError:  # the writing will say what is wrong with it
+        return False

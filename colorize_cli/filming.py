@@ -1,0 +1,288 @@
+"""Films: one job with many frames, kept in order.
+
+    frames -> small copy -> network, in batches -> steady -> chroma -> encoder
+
+Each stage runs in a thread of its own, and at most `_FRAMES_IN_FLIGHT` frames are in memory. What is encoded
+lies in stretches beside the output until the film is whole; then they are joined, with all that lies beside
+the picture in the source, and get the output's name.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from av.video.frame import VideoFrame
+
+from colorize_cli.color import Codes, Floats, Lightness
+from colorize_cli.compose import compose_chroma
+from colorize_cli.jobs import Settings
+from colorize_cli.media.film import encoding, joining, source
+from colorize_cli.media.film.encoding import Encoding
+from colorize_cli.media.film.source import Film, Picture
+from colorize_cli.media.film.workfolder import Stretch, WorkFolder
+from colorize_cli.model import Model
+from colorize_cli.pipeline import Gate, Pipeline, Stage
+from colorize_cli.temporal import Steady
+from colorize_cli.working import working_copy
+
+_FRAMES_IN_FLIGHT = 48
+# So much film, in seconds, is lost at most when a run is killed. Encoders begin anew with each stretch, and
+# most would have put a key frame there.
+_STRETCH_SECONDS = 10
+# Of the chroma that `--steady 1` keeps where the frame before can be trusted wholly.
+_MOST_KEPT = 0.9
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a film is.
+
+    Attributes:
+        path: The film.
+        frames: How many are done.
+        expected: How many there will be, as far as the file says; None where it does not.
+        rate: Frames a second when it is shown.
+    """
+
+    path: Path
+    frames: int
+    expected: int | None
+    rate: float
+
+
+Progress = Callable[[Position], None]
+
+
+@dataclass
+class Told:
+    """What became of a film.
+
+    Attributes:
+        frames: How many were coloured, those of earlier runs among them.
+        cuts: How many were found.
+        damaged: How many packets and frames could not be decoded.
+        seconds: Time spent by stage.
+    """
+
+    frames: int = 0
+    cuts: int = 0
+    damaged: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A frame on its way."""
+
+    number: int
+    frame: VideoFrame
+    small: Floats | None = None
+    ab: Floats | None = None
+    cuts: int = 0
+
+
+def colour(
+    path: Path,
+    output: Path,
+    kind: str,
+    folder: WorkFolder,
+    network: Model,
+    settings: Settings,
+    told: Told,
+    progress: Progress = lambda _: None,
+) -> None:
+    """Colours a film into a file.
+
+    Args:
+        path: The film.
+        output: The file that is written.
+        kind: The ending of its final name, in lower case.
+        folder: Where stretches lie until then.
+        network: What colours.
+        settings: How.
+        told: Filled in as it goes on.
+        progress: Is told how far it is, whenever a frame is done.
+
+    Raises:
+        ReadError: It is no film known here, or damaged beyond use.
+        WriteError: The encoder or the file's kind cannot take it.
+        UsageError: It is asked for what cannot be.
+        OSError: A file cannot be read or written.
+    """
+    with source.opened(path) as film:
+        asked = settings.film
+        chosen = encoding.choose(kind, film.picture, asked.codec, asked.crf, asked.preset, asked.pixel_format)
+        _Colouring(film, chosen, folder, network, settings, told).run(path, progress)
+        told.damaged = film.damaged
+        picture, index = film.picture, film.stream.index
+    begun = time.perf_counter()
+    parts = [(folder.path / stretch.file, stretch.first) for stretch in folder.done]
+    joining.join(parts, path, index, picture, output, kind)
+    told.seconds["join"] = time.perf_counter() - begun
+
+
+class _Colouring:
+    """The stages of one film."""
+
+    def __init__(
+        self,
+        film: Film,
+        chosen: Encoding,
+        folder: WorkFolder,
+        network: Model,
+        settings: Settings,
+        told: Told,
+    ) -> None:
+        self._film, self._encoding, self._folder = film, chosen, folder
+        self._network, self._settings, self._told = network, settings, told
+        self._sides = settings.size or network.card.working_size, network.card.multiple_of
+        self._table = film.picture.coding.lightness_table()
+        self._steady = Steady(_MOST_KEPT * settings.film.steady)
+        if (state := folder.state()) is not None:
+            self._steady.resume(*state, folder.done[-1].cuts)
+
+    def run(self, path: Path, progress: Progress) -> None:
+        """Encodes what has not been encoded yet."""
+        length = max(1, round(_STRETCH_SECONDS * self._film.picture.rate))
+        finished = sum(stretch.frames for stretch in self._folder.done)
+        items = self._ordered(finished)
+        self._told.frames, self._told.cuts = finished, self._steady.cuts
+        expected, rate = self._film.expected, float(self._film.picture.rate)
+        begun = time.perf_counter()
+
+        def advance() -> None:
+            self._told.frames += 1
+            progress(Position(path, self._told.frames, expected, rate))
+
+        try:
+            while (first := next(items, None)) is not None:
+                self._stretch(first, items, length, advance)
+        finally:
+            items.close()
+        self._told.seconds["film"] = time.perf_counter() - begun
+
+    def _stretch(self, item: _Item, items: Iterator[_Item], length: int, advance: Callable[[], None]) -> None:
+        name = self._folder.name()
+        path, first = self._folder.path / name, item.frame.pts
+        assert first is not None  # noqa: S101 - source gives every frame one
+        frames = 0
+        picture = self._film.picture
+        with encoding.Stretch(path, picture, self._encoding, item.frame.interlaced_frame) as stretch:
+            following: _Item | None = item
+            while following is not None:
+                item = following
+                stretch.add(item.frame)
+                frames += 1
+                advance()
+                following = next(items, None) if frames < length else None
+        assert item.small is not None  # noqa: S101 - the stages gave it
+        assert item.ab is not None  # noqa: S101
+        self._told.cuts = item.cuts
+        done = Stretch(name, first, frames, path.stat().st_size, item.cuts)
+        self._folder.add(done, item.small, item.ab)
+
+    def _ordered(self, start: int) -> Any:
+        """Coloured frames from number `start` on, in order."""
+        batch = self._settings.batch_size
+        pipeline = Pipeline(
+            stages=(
+                Stage("copy", self._copy, gate=Gate(lambda _: 1, _FRAMES_IN_FLIGHT)),
+                Stage("infer", self._infer, batch=batch),
+                Stage("steady", self._steadied),
+                Stage("chroma", self._painted, self._settings.workers),
+            ),
+            capacity=max(4, batch),
+        )
+        numbered = (_Item(n, frame) for n, frame in enumerate(self._film.frames()) if n >= start)
+        waiting: dict[int, _Item] = {}
+        results = pipeline.run(numbered)
+        try:
+            for result in results:
+                if result.error is not None:
+                    raise result.error
+                for stage, seconds in result.seconds.items():
+                    self._told.seconds[stage] = self._told.seconds.get(stage, 0.0) + seconds
+                waiting[result.value.number] = result.value
+                while start in waiting:
+                    yield waiting.pop(start)
+                    start += 1
+        finally:
+            results.close()
+
+    def _copy(self, item: _Item) -> _Item:
+        picture = self._film.picture
+        lightness = source.lightness_of(item.frame, self._table)
+        small = working_copy(lightness, *self._sides, float(picture.aspect))
+        return dataclasses.replace(item, small=np.ascontiguousarray(np.rot90(small, picture.quarter_turns)))
+
+    def _infer(self, items: list[_Item]) -> list[_Item]:
+        copies = np.stack([item.small for item in items if item.small is not None])
+        predicted = self._network.predict(copies[:, None])
+        return [dataclasses.replace(item, ab=ab) for item, ab in zip(items, predicted, strict=True)]
+
+    def _steadied(self, item: _Item) -> _Item:
+        assert item.small is not None  # noqa: S101 - the stages before gave both
+        assert item.ab is not None  # noqa: S101
+        ab = self._steady.next(item.small, item.ab)
+        return dataclasses.replace(item, ab=ab, cuts=self._steady.cuts)
+
+    def _painted(self, item: _Item) -> _Item:
+        assert item.ab is not None  # noqa: S101 - the stages before gave it
+        picture, layout = self._film.picture, self._encoding.layout
+        assert layout.reduced is not None  # noqa: S101 - an encoding has chroma
+        turned = np.rot90(item.ab, -picture.quarter_turns, axes=(1, 2))
+        cb, cr = chroma_planes(
+            source.luma_of(item.frame), self._table, turned, self._settings.strength, picture, layout.reduced
+        )
+        return dataclasses.replace(item, frame=encoding.painted(item.frame, layout, cb, cr))
+
+
+def chroma_planes(
+    luma: Codes, table: Floats, ab: Floats, strength: float, picture: Picture, reduced: tuple[int, int]
+) -> tuple[Codes, Codes]:
+    """The codes of Cb and Cr of a frame.
+
+    Args:
+        luma: Codes, (H, W).
+        table: The L* that each code means.
+        ab: CIE a* and b* at low resolution, (2, h, w).
+        strength: Factor on ab.
+        picture: What the film's frames are like.
+        reduced: By how much chroma is narrower and lower than luma.
+
+    Returns:
+        Two planes of (ceil(H / down), ceil(W / across)). Where chroma is reduced across, it lies at the left
+        of its cell (H.273's chroma sample location 0, which is what films are taken to have that do not say).
+    """
+    lightness = Lightness(_averaged(luma, reduced), table)
+    planes = compose_chroma(lightness, np.ascontiguousarray(ab), strength, picture.matrix)
+    shift = (reduced[0] - 1) / (2 * reduced[0])  # of a chroma sample, from its cell's centre to its left
+    cb, cr = (picture.coding.chroma_codes(_moved_left(plane, shift)) for plane in planes)
+    return cb, cr
+
+
+def _averaged(luma: Codes, reduced: tuple[int, int]) -> Codes:
+    """Means of cells; those at the right and bottom that are not whole have their edge repeated."""
+    across, down = reduced
+    if reduced == (1, 1):
+        return luma
+    height, width = luma.shape
+    lower, right = -height % down, -width % across
+    if lower or right:
+        luma = cv2.copyMakeBorder(luma, 0, lower, 0, right, cv2.BORDER_REPLICATE)  # type: ignore[assignment]
+    size = (luma.shape[1] // across, luma.shape[0] // down)
+    averaged: Any = cv2.resize(luma, size, interpolation=cv2.INTER_AREA)
+    return averaged  # type: ignore[no-any-return]
+
+
+def _moved_left(plane: Floats, shift: float) -> Floats:
+    """The plane's values at places that lie by a part of a sample further to the left."""
+    if not shift:
+        return plane
+    before = np.concatenate([plane[:, :1], plane[:, :-1]], axis=1)
+    return plane + np.float32(shift) * (before - plane)

@@ -1,0 +1,233 @@
+"""Coloured frames to a stretch of film: which encoder, and how a frame gets its chroma.
+
+Luma goes to the encoder as it came from the decoder: the frame itself is taken and its planes of chroma are
+filled, or, if it had none, a frame that has them gets its luma. So a lossless encoder keeps luma bit for bit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import av
+from av.codec.context import Flags
+from av.container import OutputContainer
+from av.video.frame import PictureType, VideoFrame
+from av.video.stream import VideoStream
+
+from colorize_cli.color import Codes
+from colorize_cli.errors import UsageError, WriteError, one_line
+from colorize_cli.media.film.source import _REDUCED, Layout, Picture, plane_of
+
+_STRETCH = "nut"  # keeps any time base, and any codec
+
+
+@dataclass(frozen=True)
+class Container:
+    """A kind of film file.
+
+    Attributes:
+        format: libavformat's name of it.
+        codec: The encoder that is used unless another is asked for.
+        options: What to ask of that encoder.
+        steady_rate: Whether it has one frame rate instead of time stamps.
+    """
+
+    format: str
+    codec: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    steady_rate: bool = False
+
+
+_H264 = {"crf": "18", "preset": "medium"}
+# Qualities about as high as that, by encoders whose scale is another.
+_VP9 = {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
+_QUANTISER = {"qmin": "2", "qmax": "2"}
+CONTAINERS: dict[str, Container] = {
+    ".mp4": Container("mp4", "libx264", _H264),
+    ".m4v": Container("mp4", "libx264", _H264),
+    ".mov": Container("mov", "libx264", _H264),
+    ".mkv": Container("matroska", "libx264", _H264),
+    ".webm": Container("webm", "libvpx-vp9", _VP9),
+    ".m2ts": Container("mpegts", "libx264", _H264),
+    ".mts": Container("mpegts", "libx264", _H264),
+    ".ts": Container("mpegts", "libx264", _H264),
+    ".avi": Container("avi", "mpeg4", _QUANTISER, steady_rate=True),
+    ".mpg": Container("mpeg", "mpeg2video", _QUANTISER, steady_rate=True),
+    ".mpeg": Container("mpeg", "mpeg2video", _QUANTISER, steady_rate=True),
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a film is encoded.
+
+    Attributes:
+        codec: libavcodec's name of the encoder.
+        layout: Of the frames that it is given.
+        options: What to ask of it.
+        steady_rate: Whether frames follow each other at one rate, whatever their time stamps.
+    """
+
+    codec: str
+    layout: Layout
+    options: Mapping[str, str]
+    steady_rate: bool = False
+
+
+def choose(
+    suffix: str,
+    picture: Picture,
+    codec: str | None = None,
+    crf: int | None = None,
+    preset: str | None = None,
+    pixel_format: str | None = None,
+) -> Encoding:
+    """The encoding of a film that is like `picture`, for a kind of file.
+
+    Args:
+        suffix: Ending of the file's name, in lower case.
+        picture: What its frames are like.
+        codec: libavcodec's name of an encoder; None for the one that suits the file.
+        crf: The encoder's constant quality; None for a high one.
+        preset: The encoder's; None for its own.
+        pixel_format: libavutil's name; None for the one of the film's own depth and reduction of chroma.
+
+    Raises:
+        UsageError: There is no such encoder or format, or it cannot keep the luma.
+    """
+    container = CONTAINERS[suffix]
+    name = codec or container.codec
+    try:
+        encoder = av.codec.Codec(name, "w")
+    except ValueError as error:
+        raise UsageError(f"there is no encoder {name!r} here") from error
+    options = dict(container.options) if name == container.codec else {}
+    if codec in ("libx264", "libx265"):
+        options = dict(_H264)
+    if crf is not None:
+        options["crf"] = str(crf)
+    if preset is not None:
+        options["preset"] = preset
+    known = [format_.name for format_ in encoder.video_formats or ()]
+    layout = _layout(name, known, picture, pixel_format)
+    return Encoding(name, layout, options, container.steady_rate)
+
+
+def _layout(codec: str, known: list[str], picture: Picture, pixel_format: str | None) -> Layout:
+    own = picture.layout
+    if pixel_format is not None:
+        asked = Layout.of(pixel_format)
+        if asked is None or asked.reduced is None or (known and pixel_format not in known):
+            raise UsageError(f"{codec} takes no frames of {pixel_format}; it knows {', '.join(known)}")
+        if asked.bits != own.bits:
+            raise UsageError(f"{pixel_format} would change the {own.bits} bits of the film's luma")
+        return asked
+    kinds = {reduced: kind for kind, reduced in _REDUCED.items()}
+    wanted = [own.reduced or (2, 2), (2, 2), (2, 1), (1, 1)]
+    finer = [r for r in wanted if r == wanted[0] or (r[0] <= wanted[0][0] and r[1] <= wanted[0][1])]
+    for across, down in finer:
+        # Encoders of reduced chroma take whole cells of it only, but for those that store any size.
+        if codec in _WHOLE_CELLS and (picture.width % across or picture.height % down):
+            continue
+        for family in ("yuvj", "yuv") if own.name.startswith("yuvj") else ("yuv",):
+            name = f"{family}{kinds[across, down]}p" + (f"{own.bits}le" if own.bits > 8 else "")
+            if name in known:
+                return Layout(name, own.bits, (across, down))
+    raise UsageError(f"{codec} takes no frames like those of {own.name}; choose another codec")
+
+
+_WHOLE_CELLS = frozenset({"libx264", "libx265", "h264_nvenc", "hevc_nvenc"})
+
+
+class Stretch:
+    """A file of a stretch of encoded film, to be joined with others; a context manager."""
+
+    def __init__(self, path: Path, picture: Picture, encoding: Encoding, interlaced: bool) -> None:
+        """Opens the file.
+
+        Raises:
+            WriteError: The encoder does not take what it is asked to.
+            OSError: The file cannot be written.
+        """
+        self._picture, self._encoding = picture, encoding
+        self._container: OutputContainer = av.open(str(path), "w", format=_STRETCH)
+        try:
+            self._stream = self._begin(interlaced)
+        except (av.error.FFmpegError, ValueError) as error:
+            self._container.close()
+            raise WriteError(f"{encoding.codec} cannot encode it: {one_line(error)}") from error
+
+    def _begin(self, interlaced: bool) -> VideoStream:
+        picture, encoding = self._picture, self._encoding
+        stream: VideoStream = self._container.add_stream(encoding.codec, rate=picture.rate)  # type: ignore[assignment]
+        context = stream.codec_context
+        context.width, context.height = picture.width, picture.height
+        context.pix_fmt = encoding.layout.name
+        context.time_base = 1 / picture.rate if encoding.steady_rate else picture.time_base
+        context.sample_aspect_ratio = picture.aspect
+        context.options = dict(encoding.options)
+        context.thread_type = "AUTO"
+        if interlaced:
+            context.flags |= Flags.interlaced_dct | Flags.interlaced_me
+        stream.time_base = picture.time_base
+        return stream
+
+    def add(self, frame: VideoFrame) -> None:
+        """Encodes the next frame, by the time base of the picture.
+
+        Raises:
+            WriteError: It cannot be encoded.
+        """
+        if not self._stream.codec_context.is_open:
+            context = self._stream.codec_context
+            context.color_range, context.colorspace = frame.color_range, frame.colorspace
+            context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
+        frame.pict_type = PictureType.NONE
+        frame.time_base = self._picture.time_base
+        self._mux(frame)
+
+    def _mux(self, frame: VideoFrame | None) -> None:
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except av.error.FFmpegError as error:
+            if isinstance(error, OSError) and error.errno and not isinstance(error, ValueError):
+                raise
+            raise WriteError(f"{self._encoding.codec} cannot encode it: {one_line(error)}") from error
+
+    def __enter__(self) -> "Stretch":
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Completes the file, unless something was raised."""
+        try:
+            if kind is None:
+                self._mux(None)
+        finally:
+            self._container.close()
+
+
+def painted(frame: VideoFrame, layout: Layout, cb: Codes, cr: Codes) -> VideoFrame:
+    """A frame with its own luma and new chroma.
+
+    Args:
+        frame: Its chroma may be overwritten.
+        layout: Of the result.
+        cb: Codes, at the size of the layout's chroma.
+        cr: The same.
+    """
+    if frame.format.name == layout.name:
+        frame.make_writable()
+        result = frame
+    else:
+        result = VideoFrame(frame.width, frame.height, layout.name)
+        plane_of(result, 0)[:] = plane_of(frame, 0)
+        result.pts, result.time_base = frame.pts, frame.time_base
+        result.color_range, result.colorspace = frame.color_range, frame.colorspace
+        result.color_primaries, result.color_trc = frame.color_primaries, frame.color_trc
+    plane_of(result, 1)[:] = cb
+    plane_of(result, 2)[:] = cr
+    return result

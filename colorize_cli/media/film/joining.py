@@ -1,0 +1,171 @@
+"""Stretches of coloured film, and what lies beside the picture in its source, in one file."""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+from colorize_cli.errors import WriteError, one_line
+from colorize_cli.media.film.encoding import CONTAINERS
+from colorize_cli.media.film.source import Picture
+
+# A stretch of film, and when its first frame is shown, by the time base of the picture.
+Part = tuple[Path, int]
+_OTHERS = ("audio", "subtitle", "data", "video")
+
+
+def join(
+    stretches: Sequence[Part],
+    source: Path,
+    pictured: int,
+    picture: Picture,
+    output: Path,
+    kind: str,
+    span: tuple[Fraction, Fraction | None] = (Fraction(0), None),
+) -> None:
+    """Writes a film.
+
+    Args:
+        stretches: Of the coloured picture, in their order.
+        source: The film that was coloured.
+        pictured: Index of the stream of its picture.
+        picture: What its frames are like.
+        output: The file that is written.
+        kind: Ending of the name of such a file, with the dot.
+        span: From when and for how long the other streams are taken, in seconds; all where None.
+
+    Raises:
+        WriteError: A stream cannot be put into such a file.
+        OSError: A file cannot be read or written.
+    """
+    container = CONTAINERS[kind]
+    options = {"movflags": "+faststart"} if container.format in ("mp4", "mov") else {}
+    with (
+        av.open(str(source)) as original,
+        av.open(str(stretches[0][0])) as first,
+        av.open(str(output), "w", format=container.format, options=options) as out,
+    ):
+        _describe(original, out)
+        targets = _streams(original, first, pictured, picture, out, kind)
+        coloured = _coloured(stretches, targets[pictured], picture)
+        others = _others(original, targets, pictured, span)
+        try:
+            for packet in heapq.merge(coloured, others, key=_when):
+                out.mux_one(packet)
+        except av.error.FFmpegError as error:
+            if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
+                raise WriteError(f"{kind} cannot hold a packet of it: {one_line(error)}") from error
+            raise
+
+
+def _describe(original: InputContainer, out: OutputContainer) -> None:
+    out.metadata.update(original.metadata)
+    chapters = original.chapters()
+    if chapters:
+        out.set_chapters(chapters)
+
+
+def _streams(
+    original: InputContainer,
+    first: InputContainer,
+    pictured: int,
+    picture: Picture,
+    out: OutputContainer,
+    kind: str,
+) -> dict[int, Stream]:
+    """The output's streams by the index of the source's, in the same order."""
+    targets: dict[int, Stream] = {}
+    for stream in original.streams:
+        try:
+            if stream.index == pictured:
+                target: Any = out.add_stream_from_template(first.streams.video[0])
+                if picture.quarter_turns:
+                    target.set_display_rotation(90 * picture.quarter_turns)
+                target.time_base = picture.time_base
+            elif stream.type == "attachment":
+                attachment: Any = stream
+                out.add_attachment(attachment.name, attachment.mimetype, attachment.data)
+                continue
+            elif stream.type in _OTHERS:
+                target = out.add_stream_from_template(stream, opaque=True)
+                target.time_base = stream.time_base
+            else:
+                continue
+        except (av.error.FFmpegError, ValueError, TypeError) as error:
+            what = f"its {stream.type} stream {stream.index}"
+            raise WriteError(f"{kind} cannot hold {what}: {one_line(error)}") from error
+        target.metadata.update(stream.metadata)
+        target.disposition = stream.disposition
+        targets[stream.index] = target
+    return targets
+
+
+def _coloured(stretches: Sequence[Part], target: Stream, picture: Picture) -> Iterator["Packet[Any]"]:
+    """Packets of the picture, by its time base.
+
+    The stretches' files say how long after the first a packet is shown, not when it is decoded.
+    """
+    shown = [_shown(path, first, picture.time_base) for path, first in stretches]
+    decoded = iter(decoding_times(shown, max(1, round(1 / picture.rate / picture.time_base))))
+    for (path, _), times in zip(stretches, shown, strict=True):
+        with av.open(str(path)) as container:
+            packets = (packet for packet in container.demux(video=0) if packet.pts is not None)
+            for packet, pts in zip(packets, times, strict=True):
+                packet.time_base, packet.pts, packet.dts = picture.time_base, pts, next(decoded)
+                packet.stream = target  # type: ignore[assignment]
+                yield packet
+
+
+def _shown(stretch: Path, first: int, time_base: Fraction) -> list[int]:
+    """When the packets of a stretch are shown, in the order in which they are decoded."""
+    with av.open(str(stretch)) as container:
+        packets = container.demux(video=0)
+        times = [packet.pts * packet.time_base for packet in packets if packet.pts is not None]
+    begun = min(times)
+    return [first + round((time - begun) / time_base) for time in times]
+
+
+def decoding_times(shown: Sequence[Sequence[int]], step: int) -> list[int]:
+    """When packets are to be decoded: in order, and none after it is shown.
+
+    Args:
+        shown: Of each stretch, when its packets are shown, in the order in which they are decoded.
+        step: How long before the first frame each of those that it waits for is decoded.
+    """
+    ordered = [time for stretch in shown for time in sorted(stretch)]
+    place = {time: number for number, time in enumerate(ordered)}
+    packets = [time for stretch in shown for time in stretch]
+    ahead = max((number - place[time] for number, time in enumerate(packets)), default=0)
+    before = [ordered[0] - step * number for number in range(ahead, 0, -1)] if ordered else []
+    return (before + ordered)[: len(packets)]
+
+
+def _others(
+    original: InputContainer,
+    targets: dict[int, Stream],
+    pictured: int,
+    span: tuple[Fraction, Fraction | None],
+) -> Iterator["Packet[Any]"]:
+    streams = [s for s in original.streams if s.index in targets and s.index != pictured]
+    if not streams:
+        return
+    start, length = span
+    for packet in original.demux(streams):
+        if packet.dts is None:
+            continue
+        if start or length is not None:
+            when = (packet.pts if packet.pts is not None else packet.dts) * packet.time_base
+            if when < start or (length is not None and when >= start + length):
+                continue
+        packet.stream = targets[packet.stream.index]
+        yield packet
+
+
+def _when(packet: "Packet[Any]") -> Fraction:
+    return Fraction((packet.dts or 0) * packet.time_base)

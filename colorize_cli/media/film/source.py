@@ -1,0 +1,272 @@
+"""A film as it is read: what its pictures are like, and its frames, one after the other.
+
+Frames stay what the decoder made them, so that the luma, the time stamps and whatever hangs on a frame go to
+the encoder as they came.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from colorize_cli.color import Codes, Floats, Lightness
+from colorize_cli.errors import ReadError, one_line
+from colorize_cli.ycbcr import Coding, Matrix, matrix_of
+
+# Formats of one plane for luma and two for chroma, by how chroma is reduced across and down.
+_REDUCED = {"420": (2, 2), "422": (2, 1), "444": (1, 1), "440": (1, 2), "411": (4, 1), "410": (4, 4)}
+_FULL_RANGE = 2  # H.273 by way of libavutil: AVCOL_RANGE_JPEG
+_DEPTHS = (8, 9, 10, 12, 14, 16)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a frame's samples lie.
+
+    Attributes:
+        name: libavutil's name of the pixel format.
+        bits: Of each sample.
+        reduced: By how much chroma is narrower and lower than luma; None where there is none.
+    """
+
+    name: str
+    bits: int
+    reduced: tuple[int, int] | None
+
+    @staticmethod
+    def of(name: str) -> "Layout | None":
+        """The layout of a planar format of Y'CbCr or grey; None of any other."""
+        plain = name.removesuffix("le").replace("yuvj", "yuv")
+        if plain.startswith("gray"):
+            bits = plain.removeprefix("gray") or "8"
+            return Layout(name, int(bits), None) if bits.isdigit() and int(bits) in _DEPTHS else None
+        kind, _, bits = plain.removeprefix("yuv").partition("p")
+        if not plain.startswith("yuv") or kind not in _REDUCED or (bits and not bits.isdigit()):
+            return None
+        return Layout(name, int(bits or 8), _REDUCED[kind])
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the frames of a film share.
+
+    Attributes:
+        width: In pixels, as stored.
+        height: In pixels, as stored.
+        layout: Of the frames that are read.
+        coding: Of luma and chroma.
+        matrix: Of luma and chroma.
+        quarter_turns: How often a player turns it to the left by a quarter.
+        aspect: Width of a pixel over its height.
+        time_base: Seconds of one unit of time.
+        rate: Frames a second, about.
+    """
+
+    width: int
+    height: int
+    layout: Layout
+    coding: Coding
+    matrix: Matrix
+    quarter_turns: int
+    aspect: Fraction
+    time_base: Fraction
+    rate: Fraction
+
+
+class Film:
+    """An open film.
+
+    Attributes:
+        picture: What its frames are like.
+        damaged: How many packets and frames of the picture were damaged, of what has been read so far.
+    """
+
+    def __init__(self, container: InputContainer) -> None:
+        """Looks at the first video stream.
+
+        Raises:
+            ReadError: There is none, or its frames are of a kind not known here.
+        """
+        self._container = container
+        streams = [s for s in container.streams.video if not _is_cover(s)]
+        if not streams:
+            raise ReadError("there is no film in it")
+        self.stream: VideoStream = streams[0]
+        self.stream.thread_type = "AUTO"
+        self.damaged = 0
+        self._ahead: list[VideoFrame] = []
+        self._frames = self._decoded()
+        first = next(self._frames, None)
+        if first is None:
+            raise ReadError("damaged: not one frame can be decoded")
+        self._ahead.append(first)
+        self.picture = _picture(first, self.stream)
+
+    @property
+    def first(self) -> VideoFrame:
+        """The first frame, before `frames` is called."""
+        return self.planar(self._ahead[0])
+
+    @property
+    def container(self) -> InputContainer:
+        """What it was opened from."""
+        return self._container
+
+    @property
+    def expected(self) -> int | None:
+        """How many frames there are, as far as the file says."""
+        if self.stream.frames:
+            return self.stream.frames
+        length = self._container.duration
+        return round(Fraction(length, av.time_base) * self.picture.rate) if length else None
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """All frames in the order in which they are shown, their time stamps rising; once.
+
+        What cannot be decoded is left out and counted.
+
+        Raises:
+            ReadError: The picture changes its size or its kind.
+        """
+        last: int | None = None
+        step = max(1, round(1 / self.picture.rate / self.picture.time_base))
+        while self._ahead or self._fill():
+            frame = self._ahead.pop()
+            shape = (frame.width, frame.height)
+            if shape != (self.picture.width, self.picture.height):
+                raise ReadError(f"its size changes to {shape[0]} x {shape[1]}")
+            frame = self.planar(frame)
+            if frame.pts is None:
+                frame.pts = 0 if last is None else last + step
+            if last is not None and frame.pts <= last:
+                frame.pts = last + 1
+            last = frame.pts
+            yield frame
+
+    def planar(self, frame: VideoFrame) -> VideoFrame:
+        """A frame in the picture's layout: the same samples, in other places (of nv12, say)."""
+        if frame.format.name == self.picture.layout.name:
+            return frame
+        moved = frame.reformat(format=self.picture.layout.name)
+        moved.pts, moved.time_base = frame.pts, frame.time_base
+        return moved
+
+    def _fill(self) -> bool:
+        frame = next(self._frames, None)
+        if frame is not None:
+            self._ahead.append(frame)
+        return frame is not None
+
+    def _decoded(self) -> Iterator[VideoFrame]:
+        packets = self._container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets)
+                frames = packet.decode()
+            except (StopIteration, EOFError):
+                return
+            except av.error.FFmpegError:
+                self.damaged += 1
+                continue
+            for frame in frames:
+                assert isinstance(frame, VideoFrame)  # noqa: S101 - of a video stream
+                self.damaged += frame.is_corrupt
+                yield frame
+
+
+@contextlib.contextmanager
+def opened(source: Path | Any, format_: str | None = None) -> Iterator[Film]:
+    """A film of a file, or of a readable stream.
+
+    Raises:
+        ReadError: It cannot be opened, or holds no film known here.
+    """
+    try:
+        container = av.open(source if hasattr(source, "read") else str(source), format=format_)
+    except av.error.FFmpegError as error:
+        raise ReadError(_why(error)) from error
+    with container:
+        yield Film(container)
+
+
+def luma_of(frame: VideoFrame) -> Codes:
+    """(H, W) codes of luma; shares the frame's memory."""
+    return plane_of(frame, 0)
+
+
+def plane_of(frame: VideoFrame, index: int) -> Codes:
+    """(h, w) codes of a plane; shares the frame's memory."""
+    plane = frame.planes[index]
+    dtype = np.uint16 if frame.format.components[0].bits > 8 else np.uint8
+    codes = np.frombuffer(plane, dtype)  # type: ignore[call-overload]
+    lines = codes.reshape(-1, plane.line_size // np.dtype(dtype).itemsize)
+    return lines[: plane.height, : plane.width]  # type: ignore[no-any-return]
+
+
+def lightness_of(frame: VideoFrame, table: Floats) -> Lightness:
+    """The lightness of a frame, by the table of its coding; shares the frame's memory."""
+    return Lightness(luma_of(frame), table)
+
+
+def _picture(frame: VideoFrame, stream: VideoStream) -> Picture:
+    layout = _layout(frame)
+    matrix = matrix_of(int(frame.colorspace), frame.height)
+    if matrix is None:
+        raise ReadError(f"its colour matrix, H.273's number {int(frame.colorspace)}, is not known here")
+    full = int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj")
+    aspect = stream.sample_aspect_ratio
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    time_base = stream.time_base or Fraction(1, 90_000)
+    return Picture(
+        width=frame.width,
+        height=frame.height,
+        layout=layout,
+        coding=Coding(layout.bits, full),
+        matrix=matrix,
+        quarter_turns=round(frame.rotation / 90) % 4,
+        aspect=Fraction(aspect) if aspect else Fraction(1),
+        time_base=Fraction(time_base),
+        rate=Fraction(rate),
+    )
+
+
+def _layout(frame: VideoFrame) -> Layout:
+    """How the frames that `frames` gives lie, if this is the first that is decoded."""
+    own = frame.format
+    layout = Layout.of(own.name)
+    if layout is not None:
+        return layout
+    if any(component.is_alpha for component in own.components):
+        raise ReadError(f"its frames, of {own.name}, are transparent, which coloured films cannot be")
+    if own.is_rgb or own.has_palette or len(own.components) not in (1, 3):
+        raise ReadError(f"its frames are stored as {own.name}, not as luma and chroma")
+    bits = own.components[0].bits
+    kinds = {reduced: kind for kind, reduced in _REDUCED.items()}
+    reduced = (_factor(own.width, own.chroma_width()), _factor(own.height, own.chroma_height()))
+    name = f"yuv{kinds.get(reduced, '444')}p" + (f"{bits}le" if bits > 8 else "")
+    found = Layout.of(name)
+    if found is None:
+        raise ReadError(f"its frames are stored as {own.name}, which is not known here")
+    return found
+
+
+def _factor(whole: int, part: int) -> int:
+    return max(1, round(whole / part))
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _why(error: av.error.FFmpegError) -> str:
+    if isinstance(error, av.error.InvalidDataError):
+        return "damaged, or no film: its index or its beginning cannot be read"
+    return one_line(error.strerror or error)

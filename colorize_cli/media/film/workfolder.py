@@ -1,0 +1,144 @@
+"""What a run that colours a film has done so far, so that another goes on where it was killed.
+
+A folder `.colorize/film-{key}` beside the output, where the key stands for the output's name, the source's
+content and all that shapes pixels. In it lie stretches of coloured film and a journal of one line for each
+that is whole. A line is written after its stretch, and says how it left matters, so that what comes after it
+is as if there had been no interruption.
+
+A run claims the folder by a file of its own (see `atomic.claim`). Of two that come at once one gives way.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colorize_cli.color import Floats
+from colorize_cli.media import atomic
+
+_JOURNAL = "stretches.jsonl"
+_CLAIM = ".claim"
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A stretch of coloured film that is whole, as a line of the journal.
+
+    Attributes:
+        file: Its name in the folder.
+        first: When its first frame is shown, by the time base of the picture.
+        frames: How many it has.
+        size: Of the file, in bytes.
+        cuts: How many the film has until its end.
+    """
+
+    file: str
+    first: int
+    frames: int
+    size: int
+    cuts: int
+
+
+class WorkFolder:
+    """The folder of one film.
+
+    Attributes:
+        path: Where it is.
+        done: The stretches that are whole, in their order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Reads what is there."""
+        self.path = path
+        self.done: list[Stretch] = []
+        with contextlib.suppress(FileNotFoundError):
+            for line in (path / _JOURNAL).read_bytes().splitlines():
+                stretch = _read(line)
+                if stretch is None or not self._is_whole(stretch):
+                    break
+                self.done.append(stretch)
+
+    def name(self) -> str:
+        """The next stretch's."""
+        return f"{len(self.done):06d}.nut"
+
+    def state(self) -> tuple[Floats, Floats] | None:
+        """Lightness and chroma of the last frame of the last stretch that is whole, small."""
+        if not self.done:
+            return None
+        with np.load(self.path / _state_of(self.done[-1].file)) as arrays:
+            return arrays["small"], arrays["ab"]
+
+    def add(self, stretch: Stretch, small: Floats, ab: Floats) -> None:
+        """Notes a stretch that is whole, and how its last frame was coloured.
+
+        Raises:
+            OSError: It cannot be noted.
+        """
+        np.savez(self.path / _state_of(stretch.file), small=small, ab=ab)
+        line = json.dumps(asdict(stretch)).encode() + b"\n"
+        with (self.path / _JOURNAL).open("ab") as journal:
+            journal.write(line)
+            journal.flush()
+            os.fsync(journal.fileno())
+        self.done.append(stretch)
+
+    def remove(self) -> None:
+        """Removes it, and `.colorize` if that is empty now."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
+
+    def _is_whole(self, stretch: Stretch) -> bool:
+        try:
+            size = (self.path / stretch.file).stat().st_size
+        except OSError:
+            return False
+        return size == stretch.size and (self.path / _state_of(stretch.file)).is_file()
+
+
+@contextlib.contextmanager
+def claimed(destination: Path, key: str) -> Iterator[WorkFolder | None]:
+    """The folder of the film that becomes `destination`; None while another run of this host works on it.
+
+    Args:
+        destination: The output.
+        key: Stands for the source's content and all that shapes pixels.
+
+    Raises:
+        OSError: The folder cannot be made.
+    """
+    digest = hashlib.blake2b(f"{destination.name}\0{key}".encode("utf-8", "surrogateescape"), digest_size=12)
+    path = destination.parent / ".colorize" / f"film-{digest.hexdigest()}"
+    path.mkdir(parents=True, exist_ok=True)
+    own = atomic.claim(_CLAIM)
+    try:
+        (path / own).touch()
+        others = [p.name for p in path.iterdir() if p.name.endswith(_CLAIM) and p.name != own]
+        alive = [name for name in others if not atomic.is_left_over(name)]
+        for name in set(others).difference(alive):
+            (path / name).unlink(missing_ok=True)
+        yield None if any(name < own for name in alive) else WorkFolder(path)
+    finally:
+        with contextlib.suppress(OSError):
+            (path / own).unlink(missing_ok=True)
+        atomic.release(own)
+
+
+def _state_of(file: str) -> str:
+    return f"{file}.npz"
+
+
+def _read(line: bytes) -> Stretch | None:
+    try:
+        values: dict[str, Any] = json.loads(line)
+        return Stretch(**values)
+    except (ValueError, TypeError):
+        return None

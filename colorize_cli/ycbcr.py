@@ -1,0 +1,138 @@
+"""Y'CbCr as films have it: luma as it is, chroma that gives it a colour.
+
+Luma Y' and R'G'B' are in [0, 1], Cb and Cr in [-0.5, 0.5]. Sources: matrices, ranges and their numbers are
+those of ITU-T H.273 (2021), table 4 and equations 30 to 36; which is also in BT.601, BT.709 and BT.2020.
+
+Grey of luma Y' is taken to look like the grey of sRGB value Y', as players show it on a computer's screen.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from colorize_cli import color
+from colorize_cli.color import Codes, Floats
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What red and blue weigh in luma."""
+
+    red: float
+    blue: float
+
+
+BT709 = Matrix(0.2126, 0.0722)
+BT601 = Matrix(0.299, 0.114)
+BT2020 = Matrix(0.2627, 0.0593)
+# By H.273's number for MatrixCoefficients. 0 is RGB; 8 and others have no luma of this kind.
+MATRICES = {1: BT709, 4: Matrix(0.30, 0.11), 5: BT601, 6: BT601, 7: Matrix(0.212, 0.087), 9: BT2020}
+UNSPECIFIED = 2
+_HD_LINES = 720  # from which on players take an unspecified matrix for that of BT.709
+
+
+def matrix_of(number: int, lines: int) -> Matrix | None:
+    """The matrix of a film by H.273's number and its height in pixels; None where it has no such luma."""
+    if number == UNSPECIFIED:
+        return BT709 if lines >= _HD_LINES else BT601
+    return MATRICES.get(number)
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How samples are stored.
+
+    Attributes:
+        bits: Of each.
+        full: Whether luma uses all codes, or as in television those from 16 to 235 of 256.
+    """
+
+    bits: int
+    full: bool
+
+    def lightness_table(self) -> Floats:
+        """(2 ** bits,) L* in [0, 100] of the grey that each code of luma means."""
+        codes = np.arange(2**self.bits, dtype=np.float32)
+        luma, _, _ = self.values(codes, codes, codes)
+        return color.lightness_of_grey(np.clip(luma, 0, 1))
+
+    def values(self, luma: Floats, blue: Floats, red: Floats) -> tuple[Floats, Floats, Floats]:
+        """Y', Cb and Cr of codes, or of means of codes."""
+        if self.full:
+            steps, black = 2.0**self.bits - 1, 0.0
+        else:
+            steps, black = 219.0 * 2 ** (self.bits - 8), 16.0 * 2 ** (self.bits - 8)
+        chroma, neutral = self._chroma_steps, 2 ** (self.bits - 1)
+        return (luma - black) / steps, (blue - neutral) / chroma, (red - neutral) / chroma
+
+    @property
+    def _chroma_steps(self) -> int:
+        return int(2**self.bits - 1 if self.full else 224 * 2 ** (self.bits - 8))
+
+    def chroma_codes(self, chroma: Floats) -> Codes:
+        """The codes nearest to Cb or Cr."""
+        step = self._chroma_steps
+        neutral = 2 ** (self.bits - 1)
+        codes = np.rint(np.clip(chroma * np.float32(step) + np.float32(neutral), 0, 2**self.bits - 1))
+        return np.asarray(codes, np.uint8) if self.bits <= 8 else np.asarray(codes, np.uint16)
+
+
+def chroma_of(lightness: Floats, a: Floats, b: Floats, matrix: Matrix) -> tuple[Floats, Floats]:
+    """Cb and Cr that give luma the chroma wanted.
+
+    Luma is not lightness: a colour of some L* has another luma than the grey of that L*. Since it is luma
+    that is kept, the colour is the one of chroma a*, b* that has the grey's luma, to first order. Where that
+    lies outside of R'G'B', Cb and Cr are both reduced, at constant luma, until it does not.
+
+    Args:
+        lightness: L* of the grey of the luma, (H, W).
+        a: CIE a*, (H, W).
+        b: CIE b*, (H, W).
+        matrix: Of the film.
+
+    Returns:
+        Cb and Cr, (H, W) each; 0 where a* = b* = 0.
+    """
+    luma = _luma(lightness)
+    red, green, blue = _primed(lightness, a, b)
+    excess = _weighted(red, green, blue, matrix) - luma
+    # The grey that is darker by as much as the colour has too much luma, and the colour at its lightness.
+    nearer = color.lightness_of_grey(np.clip(luma - excess, 0, 1))
+    red, green, blue = _primed(nearer, a, b)
+    own = _weighted(red, green, blue, matrix)
+    cb, cr = (blue - own) / (2 * (1 - matrix.blue)), (red - own) / (2 * (1 - matrix.red))
+    reach = _reach(luma, cb, cr, matrix)
+    return np.asarray(cb * reach, np.float32), np.asarray(cr * reach, np.float32)
+
+
+def rgb_of(luma: Floats, cb: Floats, cr: Floats, matrix: Matrix) -> Floats:
+    """R'G'B' (..., 3) of Y'CbCr; outside of [0, 1] where there is no such colour."""
+    red, blue = luma + 2 * (1 - matrix.red) * cr, luma + 2 * (1 - matrix.blue) * cb
+    green = (luma - matrix.red * red - matrix.blue * blue) / (1 - matrix.red - matrix.blue)
+    return np.stack([red, green, blue], axis=-1)
+
+
+def _luma(lightness: Floats) -> Floats:
+    """Y' of the grey of some L*."""
+    grey = np.stack([lightness, np.zeros_like(lightness), np.zeros_like(lightness)], axis=-1)
+    return color.linear_to_srgb(color.lab_to_linear(grey)[..., 1])
+
+
+def _primed(lightness: Floats, a: Floats, b: Floats) -> tuple[Floats, Floats, Floats]:
+    """R', G' and B' of L*a*b*."""
+    red, green, blue = np.moveaxis(color.lab_to_linear(np.stack([lightness, a, b], axis=-1)), -1, 0)
+    return color.linear_to_srgb(red), color.linear_to_srgb(green), color.linear_to_srgb(blue)
+
+
+def _weighted(red: Floats, green: Floats, blue: Floats, matrix: Matrix) -> Floats:
+    weight = np.float32(1 - matrix.red - matrix.blue)
+    return np.asarray(np.float32(matrix.red) * red + weight * green + np.float32(matrix.blue) * blue)
+
+
+def _reach(luma: Floats, cb: Floats, cr: Floats, matrix: Matrix) -> Floats:
+    """The largest factor in [0, 1] on Cb and Cr at which R'G'B' are all in [0, 1]."""
+    step = rgb_of(luma, cb, cr, matrix) - luma[..., None]
+    room = np.where(step > 0, 1 - luma[..., None], luma[..., None])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        most = np.where(step == 0, np.inf, room / np.abs(step)).min(axis=-1)
+    return np.asarray(np.clip(most, 0, 1), np.float32)
