@@ -91,7 +91,7 @@ def chroma_of(lightness: Floats, a: Floats, b: Floats, matrix: Matrix) -> tuple[
         matrix: Of the film.
 
     Returns:
-        Cb and Cr, (H, W) each; 0 where a* = b* = 0.
+        Cb and Cr, (H, W) each; 0, but for rounding of floats, where a* = b* = 0.
     """
     luma = _luma(lightness)
     red, green, blue = _primed(lightness, a, b)

@@ -189,11 +189,11 @@ class Stretch:
 
     def _mux(self, frame: VideoFrame | None) -> None:
         try:
-            self._container.mux(self._stream.encode(frame))
+            packets = self._stream.encode(frame)
         except av.error.FFmpegError as error:
-            if isinstance(error, OSError) and error.errno and not isinstance(error, ValueError):
-                raise
-            raise WriteError(f"{self._encoding.codec} cannot encode it: {one_line(error)}") from error
+            why = one_line(error.strerror or error)
+            raise WriteError(f"{self._encoding.codec} cannot encode it: {why}") from error
+        self._container.mux(packets)
 
     def __enter__(self) -> "Stretch":
         """Itself."""

@@ -88,6 +88,7 @@ def _streams(
                 if picture.quarter_turns:
                     target.set_display_rotation(90 * picture.quarter_turns)
                 target.time_base = picture.time_base
+                _tag(target.codec_context, stream.codec_context)
             elif stream.type == "attachment":
                 attachment: Any = stream
                 out.add_attachment(attachment.name, attachment.mimetype, attachment.data)
@@ -104,6 +105,12 @@ def _streams(
         target.disposition = stream.disposition
         targets[stream.index] = target
     return targets
+
+
+def _tag(target: Any, source: Any) -> None:
+    """Says of colours what the source's container says of them; the encoder's stream may say it too."""
+    for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
+        setattr(target, name, getattr(source, name))
 
 
 def _coloured(stretches: Sequence[Part], target: Stream, picture: Picture) -> Iterator["Packet[Any]"]:

@@ -89,8 +89,12 @@ class Film:
         damaged: How many packets and frames of the picture were damaged, of what has been read so far.
     """
 
-    def __init__(self, container: InputContainer) -> None:
+    def __init__(self, container: InputContainer, key_times: frozenset[int] = frozenset()) -> None:
         """Looks at the first video stream.
+
+        Args:
+            container: What is open.
+            key_times: When there are key frames in it, by its index; those that do not come count as damaged.
 
         Raises:
             ReadError: There is none, or its frames are of a kind not known here.
@@ -101,7 +105,10 @@ class Film:
             raise ReadError("there is no film in it")
         self.stream: VideoStream = streams[0]
         self.stream.thread_type = "AUTO"
+        # Else damage would be painted over, and nobody told.
+        self.stream.codec_context.options = {"err_detect": "explode"}
         self.damaged = 0
+        self._missing = set(key_times)
         self._ahead: list[VideoFrame] = []
         self._frames = self._decoded()
         first = next(self._frames, None)
@@ -170,8 +177,11 @@ class Film:
         while True:
             try:
                 packet = next(packets)
+                if packet.is_keyframe:
+                    self._missing.difference_update((packet.pts, packet.dts))
                 frames = packet.decode()
             except (StopIteration, EOFError):
+                self.damaged += len(self._missing)
                 return
             except av.error.FFmpegError:
                 self.damaged += 1
@@ -194,7 +204,21 @@ def opened(source: Path | Any, format_: str | None = None) -> Iterator[Film]:
     except av.error.FFmpegError as error:
         raise ReadError(_why(error)) from error
     with container:
-        yield Film(container)
+        yield Film(container, _key_times(source) if isinstance(source, Path) else frozenset())
+
+
+def _key_times(path: Path) -> frozenset[int]:
+    """When there are key frames in the first video stream, by a Matroska file's index, if it has one.
+
+    What is damaged in such a file is passed over in silence; other kinds tell.
+    """
+    with contextlib.suppress(av.error.FFmpegError, IndexError), av.open(str(path)) as container:
+        if "matroska" not in container.format.name:
+            return frozenset()
+        stream = container.streams.video[0]
+        container.seek(stream.start_time or 0, stream=stream)  # reads the index
+        return frozenset(entry.timestamp for entry in stream.index_entries if entry.is_keyframe)
+    return frozenset()
 
 
 def luma_of(frame: VideoFrame) -> Codes:

@@ -1,0 +1,169 @@
+"""What is promised of films that no single run through the command shows."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from colorize_cli import filming, model
+from colorize_cli.jobs import Settings
+from colorize_cli.media.film import workfolder
+from tests.colorize_cli.media.film.making import Recipe, look, make
+
+
+def colour(source: Path, output: Path, network, settings: Settings, progress=lambda _: None) -> filming.Told:
+    told = filming.Told()
+    with workfolder.claimed(output, "key") as folder:
+        filming.colour(source, output, output.suffix, folder, network, settings, told, progress)
+        folder.remove()
+    return told
+
+
+@pytest.fixture(scope="module")
+def network(models):
+    return model.load(models.tinted, "cpu", threads=1)
+
+
+class _Stop(Exception):  # noqa: N818 - what a test raises
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 60, 61, 100, 119])
+def test_a_run_that_was_stopped_is_gone_on_with(network, tmp_path, at):
+    source = make(tmp_path / "a.mkv", Recipe(frames=120, rate=Fraction(6), cut=70, codec="ffv1", options={}))
+    settings = Settings()
+    whole = colour(source, tmp_path / "whole.mkv", network, settings)
+
+    def stop(position: filming.Position) -> None:
+        if position.frames == at:
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        colour(source, tmp_path / "again.mkv", network, settings, stop)
+    seen: list[int] = []
+    told = colour(source, tmp_path / "again.mkv", network, settings, lambda p: seen.append(p.frames))
+    assert seen[0] == (at // 60 if at != 60 else 0) * 60 + 1
+    assert (told.frames, told.cuts) == (whole.frames, whole.cuts) == (120, 1)
+    assert_same(tmp_path / "whole.mkv", tmp_path / "again.mkv")
+    assert not (tmp_path / ".colorize").exists()
+
+
+def assert_same(one: Path, other: Path) -> None:
+    before, after = look(one), look(other)
+    assert before.times == after.times
+    for first, second in zip(before.lumas, after.lumas, strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert before.chroma == after.chroma
+
+
+def test_killed_at_random_it_ends_as_if_undisturbed(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(frames=400, rate=Fraction(4), sounds=1))
+    line = [sys.executable, "-m", "colorize_cli", "--model", models.tinted, "--device", "cpu", "-q"]
+    chosen = random.Random(1)  # noqa: S311
+    subprocess.run([*line, source, tmp_path / "whole"], check=True)
+    for _ in range(4):
+        with subprocess.Popen([*line, source, tmp_path / "out"]) as process:
+            time.sleep(chosen.uniform(0.3, 1.5))
+            process.send_signal(signal.SIGKILL)
+    subprocess.run([*line, source, tmp_path / "out"], check=True)
+    assert_same(tmp_path / "whole" / "a.mkv", tmp_path / "out" / "a.mkv")
+    assert look(tmp_path / "whole" / "a.mkv").others == look(tmp_path / "out" / "a.mkv").others
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".colorize", "a.mkv"]
+    assert not [p for p in (tmp_path / "out" / ".colorize").iterdir() if p.is_dir()]
+
+
+def test_of_two_runs_on_one_film_one_gives_way(tmp_path):
+    (tmp_path / "a.mkv").touch()
+    with workfolder.claimed(tmp_path / "a.mkv", "key") as first:
+        assert first is not None
+        with workfolder.claimed(tmp_path / "a.mkv", "key") as second:
+            assert second is None
+        with workfolder.claimed(tmp_path / "a.mkv", "another key") as third:
+            assert third is not None
+
+
+def test_what_a_run_that_ended_claimed_is_free(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from colorize_cli.media.film import workfolder\n"
+        "with workfolder.claimed(Path(sys.argv[1]), 'key'): os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "a.mkv"], check=True)
+    with workfolder.claimed(tmp_path / "a.mkv", "key") as folder:
+        assert folder is not None
+        assert len(list(folder.path.iterdir())) == 1
+
+
+def test_frames_in_memory_are_bounded_and_no_thread_is_left(network, tmp_path, monkeypatch):
+    source = make(tmp_path / "a.mkv", Recipe(frames=300))
+    alive, most = 0, 0
+    lock = threading.Lock()
+    copied, painted = filming._Colouring._copy, filming.encoding.Stretch.add
+
+    def copy(self, item):
+        nonlocal alive, most
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        return copied(self, item)
+
+    def add(self, frame):
+        nonlocal alive
+        with lock:
+            alive -= 1
+        return painted(self, frame)
+
+    monkeypatch.setattr(filming._Colouring, "_copy", copy)
+    monkeypatch.setattr(filming.encoding.Stretch, "add", add)
+    before = threading.active_count()
+    colour(source, tmp_path / "b.mkv", network, Settings())
+    assert most <= filming._FRAMES_IN_FLIGHT + Settings().workers + 10
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 1, "workers": 1}, {"batch_size": 16, "workers": 4}])
+def test_frames_do_not_depend_on_batches_or_workers(network, tmp_path, options):
+    source = make(tmp_path / "a.mkv", Recipe(frames=50, codec="ffv1", options={}))
+    colour(source, tmp_path / "b.mkv", network, Settings())
+    colour(source, tmp_path / "c.mkv", network, Settings(**options))
+    assert_same(tmp_path / "b.mkv", tmp_path / "c.mkv")
+
+
+def test_chroma_is_where_the_colours_are_and_left_sited():
+    from colorize_cli.media.film.source import Layout, Picture
+    from colorize_cli.ycbcr import BT601, Coding
+
+    coding = Coding(8, full=False)
+    picture = Picture(
+        64, 32, Layout("yuv420p", 8, (2, 2)), coding, BT601, 0, Fraction(1), Fraction(1), Fraction(1)
+    )
+    luma = np.full((32, 64), 120, np.uint8)
+    ramp = np.broadcast_to(np.linspace(-20, 20, 32, dtype=np.float32), (2, 16, 32))
+    cb, cr = filming.chroma_planes(luma, coding.lightness_table(), ramp, 1.0, picture, (2, 2))
+    whole, _ = filming.chroma_planes(luma, coding.lightness_table(), ramp, 1.0, picture, (1, 1))
+    assert cb.shape == cr.shape == (16, 32)
+    # A left-sited sample of half the width lies where the even ones of the whole lie.
+    difference = cb[:, 4:-4].astype(float) - whole[::2, 8:-8:2]
+    assert np.abs(difference).mean() < 0.5
+
+
+def test_peak_memory_does_not_grow_with_length(models, tmp_path):
+    if not hasattr(os, "wait4"):
+        pytest.skip("no peak memory of children here")
+    peaks = []
+    for frames in (100, 800):
+        source = make(tmp_path / f"{frames}.mkv", Recipe(frames=frames, width=160, height=120))
+        line = [sys.executable, "-m", "colorize_cli", "--model", models.tinted, "--device", "cpu", "-q"]
+        process = subprocess.Popen([*line, source, tmp_path / f"{frames}-out.mkv"])
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        peaks.append(usage.ru_maxrss)
+    assert peaks[1] < 1.1 * peaks[0]

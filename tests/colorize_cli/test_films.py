@@ -1,0 +1,176 @@
+"""Films through the command."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.colorize_cli.media.film.making import BT601, BT709, BT2020, Recipe, look, make
+from tests.colorize_cli.test_cli import invoke
+
+UNEVEN = (0, 40, 41, 90, 200, 210, 300, 350, 400, 900)
+LOSSLESS = {"qp": "0"}
+CASES = {
+    "plain.mp4": Recipe(time_base=Fraction(1, 12800)),
+    "plain.mov": Recipe(time_base=Fraction(1, 600)),
+    "plain.mkv": Recipe(),
+    "plain.webm": Recipe(codec="libvpx-vp9", options={"lossless": "1"}),
+    "plain.avi": Recipe(codec="mpeg4", time_base=Fraction(1, 25), options={}),
+    "plain.mpg": Recipe(codec="mpeg2video", time_base=Fraction(1, 25), options={}),
+    "plain.m2ts": Recipe(time_base=Fraction(1, 90_000)),
+    "sound.mp4": Recipe(sounds=1, time_base=Fraction(1, 12800)),
+    "sounds-and-text.mkv": Recipe(sounds=2, subtitles=True, chapters=True),
+    "uneven.mkv": Recipe(frames=len(UNEVEN), times=UNEVEN),
+    "uneven.mp4": Recipe(frames=len(UNEVEN), times=UNEVEN, sounds=1),
+    "late.mkv": Recipe(times=tuple(range(330, 330 + 40 * 20, 40))),
+    "turned.mp4": Recipe(rotation=90),
+    "odd.mkv": Recipe(width=65, height=47, codec="ffv1", options={}),
+    "deep.mkv": Recipe(pixel_format="yuv420p10le"),
+    "deeper.mkv": Recipe(pixel_format="yuv422p10le"),
+    "422.mkv": Recipe(pixel_format="yuv422p"),
+    "444.mkv": Recipe(pixel_format="yuv444p"),
+    "grey.mkv": Recipe(pixel_format="gray", codec="ffv1", options={}),
+    "deep-grey.mkv": Recipe(pixel_format="gray10le", codec="ffv1", options={}),
+    "full.mp4": Recipe(pixel_format="yuvj420p", full=True),
+    "601.mp4": Recipe(matrix=BT601),
+    "709.mp4": Recipe(matrix=BT709),
+    "2020.mkv": Recipe(matrix=BT2020, pixel_format="yuv420p10le"),
+    "wide.mp4": Recipe(aspect=Fraction(16, 11)),
+    "interlaced.mkv": Recipe(interlaced=True),
+    "one.mp4": Recipe(frames=1),
+}
+
+
+def colour(source: Path, output: Path, model: Path, *options: str):
+    return invoke(source, output, "--model", model, "--device", "cpu", *options)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_all_but_chroma_stays(models, tmp_path, name):
+    recipe = CASES[name]
+    source = make(tmp_path / name, recipe)
+    result = colour(source, tmp_path / "out", models.tinted)
+    assert result.exit_code == 0, result.output
+    before, after = look(source), look(tmp_path / "out" / name)
+    assert after.times == before.times
+    assert after.others == before.others
+    assert after.chroma > 3
+    for old, new in zip(before.lumas, after.lumas, strict=True):
+        assert new.dtype == old.dtype
+        assert np.abs(new.astype(int) - old).mean() < 3 * 2 ** (8 * (old.dtype == np.uint16) / 4)
+    assert after.first.rotation == before.first.rotation
+    assert after.first.color_range == before.first.color_range
+    assert after.first.colorspace == before.first.colorspace
+    assert after.first.interlaced_frame == before.first.interlaced_frame
+    assert after.aspect == before.aspect
+    assert after.metadata.get("title") == before.metadata.get("title")
+    assert [c["metadata"] for c in after.chapters] == [c["metadata"] for c in before.chapters]
+    assert [p.name for p in (tmp_path / "out").iterdir() if p.is_file()] == [name]
+
+
+@pytest.mark.parametrize(
+    "pixel_format", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "gray", "gray10le"]
+)
+def test_a_lossless_codec_keeps_luma_bit_for_bit(models, tmp_path, pixel_format):
+    recipe = Recipe(pixel_format=pixel_format, codec="ffv1", options={}, width=66, height=46)
+    source = make(tmp_path / "a.mkv", recipe)
+    result = colour(source, tmp_path / "b.mkv", models.tinted, "--codec", "ffv1")
+    assert result.exit_code == 0, result.output
+    before, after = look(source), look(tmp_path / "b.mkv")
+    for old, new in zip(before.lumas, after.lumas, strict=True):
+        np.testing.assert_array_equal(new, old)
+    assert after.chroma > 3
+
+
+def test_an_outcome_tells_frames_and_cuts(models, tmp_path):
+    make(tmp_path / "in.mkv", Recipe(frames=40, cut=23))
+    result = colour(tmp_path / "in.mkv", tmp_path / "out.mkv", models.tinted, "--json")
+    told = json.loads(result.stdout)
+    assert (told["status"], told["frames"], told["cuts"]) == ("done", 40, 1)
+    assert {"copy", "infer", "steady", "chroma", "film", "join"} == told["seconds"].keys()
+
+
+def test_a_truncated_mp4_fails_in_one_clear_line(models, tmp_path):
+    whole = make(tmp_path / "a.mp4", Recipe()).read_bytes()
+    (tmp_path / "a.mp4").write_bytes(whole[: len(whole) // 2])
+    result = colour(tmp_path / "a.mp4", tmp_path / "b.mp4", models.tinted)
+    assert result.exit_code == 1
+    assert "a.mp4: damaged, or no film" in result.stderr
+    assert not (tmp_path / "b.mp4").exists()
+
+
+def test_of_a_film_that_is_damaged_in_the_middle_the_rest_is_kept_in_time(models, tmp_path):
+    source = make(
+        tmp_path / "a.mkv", Recipe(frames=60, options={"crf": "10", "g": "10", "bf": "0"}, sounds=1)
+    )
+    before = look(source)
+    content = bytearray(source.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = bytes(400)
+    source.write_bytes(content)
+    for _ in range(2):  # it is tried again each time, and fails each time
+        result = colour(source, tmp_path / "out", models.tinted)
+        assert result.exit_code == 1
+        assert "damaged; what could be decoded is coloured" in result.stderr
+    after = look(tmp_path / "out" / "a.mkv")
+    assert set(after.times) <= set(before.times)
+    assert len(after.times) >= 40
+    assert after.times[-1] == before.times[-1]
+
+
+def test_a_film_in_colour_is_skipped_copied_or_coloured_anew(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(coloured=True))
+    result = colour(source, tmp_path / "skip", models.tinted)
+    assert "in colour already" in result.stderr
+    assert not (tmp_path / "skip" / "a.mkv").exists()
+    assert colour(source, tmp_path / "copy", models.tinted, "--if-colored", "copy").exit_code == 0
+    assert (tmp_path / "copy" / "a.mkv").read_bytes() == source.read_bytes()
+    assert colour(source, tmp_path / "anew", models.grey, "--if-colored", "recolor").exit_code == 0
+    assert look(tmp_path / "anew" / "a.mkv").chroma < 1
+
+
+def test_pictures_and_films_in_one_folder_and_no_work_twice(models, make_folder, tmp_path):
+    folder = make_folder(tmp_path / "in", 4)
+    make(folder / "a.mp4", Recipe())
+    assert "5 done" in colour(folder, tmp_path / "out", models.tinted).stderr
+    assert "5 up to date" in colour(folder, tmp_path / "out", models.tinted).stderr
+    again = colour(folder, tmp_path / "out", models.tinted, "--steady", "0")
+    assert "1 done, 4 skipped" in again.stderr
+
+
+def test_grey_stays_grey(models, tmp_path):
+    make(tmp_path / "a.mkv", Recipe(codec="ffv1", options={}))
+    colour(tmp_path / "a.mkv", tmp_path / "b.mkv", models.grey, "--codec", "ffv1")
+    assert look(tmp_path / "b.mkv").chroma == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--codec", "nonsense"), "there is no encoder 'nonsense' here"),
+        (("--codec", "ffv1", "--pixel-format", "yuv420p10le"), "would change the 8 bits of the film's luma"),
+        (("--pixel-format", "rgb24"), "takes no frames of rgb24"),
+        (("--codec", "h264_nvenc"), "h264_nvenc"),
+        (("--preset", "nonsense"), "libx264 cannot encode it"),
+    ],
+)
+def test_what_no_encoder_does_is_said_in_one_line(models, tmp_path, options, reason):
+    make(tmp_path / "a.mkv", Recipe())
+    result = colour(tmp_path / "a.mkv", tmp_path / "b.mkv", models.tinted, *options, "--quiet")
+    assert result.exit_code in (1, 2)
+    assert reason in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "b.mkv").exists()
+
+
+def test_a_film_becomes_no_picture_and_a_picture_no_film(models, make_folder, tmp_path):
+    make(tmp_path / "a.mp4", Recipe())
+    result = colour(tmp_path / "a.mp4", tmp_path / "a.png", models.tinted)
+    assert result.exit_code == 1
+    assert "a film becomes a film, not .png" in result.stderr
+    folder = make_folder(tmp_path / "in", 1)
+    result = colour(folder / "0000.png", tmp_path / "b.mp4", models.tinted)
+    assert result.exit_code == 1
+    assert "a picture becomes a picture, not .mp4" in result.stderr
