@@ -14,16 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from av.video.frame import VideoFrame
 
-from colorize_cli.color import Codes, Floats, Lightness
-from colorize_cli.compose import compose_chroma
+from colorize_cli.color import Floats
 from colorize_cli.jobs import Settings
-from colorize_cli.media.film import encoding, joining, source
+from colorize_cli.media.film import encoding, joining, painting, source
 from colorize_cli.media.film.encoding import Encoding
-from colorize_cli.media.film.source import Film, Picture
+from colorize_cli.media.film.source import Film
 from colorize_cli.media.film.workfolder import Stretch, WorkFolder
 from colorize_cli.model import Model
 from colorize_cli.pipeline import Gate, Pipeline, Stage
@@ -172,7 +170,7 @@ class _Colouring:
         assert first is not None  # noqa: S101 - source gives every frame one
         frames = 0
         picture = self._film.picture
-        with encoding.Stretch(path, picture, self._encoding, item.frame.interlaced_frame) as stretch:
+        with encoding.stretch(path, picture, self._encoding, item.frame.interlaced_frame) as stretch:
             following: _Item | None = item
             while following is not None:
                 item = following
@@ -236,53 +234,7 @@ class _Colouring:
         picture, layout = self._film.picture, self._encoding.layout
         assert layout.reduced is not None  # noqa: S101 - an encoding has chroma
         turned = np.rot90(item.ab, -picture.quarter_turns, axes=(1, 2))
-        cb, cr = chroma_planes(
+        cb, cr = painting.chroma_planes(
             source.luma_of(item.frame), self._table, turned, self._settings.strength, picture, layout.reduced
         )
-        return dataclasses.replace(item, frame=encoding.painted(item.frame, layout, cb, cr))
-
-
-def chroma_planes(
-    luma: Codes, table: Floats, ab: Floats, strength: float, picture: Picture, reduced: tuple[int, int]
-) -> tuple[Codes, Codes]:
-    """The codes of Cb and Cr of a frame.
-
-    Args:
-        luma: Codes, (H, W).
-        table: The L* that each code means.
-        ab: CIE a* and b* at low resolution, (2, h, w).
-        strength: Factor on ab.
-        picture: What the film's frames are like.
-        reduced: By how much chroma is narrower and lower than luma.
-
-    Returns:
-        Two planes of (ceil(H / down), ceil(W / across)). Where chroma is reduced across, it lies at the left
-        of its cell (H.273's chroma sample location 0, which is what films are taken to have that do not say).
-    """
-    lightness = Lightness(_averaged(luma, reduced), table)
-    planes = compose_chroma(lightness, np.ascontiguousarray(ab), strength, picture.matrix)
-    shift = (reduced[0] - 1) / (2 * reduced[0])  # of a chroma sample, from its cell's centre to its left
-    cb, cr = (picture.coding.chroma_codes(_moved_left(plane, shift)) for plane in planes)
-    return cb, cr
-
-
-def _averaged(luma: Codes, reduced: tuple[int, int]) -> Codes:
-    """Means of cells; those at the right and bottom that are not whole have their edge repeated."""
-    across, down = reduced
-    if reduced == (1, 1):
-        return luma
-    height, width = luma.shape
-    lower, right = -height % down, -width % across
-    if lower or right:
-        luma = cv2.copyMakeBorder(luma, 0, lower, 0, right, cv2.BORDER_REPLICATE)  # type: ignore[assignment]
-    size = (luma.shape[1] // across, luma.shape[0] // down)
-    averaged: Any = cv2.resize(luma, size, interpolation=cv2.INTER_AREA)
-    return averaged  # type: ignore[no-any-return]
-
-
-def _moved_left(plane: Floats, shift: float) -> Floats:
-    """The plane's values at places that lie by a part of a sample further to the left."""
-    if not shift:
-        return plane
-    before = np.concatenate([plane[:, :1], plane[:, :-1]], axis=1)
-    return plane + np.float32(shift) * (before - plane)
+        return dataclasses.replace(item, frame=painting.painted(item.frame, layout, cb, cr))

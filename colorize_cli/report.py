@@ -29,7 +29,8 @@ from PIL import Image
 import colorize_cli
 from colorize_cli.errors import ReadError, UsageError, WriteError, printable
 from colorize_cli.jobs import STREAM, Job, Outcome, Settings, Status
-from colorize_cli.media import atomic
+from colorize_cli.media import atomic, is_film
+from colorize_cli.media.film.stills import stills
 from colorize_cli.media.thumbnail import coloured, grey
 
 SUFFIXES = (".html", ".htm")
@@ -38,6 +39,7 @@ SHOWN = 1000
 # Longest side of the pictures in the page, in pixels.
 SIDE = 320
 _QUALITY = 75
+_PLACE = 0.3  # in a film, of the frame that is shown
 # Browsers lay out only those tables that are seen.
 _ROWS_OF_A_TABLE = 250
 _NEXT_TABLE = b'</table></div>\n<div class="rows"><table>\n'
@@ -196,8 +198,10 @@ class Report:
         if any(section.shown for section in self._sections.values()):
             notes.append("Drag across a picture, or reach it with Tab and use the arrow keys.")
         rows = [
-            (field.name.replace("_", " "), _shown(field.name, getattr(self._settings, field.name)))
-            for field in dataclasses.fields(self._settings)
+            (field.name.replace("_", " "), _shown(field.name, getattr(settings, field.name)))
+            for settings in (self._settings, self._settings.film)
+            for field in dataclasses.fields(settings)
+            if field.name != "film"
         ]
         rows += [(f"time: {stage}", f"{_duration(s)}, all threads") for stage, s in self._seconds.items()]
         page = Template(template).substitute(
@@ -250,9 +254,11 @@ def _pair(job: Job, max_pixels: int) -> str:
     if STREAM in (job.source, job.destination):
         return '<p class="faint">No preview: it came or went through a pipe</p>'
     images = []
+    film = is_film(job.source)
     for path, thumbnail, what in ((job.source, grey, "Before"), (job.destination, coloured, "After")):
         try:
-            images.append(_image(thumbnail(path, max_pixels, SIDE), what))
+            small = next(stills(path, [_PLACE], SIDE)) if film else thumbnail(path, max_pixels, SIDE)
+            images.append(_image(small.convert("L") if film and thumbnail is grey else small, what))
         except ReadError as error:
             return f'<p class="faint">No preview of the picture {what.lower()}: {_text(error)}</p>'
     label = f"{_text(job.source.name)}: per cent shown as before"

@@ -15,7 +15,7 @@ import pytest
 
 from colorize_cli import filming, model
 from colorize_cli.jobs import Settings
-from colorize_cli.media.film import workfolder
+from colorize_cli.media.film import painting, workfolder
 from tests.colorize_cli.media.film.making import Recipe, look, make
 
 
@@ -92,7 +92,7 @@ def test_of_two_runs_on_one_film_one_gives_way(tmp_path):
 
 def test_what_a_run_that_ended_claimed_is_free(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from colorize_cli.media.film import workfolder\n"
+        "import os, sys; from pathlib import Path; from colorize_cli.media.film import painting, workfolder\n"
         "with workfolder.claimed(Path(sys.argv[1]), 'key'): os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "a.mkv"], check=True)
@@ -105,7 +105,7 @@ def test_frames_in_memory_are_bounded_and_no_thread_is_left(network, tmp_path, m
     source = make(tmp_path / "a.mkv", Recipe(frames=300))
     alive, most = 0, 0
     lock = threading.Lock()
-    copied, painted = filming._Colouring._copy, filming.encoding.Stretch.add
+    copied, painted = filming._Colouring._copy, filming.encoding.Encoder.add
 
     def copy(self, item):
         nonlocal alive, most
@@ -121,7 +121,7 @@ def test_frames_in_memory_are_bounded_and_no_thread_is_left(network, tmp_path, m
         return painted(self, frame)
 
     monkeypatch.setattr(filming._Colouring, "_copy", copy)
-    monkeypatch.setattr(filming.encoding.Stretch, "add", add)
+    monkeypatch.setattr(filming.encoding.Encoder, "add", add)
     before = threading.active_count()
     colour(source, tmp_path / "b.mkv", network, Settings())
     assert most <= filming._FRAMES_IN_FLIGHT + Settings().workers + 10
@@ -146,8 +146,8 @@ def test_chroma_is_where_the_colours_are_and_left_sited():
     )
     luma = np.full((32, 64), 120, np.uint8)
     ramp = np.broadcast_to(np.linspace(-20, 20, 32, dtype=np.float32), (2, 16, 32))
-    cb, cr = filming.chroma_planes(luma, coding.lightness_table(), ramp, 1.0, picture, (2, 2))
-    whole, _ = filming.chroma_planes(luma, coding.lightness_table(), ramp, 1.0, picture, (1, 1))
+    cb, cr = painting.chroma_planes(luma, coding.lightness_table(), ramp, 1.0, picture, (2, 2))
+    whole, _ = painting.chroma_planes(luma, coding.lightness_table(), ramp, 1.0, picture, (1, 1))
     assert cb.shape == cr.shape == (16, 32)
     # A left-sited sample of half the width lies where the even ones of the whole lie.
     difference = cb[:, 4:-4].astype(float) - whole[::2, 8:-8:2]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from colorize_cli.media.film.stills import stills
 from tests.colorize_cli.media.film.making import BT601, BT709, BT2020, Recipe, look, make
 from tests.colorize_cli.test_cli import invoke
 
@@ -174,3 +175,23 @@ def test_a_film_becomes_no_picture_and_a_picture_no_film(models, make_folder, tm
     result = colour(folder / "0000.png", tmp_path / "b.mp4", models.tinted)
     assert result.exit_code == 1
     assert "a picture becomes a picture, not .mp4" in result.stderr
+
+
+def test_a_report_shows_a_film_by_one_of_its_frames(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(aspect=Fraction(2), rotation=0))
+    colour(source, tmp_path / "b.mkv", models.tinted, "--report", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/jpeg") == 2
+    assert 'width="128" height="48"' in page
+    assert "<th>crf</th>" in page
+
+
+def test_stills_are_turned_and_in_colour(models, tmp_path):
+    source = make(tmp_path / "a.mp4", Recipe(rotation=90, frames=50))
+    colour(source, tmp_path / "b.mp4", models.tinted)
+    before, after = (list(stills(tmp_path / name, [0, 0.5, 0.9], 40)) for name in ("a.mp4", "b.mp4"))
+    for old, new in zip(before, after, strict=True):
+        assert old.size == new.size == (30, 40)
+        assert np.asarray(old).std(axis=2).max() < 1
+        assert np.asarray(new).std(axis=2).mean() > 5
+    assert np.abs(np.asarray(before[0], int) - np.asarray(before[1], int)).mean() > 5

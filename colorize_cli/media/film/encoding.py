@@ -1,13 +1,9 @@
-"""Coloured frames to a stretch of film: which encoder, and how a frame gets its chroma.
+"""Coloured frames to encoded film: which encoder, asked for what."""
 
-Luma goes to the encoder as it came from the decoder: the frame itself is taken and its planes of chroma are
-filled, or, if it had none, a frame that has them gets its luma. So a lossless encoder keeps luma bit for bit.
-"""
-
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 import av
 from av.codec.context import Flags
@@ -15,9 +11,8 @@ from av.container import OutputContainer
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from colorize_cli.color import Codes
 from colorize_cli.errors import UsageError, WriteError, one_line
-from colorize_cli.media.film.source import _REDUCED, Layout, Picture, plane_of
+from colorize_cli.media.film.source import REDUCED, Layout, Picture
 
 _STRETCH = "nut"  # keeps any time base, and any codec
 
@@ -123,7 +118,7 @@ def _layout(codec: str, known: list[str], picture: Picture, pixel_format: str | 
         if asked.bits != own.bits:
             raise UsageError(f"{pixel_format} would change the {own.bits} bits of the film's luma")
         return asked
-    kinds = {reduced: kind for kind, reduced in _REDUCED.items()}
+    kinds = {reduced: kind for kind, reduced in REDUCED.items()}
     wanted = [own.reduced or (2, 2), (2, 2), (2, 1), (1, 1)]
     finer = [r for r in wanted if r == wanted[0] or (r[0] <= wanted[0][0] and r[1] <= wanted[0][1])]
     for across, down in finer:
@@ -140,22 +135,21 @@ def _layout(codec: str, known: list[str], picture: Picture, pixel_format: str | 
 _WHOLE_CELLS = frozenset({"libx264", "libx265", "h264_nvenc", "hevc_nvenc"})
 
 
-class Stretch:
-    """A file of a stretch of encoded film, to be joined with others; a context manager."""
+class Encoder:
+    """Encodes frames into an open container; a context manager."""
 
-    def __init__(self, path: Path, picture: Picture, encoding: Encoding, interlaced: bool) -> None:
-        """Opens the file.
+    def __init__(
+        self, container: OutputContainer, picture: Picture, encoding: Encoding, interlaced: bool
+    ) -> None:
+        """Adds a stream to the container.
 
         Raises:
             WriteError: The encoder does not take what it is asked to.
-            OSError: The file cannot be written.
         """
-        self._picture, self._encoding = picture, encoding
-        self._container: OutputContainer = av.open(str(path), "w", format=_STRETCH)
+        self._container, self._picture, self._encoding = container, picture, encoding
         try:
             self._stream = self._begin(interlaced)
         except (av.error.FFmpegError, ValueError) as error:
-            self._container.close()
             raise WriteError(f"{encoding.codec} cannot encode it: {one_line(error)}") from error
 
     def _begin(self, interlaced: bool) -> VideoStream:
@@ -195,39 +189,24 @@ class Stretch:
             raise WriteError(f"{self._encoding.codec} cannot encode it: {why}") from error
         self._container.mux(packets)
 
-    def __enter__(self) -> "Stretch":
-        """Itself."""
-        return self
+    def finish(self) -> None:
+        """Writes what the encoder still holds.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Completes the file, unless something was raised."""
-        try:
-            if kind is None:
-                self._mux(None)
-        finally:
-            self._container.close()
+        Raises:
+            WriteError: It cannot be encoded.
+        """
+        self._mux(None)
 
 
-def painted(frame: VideoFrame, layout: Layout, cb: Codes, cr: Codes) -> VideoFrame:
-    """A frame with its own luma and new chroma.
+@contextlib.contextmanager
+def stretch(path: Path, picture: Picture, encoding: Encoding, interlaced: bool) -> Iterator[Encoder]:
+    """An encoder into a file that is to be joined with others; the file is complete when the block ends.
 
-    Args:
-        frame: Its chroma may be overwritten.
-        layout: Of the result.
-        cb: Codes, at the size of the layout's chroma.
-        cr: The same.
+    Raises:
+        WriteError: As the encoder.
+        OSError: The file cannot be written.
     """
-    if frame.format.name == layout.name:
-        frame.make_writable()
-        result = frame
-    else:
-        result = VideoFrame(frame.width, frame.height, layout.name)
-        plane_of(result, 0)[:] = plane_of(frame, 0)
-        result.pts, result.time_base = frame.pts, frame.time_base
-        result.color_range, result.colorspace = frame.color_range, frame.colorspace
-        result.color_primaries, result.color_trc = frame.color_primaries, frame.color_trc
-    plane_of(result, 1)[:] = cb
-    plane_of(result, 2)[:] = cr
-    return result
+    with av.open(str(path), "w", format=_STRETCH) as container:
+        encoder = Encoder(container, picture, encoding, interlaced)
+        yield encoder
+        encoder.finish()

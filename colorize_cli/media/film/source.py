@@ -22,7 +22,7 @@ from colorize_cli.errors import ReadError, one_line
 from colorize_cli.ycbcr import Coding, Matrix, matrix_of
 
 # Formats of one plane for luma and two for chroma, by how chroma is reduced across and down.
-_REDUCED = {"420": (2, 2), "422": (2, 1), "444": (1, 1), "440": (1, 2), "411": (4, 1), "410": (4, 4)}
+REDUCED = {"420": (2, 2), "422": (2, 1), "444": (1, 1), "440": (1, 2), "411": (4, 1), "410": (4, 4)}
 _FULL_RANGE = 2  # H.273 by way of libavutil: AVCOL_RANGE_JPEG
 _DEPTHS = (8, 9, 10, 12, 14, 16)
 
@@ -49,9 +49,9 @@ class Layout:
             bits = plain.removeprefix("gray") or "8"
             return Layout(name, int(bits), None) if bits.isdigit() and int(bits) in _DEPTHS else None
         kind, _, bits = plain.removeprefix("yuv").partition("p")
-        if not plain.startswith("yuv") or kind not in _REDUCED or (bits and not bits.isdigit()):
+        if not plain.startswith("yuv") or kind not in REDUCED or (bits and not bits.isdigit()):
             return None
-        return Layout(name, int(bits or 8), _REDUCED[kind])
+        return Layout(name, int(bits or 8), REDUCED[kind])
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ def _layout(frame: VideoFrame) -> Layout:
     if own.is_rgb or own.has_palette or len(own.components) not in (1, 3):
         raise ReadError(f"its frames are stored as {own.name}, not as luma and chroma")
     bits = own.components[0].bits
-    kinds = {reduced: kind for kind, reduced in _REDUCED.items()}
+    kinds = {reduced: kind for kind, reduced in REDUCED.items()}
     reduced = (_factor(own.width, own.chroma_width()), _factor(own.height, own.chroma_height()))
     name = f"yuv{kinds.get(reduced, '444')}p" + (f"{bits}le" if bits > 8 else "")
     found = Layout.of(name)

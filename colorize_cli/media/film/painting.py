@@ -1,0 +1,84 @@
+"""Chroma for the frames of a film: how it is sampled, and how a frame gets it.
+
+Luma goes on as it came from the decoder: the frame itself is taken and its planes of chroma are filled, or,
+if it had none, a frame that has them gets its luma. So a lossless encoder keeps luma bit for bit.
+"""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from av.video.frame import VideoFrame
+
+from colorize_cli.color import Codes, Floats, Lightness
+from colorize_cli.compose import compose_chroma
+from colorize_cli.media.film.source import Layout, Picture, plane_of
+
+
+def painted(frame: VideoFrame, layout: Layout, cb: Codes, cr: Codes) -> VideoFrame:
+    """A frame with its own luma and new chroma.
+
+    Args:
+        frame: Its chroma may be overwritten.
+        layout: Of the result.
+        cb: Codes, at the size of the layout's chroma.
+        cr: The same.
+    """
+    if frame.format.name == layout.name:
+        frame.make_writable()
+        result = frame
+    else:
+        result = VideoFrame(frame.width, frame.height, layout.name)
+        plane_of(result, 0)[:] = plane_of(frame, 0)
+        result.pts, result.time_base = frame.pts, frame.time_base
+        result.color_range, result.colorspace = frame.color_range, frame.colorspace
+        result.color_primaries, result.color_trc = frame.color_primaries, frame.color_trc
+    plane_of(result, 1)[:] = cb
+    plane_of(result, 2)[:] = cr
+    return result
+
+
+def chroma_planes(
+    luma: Codes, table: Floats, ab: Floats, strength: float, picture: Picture, reduced: tuple[int, int]
+) -> tuple[Codes, Codes]:
+    """The codes of Cb and Cr of a frame.
+
+    Args:
+        luma: Codes, (H, W).
+        table: The L* that each code means.
+        ab: CIE a* and b* at low resolution, (2, h, w).
+        strength: Factor on ab.
+        picture: What the film's frames are like.
+        reduced: By how much chroma is narrower and lower than luma.
+
+    Returns:
+        Two planes of (ceil(H / down), ceil(W / across)). Where chroma is reduced across, it lies at the left
+        of its cell (H.273's chroma sample location 0, which is what films are taken to have that do not say).
+    """
+    lightness = Lightness(_averaged(luma, reduced), table)
+    planes = compose_chroma(lightness, np.ascontiguousarray(ab), strength, picture.matrix)
+    shift = (reduced[0] - 1) / (2 * reduced[0])  # of a chroma sample, from its cell's centre to its left
+    cb, cr = (picture.coding.chroma_codes(_moved_left(plane, shift)) for plane in planes)
+    return cb, cr
+
+
+def _averaged(luma: Codes, reduced: tuple[int, int]) -> Codes:
+    """Means of cells; those at the right and bottom that are not whole have their edge repeated."""
+    across, down = reduced
+    if reduced == (1, 1):
+        return luma
+    height, width = luma.shape
+    lower, right = -height % down, -width % across
+    if lower or right:
+        luma = cv2.copyMakeBorder(luma, 0, lower, 0, right, cv2.BORDER_REPLICATE)  # type: ignore[assignment]
+    size = (luma.shape[1] // across, luma.shape[0] // down)
+    averaged: Any = cv2.resize(luma, size, interpolation=cv2.INTER_AREA)
+    return averaged  # type: ignore[no-any-return]
+
+
+def _moved_left(plane: Floats, shift: float) -> Floats:
+    """The plane's values at places that lie by a part of a sample further to the left."""
+    if not shift:
+        return plane
+    before = np.concatenate([plane[:, :1], plane[:, :-1]], axis=1)
+    return plane + np.float32(shift) * (before - plane)

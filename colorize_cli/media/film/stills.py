@@ -1,0 +1,65 @@
+"""Single frames of a film, as pictures."""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+from av.video.frame import VideoFrame
+from PIL import Image
+
+from colorize_cli.errors import ReadError
+from colorize_cli.media.film.source import Picture, opened, plane_of
+from colorize_cli.ycbcr import rgb_of
+
+
+def stills(path: Path, places: Sequence[float], side: int) -> Iterator[Image.Image]:
+    """Frames of a film as a player shows them.
+
+    Args:
+        path: The film.
+        places: Which, as parts of its length, rising; the frame that is shown then, or the nearest after it
+            that can be found.
+        side: Longest side of the pictures, in pixels.
+
+    Raises:
+        ReadError: It is no film known here.
+    """
+    for place in places:
+        with opened(path) as film:
+            frame, picture = film.first, film.picture
+            length = Fraction(film.container.duration or 0, av.time_base)
+            begun = film.stream.start_time or 0
+            wanted = begun + round(Fraction(place) * length / picture.time_base)
+            try:
+                if place:
+                    film.container.seek(wanted, stream=film.stream)
+                    for later in film.container.decode(film.stream):
+                        frame = film.planar(later)
+                        if later.pts is None or later.pts >= wanted:
+                            break
+            except av.error.FFmpegError as error:
+                raise ReadError(f"damaged: {error.strerror}") from error
+            yield _image(frame, picture, side)
+
+
+def _image(frame: VideoFrame, picture: Picture, side: int) -> Image.Image:
+    width, height = round(picture.width * picture.aspect), picture.height
+    scale = min(1.0, side / max(width, height))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    planes = [_resized(plane_of(frame, index), size) for index in range(len(frame.planes))]
+    if len(planes) == 1:
+        neutral = np.full_like(planes[0], 2 ** (picture.layout.bits - 1))
+        planes += [neutral, neutral]
+    rgb = np.clip(rgb_of(*picture.coding.values(*planes), picture.matrix), 0, 1)
+    turned = np.rot90(np.rint(rgb * 255).astype(np.uint8), picture.quarter_turns)
+    return Image.fromarray(np.ascontiguousarray(turned))
+
+
+def _resized(plane: npt.NDArray[np.generic], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    shrinks = size[0] * size[1] < plane.size
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(plane.astype(np.float32), size, interpolation=method), np.float32)
