@@ -1,6 +1,7 @@
 """Stretches of coloured film, and what lies beside the picture in its source, in one file."""
 
 import heapq
+import itertools
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -88,6 +89,7 @@ def _streams(
                 if picture.quarter_turns:
                     target.set_display_rotation(90 * picture.quarter_turns)
                 target.time_base = picture.time_base
+                target.codec_context.framerate = picture.rate
                 _tag(target.codec_context, stream.codec_context)
             elif stream.type == "attachment":
                 attachment: Any = stream
@@ -119,12 +121,16 @@ def _coloured(stretches: Sequence[Part], target: Stream, picture: Picture) -> It
     The stretches' files say how long after the first a packet is shown, not when it is decoded.
     """
     shown = [_shown(path, first, picture.time_base) for path, first in stretches]
-    decoded = iter(decoding_times(shown, max(1, round(1 / picture.rate / picture.time_base))))
+    step = max(1, round(1 / picture.rate / picture.time_base))
+    decoded = iter(decoding_times(shown, step))
+    ordered = sorted(time for times in shown for time in times)
+    lasts = dict(zip(ordered, (b - a for a, b in itertools.pairwise(ordered)), strict=False))
     for (path, _), times in zip(stretches, shown, strict=True):
         with av.open(str(path)) as container:
             packets = (packet for packet in container.demux(video=0) if packet.pts is not None)
             for packet, pts in zip(packets, times, strict=True):
                 packet.time_base, packet.pts, packet.dts = picture.time_base, pts, next(decoded)
+                packet.duration = lasts.get(pts, step)  # the last frame's is not known
                 packet.stream = target  # type: ignore[assignment]
                 yield packet
 
