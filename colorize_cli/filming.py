@@ -33,7 +33,7 @@ _FRAMES_IN_FLIGHT = 48
 # most would have put a key frame there.
 _STRETCH_SECONDS = 10
 # Of the chroma that `--steady 1` keeps where the frame before can be trusted wholly.
-_MOST_KEPT = 0.9
+MOST_KEPT = 0.95
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class _Colouring:
         self._network, self._settings, self._told = network, settings, told
         self._sides = settings.size or network.card.working_size, network.card.multiple_of
         self._table = film.picture.coding.lightness_table()
-        self._steady = Steady(_MOST_KEPT * settings.film.steady)
+        self._steady = Steady(MOST_KEPT * settings.film.steady)
         if (state := folder.state()) is not None:
             self._steady.resume(*state, folder.done[-1].cuts)
 

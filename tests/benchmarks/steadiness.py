@@ -1,0 +1,161 @@
+"""How steady the colours of films are, with `--steady` and without.
+
+    python tests/benchmarks/steadiness.py FILM...
+
+For each film, beside each other in one run:
+
+- warp error (Lai et al. 2018, "Learning Blind Video Temporal Consistency"): mean squared difference between
+  a frame and the one before, moved along the optical flow, where the flow holds. Of a* and b*, in CIE units,
+  for lightness is the film's own; the flow is OpenCV's DIS between the lightnesses at the network's size.
+- CDC (Liu et al. 2021, "Temporally Consistent Video Colorization", TCVC): Jensen-Shannon divergence between
+  the colour histograms of frames that are 1, 2 and 4 apart, averaged. Of R, G and B as there, which counts
+  the flicker of lightness as well; and of a* and b*, which are what steadiness can change.
+- colourfulness (Hasler and Suesstrunk 2003).
+
+Pairs of frames over a cut do not count. Everything is measured at the size of the predicted chroma.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from colorize_cli import color, model
+from colorize_cli.filming import MOST_KEPT
+from colorize_cli.media.film import source
+from colorize_cli.temporal import Steady
+from colorize_cli.working import working_copy
+
+Floats = npt.NDArray[np.float32]
+_APART = (1, 2, 4)
+
+
+def read(path: Path, network: model.Model) -> tuple[list[Floats], list[Floats]]:
+    """Of each frame the small copy that the network sees, and what it predicts."""
+    copies, chroma = [], []
+    with source.opened(path) as film:
+        table = film.picture.coding.lightness_table()
+        sides = network.card.working_size, network.card.multiple_of
+        for frame in film.frames():
+            small = working_copy(source.lightness_of(frame, table), *sides, float(film.picture.aspect))
+            copies.append(small)
+            chroma.append(network.predict(small[None, None])[0])
+    return copies, chroma
+
+
+def steadied(copies: list[Floats], chroma: list[Floats], keep: float) -> tuple[list[Floats], list[int]]:
+    """The chroma of a film, and before which frames it cuts."""
+    steady, result, cuts = Steady(keep), [], []
+    for number, (small, ab) in enumerate(zip(copies, chroma, strict=True)):
+        before = steady.cuts
+        result.append(steady.next(small, ab))
+        if steady.cuts > before:
+            cuts.append(number)
+    return result, cuts
+
+
+def warp_error(copies: list[Floats], chroma: list[Floats], cuts: list[int]) -> float:
+    """See above."""
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    codes = [np.rint(small * 2.55).astype(np.uint8) for small in copies]
+    errors = []
+    for number in range(1, len(copies)):
+        if number in cuts:
+            continue
+        before, now = codes[number - 1], codes[number]
+        back, forth = dis.calc(now, before, None), dis.calc(before, now, None)
+        height, width = now.shape
+        x = np.arange(width, dtype=np.float32) + back[..., 0]
+        y = np.arange(height, dtype=np.float32)[:, None] + back[..., 1]
+        returned = cv2.remap(forth, x, y, cv2.INTER_LINEAR)
+        miss = np.square(returned + back).sum(-1)
+        holds = miss < 0.01 * (np.square(returned).sum(-1) + np.square(back).sum(-1)) + 0.5
+        size = (width, height)
+        old, new = (np.stack([cv2.resize(p, size) for p in chroma[n]]) for n in (number - 1, number))
+        moved = np.stack([cv2.remap(p, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for p in old])
+        errors.append(float((np.square(moved - new).sum(0) * holds).sum() / max(1, holds.sum())))
+    return float(np.mean(errors))
+
+
+def divergence(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+    """Jensen-Shannon, of natural logarithms, between histograms (channels, bins), averaged over channels."""
+    middle = (one + other) / 2
+
+    def relative(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        ratio = np.divide(p, middle, out=np.ones_like(p), where=p > 0)
+        return (p * np.log(ratio)).sum(-1)
+
+    return float((relative(one) + relative(other)).mean() / 2)
+
+
+def consistency(planes: list[Floats], span: tuple[float, float], cuts: list[int]) -> float:
+    """CDC of planes (channels, H, W) whose values lie in `span`."""
+    histograms = [
+        np.stack([np.histogram(plane, 256, span)[0] / plane.size for plane in frame]) for frame in planes
+    ]
+    means = []
+    for apart in _APART:
+        pairs = [n for n in range(len(planes) - apart) if not any(n < cut <= n + apart for cut in cuts)]
+        means.append(np.mean([divergence(histograms[n], histograms[n + apart]) for n in pairs]))
+    return float(np.mean(means))
+
+
+def colourfulness(rgb: Floats) -> float:
+    """Of (3, H, W) sRGB in [0, 1]."""
+    red, green, blue = rgb * 255
+    first, second = red - green, (red + green) / 2 - blue
+    return float(np.hypot(first.std(), second.std()) + 0.3 * np.hypot(first.mean(), second.mean()))
+
+
+def shown(copies: list[Floats], chroma: list[Floats]) -> Iterator[Floats]:
+    """(3, h, w) sRGB in [0, 1]."""
+    for small, ab in zip(copies, chroma, strict=True):
+        lightness = cv2.resize(small, (ab.shape[2], ab.shape[1]), interpolation=cv2.INTER_AREA)
+        yield np.moveaxis(color.lab_to_srgb(np.dstack([lightness, *ab])), -1, 0)
+
+
+def measure(copies: list[Floats], chroma: list[Floats], keep: float) -> dict[str, float]:
+    """All figures of a film."""
+    result, cuts = steadied(copies, chroma, keep)
+    rgb = list(shown(copies, result))
+    return {
+        "warp error": warp_error(copies, result, cuts),
+        "CDC of RGB": consistency(rgb, (0, 1), cuts),
+        "CDC of ab": consistency(result, (-110, 110), cuts),
+        "colourfulness": float(np.mean([colourfulness(frame) for frame in rgb])),
+        "cuts": float(len(cuts)),
+    }
+
+
+@click.command()
+@click.argument("films", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--model", "model_path", type=click.Path(path_type=Path), default=None)
+@click.option("--json", "as_json", is_flag=True)
+def main(films: tuple[Path, ...], model_path: Path | None, as_json: bool) -> None:
+    """Measure FILMS with steady colours and without."""
+    network = model.load(model_path, "auto")
+    found = {}
+    for path in films:
+        copies, chroma = read(path, network)
+        found[path.name] = {
+            name: measure(copies, chroma, keep) for name, keep in (("off", 0.0), ("on", MOST_KEPT))
+        }
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    table = Table("film", "", "off", "on", "on / off")
+    for name, figures in found.items():
+        for key, off in figures["off"].items():
+            on = figures["on"][key]
+            table.add_row(name, key, f"{off:.4g}", f"{on:.4g}", f"{on / off:.3f}" if off else "")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
