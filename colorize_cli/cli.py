@@ -255,8 +255,8 @@ def command(
 
     INPUT... are photographs (JPEG, PNG, WebP, TIFF, AVIF, BMP, JPEG 2000, GIF), films (MP4, MOV, MKV, WebM,
     AVI, MPEG), patterns of their names, and directories, which are searched to their leaves. OUTPUT is a
-    directory, in which their tree is kept, or for a single photograph or film a file. A single photograph may
-    come from standard input and go to standard output, both written as -.
+    directory, in which their tree is kept, or for a single photograph or film a file. A single one may come
+    from standard input, a film as Y4M or Matroska, and go to standard output, both written as -.
 
     Detail and lightness are those of the input; the pages of a TIFF and the frames of an animation are all
     coloured. Outputs have the format of their input, or the nearest that holds their colours: PNG for GIF.

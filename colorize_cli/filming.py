@@ -7,14 +7,18 @@ lies in stretches beside the output until the film is whole; then they are joine
 the picture in the source, and get the output's name.
 """
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import av
 import numpy as np
+from av.container import OutputContainer
+from av.stream import Stream
 from av.video.frame import VideoFrame
 
 from colorize_cli.color import Floats
@@ -22,7 +26,8 @@ from colorize_cli.jobs import Settings
 from colorize_cli.media.film import encoding, joining, painting, source
 from colorize_cli.media.film.encoding import Encoding
 from colorize_cli.media.film.source import Film
-from colorize_cli.media.film.workfolder import Stretch, WorkFolder
+from colorize_cli.media.film.workfolder import Stretch as Done
+from colorize_cli.media.film.workfolder import WorkFolder
 from colorize_cli.model import Model
 from colorize_cli.pipeline import Gate, Pipeline, Stage
 from colorize_cli.temporal import Steady
@@ -115,13 +120,68 @@ def colour(
     with source.opened(path) as film:
         asked = settings.film
         chosen = encoding.choose(kind, film.picture, asked.codec, asked.crf, asked.preset, asked.pixel_format)
-        _Colouring(film, chosen, folder, network, settings, told).run(path, progress)
+        _Colouring(film, chosen, network, settings, told).run(path, folder, progress)
         told.damaged = film.damaged
         picture, index = film.picture, film.stream.index
     begun = time.perf_counter()
     parts = [(folder.path / stretch.file, stretch.first) for stretch in folder.done]
     joining.join(parts, path, index, picture, output, kind)
     told.seconds["join"] = time.perf_counter() - begun
+
+
+def pipe(
+    readable: Path | BinaryIO,
+    format_: str | None,
+    writable: Path | BinaryIO,
+    kind: str,
+    network: Model,
+    settings: Settings,
+    told: Told,
+    progress: Progress = lambda _: None,
+) -> None:
+    """Colours a film that is read, or written, once and from its beginning to its end.
+
+    Args:
+        readable: The film.
+        format_: libavformat's name of its kind; None to find out.
+        writable: Where to.
+        kind: The ending of the name of such a file, with the dot.
+        network: What colours.
+        settings: How.
+        told: Filled in as it goes on.
+        progress: Is told how far it is, whenever a frame is done.
+
+    Raises:
+        ReadError: As `colour`, and the others.
+    """
+    asked = settings.film
+    container = encoding.CONTAINERS[kind]
+    with source.opened(readable, format_, others=True) as film:
+        chosen = encoding.choose(kind, film.picture, asked.codec, asked.crf, asked.preset, asked.pixel_format)
+        opened: Any = str(writable) if isinstance(writable, Path) else writable
+        with av.open(opened, "w", format=container.format, options=dict(container.muxing)) as out:
+            encoder = encoding.Encoder(out, film.picture, chosen, film.first.interlaced_frame)
+            streams = [s for s in film.container.streams if s.index != film.stream.index]
+            targets = {s.index: joining.add_beside(s, out, kind) for s in streams}
+            colouring = _Colouring(film, chosen, network, settings, told)
+            with contextlib.closing(colouring.ordered(0)) as items:
+                for item in items:
+                    encoder.add(item.frame)
+                    told.frames, told.cuts = told.frames + 1, item.cuts
+                    progress(Position(Path("-"), told.frames, None, float(film.picture.rate)))
+                    _pass_on(film, out, targets)
+            encoder.finish()
+            _pass_on(film, out, targets)
+        told.damaged = film.damaged
+
+
+def _pass_on(film: Film, out: OutputContainer, targets: dict[int, Stream | None]) -> None:
+    while film.others:
+        packet = film.others.popleft()
+        target = targets[packet.stream.index]
+        if target is not None:
+            packet.stream = target
+            out.mux_one(packet)
 
 
 class _Colouring:
@@ -131,24 +191,23 @@ class _Colouring:
         self,
         film: Film,
         chosen: Encoding,
-        folder: WorkFolder,
         network: Model,
         settings: Settings,
         told: Told,
     ) -> None:
-        self._film, self._encoding, self._folder = film, chosen, folder
+        self._film, self._encoding = film, chosen
         self._network, self._settings, self._told = network, settings, told
         self._sides = settings.size or network.card.working_size, network.card.multiple_of
         self._table = film.picture.coding.lightness_table()
         self._steady = Steady(MOST_KEPT * settings.film.steady)
+
+    def run(self, path: Path, folder: WorkFolder, progress: Progress) -> None:
+        """Encodes what has not been encoded yet, in stretches."""
         if (state := folder.state()) is not None:
             self._steady.resume(*state, folder.done[-1].cuts)
-
-    def run(self, path: Path, progress: Progress) -> None:
-        """Encodes what has not been encoded yet."""
         length = max(1, round(_STRETCH_SECONDS * self._film.picture.rate))
-        finished = sum(stretch.frames for stretch in self._folder.done)
-        items = self._ordered(finished)
+        finished = sum(stretch.frames for stretch in folder.done)
+        items = self.ordered(finished)
         self._told.frames, self._told.cuts = finished, self._steady.cuts
         expected, rate = self._film.expected, float(self._film.picture.rate)
         begun = time.perf_counter()
@@ -159,14 +218,21 @@ class _Colouring:
 
         try:
             while (first := next(items, None)) is not None:
-                self._stretch(first, items, length, advance)
+                self._stretch(folder, first, items, length, advance)
         finally:
             items.close()
         self._told.seconds["film"] = time.perf_counter() - begun
 
-    def _stretch(self, item: _Item, items: Iterator[_Item], length: int, advance: Callable[[], None]) -> None:
-        name = self._folder.name()
-        path, first = self._folder.path / name, item.frame.pts
+    def _stretch(
+        self,
+        folder: WorkFolder,
+        item: _Item,
+        items: Iterator[_Item],
+        length: int,
+        advance: Callable[[], None],
+    ) -> None:
+        name = folder.name()
+        path, first = folder.path / name, item.frame.pts
         assert first is not None  # noqa: S101 - source gives every frame one
         frames = 0
         picture = self._film.picture
@@ -181,10 +247,10 @@ class _Colouring:
         assert item.small is not None  # noqa: S101 - the stages gave it
         assert item.ab is not None  # noqa: S101
         self._told.cuts = item.cuts
-        done = Stretch(name, first, frames, path.stat().st_size, item.cuts)
-        self._folder.add(done, item.small, item.ab)
+        done = Done(name, first, frames, path.stat().st_size, item.cuts)
+        folder.add(done, item.small, item.ab)
 
-    def _ordered(self, start: int) -> Any:
+    def ordered(self, start: int) -> Any:
         """Coloured frames from number `start` on, in order."""
         batch = self._settings.batch_size
         pipeline = Pipeline(

@@ -11,9 +11,11 @@ from colorize_cli.errors import ColorizeError, ReadError, WriteError, one_line
 from colorize_cli.filming import Progress, Told
 from colorize_cli.jobs import STREAM, Job, Outcome, Settings, Status
 from colorize_cli.ledger import Source, Stamp
-from colorize_cli.media import atomic, is_film
+from colorize_cli.media import atomic, is_film, pipe
 from colorize_cli.media.film import looks, source, workfolder
 from colorize_cli.model import Model
+
+_Y4M, _RAW = "yuv4mpegpipe", ".y4m"  # frames as they are, one after the other
 
 
 def colour(job: Job, network: Model, settings: Settings, outputs: Outputs, progress: Progress) -> Outcome:
@@ -48,12 +50,14 @@ def colour(job: Job, network: Model, settings: Settings, outputs: Outputs, progr
 def _coloured(job: Job, network: Model, settings: Settings, outputs: Outputs, progress: Progress) -> Told:
     if (why := outputs.reason_to_skip(job)) is not None:
         raise SkippedError(why)
-    if job.destination == STREAM or not is_film(job.destination):
-        raise WriteError(f"a film becomes a film, not {job.destination.suffix or job.destination}")
+    if job.destination != STREAM and not is_film(job.destination):
+        raise WriteError(f"a film becomes a film, not {job.destination.suffix}")
     try:
-        read = Source.of(job.source)
+        read = None if job.source == STREAM else Source.of(job.source)
     except OSError as error:
         raise ReadError(error.strerror or str(error)) from error
+    if read is None or job.destination == STREAM:
+        return _piped(job, read, network, settings, outputs, progress)
     outputs.check_root()
     job.destination.parent.mkdir(parents=True, exist_ok=True)
     if settings.if_colored != "recolor":
@@ -65,6 +69,8 @@ def _coloured(job: Job, network: Model, settings: Settings, outputs: Outputs, pr
             with atomic.naming(job.destination, outputs.note(job, read)) as temporary:
                 shutil.copyfile(job.source, temporary)
             return Told()
+    if job.destination.suffix.lower() == _RAW:
+        return _piped(job, read, network, settings, outputs, progress)
     key = f"{outputs.recipe_of(job)} {read.content}"
     with workfolder.claimed(job.destination, key) as folder:
         if folder is None:
@@ -81,3 +87,35 @@ def _coloured(job: Job, network: Model, settings: Settings, outputs: Outputs, pr
             filming.colour(job.source, temporary, kind, folder, network, settings, told, progress)
         folder.remove()
     return told
+
+
+def _piped(
+    job: Job, read: Source | None, network: Model, settings: Settings, outputs: Outputs, progress: Progress
+) -> Told:
+    """A film that is read or written once and from its beginning to its end.
+
+    To standard output Y4M stays Y4M, and all else becomes Matroska.
+    """
+    told = Told()
+    format_ = pipe.film_format() if job.source == STREAM else None
+    readable = pipe.stdin() if job.source == STREAM else job.source
+    if job.destination == STREAM:
+        kind = _RAW if format_ == _Y4M or job.source.suffix.lower() == _RAW else ".mkv"
+        writable = pipe.stdout()
+        filming.pipe(readable, format_, writable, kind, network, settings, told, progress)
+        writable.flush()
+        return told
+    kind = job.destination.suffix.lower()
+    with atomic.naming(job.destination, outputs.note(job, read)) as temporary:
+        filming.pipe(readable, format_, temporary, kind, network, settings, told, progress)
+    return told
+
+
+def is_film_job(job: Job) -> bool:
+    """Whether a job's source is a film, which from standard input its first bytes say."""
+    if job.source != STREAM:
+        return is_film(job.source)
+    try:
+        return pipe.film_format() is not None
+    except ReadError:  # whoever reads it as a picture will say so
+        return False

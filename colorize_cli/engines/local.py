@@ -115,11 +115,11 @@ def run(
             network = model.load(settings.model, settings.device, threads=available_cores())
             if settings.device == "auto":
                 announce(f"device: {network.device} ({network.reason})")
-            pictures = [job for job in waiting if not is_film(job.source)]
+            pictures = [job for job in waiting if not films.is_film_job(job)]
             yield from _colour(pictures, _Work(network, settings, steering, outputs))
             # A film keeps all stages busy by itself.
             for job in waiting:
-                if is_film(job.source):
+                if job not in pictures:
                     yield films.colour(job, network, settings, outputs, progress)
     finally:
         outputs.close()

@@ -1,6 +1,8 @@
 """Films through the command."""
 
 import json
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -195,3 +197,45 @@ def test_stills_are_turned_and_in_colour(models, tmp_path):
         assert np.asarray(old).std(axis=2).max() < 1
         assert np.asarray(new).std(axis=2).mean() > 5
     assert np.abs(np.asarray(before[0], int) - np.asarray(before[1], int)).mean() > 5
+
+
+def piped(content: bytes, *arguments: object) -> bytes:
+    line = [sys.executable, "-m", "colorize_cli", *map(str, arguments), "--device", "cpu", "-q"]
+    return subprocess.run(line, input=content, stdout=subprocess.PIPE, check=True).stdout
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p", "yuv422p10le"])
+def test_y4m_goes_through_a_pipe_and_luma_stays_bit_for_bit(models, tmp_path, pixel_format):
+    recipe = Recipe(
+        codec="rawvideo",
+        pixel_format=pixel_format,
+        time_base=Fraction(1, 25),
+        options={},
+        muxing={"strict": "-1"},
+        full=pixel_format == "yuv420p",
+    )
+    source = make(tmp_path / "a.y4m", recipe)
+    (tmp_path / "b.y4m").write_bytes(piped(source.read_bytes(), "-", "-", "--model", models.tinted))
+    result = colour(source, tmp_path / "c.y4m", models.tinted)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "b.y4m").read_bytes() == (tmp_path / "c.y4m").read_bytes()
+    before, after = look(source), look(tmp_path / "b.y4m")
+    assert after.times == before.times
+    assert after.chroma > 3
+    for old, new in zip(before.lumas, after.lumas, strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+def test_matroska_goes_through_a_pipe_with_all_that_is_in_it(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(frames=60, sounds=2, subtitles=True, cut=30))
+    (tmp_path / "b.mkv").write_bytes(piped(source.read_bytes(), "-", "-", "--model", models.tinted))
+    piped(source.read_bytes(), "-", tmp_path / "c.mkv", "--model", models.tinted)
+    (tmp_path / "d.mkv").write_bytes(piped(b"", source, "-", "--model", models.tinted))
+    before = look(source)
+    for name in ("b.mkv", "c.mkv", "d.mkv"):
+        after = look(tmp_path / name)
+        assert after.times == before.times
+        assert [kind for kind, _ in after.others.values()] == [kind for kind, _ in before.others.values()]
+        for (_, old), (_, new) in zip(before.others.values(), after.others.values(), strict=True):
+            assert new == old
+        assert after.chroma > 3

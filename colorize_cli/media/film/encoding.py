@@ -26,28 +26,32 @@ class Container:
         codec: The encoder that is used unless another is asked for.
         options: What to ask of that encoder.
         steady_rate: Whether it has one frame rate instead of time stamps.
+        muxing: What to ask of libavformat.
     """
 
     format: str
     codec: str
     options: Mapping[str, str] = field(default_factory=dict)
     steady_rate: bool = False
+    muxing: Mapping[str, str] = field(default_factory=dict)
 
 
 _H264 = {"crf": "18", "preset": "medium"}
 # Qualities about as high as that, by encoders whose scale is another.
 _VP9 = {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
+_INDEX_FIRST = {"movflags": "+faststart"}
 _QUANTISER = {"qmin": "2", "qmax": "2"}
 CONTAINERS: dict[str, Container] = {
-    ".mp4": Container("mp4", "libx264", _H264),
-    ".m4v": Container("mp4", "libx264", _H264),
-    ".mov": Container("mov", "libx264", _H264),
+    ".mp4": Container("mp4", "libx264", _H264, muxing=_INDEX_FIRST),
+    ".m4v": Container("mp4", "libx264", _H264, muxing=_INDEX_FIRST),
+    ".mov": Container("mov", "libx264", _H264, muxing=_INDEX_FIRST),
     ".mkv": Container("matroska", "libx264", _H264),
     ".webm": Container("webm", "libvpx-vp9", _VP9),
     ".m2ts": Container("mpegts", "libx264", _H264),
     ".mts": Container("mpegts", "libx264", _H264),
     ".ts": Container("mpegts", "libx264", _H264),
     ".avi": Container("avi", "mpeg4", _QUANTISER, steady_rate=True),
+    ".y4m": Container("yuv4mpegpipe", "rawvideo", steady_rate=True, muxing={"strict": "-1"}),
     ".mpg": Container("mpeg", "mpeg2video", _QUANTISER, steady_rate=True),
     ".mpeg": Container("mpeg", "mpeg2video", _QUANTISER, steady_rate=True),
 }
@@ -127,7 +131,7 @@ def _layout(codec: str, known: list[str], picture: Picture, pixel_format: str | 
             continue
         for family in ("yuvj", "yuv") if own.name.startswith("yuvj") else ("yuv",):
             name = f"{family}{kinds[across, down]}p" + (f"{own.bits}le" if own.bits > 8 else "")
-            if name in known:
+            if not known or name in known:  # some take any
                 return Layout(name, own.bits, (across, down))
     raise UsageError(f"{codec} takes no frames like those of {own.name}; choose another codec")
 

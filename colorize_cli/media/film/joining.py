@@ -46,11 +46,10 @@ def join(
         OSError: A file cannot be read or written.
     """
     container = CONTAINERS[kind]
-    options = {"movflags": "+faststart"} if container.format in ("mp4", "mov") else {}
     with (
         av.open(str(source)) as original,
         av.open(str(stretches[0][0])) as first,
-        av.open(str(output), "w", format=container.format, options=options) as out,
+        av.open(str(output), "w", format=container.format, options=dict(container.muxing)) as out,
     ):
         _describe(original, out)
         targets = _streams(original, first, pictured, picture, out, kind)
@@ -83,30 +82,54 @@ def _streams(
     """The output's streams by the index of the source's, in the same order."""
     targets: dict[int, Stream] = {}
     for stream in original.streams:
-        try:
-            if stream.index == pictured:
-                target: Any = out.add_stream_from_template(first.streams.video[0])
-                if picture.quarter_turns:
-                    target.set_display_rotation(90 * picture.quarter_turns)
-                target.time_base = picture.time_base
-                target.codec_context.framerate = picture.rate
-                _tag(target.codec_context, stream.codec_context)
-            elif stream.type == "attachment":
-                attachment: Any = stream
-                out.add_attachment(attachment.name, attachment.mimetype, attachment.data)
-                continue
-            elif stream.type in _OTHERS:
-                target = out.add_stream_from_template(stream, opaque=True)
-                target.time_base = stream.time_base
-            else:
-                continue
-        except (av.error.FFmpegError, ValueError, TypeError) as error:
-            what = f"its {stream.type} stream {stream.index}"
-            raise WriteError(f"{kind} cannot hold {what}: {one_line(error)}") from error
-        target.metadata.update(stream.metadata)
-        target.disposition = stream.disposition
-        targets[stream.index] = target
+        target: Any
+        if stream.index == pictured:
+            target = _add_picture(stream, first.streams.video[0], picture, out, kind)
+        else:
+            target = add_beside(stream, out, kind)
+        if target is not None:
+            targets[stream.index] = target
     return targets
+
+
+def _add_picture(
+    stream: Stream, template: Stream, picture: Picture, out: OutputContainer, kind: str
+) -> Stream:
+    try:
+        target: Any = out.add_stream_from_template(template)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise WriteError(f"{kind} cannot hold its picture: {one_line(error)}") from error
+    if picture.quarter_turns:
+        target.set_display_rotation(90 * picture.quarter_turns)
+    target.time_base = picture.time_base
+    target.codec_context.framerate = picture.rate
+    _tag(target.codec_context, stream.codec_context)
+    target.metadata.update(stream.metadata)
+    target.disposition = stream.disposition
+    return target  # type: ignore[no-any-return]
+
+
+def add_beside(stream: Stream, out: OutputContainer, kind: str) -> Stream | None:
+    """A stream like one that lies beside the picture; None where it has no packets of its own.
+
+    Raises:
+        WriteError: A file of that kind cannot hold it.
+    """
+    try:
+        if stream.type == "attachment":
+            attachment: Any = stream
+            out.add_attachment(attachment.name, attachment.mimetype, attachment.data)
+            return None
+        if stream.type not in _OTHERS:
+            return None
+        target = out.add_stream_from_template(stream, opaque=True)
+    except (av.error.FFmpegError, ValueError, TypeError) as error:
+        what = f"its {stream.type} stream {stream.index}"
+        raise WriteError(f"{kind} cannot hold {what}: {one_line(error)}") from error
+    target.time_base = stream.time_base
+    target.metadata.update(stream.metadata)
+    target.disposition = stream.disposition
+    return target
 
 
 def _tag(target: Any, source: Any) -> None:

@@ -5,15 +5,17 @@ the encoder as they came.
 """
 
 import contextlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -87,14 +89,22 @@ class Film:
     Attributes:
         picture: What its frames are like.
         damaged: How many packets and frames of the picture were damaged, of what has been read so far.
+        others: Packets of the other streams, if they are kept.
     """
 
-    def __init__(self, container: InputContainer, key_times: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        container: InputContainer,
+        key_times: frozenset[int] = frozenset(),
+        *,
+        keep_others: bool = False,
+    ) -> None:
         """Looks at the first video stream.
 
         Args:
             container: What is open.
             key_times: When there are key frames in it, by its index; those that do not come count as damaged.
+            keep_others: Put what is read of the other streams into `others`.
 
         Raises:
             ReadError: There is none, or its frames are of a kind not known here.
@@ -108,6 +118,8 @@ class Film:
         # Else damage would be painted over, and nobody told.
         self.stream.codec_context.options = {"err_detect": "explode"}
         self.damaged = 0
+        self.others: deque[Packet[Any]] = deque()
+        self._keep_others = keep_others
         self._missing = set(key_times)
         self._ahead: list[VideoFrame] = []
         self._frames = self._decoded()
@@ -173,10 +185,15 @@ class Film:
         return frame is not None
 
     def _decoded(self) -> Iterator[VideoFrame]:
-        packets = self._container.demux(self.stream)
+        streams = () if self._keep_others else (self.stream,)
+        packets: Iterator[Packet[Any]] = self._container.demux(*streams)
         while True:
             try:
                 packet = next(packets)
+                if packet.stream.index != self.stream.index:
+                    if packet.dts is not None:
+                        self.others.append(packet)
+                    continue
                 if packet.is_keyframe:
                     self._missing.difference_update((packet.pts, packet.dts))
                 frames = packet.decode()
@@ -193,18 +210,24 @@ class Film:
 
 
 @contextlib.contextmanager
-def opened(source: Path | Any, format_: str | None = None) -> Iterator[Film]:
+def opened(source: Path | BinaryIO, format_: str | None = None, *, others: bool = False) -> Iterator[Film]:
     """A film of a file, or of a readable stream.
+
+    Args:
+        source: Where it is.
+        format_: libavformat's name of its kind; None to find out.
+        others: Whether to keep the packets of other streams.
 
     Raises:
         ReadError: It cannot be opened, or holds no film known here.
     """
     try:
-        container = av.open(source if hasattr(source, "read") else str(source), format=format_)
+        container = av.open(str(source) if isinstance(source, Path) else source, "r", format=format_)
     except av.error.FFmpegError as error:
         raise ReadError(_why(error)) from error
     with container:
-        yield Film(container, _key_times(source) if isinstance(source, Path) else frozenset())
+        key_times = _key_times(source) if isinstance(source, Path) else frozenset()
+        yield Film(container, key_times, keep_others=others)
 
 
 def _key_times(path: Path) -> frozenset[int]:

@@ -39,6 +39,7 @@ class Recipe:
     cut: int | None = None
     coloured: bool = False
     options: dict[str, str] = field(default_factory=lambda: {"crf": "10"})
+    muxing: dict[str, str] = field(default_factory=dict)
 
 
 def luma(recipe: Recipe, number: int) -> np.ndarray:
@@ -57,7 +58,7 @@ def bits_of(recipe: Recipe) -> int:
 
 def make(path: Path, recipe: Recipe) -> Path:
     """Writes a film."""
-    with av.open(str(path), "w") as out:
+    with av.open(str(path), "w", options=recipe.muxing) as out:
         out.metadata["title"] = "a test"
         if recipe.chapters:
             chapter = {
