@@ -1,0 +1,129 @@
+"""What colouring a film costs, beside decoding and encoding it and beside the network.
+
+    python tests/benchmarks/films.py --width 1280 --height 720 --seconds 8
+
+The film is made here. Side by side in one run, each from the file to a file or to nothing, with the same
+threads and the encoder's same settings:
+
+- codecs: decoded and encoded again as it is;
+- network: its frames' small copies through the network, in batches, and nothing else;
+- whole: coloured, as `colorize` does it.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import click
+import cv2
+import numpy as np
+from av.video.frame import VideoFrame
+from rich.console import Console
+from rich.table import Table
+
+from colorize_cli import filming, model
+from colorize_cli.jobs import FilmSettings, Settings
+from colorize_cli.media.film import encoding, source, workfolder
+from colorize_cli.media.film.source import plane_of
+from colorize_cli.working import working_copy
+
+RATE = 25
+
+
+def make(path: Path, width: int, height: int, seconds: int) -> None:
+    """A grey film: a camera pans over smooth noise with grain."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(30, 220, (height // 20, width // 8), dtype=np.uint8)
+    scene = cv2.resize(coarse, (2 * width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    grain = random.normal(0, 3, (height, 2 * width)).astype(np.float32)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=RATE, options={"crf": "18", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(RATE * seconds):
+            left = number * 4 % width
+            frame = VideoFrame(width, height, "yuv420p")
+            luma = scene[:, left : left + width] + grain[:, -left - width : -left or None][:, :width]
+            plane_of(frame, 0)[:] = np.clip(luma, 16, 235)
+            for index in (1, 2):
+                plane_of(frame, index)[:] = 128
+            frame.pts = number
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+
+def codecs(path: Path, folder: Path, settings: Settings) -> None:
+    """Decodes and encodes."""
+    with source.opened(path) as film:
+        chosen = encoding.choose(".mkv", film.picture, preset=settings.film.preset)
+        with encoding.stretch(folder / "codecs.nut", film.picture, chosen, interlaced=False) as stretch:
+            for frame in film.frames():
+                stretch.add(frame)
+
+
+def small_copies(path: Path, network: model.Model) -> list[np.ndarray]:
+    """What the network sees, in batches."""
+    with source.opened(path) as film:
+        table = film.picture.coding.lightness_table()
+        sides = network.card.working_size, network.card.multiple_of
+        copies = [working_copy(source.lightness_of(frame, table), *sides) for frame in film.frames()]
+    step = Settings().batch_size
+    return [np.stack(copies[start : start + step])[:, None] for start in range(0, len(copies), step)]
+
+
+def whole(path: Path, folder: Path, network: model.Model, settings: Settings) -> None:
+    """Colours."""
+    told, output = filming.Told(), folder / "whole.mkv"
+    with workfolder.claimed(output, "benchmark") as work:
+        assert work is not None
+        filming.colour(path, output, ".mkv", work, network, settings, told)
+        work.remove()
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+@click.command()
+@click.option("--width", default=1280, show_default=True)
+@click.option("--height", default=720, show_default=True)
+@click.option("--seconds", default=8, show_default=True)
+@click.option("--preset", default="veryfast", show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+def main(width: int, height: int, seconds: int, preset: str, as_json: bool) -> None:
+    """Measure one film."""
+    cv2.setNumThreads(1)
+    settings = Settings(film=FilmSettings(preset=preset))
+    network = model.load(None, "auto", threads=settings.workers)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = folder / "film.mkv"
+        make(path, width, height, seconds)
+        batches = small_copies(path, network)
+        network.predict(batches[0])
+        found = {
+            "codecs": timed(lambda: codecs(path, folder, settings)),
+            "network": timed(lambda: [network.predict(batch) for batch in batches]),
+            "whole": timed(lambda: whole(path, folder, network, settings)),
+        }
+    frames = RATE * seconds
+    rows = {f"{name}, frames a second": frames / taken for name, taken in found.items()}
+    rows["whole / codecs"] = found["whole"] / found["codecs"]
+    rows["whole / network"] = found["whole"] / found["network"]
+    rows["whole / (codecs + network)"] = found["whole"] / (found["codecs"] + found["network"])
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    table = Table(f"{width} x {height}, {frames} frames", "value")
+    for label, value in rows.items():
+        table.add_row(label, f"{value:.3g}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
