@@ -65,6 +65,11 @@ def lab_to_linear(lab: npt.ArrayLike) -> Floats:
     return np.stack(_linear((lightness + np.float32(16)) / np.float32(116), a, b), axis=-1)
 
 
+def planes_to_linear(lightness: Floats, a: Floats, b: Floats) -> tuple[Floats, Floats, Floats]:
+    """As `lab_to_linear`, of planes to planes, which is several times as fast."""
+    return _linear((lightness + np.float32(16)) * np.float32(1 / 116), a, b)
+
+
 def lab_to_srgb(lab: npt.ArrayLike) -> Floats:
     """sRGB values (..., 3) in [0, 1] of CIE L*a*b* (..., 3), chroma reduced where sRGB ends."""
     return linear_to_srgb(np.clip(lab_to_linear(fit_gamut(lab)), 0, 1))

@@ -37,6 +37,8 @@ _NEARBY = 3  # pixels across, of the regression and of the bounds
 # Small enough for memory, and large enough that threads which compose at once do not spend their time on
 # handing Python's lock to each other.
 _STRIPE_PIXELS = 1 << 19
+# Of a film, whose frames are composed one in each thread: what fits the cache.
+_CHROMA_PIXELS = 1 << 15
 
 
 Paint = Callable[[Floats, Floats, Floats], Codes]
@@ -112,7 +114,7 @@ def compose_chroma(
     height, width = lightness.shape
     low = _Low.of(lightness, ab * np.float32(strength))
     cb, cr = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
-    step = max(1, _STRIPE_PIXELS // width)
+    step = max(1, _CHROMA_PIXELS // width)
     for start in range(0, height, step):
         rows = lightness.rows(start, min(start + step, height))
         a, b = low.planes(rows, start, height)

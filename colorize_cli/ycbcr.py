@@ -9,6 +9,7 @@ Grey of luma Y' is taken to look like the grey of sRGB value Y', as players show
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from colorize_cli import color
 from colorize_cli.color import Codes, Floats
@@ -93,16 +94,17 @@ def chroma_of(lightness: Floats, a: Floats, b: Floats, matrix: Matrix) -> tuple[
     Returns:
         Cb and Cr, (H, W) each; 0, but for rounding of floats, where a* = b* = 0.
     """
-    luma = _luma(lightness)
-    red, green, blue = _primed(lightness, a, b)
-    excess = _weighted(red, green, blue, matrix) - luma
+    luma = _srgb(color.planes_to_linear(lightness, np.zeros_like(a), np.zeros_like(b))[1])
+    excess = _weighted(_primed(lightness, a, b), matrix) - luma
     # The grey that is darker by as much as the colour has too much luma, and the colour at its lightness.
-    nearer = color.lightness_of_grey(np.clip(luma - excess, 0, 1))
-    red, green, blue = _primed(nearer, a, b)
-    own = _weighted(red, green, blue, matrix)
-    cb, cr = (blue - own) / (2 * (1 - matrix.blue)), (red - own) / (2 * (1 - matrix.red))
-    reach = _reach(luma, cb, cr, matrix)
-    return np.asarray(cb * reach, np.float32), np.asarray(cr * reach, np.float32)
+    nearer = _LIGHTNESS.take(_steps(luma - excess, 0, 1))
+    planes = _primed(nearer, a, b)
+    own = _weighted(planes, matrix)
+    red, green, blue = (plane - own for plane in planes)
+    reach = _reach(luma, (red, green, blue))
+    cb = blue * (reach / np.float32(2 * (1 - matrix.blue)))
+    cr = red * (reach / np.float32(2 * (1 - matrix.red)))
+    return np.asarray(cb, np.float32), np.asarray(cr, np.float32)
 
 
 def rgb_of(luma: Floats, cb: Floats, cr: Floats, matrix: Matrix) -> Floats:
@@ -112,27 +114,44 @@ def rgb_of(luma: Floats, cb: Floats, cr: Floats, matrix: Matrix) -> Floats:
     return np.stack([red, green, blue], axis=-1)
 
 
-def _luma(lightness: Floats) -> Floats:
-    """Y' of the grey of some L*."""
-    grey = np.stack([lightness, np.zeros_like(lightness), np.zeros_like(lightness)], axis=-1)
-    return color.linear_to_srgb(color.lab_to_linear(grey)[..., 1])
+# sRGB of linear light, and L* of the greys, by steps so fine that none is off by a fifth of a 10-bit code.
+_STEPS = 1 << 16
+_LEAST, _MOST = -0.5, 2.0  # linear light beyond that is of no colour that luma could keep
+_SRGB = color.linear_to_srgb(np.linspace(_LEAST, _MOST, round((_MOST - _LEAST) * _STEPS) + 1))
+_LIGHTNESS = color.lightness_of_grey(np.linspace(0, 1, _STEPS + 1))
+
+Planes = tuple[Floats, Floats, Floats]
 
 
-def _primed(lightness: Floats, a: Floats, b: Floats) -> tuple[Floats, Floats, Floats]:
+def _steps(values: Floats, least: float, most: float) -> npt.NDArray[np.int32]:
+    clipped = np.clip(values, np.float32(least), np.float32(most))
+    clipped -= np.float32(least - 0.5 / _STEPS)
+    clipped *= np.float32(_STEPS)
+    return clipped.astype(np.int32)
+
+
+def _srgb(linear: Floats) -> Floats:
+    return np.asarray(_SRGB.take(_steps(linear, _LEAST, _MOST)))
+
+
+def _primed(lightness: Floats, a: Floats, b: Floats) -> Planes:
     """R', G' and B' of L*a*b*."""
-    red, green, blue = np.moveaxis(color.lab_to_linear(np.stack([lightness, a, b], axis=-1)), -1, 0)
-    return color.linear_to_srgb(red), color.linear_to_srgb(green), color.linear_to_srgb(blue)
+    red, green, blue = color.planes_to_linear(lightness, a, b)
+    return _srgb(red), _srgb(green), _srgb(blue)
 
 
-def _weighted(red: Floats, green: Floats, blue: Floats, matrix: Matrix) -> Floats:
+def _weighted(planes: Planes, matrix: Matrix) -> Floats:
+    red, green, blue = planes
     weight = np.float32(1 - matrix.red - matrix.blue)
     return np.asarray(np.float32(matrix.red) * red + weight * green + np.float32(matrix.blue) * blue)
 
 
-def _reach(luma: Floats, cb: Floats, cr: Floats, matrix: Matrix) -> Floats:
-    """The largest factor in [0, 1] on Cb and Cr at which R'G'B' are all in [0, 1]."""
-    step = rgb_of(luma, cb, cr, matrix) - luma[..., None]
-    room = np.where(step > 0, 1 - luma[..., None], luma[..., None])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        most = np.where(step == 0, np.inf, room / np.abs(step)).min(axis=-1)
-    return np.asarray(np.clip(most, 0, 1), np.float32)
+def _reach(luma: Floats, steps: Planes) -> Floats:
+    """The largest factor in [0, 1] on the steps from luma to R', G' and B' at which all are in [0, 1]."""
+    reach = np.ones_like(luma)
+    for step in steps:
+        room = np.where(step > 0, 1 - luma, luma)
+        length = np.abs(step)
+        np.maximum(length, np.float32(1e-6), out=length)
+        np.minimum(reach, room / length, out=reach)
+    return reach
