@@ -118,7 +118,8 @@ PRESETS: dict[str, Config] = {
                 feature_matching=1.5,
             ),
         ),
-        augment=AugmentConfig(film=_OLD_PHOTOGRAPHS),
+        # Smaller windows would be enlarged, and blurred, to the size of the last crops.
+        augment=AugmentConfig(min_scale=0.75, film=_OLD_PHOTOGRAPHS),
         evaluate_size=96,
     ),
 }
