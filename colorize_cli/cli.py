@@ -201,6 +201,20 @@ def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
     help="Of films: how samples are stored, as yuv444p.  [default: as in the film]",
 )
 @click.option(
+    "--start",
+    type=click.FloatRange(min=0),
+    default=_DEFAULTS.film.start,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of films: begin here, to try a part first.",
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Of films: end after so long.  [default: at the end]",
+)
+@click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
     default=_DEFAULTS.max_pixels,

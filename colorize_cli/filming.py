@@ -22,6 +22,7 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 
 from colorize_cli.color import Floats
+from colorize_cli.errors import ReadError
 from colorize_cli.jobs import Settings
 from colorize_cli.media.film import encoding, joining, painting, source
 from colorize_cli.media.film.encoding import Encoding
@@ -123,9 +124,15 @@ def colour(
         _Colouring(film, chosen, network, settings, told).run(path, folder, progress)
         told.damaged = film.damaged
         picture, index = film.picture, film.stream.index
+        span = None
+        if asked.start or asked.duration is not None:
+            end = None if asked.duration is None else film.time_of(asked.start + asked.duration)
+            span = (film.time_of(asked.start), end)
+            if not folder.done:
+                raise ReadError(f"it ends before {asked.start:g} seconds")
     begun = time.perf_counter()
     parts = [(folder.path / stretch.file, stretch.first) for stretch in folder.done]
-    joining.join(parts, path, index, picture, output, kind)
+    joining.join(parts, path, index, picture, output, kind, span)
     told.seconds["join"] = time.perf_counter() - begun
 
 
@@ -262,7 +269,9 @@ class _Colouring:
             ),
             capacity=max(4, batch),
         )
-        numbered = (_Item(n, frame) for n, frame in enumerate(self._film.frames()) if n >= start)
+        asked = self._settings.film
+        frames = enumerate(self._film.frames(asked.start, asked.duration))
+        numbered = (_Item(n, frame) for n, frame in frames if n >= start)
         waiting: dict[int, _Item] = {}
         results = pipeline.run(numbered)
         try:

@@ -1,6 +1,7 @@
 """The nouns that every part shares."""
 
 import hashlib
+import math
 import os
 from dataclasses import dataclass, field
 from enum import Enum
@@ -36,6 +37,8 @@ class FilmSettings:
         crf: The encoder's constant quality; None for a high one.
         preset: The encoder's, between speed and size; None for its own.
         pixel_format: libavutil's name of how samples are stored; None for the film's own way.
+        start: Seconds after the film's first frame from which on it is coloured.
+        duration: For how many seconds; None to its end.
     """
 
     steady: float = 1.0
@@ -43,6 +46,8 @@ class FilmSettings:
     crf: int | None = None
     preset: str | None = None
     pixel_format: str | None = None
+    start: float = 0.0
+    duration: float | None = None
 
     def __post_init__(self) -> None:
         """Refuses what no run can do, with a UsageError."""
@@ -50,6 +55,10 @@ class FilmSettings:
             raise UsageError(f"steady {self.steady} is not between 0 and 1")
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise UsageError(f"crf {self.crf} is not between 0 and 63")
+        if not 0 <= self.start < math.inf:
+            raise UsageError(f"start {self.start} is no number of seconds")
+        if self.duration is not None and not 0 < self.duration < math.inf:
+            raise UsageError(f"duration {self.duration} is no number of seconds")
 
     def recipe(self) -> str:
         """A digest of all of it."""

@@ -7,7 +7,7 @@ import av
 
 from colorize_cli import filming
 from colorize_cli.engines.outputs import Outputs, SkippedError
-from colorize_cli.errors import ColorizeError, ReadError, WriteError, one_line
+from colorize_cli.errors import ColorizeError, ReadError, UsageError, WriteError, one_line
 from colorize_cli.filming import Progress, Told
 from colorize_cli.jobs import STREAM, Job, Outcome, Settings, Status
 from colorize_cli.ledger import Source, Stamp
@@ -96,6 +96,8 @@ def _piped(
 
     To standard output Y4M stays Y4M, and all else becomes Matroska.
     """
+    if settings.film.start or settings.film.duration is not None:
+        raise UsageError("a part of a film is taken from a file into a file, and not of Y4M")
     told = Told()
     format_ = pipe.film_format() if job.source == STREAM else None
     readable = pipe.stdin() if job.source == STREAM else job.source

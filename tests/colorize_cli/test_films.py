@@ -239,3 +239,33 @@ def test_matroska_goes_through_a_pipe_with_all_that_is_in_it(models, tmp_path):
         for (_, old), (_, new) in zip(before.others.values(), after.others.values(), strict=True):
             assert new == old
         assert after.chroma > 3
+
+
+@pytest.mark.parametrize("late", [0, 330])
+def test_a_part_of_a_film_begins_at_nought(models, tmp_path, late):
+    times = tuple(range(late, late + 40 * 120, 40))
+    recipe = Recipe(frames=120, times=times, sounds=1, chapters=True, codec="ffv1", options={})
+    source = make(tmp_path / "a.mkv", recipe)
+    options = ("--start", "2", "--duration", "1", "--codec", "ffv1")
+    result = colour(source, tmp_path / "b.mkv", models.tinted, *options)
+    assert result.exit_code == 0, result.output
+    before, after = look(source), look(tmp_path / "b.mkv")
+    assert after.times == [Fraction(n, 25) for n in range(25)]
+    for old, new in zip(before.lumas[50:75], after.lumas, strict=True):
+        np.testing.assert_array_equal(new, old)
+    ((_, old),) = before.others.values()
+    ((_, new),) = after.others.values()
+    begin = Fraction(late, 1000) + 2
+    wanted = [(when - begin, content) for when, content in old if begin <= when < begin + 1]
+    assert [content for _, content in new] == [content for _, content in wanted]
+    assert all(abs(a - b) <= Fraction(1, 1000) for (a, _), (b, _) in zip(new, wanted, strict=True))
+
+
+def test_a_part_beyond_the_end_is_none(models, tmp_path):
+    make(tmp_path / "a.mkv", Recipe())
+    result = colour(tmp_path / "a.mkv", tmp_path / "b.mkv", models.tinted, "--start", "100")
+    assert result.exit_code == 1
+    assert "it ends before 100 seconds" in result.stderr
+    result = colour(tmp_path / "a.mkv", Path("-"), models.tinted, "--start", "0.1")
+    assert result.exit_code == 1
+    assert "a part of a film is taken from a file into a file" in result.stderr

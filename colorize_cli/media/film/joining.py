@@ -18,6 +18,8 @@ from colorize_cli.media.film.source import Picture
 
 # A stretch of film, and when its first frame is shown, by the time base of the picture.
 Part = tuple[Path, int]
+# When a part of a film begins and ends, by the time base of the picture; None for its end.
+Span = tuple[int, int | None]
 _OTHERS = ("audio", "subtitle", "data", "video")
 
 
@@ -28,7 +30,7 @@ def join(
     picture: Picture,
     output: Path,
     kind: str,
-    span: tuple[Fraction, Fraction | None] = (Fraction(0), None),
+    span: Span | None = None,
 ) -> None:
     """Writes a film.
 
@@ -39,7 +41,7 @@ def join(
         picture: What its frames are like.
         output: The file that is written.
         kind: Ending of the name of such a file, with the dot.
-        span: From when and for how long the other streams are taken, in seconds; all where None.
+        span: The part of the source that is taken, and begins the output; None for all of it.
 
     Raises:
         WriteError: A stream cannot be put into such a file.
@@ -51,10 +53,10 @@ def join(
         av.open(str(stretches[0][0])) as first,
         av.open(str(output), "w", format=container.format, options=dict(container.muxing)) as out,
     ):
-        _describe(original, out)
+        _describe(original, out, chapters=span is None)
         targets = _streams(original, first, pictured, picture, out, kind)
-        coloured = _coloured(stretches, targets[pictured], picture)
-        others = _others(original, targets, pictured, span)
+        coloured = _coloured(stretches, targets[pictured], picture, 0 if span is None else span[0])
+        others = _others(original, targets, pictured, span, picture.time_base)
         try:
             for packet in heapq.merge(coloured, others, key=_when):
                 out.mux_one(packet)
@@ -64,11 +66,10 @@ def join(
             raise
 
 
-def _describe(original: InputContainer, out: OutputContainer) -> None:
+def _describe(original: InputContainer, out: OutputContainer, *, chapters: bool) -> None:
     out.metadata.update(original.metadata)
-    chapters = original.chapters()
-    if chapters:
-        out.set_chapters(chapters)
+    if chapters and original.chapters():
+        out.set_chapters(original.chapters())
 
 
 def _streams(
@@ -138,12 +139,14 @@ def _tag(target: Any, source: Any) -> None:
         setattr(target, name, getattr(source, name))
 
 
-def _coloured(stretches: Sequence[Part], target: Stream, picture: Picture) -> Iterator["Packet[Any]"]:
-    """Packets of the picture, by its time base.
+def _coloured(
+    stretches: Sequence[Part], target: Stream, picture: Picture, begin: int
+) -> Iterator["Packet[Any]"]:
+    """Packets of the picture, by its time base, from `begin` on.
 
     The stretches' files say how long after the first a packet is shown, not when it is decoded.
     """
-    shown = [_shown(path, first, picture.time_base) for path, first in stretches]
+    shown = [_shown(path, first - begin, picture.time_base) for path, first in stretches]
     step = max(1, round(1 / picture.rate / picture.time_base))
     decoded = iter(decoding_times(shown, step))
     ordered = sorted(time for times in shown for time in times)
@@ -186,21 +189,31 @@ def _others(
     original: InputContainer,
     targets: dict[int, Stream],
     pictured: int,
-    span: tuple[Fraction, Fraction | None],
+    span: Span | None,
+    time_base: Fraction,
 ) -> Iterator["Packet[Any]"]:
     streams = [s for s in original.streams if s.index in targets and s.index != pictured]
     if not streams:
         return
-    start, length = span
     for packet in original.demux(streams):
         if packet.dts is None:
             continue
-        if start or length is not None:
-            when = (packet.pts if packet.pts is not None else packet.dts) * packet.time_base
-            if when < start or (length is not None and when >= start + length):
+        if span is not None:
+            begin, end = span
+            when = (packet.dts if packet.pts is None else packet.pts) * packet.time_base / time_base
+            if when < begin or (end is not None and when >= end):
                 continue
+            _shift(packet, round(begin * time_base / packet.time_base))
         packet.stream = targets[packet.stream.index]
         yield packet
+
+
+def _shift(packet: "Packet[Any]", by: int) -> None:
+    """Has a packet come earlier."""
+    if packet.pts is not None:
+        packet.pts -= by
+    if packet.dts is not None:
+        packet.dts -= by
 
 
 def _when(packet: "Packet[Any]") -> Fraction:

@@ -128,6 +128,7 @@ class Film:
             raise ReadError("damaged: not one frame can be decoded")
         self._ahead.append(first)
         self.picture = _picture(first, self.stream)
+        self._begun = first.pts or 0
 
     @property
     def first(self) -> VideoFrame:
@@ -147,14 +148,22 @@ class Film:
         length = self._container.duration
         return round(Fraction(length, av.time_base) * self.picture.rate) if length else None
 
-    def frames(self) -> Iterator[VideoFrame]:
-        """All frames in the order in which they are shown, their time stamps rising; once.
+    def frames(self, start: float = 0.0, duration: float | None = None) -> Iterator[VideoFrame]:
+        """The frames in the order in which they are shown, their time stamps rising; once.
 
         What cannot be decoded is left out and counted.
+
+        Args:
+            start: Seconds after the first frame from which on they are given.
+            duration: For how many seconds; None for all.
 
         Raises:
             ReadError: The picture changes its size or its kind.
         """
+        begin = self.time_of(start)
+        end = None if duration is None else self.time_of(start + duration)
+        if start:
+            self._search(begin)
         last: int | None = None
         step = max(1, round(1 / self.picture.rate / self.picture.time_base))
         while self._ahead or self._fill():
@@ -168,7 +177,22 @@ class Film:
             if last is not None and frame.pts <= last:
                 frame.pts = last + 1
             last = frame.pts
-            yield frame
+            if end is not None and last >= end:
+                return
+            if last >= begin:
+                yield frame
+
+    def time_of(self, seconds: float) -> int:
+        """The time stamp so many seconds after the first frame, by the picture's time base."""
+        return self._begun + round(Fraction(seconds) / self.picture.time_base)
+
+    def _search(self, time: int) -> None:
+        """Goes on from the last key frame that is not after a time, where the film can be searched."""
+        with contextlib.suppress(av.error.FFmpegError):
+            self._container.seek(time, stream=self.stream)
+            self._ahead.clear()
+            self._missing.clear()  # of the key frames that are passed over none will come
+            self._frames = self._decoded()
 
     def planar(self, frame: VideoFrame) -> VideoFrame:
         """A frame in the picture's layout: the same samples, in other places (of nv12, say)."""
