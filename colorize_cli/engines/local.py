@@ -115,12 +115,13 @@ def run(
             network = model.load(settings.model, settings.device, threads=available_cores())
             if settings.device == "auto":
                 announce(f"device: {network.device} ({network.reason})")
-            pictures = [job for job in waiting if not films.is_film_job(job)]
-            yield from _colour(pictures, _Work(network, settings, steering, outputs))
-            # A film keeps all stages busy by itself.
+            pictures: list[Job] = []
+            others: list[Job] = []
             for job in waiting:
-                if job not in pictures:
-                    yield films.colour(job, network, settings, outputs, progress)
+                (others if films.is_film_job(job) else pictures).append(job)
+            yield from _colour(pictures, _Work(network, settings, steering, outputs))
+            for job in others:  # a film keeps all stages busy by itself
+                yield films.colour(job, network, settings, outputs, progress)
     finally:
         outputs.close()
 
