@@ -120,7 +120,7 @@ def colour(
     """
     with source.opened(path) as film:
         asked = settings.film
-        chosen = encoding.choose(kind, film.picture, asked.codec, asked.crf, asked.preset, asked.pixel_format)
+        chosen = encoding.choose(kind, film.picture, asked)
         _Colouring(film, chosen, network, settings, told).run(path, folder, progress)
         told.damaged = film.damaged
         picture, index = film.picture, film.stream.index
@@ -161,10 +161,9 @@ def pipe(
     Raises:
         ReadError: As `colour`, and the others.
     """
-    asked = settings.film
     container = encoding.CONTAINERS[kind]
     with source.opened(readable, format_, others=True) as film:
-        chosen = encoding.choose(kind, film.picture, asked.codec, asked.crf, asked.preset, asked.pixel_format)
+        chosen = encoding.choose(kind, film.picture, settings.film)
         opened: Any = str(writable) if isinstance(writable, Path) else writable
         with av.open(opened, "w", format=container.format, options=dict(container.muxing)) as out:
             encoder = encoding.Encoder(out, film.picture, chosen, film.first.interlaced_frame)

@@ -15,6 +15,7 @@ cuts less than a tenth of the picture is trusted there, and elsewhere more than 
 All this happens on the small copies that the network sees, and takes a few milliseconds a frame.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import cv2
@@ -37,6 +38,10 @@ class _Seen:
     codes: Bytes
     small: Floats
     ab: Floats
+
+    @staticmethod
+    def of(small: Floats, ab: Floats) -> "_Seen":
+        return _Seen(np.rint(np.clip(small * np.float32(2.55), 0, 255)).astype(np.uint8), small, ab)
 
 
 class Steady:
@@ -68,15 +73,16 @@ class Steady:
         Returns:
             (2, h', w') float32.
         """
-        codes = np.rint(np.clip(small * np.float32(2.55), 0, 255)).astype(np.uint8)
+        seen = _Seen.of(small, ab)
         if self._before is not None and self._before.small.shape == small.shape:
-            back, trust = self._trusted(codes, small, self._before)
+            back, trust = self._trusted(seen, self._before)
             if trust.mean() < _CUT:
                 self.cuts += 1
             else:
-                ab = self._mixed(ab, self._before.ab, back, trust)
-        self._before = _Seen(codes, small, ab)
-        return ab
+                mixed = self._mixed(ab, self._before.ab, back, trust)
+                seen = dataclasses.replace(seen, ab=mixed)
+        self._before = seen
+        return seen.ab
 
     @property
     def state(self) -> tuple[Floats, Floats] | None:
@@ -85,20 +91,19 @@ class Steady:
 
     def resume(self, small: Floats, ab: Floats, cuts: int) -> None:
         """Goes on from a `state`, and the number of cuts until then."""
-        codes = np.rint(np.clip(small * np.float32(2.55), 0, 255)).astype(np.uint8)
-        self._before, self.cuts = _Seen(codes, small, ab), cuts
+        self._before, self.cuts = _Seen.of(small, ab), cuts
 
-    def _trusted(self, codes: Bytes, small: Floats, before: _Seen) -> tuple[Floats, Floats]:
+    def _trusted(self, now: _Seen, before: _Seen) -> tuple[Floats, Floats]:
         """The flow (h, w, 2) from a frame to the one before, and where that is trusted, (h, w) in [0, 1]."""
-        back, forth = self._flow(codes, before.codes), self._flow(before.codes, codes)
+        back, forth = self._flow(now.codes, before.codes), self._flow(before.codes, now.codes)
         x, y = _moved(back)
         returned = _at(forth, x, y)
         miss = np.square(returned + back).sum(-1)
         length = np.square(returned).sum(-1) + np.square(back).sum(-1)
-        difference = small - _at(before.small, x, y)
+        difference = now.small - _at(before.small, x, y)
         difference -= np.median(difference)
         smoothed = cv2.blur(np.abs(difference), (_SMOOTHED, _SMOOTHED))
-        height, width = small.shape
+        height, width = now.small.shape
         inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
         trust = np.exp(-miss / (_MISS + _MISS_OF_LENGTH * length) - smoothed / np.float32(_DIFFERENCE))
         return back, np.asarray(trust * inside, np.float32)

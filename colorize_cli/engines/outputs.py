@@ -1,5 +1,6 @@
 """The outputs of a run: what is there already, and the notes on what is made."""
 
+import functools
 import io
 import os
 from collections.abc import Callable, Iterable
@@ -24,15 +25,17 @@ class Outputs:
     def __init__(
         self, plan: Plan, settings: Settings, steering: Steering, *, read_only: bool = False
     ) -> None:
-        self._overwrite = settings.overwrite
-        self._quality = settings.quality
+        self._settings = settings
         self._root = plan.root
         self._ledger: Ledger | None = None
-        self._recipe = settings.recipe(model.read(settings.model))
         self._film_recipe = settings.film.recipe()
         self._steering = steering
         if plan.root is not None:
             self._ledger = Ledger(plan.root, self._recipe, self._own_recipe, read_only=read_only)
+
+    @functools.cached_property
+    def _recipe(self) -> str:
+        return self._settings.recipe(model.read(self._settings.model))
 
     def recipe_of(self, job: Job) -> str:
         """A digest of all but the source that decides what the job's output is."""
@@ -44,7 +47,7 @@ class Outputs:
 
     def reason_to_skip(self, job: Job) -> str | None:
         """Why the job's output can stay as it is; None if it is to be made."""
-        if self._overwrite or job.destination == STREAM:
+        if self._settings.overwrite or job.destination == STREAM:
             return None
         if self._ledger is None:
             return State.FOREIGN.value if _exists(job.destination) else None
@@ -55,11 +58,11 @@ class Outputs:
         """Writes an output, and a note of how it was made."""
         if job.destination == STREAM:
             file = io.BytesIO()
-            writing.encode(file, format_, pages, self._quality)
+            writing.encode(file, format_, pages, self._settings.quality)
             pipe.write_stdout(file.getvalue())
             return
         self.check_root()
-        writing.write(job.destination, pages, self._quality, self.note(job, source))
+        writing.write(job.destination, pages, self._settings.quality, self.note(job, source))
 
     def copy(self, job: Job, source: Source | None, content: Path | bytes) -> None:
         """Writes a source as it is, and a note of that."""

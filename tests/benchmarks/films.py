@@ -57,7 +57,7 @@ def make(path: Path, width: int, height: int, seconds: int) -> None:
 def codecs(path: Path, folder: Path, settings: Settings) -> None:
     """Decodes and encodes."""
     with source.opened(path) as film:
-        chosen = encoding.choose(".mkv", film.picture, preset=settings.film.preset)
+        chosen = encoding.choose(".mkv", film.picture, settings.film)
         with encoding.stretch(folder / "codecs.nut", film.picture, chosen, interlaced=False) as stretch:
             for frame in film.frames():
                 stretch.add(frame)

@@ -12,7 +12,8 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from colorize_cli.errors import UsageError, WriteError, one_line
-from colorize_cli.media.film.source import REDUCED, Layout, Picture
+from colorize_cli.jobs import FilmSettings
+from colorize_cli.media.film.source import Layout, Picture, planar_name, tag
 
 _STRETCH = "nut"  # keeps any time base, and any codec
 
@@ -74,42 +75,32 @@ class Encoding:
     steady_rate: bool = False
 
 
-def choose(
-    suffix: str,
-    picture: Picture,
-    codec: str | None = None,
-    crf: int | None = None,
-    preset: str | None = None,
-    pixel_format: str | None = None,
-) -> Encoding:
+def choose(suffix: str, picture: Picture, asked: FilmSettings) -> Encoding:
     """The encoding of a film that is like `picture`, for a kind of file.
 
     Args:
         suffix: Ending of the file's name, in lower case.
         picture: What its frames are like.
-        codec: libavcodec's name of an encoder; None for the one that suits the file.
-        crf: The encoder's constant quality; None for a high one.
-        preset: The encoder's; None for its own.
-        pixel_format: libavutil's name; None for the one of the film's own depth and reduction of chroma.
+        asked: What the user asked for.
 
     Raises:
         UsageError: There is no such encoder or format, or it cannot keep the luma.
     """
     container = CONTAINERS[suffix]
-    name = codec or container.codec
+    name = asked.codec or container.codec
     try:
         encoder = av.codec.Codec(name, "w")
     except ValueError as error:
         raise UsageError(f"there is no encoder {name!r} here") from error
     options = dict(container.options) if name == container.codec else {}
-    if codec in ("libx264", "libx265"):
+    if asked.codec in ("libx264", "libx265"):
         options = dict(_H264)
-    if crf is not None:
-        options["crf"] = str(crf)
-    if preset is not None:
-        options["preset"] = preset
+    if asked.crf is not None:
+        options["crf"] = str(asked.crf)
+    if asked.preset is not None:
+        options["preset"] = asked.preset
     known = [format_.name for format_ in encoder.video_formats or ()]
-    layout = _layout(name, known, picture, pixel_format)
+    layout = _layout(name, known, picture, asked.pixel_format)
     return Encoding(name, layout, options, container.steady_rate)
 
 
@@ -122,7 +113,6 @@ def _layout(codec: str, known: list[str], picture: Picture, pixel_format: str | 
         if asked.bits != own.bits:
             raise UsageError(f"{pixel_format} would change the {own.bits} bits of the film's luma")
         return asked
-    kinds = {reduced: kind for kind, reduced in REDUCED.items()}
     wanted = [own.reduced or (2, 2), (2, 2), (2, 1), (1, 1)]
     finer = [r for r in wanted if r == wanted[0] or (r[0] <= wanted[0][0] and r[1] <= wanted[0][1])]
     for across, down in finer:
@@ -130,7 +120,7 @@ def _layout(codec: str, known: list[str], picture: Picture, pixel_format: str | 
         if codec in _WHOLE_CELLS and (picture.width % across or picture.height % down):
             continue
         for family in ("yuvj", "yuv") if own.name.startswith("yuvj") else ("yuv",):
-            name = f"{family}{kinds[across, down]}p" + (f"{own.bits}le" if own.bits > 8 else "")
+            name = planar_name((across, down), own.bits, family)
             if not known or name in known:  # some take any
                 return Layout(name, own.bits, (across, down))
     raise UsageError(f"{codec} takes no frames like those of {own.name}; choose another codec")
@@ -140,7 +130,7 @@ _WHOLE_CELLS = frozenset({"libx264", "libx265", "h264_nvenc", "hevc_nvenc"})
 
 
 class Encoder:
-    """Encodes frames into an open container; a context manager."""
+    """Encodes frames into an open container."""
 
     def __init__(
         self, container: OutputContainer, picture: Picture, encoding: Encoding, interlaced: bool
@@ -178,9 +168,7 @@ class Encoder:
             WriteError: It cannot be encoded.
         """
         if not self._stream.codec_context.is_open:
-            context = self._stream.codec_context
-            context.color_range, context.colorspace = frame.color_range, frame.colorspace
-            context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
+            tag(self._stream.codec_context, frame)
         frame.pict_type = PictureType.NONE
         frame.time_base = self._picture.time_base
         self._mux(frame)

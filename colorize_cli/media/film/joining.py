@@ -14,7 +14,7 @@ from av.stream import Stream
 
 from colorize_cli.errors import WriteError, one_line
 from colorize_cli.media.film.encoding import CONTAINERS
-from colorize_cli.media.film.source import Picture
+from colorize_cli.media.film.source import Picture, tag
 
 # A stretch of film, and when its first frame is shown, by the time base of the picture.
 Part = tuple[Path, int]
@@ -104,9 +104,8 @@ def _add_picture(
         target.set_display_rotation(90 * picture.quarter_turns)
     target.time_base = picture.time_base
     target.codec_context.framerate = picture.rate
-    _tag(target.codec_context, stream.codec_context)
-    target.metadata.update(stream.metadata)
-    target.disposition = stream.disposition
+    tag(target.codec_context, stream.codec_context)  # the container may know more than the encoder
+    _label(target, stream)
     return target  # type: ignore[no-any-return]
 
 
@@ -128,15 +127,14 @@ def add_beside(stream: Stream, out: OutputContainer, kind: str) -> Stream | None
         what = f"its {stream.type} stream {stream.index}"
         raise WriteError(f"{kind} cannot hold {what}: {one_line(error)}") from error
     target.time_base = stream.time_base
-    target.metadata.update(stream.metadata)
-    target.disposition = stream.disposition
+    _label(target, stream)
     return target
 
 
-def _tag(target: Any, source: Any) -> None:
-    """Says of colours what the source's container says of them; the encoder's stream may say it too."""
-    for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
-        setattr(target, name, getattr(source, name))
+def _label(target: Stream, stream: Stream) -> None:
+    """Has a stream say of itself what another says."""
+    target.metadata.update(stream.metadata)
+    target.disposition = stream.disposition
 
 
 def _coloured(

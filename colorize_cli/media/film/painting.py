@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 
 from colorize_cli.color import Codes, Floats, Lightness
 from colorize_cli.compose import compose_chroma
-from colorize_cli.media.film.source import Layout, Picture, plane_of
+from colorize_cli.media.film.source import Layout, Picture, plane_of, tag
 
 
 def painted(frame: VideoFrame, layout: Layout, cb: Codes, cr: Codes) -> VideoFrame:
@@ -31,8 +31,7 @@ def painted(frame: VideoFrame, layout: Layout, cb: Codes, cr: Codes) -> VideoFra
         result = VideoFrame(frame.width, frame.height, layout.name)
         plane_of(result, 0)[:] = plane_of(frame, 0)
         result.pts, result.time_base = frame.pts, frame.time_base
-        result.color_range, result.colorspace = frame.color_range, frame.colorspace
-        result.color_primaries, result.color_trc = frame.color_primaries, frame.color_trc
+        tag(result, frame)
     plane_of(result, 1)[:] = cb
     plane_of(result, 2)[:] = cr
     return result

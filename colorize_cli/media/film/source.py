@@ -56,6 +56,12 @@ class Layout:
         return Layout(name, int(bits or 8), REDUCED[kind])
 
 
+def planar_name(reduced: tuple[int, int], bits: int, family: str = "yuv") -> str:
+    """libavutil's name of the planar format of chroma that is so much narrower and lower than luma."""
+    kind = next(kind for kind, factors in REDUCED.items() if factors == reduced)
+    return f"{family}{kind}p" + (f"{bits}le" if bits > 8 else "")
+
+
 @dataclass(frozen=True)
 class Picture:
     """What the frames of a film share.
@@ -268,6 +274,12 @@ def _key_times(path: Path) -> frozenset[int]:
     return frozenset()
 
 
+def tag(target: Any, source: Any) -> None:
+    """Has a frame or a codec's context say of its colours what another says, in H.273's numbers."""
+    for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
+        setattr(target, name, getattr(source, name))
+
+
 def luma_of(frame: VideoFrame) -> Codes:
     """(H, W) codes of luma; shares the frame's memory."""
     return plane_of(frame, 0)
@@ -320,10 +332,8 @@ def _layout(frame: VideoFrame) -> Layout:
     if own.is_rgb or own.has_palette or len(own.components) not in (1, 3):
         raise ReadError(f"its frames are stored as {own.name}, not as luma and chroma")
     bits = own.components[0].bits
-    kinds = {reduced: kind for kind, reduced in REDUCED.items()}
     reduced = (_factor(own.width, own.chroma_width()), _factor(own.height, own.chroma_height()))
-    name = f"yuv{kinds.get(reduced, '444')}p" + (f"{bits}le" if bits > 8 else "")
-    found = Layout.of(name)
+    found = Layout.of(planar_name(reduced if reduced in REDUCED.values() else (1, 1), bits))
     if found is None:
         raise ReadError(f"its frames are stored as {own.name}, which is not known here")
     return found
