@@ -1,6 +1,8 @@
 """Films on this machine, one after the other: each keeps all stages busy by itself."""
 
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 
 import av
@@ -76,13 +78,7 @@ def _coloured(job: Job, network: Model, settings: Settings, outputs: Outputs, pr
         if folder is None:
             raise SkippedError("another run is colouring it")
         told = Told()
-
-        def ready(status: object) -> None:
-            # A damaged film is tried again by the next run: its source counts as changed.
-            noted = Source(Stamp(0, 0), "damaged") if told.damaged else read
-            outputs.note(job, noted)(status)  # type: ignore[arg-type]
-
-        with atomic.naming(job.destination, ready) as temporary:
+        with atomic.naming(job.destination, _note(job, read, outputs, told)) as temporary:
             kind = job.destination.suffix.lower()
             filming.colour(job.source, temporary, kind, folder, network, settings, told, progress)
         folder.remove()
@@ -108,9 +104,18 @@ def _piped(
         writable.flush()
         return told
     kind = job.destination.suffix.lower()
-    with atomic.naming(job.destination, outputs.note(job, read)) as temporary:
+    with atomic.naming(job.destination, _note(job, read, outputs, told)) as temporary:
         filming.pipe(readable, format_, temporary, kind, network, settings, told, progress)
     return told
+
+
+def _note(job: Job, read: Source | None, outputs: Outputs, told: Told) -> Callable[[os.stat_result], None]:
+    """As `Outputs.note`; a damaged film's source counts as changed, so that the next run tries it again."""
+
+    def note(status: os.stat_result) -> None:
+        outputs.note(job, Source(Stamp(0, 0), "damaged") if told.damaged and read else read)(status)
+
+    return note
 
 
 def is_film_job(job: Job) -> bool:
