@@ -328,11 +328,11 @@ def main() -> NoReturn:
 def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, *, fail_fast: bool) -> int:
     import cv2
 
+    from colorize_cli import process
     from colorize_cli.engines import ENGINES
     from colorize_cli.report import Report
 
-    # The stages are parallel already; threads inside each of their steps would only compete.
-    cv2.setNumThreads(1)
+    process.prepare()
     cv2.utils.logging.setLogLevel(0)  # what it cannot read is said once, with the name of the file
     if plan.ignored:
         display.say(f"{plan.ignored} files of other kinds ignored")

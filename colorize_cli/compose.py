@@ -28,7 +28,7 @@ import numpy.typing as npt
 from colorize_cli import color
 from colorize_cli.color import Bytes, Codes, Floats, Lightness
 from colorize_cli.working import resized
-from colorize_cli.ycbcr import Matrix, chroma_of
+from colorize_cli.ycbcr import Matrix, chroma_of, fit_chroma
 
 # The regulariser of the regression, in L* squared: slopes matter where L* varies by more than its root, about
 # 11.
@@ -37,8 +37,6 @@ _NEARBY = 3  # pixels across, of the regression and of the bounds
 # Small enough for memory, and large enough that threads which compose at once do not spend their time on
 # handing Python's lock to each other.
 _STRIPE_PIXELS = 1 << 19
-# Of a film, whose frames are composed one in each thread: what fits the cache.
-_CHROMA_PIXELS = 1 << 15
 
 
 Paint = Callable[[Floats, Floats, Floats], Codes]
@@ -98,12 +96,16 @@ def compose16(
 
 
 def compose_chroma(
-    lightness: Lightness, ab: Floats, strength: float, matrix: Matrix
+    lightness: Lightness, luma: Floats, ab: Floats, strength: float, matrix: Matrix
 ) -> tuple[Floats, Floats]:
     """The chroma of a film's frame.
 
+    What the network says is turned into Cb and Cr at its own resolution, and these are upsampled: of a film
+    luma is kept, not lightness, so that nothing at full resolution needs CIE Lab.
+
     Args:
         lightness: Of the grey of the frame's luma, averaged to the size of its chroma, (H, W).
+        luma: Y' in [0, 1] of the same pixels, (H, W).
         ab: CIE a* and b* at low resolution, (2, h, w), covering the same picture.
         strength: Factor on ab; 0 gives grey.
         matrix: Of the film.
@@ -111,14 +113,11 @@ def compose_chroma(
     Returns:
         Cb and Cr in [-0.5, 0.5], (H, W) each.
     """
-    height, width = lightness.shape
-    low = _Low.of(lightness, ab * np.float32(strength))
-    cb, cr = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
-    step = max(1, _CHROMA_PIXELS // width)
-    for start in range(0, height, step):
-        rows = lightness.rows(start, min(start + step, height))
-        a, b = low.planes(rows, start, height)
-        cb[start : start + len(rows)], cr[start : start + len(rows)] = chroma_of(rows, a, b, matrix)
+    a, b = ab * np.float32(strength)
+    guide = resized(lightness, (a.shape[0], a.shape[1]))
+    low = _Low.of(guide, np.stack(chroma_of(guide, a, b, matrix)))
+    cb, cr = low.whole(lightness.rows(0, lightness.shape[0]))
+    fit_chroma(luma, cb, cr, matrix)
     return cb, cr
 
 
@@ -127,8 +126,10 @@ def _paint(
 ) -> None:
     """Fills `rgb`."""
     height, width = lightness.shape
-    low = _Low.of(lightness, ab)
-    over = None if overlay is None else _Low.of(lightness, overlay.planes)
+    low = _Low.of(resized(lightness, (ab.shape[1], ab.shape[2])), ab)
+    over = None
+    if overlay is not None:
+        over = _Low.of(resized(lightness, (overlay.planes.shape[1], overlay.planes.shape[2])), overlay.planes)
     step = max(1, stripe_pixels // width)
     for start in range(0, height, step):
         stop = min(start + step, height)
@@ -153,7 +154,7 @@ def _lay_over(ground: list[Floats], paint: list[Floats], pins: Pins | None) -> N
 
 @dataclass(frozen=True)
 class _Low:
-    """What is known at low resolution, (h, w, channels) each.
+    """What is known at low resolution, (channels, h, w) each.
 
     Attributes:
         base: The planes, a* and b* for instance, and L*.
@@ -164,31 +165,47 @@ class _Low:
     linear: Floats
 
     @staticmethod
-    def of(lightness: Lightness, planes: Floats) -> "_Low":
-        guide = resized(lightness, (planes.shape[1], planes.shape[2]))
-        chroma = np.ascontiguousarray(np.moveaxis(planes, 0, -1))
+    def of(guide: Floats, planes: Floats) -> "_Low":
+        """Of L* (h, w), and planes (channels, h, w)."""
         guide_mean = _mean(guide)
-        variance = _mean(guide * guide) - guide_mean * guide_mean
-        covariance = _mean(chroma * guide[..., None]) - _mean(chroma) * guide_mean[..., None]
-        slope = covariance / (variance + np.float32(_EPSILON))[..., None]
+        variance = _mean(guide * guide) - guide_mean * guide_mean + np.float32(_EPSILON)
+        slopes = [(_mean(plane * guide) - _mean(plane) * guide_mean) / variance for plane in planes]
         window = np.ones((_NEARBY, _NEARBY), np.uint8)
-        least, greatest = cv2.erode(chroma, window), cv2.dilate(chroma, window)
-        return _Low(np.dstack([chroma, guide]), np.dstack([slope, least, greatest]))
+        bounds = [change(plane, window) for change in (cv2.erode, cv2.dilate) for plane in planes]
+        return _Low(np.stack([*planes, guide]), np.stack([*slopes, *bounds]).astype(np.float32))
 
     def planes(self, lightness: Floats, start: int, height: int) -> list[Floats]:
         """The planes at full resolution, (rows, W) each, for rows of L* that begin at `start` of `height`."""
         rows, width = lightness.shape
-        centres = (np.arange(start, start + rows) + 0.5) * (len(self.base) / height) - 0.5
-        base = _widened(_cubic_rows(self.base, centres), width, cv2.INTER_CUBIC)
-        linear = _widened(_linear_rows(self.linear, centres), width, cv2.INTER_LINEAR)
+        centres = (np.arange(start, start + rows) + 0.5) * (self.base.shape[1] / height) - 0.5
+        size = (width, rows)
+        return self._joined(
+            _enlarged(_cubic_rows(self.base, centres), size, cv2.INTER_CUBIC),
+            _enlarged(_linear_rows(self.linear, centres), size, cv2.INTER_LINEAR),
+            lightness,
+        )
+
+    def whole(self, lightness: Floats) -> list[Floats]:
+        """As `planes`, of all rows at once: twice as fast, where memory for them matters less."""
+        size = (lightness.shape[1], lightness.shape[0])
+        return self._joined(
+            _enlarged(self.base, size, cv2.INTER_CUBIC),
+            _enlarged(self.linear, size, cv2.INTER_LINEAR),
+            lightness,
+        )
+
+    def _joined(self, base: list[Floats], linear: list[Floats], lightness: Floats) -> list[Floats]:
+        """Planes along the detail of L*, held between the bounds; made in the memory of `base`."""
         *planes, guide = base
         count = len(planes)
-        detail = lightness - guide
+        detail = np.subtract(lightness, guide, out=guide)
         for plane, slope, least, greatest in zip(
             planes, linear[:count], linear[count : 2 * count], linear[2 * count :], strict=True
         ):
-            plane += slope * detail
-            np.clip(plane, least, greatest, out=plane)
+            slope *= detail
+            plane += slope
+            np.maximum(plane, least, out=plane)
+            np.minimum(plane, greatest, out=plane)
         return planes
 
 
@@ -196,11 +213,9 @@ def _mean(values: Floats) -> Floats:
     return np.asarray(cv2.blur(values, (_NEARBY, _NEARBY), borderType=cv2.BORDER_REFLECT_101), np.float32)
 
 
-def _widened(values: Floats, width: int, method: int) -> list[Floats]:
-    """Each channel of (rows, w, channels) at a new width, as an array of its own."""
-    size = (width, len(values))
-    planes = np.ascontiguousarray(np.moveaxis(values, -1, 0))
-    return [np.asarray(cv2.resize(plane, size, interpolation=method), np.float32) for plane in planes]
+def _enlarged(values: Floats, size: tuple[int, int], method: int) -> list[Floats]:
+    """Each channel of (channels, h, w) at a new width and height, as an array of its own."""
+    return [np.asarray(cv2.resize(plane, size, interpolation=method), np.float32) for plane in values]
 
 
 def _linear_rows(values: Floats, centres: npt.NDArray[np.float64]) -> Floats:
@@ -220,7 +235,8 @@ def _cubic_rows(values: Floats, centres: npt.NDArray[np.float64]) -> Floats:
 
 
 def _weighted_rows(values: Floats, first: npt.NDArray[np.intp], weights: list[Floats]) -> Floats:
-    total = np.zeros((len(first), *values.shape[1:]), np.float32)
+    channels, height, width = values.shape
+    total = np.zeros((channels, len(first), width), np.float32)
     for offset, weight in enumerate(weights):
-        total += values[np.clip(first + offset, 0, len(values) - 1)] * weight[:, None, None]
+        total += values[:, np.clip(first + offset, 0, height - 1)] * weight[:, None]
     return total

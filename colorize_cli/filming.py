@@ -309,6 +309,6 @@ class _Colouring:
         assert layout.reduced is not None  # noqa: S101 - an encoding has chroma
         turned = np.rot90(item.ab, -picture.quarter_turns, axes=(1, 2))
         cb, cr = painting.chroma_planes(
-            source.luma_of(item.frame), self._table, turned, self._settings.strength, picture, layout.reduced
+            source.luma_of(item.frame), turned, self._settings.strength, picture, layout.reduced
         )
         return dataclasses.replace(item, frame=painting.painted(item.frame, layout, cb, cr))

@@ -6,6 +6,7 @@ those of ITU-T H.273 (2021), table 4 and equations 30 to 36; which is also in BT
 Grey of luma Y' is taken to look like the grey of sRGB value Y', as players show it on a computer's screen.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,11 +52,13 @@ class Coding:
     bits: int
     full: bool
 
+    def luma_table(self) -> Floats:
+        """(2 ** bits,) Y' in [0, 1] that each code of luma means."""
+        return _tables(self)[0]
+
     def lightness_table(self) -> Floats:
         """(2 ** bits,) L* in [0, 100] of the grey that each code of luma means."""
-        codes = np.arange(2**self.bits, dtype=np.float32)
-        luma, _, _ = self.values(codes, codes, codes)
-        return color.lightness_of_grey(np.clip(luma, 0, 1))
+        return _tables(self)[1]
 
     def values(self, luma: Floats, blue: Floats, red: Floats) -> tuple[Floats, Floats, Floats]:
         """Y', Cb and Cr of codes, or of means of codes."""
@@ -78,12 +81,19 @@ class Coding:
         return np.asarray(codes, np.uint8) if self.bits <= 8 else np.asarray(codes, np.uint16)
 
 
+@functools.cache
+def _tables(coding: Coding) -> tuple[Floats, Floats]:
+    codes = np.arange(2**coding.bits, dtype=np.float32)
+    luma = np.clip(coding.values(codes, codes, codes)[0], 0, 1)
+    return luma, color.lightness_of_grey(luma)
+
+
 def chroma_of(lightness: Floats, a: Floats, b: Floats, matrix: Matrix) -> tuple[Floats, Floats]:
     """Cb and Cr that give luma the chroma wanted.
 
     Luma is not lightness: a colour of some L* has another luma than the grey of that L*. Since it is luma
     that is kept, the colour is the one of chroma a*, b* that has the grey's luma, to first order. Where that
-    lies outside of R'G'B', Cb and Cr are both reduced, at constant luma, until it does not.
+    lies outside of R'G'B', Cb and Cr are reduced (see `fit_chroma`).
 
     Args:
         lightness: L* of the grey of the luma, (H, W).
@@ -100,11 +110,34 @@ def chroma_of(lightness: Floats, a: Floats, b: Floats, matrix: Matrix) -> tuple[
     nearer = _LIGHTNESS.take(_steps(luma - excess, 0, 1))
     planes = _primed(nearer, a, b)
     own = _weighted(planes, matrix)
-    red, green, blue = (plane - own for plane in planes)
-    reach = _reach(luma, (red, green, blue))
-    cb = blue * (reach / np.float32(2 * (1 - matrix.blue)))
-    cr = red * (reach / np.float32(2 * (1 - matrix.red)))
-    return np.asarray(cb, np.float32), np.asarray(cr, np.float32)
+    red, _, blue = planes
+    cb = np.asarray((blue - own) / np.float32(2 * (1 - matrix.blue)), np.float32)
+    cr = np.asarray((red - own) / np.float32(2 * (1 - matrix.red)), np.float32)
+    fit_chroma(luma, cb, cr, matrix)
+    return cb, cr
+
+
+def fit_chroma(luma: Floats, cb: Floats, cr: Floats, matrix: Matrix) -> None:
+    """Reduces Cb and Cr in place, both by one factor, so that with that luma they are a colour.
+
+    Args:
+        luma: Y' in [0, 1], (H, W).
+        cb: (H, W).
+        cr: (H, W).
+        matrix: Of the film.
+    """
+    steps = _steps_to_rgb(cb, cr, matrix)
+    least, greatest = functools.reduce(np.minimum, steps), functools.reduce(np.maximum, steps)
+    outside = np.flatnonzero((luma + least < 0) | (luma + greatest > 1))
+    if not outside.size:
+        return
+    room = luma.ravel()[outside]
+    down, up = -least.ravel()[outside], greatest.ravel()[outside]
+    tiny = np.float32(1e-6)
+    reach = np.minimum(room / np.maximum(down, tiny), (1 - room) / np.maximum(up, tiny))
+    np.clip(reach, 0, 1, out=reach)
+    for plane in (cb, cr):
+        np.put(plane, outside, plane.ravel()[outside] * reach)
 
 
 def rgb_of(luma: Floats, cb: Floats, cr: Floats, matrix: Matrix) -> Floats:
@@ -146,12 +179,9 @@ def _weighted(planes: Planes, matrix: Matrix) -> Floats:
     return np.asarray(np.float32(matrix.red) * red + weight * green + np.float32(matrix.blue) * blue)
 
 
-def _reach(luma: Floats, steps: Planes) -> Floats:
-    """The largest factor in [0, 1] on the steps from luma to R', G' and B' at which all are in [0, 1]."""
-    reach = np.ones_like(luma)
-    for step in steps:
-        room = np.where(step > 0, 1 - luma, luma)
-        length = np.abs(step)
-        np.maximum(length, np.float32(1e-6), out=length)
-        np.minimum(reach, room / length, out=reach)
-    return reach
+def _steps_to_rgb(cb: Floats, cr: Floats, matrix: Matrix) -> Planes:
+    """How far R', G' and B' are from luma."""
+    red, blue = cr * np.float32(2 * (1 - matrix.red)), cb * np.float32(2 * (1 - matrix.blue))
+    green = red * np.float32(-matrix.red / (1 - matrix.red - matrix.blue))
+    green -= blue * np.float32(matrix.blue / (1 - matrix.red - matrix.blue))
+    return red, green, blue

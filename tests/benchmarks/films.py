@@ -2,18 +2,24 @@
 
     python tests/benchmarks/films.py --width 1280 --height 720 --seconds 8
 
-The film is made here. Side by side in one run, each from the file to a file or to nothing, with the same
-threads and the encoder's same settings:
+The film is made here. Side by side in one run, each from the file to a file or to nothing, with the encoder's
+same settings:
 
-- codecs: decoded and encoded again as it is;
-- network: its frames' small copies through the network, in batches, and nothing else;
-- whole: coloured, as `colorize` does it.
+- codecs: decoded and encoded again as it is, on one core and on all;
+- network: its frames' small copies through the network, in batches, and nothing else, on one core less than
+  there are and on all;
+- whole: coloured, as `colorize` does it, with the seconds of its stages.
+
+"What must run" is the longer of codecs on one core and the network on the others: a pipeline that gives each
+its share cannot be faster than that. One whose shares are not fixed can, down to codecs + network on all cores.
 """
 
+import contextlib
 import json
+import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -24,8 +30,8 @@ from av.video.frame import VideoFrame
 from rich.console import Console
 from rich.table import Table
 
-from colorize_cli import filming, model
-from colorize_cli.jobs import FilmSettings, Settings
+from colorize_cli import filming, model, process
+from colorize_cli.jobs import FilmSettings, Settings, available_cores
 from colorize_cli.media.film import encoding, source, workfolder
 from colorize_cli.media.film.source import plane_of
 from colorize_cli.working import working_copy
@@ -73,13 +79,14 @@ def small_copies(path: Path, network: model.Model) -> list[np.ndarray]:
     return [np.stack(copies[start : start + step])[:, None] for start in range(0, len(copies), step)]
 
 
-def whole(path: Path, folder: Path, network: model.Model, settings: Settings) -> None:
+def whole(path: Path, folder: Path, network: model.Model, settings: Settings) -> filming.Told:
     """Colours."""
     told, output = filming.Told(), folder / "whole.mkv"
     with workfolder.claimed(output, "benchmark") as work:
         assert work is not None
         filming.colour(path, output, ".mkv", work, network, settings, told)
         work.remove()
+    return told
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -87,6 +94,43 @@ def timed(work: Callable[[], object]) -> float:
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
+
+
+@contextlib.contextmanager
+def cores(count: int) -> Iterator[None]:
+    """What starts threads meanwhile has them on so many cores."""
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(sorted(own)[:count]))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own)
+
+
+def measure(path: Path, folder: Path, settings: Settings) -> dict[str, float]:
+    """Seconds of everything, and of each of the whole's stages."""
+    count = available_cores()
+    others = max(1, count - 1)
+    network = model.load(None, "cpu", threads=settings.workers)
+    fewer = model.load(None, "cpu", threads=others)
+    batches = small_copies(path, network)
+    for loaded in (network, fewer):
+        loaded.predict(batches[0])
+    found = {
+        "codecs": timed(lambda: codecs(path, folder, settings)),
+        "network": timed(lambda: [network.predict(batch) for batch in batches]),
+        "network on the others": timed(lambda: [fewer.predict(batch) for batch in batches]),
+    }
+    with cores(1):
+        found["codecs on one core"] = timed(lambda: codecs(path, folder, settings))
+    told = filming.Told()
+
+    def colour() -> None:
+        nonlocal told
+        told = whole(path, folder, network, settings)
+
+    found["whole"] = timed(colour)
+    return found | {f"  of which {stage}": seconds for stage, seconds in told.seconds.items()}
 
 
 @click.command()
@@ -97,24 +141,21 @@ def timed(work: Callable[[], object]) -> float:
 @click.option("--json", "as_json", is_flag=True)
 def main(width: int, height: int, seconds: int, preset: str, as_json: bool) -> None:
     """Measure one film."""
-    cv2.setNumThreads(1)
+    process.prepare()
     settings = Settings(film=FilmSettings(preset=preset))
-    network = model.load(None, "auto", threads=settings.workers)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "film.mkv"
         make(path, width, height, seconds)
-        batches = small_copies(path, network)
-        network.predict(batches[0])
-        found = {
-            "codecs": timed(lambda: codecs(path, folder, settings)),
-            "network": timed(lambda: [network.predict(batch) for batch in batches]),
-            "whole": timed(lambda: whole(path, folder, network, settings)),
-        }
+        found = measure(path, folder, settings)
     frames = RATE * seconds
-    rows = {f"{name}, frames a second": frames / taken for name, taken in found.items()}
+    rows = {f"{name}, ms a frame": 1000 * taken / frames for name, taken in found.items()}
+    rows["whole, frames a second"] = frames / found["whole"]
     rows["whole / codecs"] = found["whole"] / found["codecs"]
     rows["whole / network"] = found["whole"] / found["network"]
+    rows["whole / what must run"] = found["whole"] / max(
+        found["codecs on one core"], found["network on the others"]
+    )
     rows["whole / (codecs + network)"] = found["whole"] / (found["codecs"] + found["network"])
     if as_json:
         click.echo(json.dumps(rows))

@@ -24,7 +24,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from colorize_cli import model
+from colorize_cli import model, process
 from colorize_cli.engines import ENGINES
 from colorize_cli.jobs import Job, Plan, Settings, Status
 from colorize_cli.media import photo, writing
@@ -92,7 +92,7 @@ def fastest(tasks: dict[str, Callable[[], None]], rounds: int) -> dict[str, floa
 @click.option("--json", "as_json", is_flag=True)
 def main(pictures: int, megapixels: float, workers: int, batch_size: int, rounds: int, as_json: bool) -> None:
     """Time the codecs, the network and the whole, and print their ratios."""
-    cv2.setNumThreads(1)
+    process.prepare()
     settings = Settings(device="cpu", workers=workers, batch_size=batch_size, overwrite=True)
     network = model.load(None, "cpu", threads=len(os.sched_getaffinity(0)))
     with TemporaryDirectory() as place:

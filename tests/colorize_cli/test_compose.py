@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,7 +6,8 @@ from hypothesis import strategies as st
 
 from colorize_cli import color
 from colorize_cli.color import Lightness
-from colorize_cli.compose import compose
+from colorize_cli.compose import compose, compose_chroma
+from colorize_cli.ycbcr import BT601, BT709, Coding, chroma_of, rgb_of
 
 
 def lightness_of(rgb8: np.ndarray) -> np.ndarray:
@@ -98,3 +100,21 @@ def test_no_blocks_on_flat_lightness():
     ramp = np.broadcast_to(np.linspace(-30, 30, 16, dtype=np.float32), (2, 16, 16))
     lab = color.srgb_to_lab(compose(lightness, ramp) / 255)
     assert np.abs(np.diff(lab[:, 16:-16, 1], axis=1)).max() < 1.2  # 0.25 per pixel, and 8-bit rounding
+
+
+@pytest.mark.parametrize("matrix", [BT601, BT709])
+def test_chroma_of_a_film_is_nearly_that_of_each_pixel(grey_photo, matrix):
+    """It is made at low resolution and enlarged, instead of being worked out for each pixel."""
+    coding = Coding(8, full=True)
+    height, width = grey_photo.shape
+    lightness = Lightness(grey_photo, coding.lightness_table())
+    luma = Lightness(grey_photo, coding.luma_table()).rows(0, height)
+    ab = smooth_chroma((height // 6, width // 6), 25)
+    cb, cr = compose_chroma(lightness, luma, ab, 1.0, matrix)
+    a, b = (cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in ab)
+    wanted = chroma_of(lightness.rows(0, height), a, b, matrix)
+    for found, exact in zip((cb, cr), wanted, strict=True):
+        assert np.abs(found - exact).mean() < 0.004  # one 8-bit code
+    rgb = rgb_of(luma, cb, cr, matrix)
+    assert rgb.min() > -1e-4
+    assert rgb.max() < 1 + 1e-4

@@ -147,8 +147,8 @@ def test_chroma_is_where_the_colours_are_and_left_sited():
     )
     luma = np.full((32, 64), 120, np.uint8)
     ramp = np.broadcast_to(np.linspace(-20, 20, 32, dtype=np.float32), (2, 16, 32))
-    cb, cr = painting.chroma_planes(luma, coding.lightness_table(), ramp, 1.0, picture, (2, 2))
-    whole, _ = painting.chroma_planes(luma, coding.lightness_table(), ramp, 1.0, picture, (1, 1))
+    cb, cr = painting.chroma_planes(luma, ramp, 1.0, picture, (2, 2))
+    whole, _ = painting.chroma_planes(luma, ramp, 1.0, picture, (1, 1))
     assert cb.shape == cr.shape == (16, 32)
     # A left-sited sample of half the width lies where the even ones of the whole lie.
     difference = cb[:, 4:-4].astype(float) - whole[::2, 8:-8:2]

@@ -38,13 +38,12 @@ def painted(frame: VideoFrame, layout: Layout, cb: Codes, cr: Codes) -> VideoFra
 
 
 def chroma_planes(
-    luma: Codes, table: Floats, ab: Floats, strength: float, picture: Picture, reduced: tuple[int, int]
+    luma: Codes, ab: Floats, strength: float, picture: Picture, reduced: tuple[int, int]
 ) -> tuple[Codes, Codes]:
     """The codes of Cb and Cr of a frame.
 
     Args:
         luma: Codes, (H, W).
-        table: The L* that each code means.
         ab: CIE a* and b* at low resolution, (2, h, w).
         strength: Factor on ab.
         picture: What the film's frames are like.
@@ -54,10 +53,13 @@ def chroma_planes(
         Two planes of (ceil(H / down), ceil(W / across)). Where chroma is reduced across, it lies at the left
         of its cell (H.273's chroma sample location 0, which is what films are taken to have that do not say).
     """
-    lightness = Lightness(_averaged(luma, reduced), table)
-    planes = compose_chroma(lightness, np.ascontiguousarray(ab), strength, picture.matrix)
+    coding = picture.coding
+    cells = _averaged(luma, reduced)
+    lightness = Lightness(cells, coding.lightness_table())
+    values = Lightness(cells, coding.luma_table()).rows(0, len(cells))
+    planes = compose_chroma(lightness, values, np.ascontiguousarray(ab), strength, picture.matrix)
     shift = (reduced[0] - 1) / (2 * reduced[0])  # of a chroma sample, from its cell's centre to its left
-    cb, cr = (picture.coding.chroma_codes(_moved_left(plane, shift)) for plane in planes)
+    cb, cr = (coding.chroma_codes(_moved_left(plane, shift)) for plane in planes)
     return cb, cr
 
 
@@ -79,5 +81,6 @@ def _moved_left(plane: Floats, shift: float) -> Floats:
     """The plane's values at places that lie by a part of a sample further to the left."""
     if not shift:
         return plane
-    before = np.concatenate([plane[:, :1], plane[:, :-1]], axis=1)
-    return plane + np.float32(shift) * (before - plane)
+    weights = np.array([[shift, 1 - shift]], np.float32)
+    moved = cv2.filter2D(plane, -1, weights, anchor=(1, 0), borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(moved, np.float32)
