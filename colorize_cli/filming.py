@@ -39,7 +39,7 @@ _FRAMES_IN_FLIGHT = 48
 # most would have put a key frame there.
 _STRETCH_SECONDS = 10
 # Of the chroma that `--steady 1` keeps where the frame before can be trusted wholly.
-MOST_KEPT = 0.95
+MOST_KEPT = 0.97
 
 
 @dataclass(frozen=True)

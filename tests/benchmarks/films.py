@@ -11,7 +11,7 @@ same settings:
 - whole: coloured, as `colorize` does it, with the seconds of its stages.
 
 "What must run" is the longer of codecs on one core and the network on the others: a pipeline that gives each
-its share cannot be faster than that. One whose shares are not fixed can, down to codecs + network on all cores.
+its share cannot be faster. One whose shares are not fixed can, down to codecs + network on all cores.
 """
 
 import contextlib

@@ -9,7 +9,8 @@ For each film, beside each other in one run:
   for lightness is the film's own; the flow is OpenCV's DIS between the lightnesses at the network's size.
 - CDC (Liu et al. 2021, "Temporally Consistent Video Colorization", TCVC): Jensen-Shannon divergence between
   the colour histograms of frames that are 1, 2 and 4 apart, averaged. Of R, G and B as there, which counts
-  the flicker of lightness as well; and of a* and b*, which are what steadiness can change.
+  the flicker of lightness as well (also given: what is left of it in a film without any chroma); and of a*
+  and b*, which are what steadiness can change.
 - colourfulness (Hasler and Suesstrunk 2003).
 
 Pairs of frames over a cut do not count. Everything is measured at the size of the predicted chroma.
@@ -124,9 +125,11 @@ def measure(copies: list[Floats], chroma: list[Floats], keep: float) -> dict[str
     """All figures of a film."""
     result, cuts = steadied(copies, chroma, keep)
     rgb = list(shown(copies, result))
+    grey = list(shown(copies, [np.zeros_like(ab) for ab in result]))
     return {
         "warp error": warp_error(copies, result, cuts),
         "CDC of RGB": consistency(rgb, (0, 1), cuts),
+        "CDC of RGB, left grey": consistency(grey, (0, 1), cuts),
         "CDC of ab": consistency(result, (-110, 110), cuts),
         "colourfulness": float(np.mean([colourfulness(frame) for frame in rgb])),
         "cuts": float(len(cuts)),
