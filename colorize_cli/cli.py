@@ -29,6 +29,7 @@ from colorize_cli.errors import (
 )
 from colorize_cli.jobs import (
     IF_COLORED,
+    MOST_PREVIEWED,
     MOST_STRENGTH,
     SIZES,
     STREAM,
@@ -215,6 +216,12 @@ def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
     help="Of films: end after so long.  [default: at the end]",
 )
 @click.option(
+    "--preview",
+    type=click.IntRange(1, MOST_PREVIEWED),
+    metavar="N",
+    help="Of films: write, instead of a film, a PNG that shows N of its frames before and after.",
+)
+@click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
     default=_DEFAULTS.max_pixels,
@@ -286,6 +293,7 @@ def command(
       colorize grandmother.jpg grandmother-coloured.png
       colorize --strength 0.8 --device cuda a.tif b.tif albums/ coloured/
       colorize holiday.mp4 holiday-coloured.mp4
+      colorize holiday.mp4 sheet.png --preview 12
       curl -s https://example.org/old.jpg | colorize - - > coloured.jpg
       find . -name '*.tif' -print0 | colorize --files-from - -0 coloured/ --json
       colorize --shard 2/5 /mnt/scans /mnt/coloured    # on the second of five machines
@@ -300,7 +308,7 @@ def command(
         if as_json and output == STREAM:
             raise UsageError("--json and the picture would both go to standard output")
         selection = Selection(include, exclude, shard)
-        endings = media.endings(settings.format)
+        endings = media.endings(settings.format, ".png" if film.preview else None)
         plan = discovery.plan(inputs, output, endings, listed=listed, selection=selection)
         if dry_run:
             _print_plan(plan, settings)

@@ -20,6 +20,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -113,11 +114,16 @@ class Display:
         if position.path != self._showing:
             self._showing, self._begun = position.path, (time.monotonic(), position.frames)
         seconds = time.monotonic() - self._begun[0]
-        done = position.frames - self._begun[1]
-        speed = f", {done / seconds / position.rate:.2f} x real time" if seconds > 1 else ""
-        of = f" of about {position.expected}" if position.expected else ""
+        rate = (position.frames - self._begun[1]) / seconds if seconds > 1 else 0
+        speed = f", {rate / position.rate:.2f} x real time" if rate else ""
+        of, left = "", ""
+        if position.expected:
+            of = f" of about {position.expected}"
+            if rate:
+                remaining = max(0, position.expected - position.frames) / rate
+                left = f", {timedelta(seconds=round(remaining))} left"
         name = printable(position.path.name)
-        progress.update(task, description=f"{name}: frame {position.frames}{of}{speed}")
+        progress.update(task, description=f"{name}: frame {position.frames}{of}{speed}{left}")
 
     def summarise(self, stopped: str | None = None) -> None:
         """Prints how many jobs ended how, and how many are left where the run was stopped, by what."""

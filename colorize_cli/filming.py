@@ -20,13 +20,17 @@ import numpy as np
 from av.container import OutputContainer
 from av.stream import Stream
 from av.video.frame import VideoFrame
+from PIL import Image
 
 from colorize_cli.color import Floats
 from colorize_cli.errors import ReadError
-from colorize_cli.jobs import Settings
+from colorize_cli.jobs import FilmSettings, Settings
 from colorize_cli.media.film import encoding, joining, painting, source
 from colorize_cli.media.film.encoding import Encoding
-from colorize_cli.media.film.source import Film
+from colorize_cli.media.film.joining import Span
+from colorize_cli.media.film.sheet import Pair, contact_sheet
+from colorize_cli.media.film.source import Film, Layout, planar_name
+from colorize_cli.media.film.stills import frames_at, image_of
 from colorize_cli.media.film.workfolder import Stretch as Done
 from colorize_cli.media.film.workfolder import WorkFolder
 from colorize_cli.model import Model
@@ -40,6 +44,8 @@ _FRAMES_IN_FLIGHT = 48
 _STRETCH_SECONDS = 10
 # Of the chroma that `--steady 1` keeps where the frame before can be trusted wholly.
 MOST_KEPT = 0.97
+# Longest side of the pictures in a contact sheet, in pixels.
+_PREVIEW_SIDE = 480
 
 
 @dataclass(frozen=True)
@@ -124,12 +130,9 @@ def colour(
         _Colouring(film, chosen, network, settings, told).run(path, folder, progress)
         told.damaged = film.damaged
         picture, index = film.picture, film.stream.index
-        span = None
-        if asked.start or asked.duration is not None:
-            end = None if asked.duration is None else film.time_of(asked.start + asked.duration)
-            span = (film.time_of(asked.start), end)
-            if not folder.done:
-                raise ReadError(f"it ends before {asked.start:g} seconds")
+        span = _span(film, asked)
+        if not folder.done:
+            raise ReadError(f"it ends before {asked.start:g} seconds")
     begun = time.perf_counter()
     parts = [(folder.path / stretch.file, stretch.first) for stretch in folder.done]
     joining.join(parts, path, index, picture, output, kind, span)
@@ -164,30 +167,79 @@ def pipe(
     container = encoding.CONTAINERS[kind]
     with source.opened(readable, format_, others=True) as film:
         chosen = encoding.choose(kind, film.picture, settings.film)
+        span = _span(film, settings.film)
         opened: Any = str(writable) if isinstance(writable, Path) else writable
         with av.open(opened, "w", format=container.format, options=dict(container.muxing)) as out:
+            joining.describe(film.container, out, chapters=span is None)
             encoder = encoding.Encoder(out, film.picture, chosen, film.first.interlaced_frame)
+            joining.label_picture(encoder.stream, film.stream, film.picture)
             streams = [s for s in film.container.streams if s.index != film.stream.index]
             targets = {s.index: joining.add_beside(s, out, kind) for s in streams}
             colouring = _Colouring(film, chosen, network, settings, told)
             with contextlib.closing(colouring.ordered(0)) as items:
                 for item in items:
+                    if span is not None and item.frame.pts is not None:
+                        item.frame.pts -= span[0]
                     encoder.add(item.frame)
                     told.frames, told.cuts = told.frames + 1, item.cuts
                     progress(Position(Path("-"), told.frames, None, float(film.picture.rate)))
-                    _pass_on(film, out, targets)
+                    _pass_on(film, out, targets, span)
+            if not told.frames:
+                raise ReadError(f"it ends before {settings.film.start:g} seconds")
             encoder.finish()
-            _pass_on(film, out, targets)
+            _pass_on(film, out, targets, span)
         told.damaged = film.damaged
 
 
-def _pass_on(film: Film, out: OutputContainer, targets: dict[int, Stream | None]) -> None:
+def _span(film: Film, asked: FilmSettings) -> Span | None:
+    """The part of a film that is asked for; None for all of it."""
+    if not asked.start and asked.duration is None:
+        return None
+    end = None if asked.duration is None else film.time_of(asked.start + asked.duration)
+    return film.time_of(asked.start), end
+
+
+def _pass_on(film: Film, out: OutputContainer, targets: dict[int, Stream | None], span: Span | None) -> None:
     while film.others:
         packet = film.others.popleft()
         target = targets[packet.stream.index]
-        if target is not None:
+        if target is not None and (span is None or joining.take(packet, span, film.picture.time_base)):
             packet.stream = target
             out.mux_one(packet)
+
+
+def preview(path: Path, frames: int, network: Model, settings: Settings, told: Told) -> Image.Image:
+    """A contact sheet of a film: some of its frames before and after, each coloured by itself.
+
+    Args:
+        path: The film.
+        frames: How many, at equal distances in the part of the film that is asked for.
+        network: What colours.
+        settings: How.
+        told: Filled in as it goes on.
+
+    Raises:
+        ReadError: It is no film known here, or damaged there.
+    """
+    asked = settings.film
+    with source.opened(path) as film:
+        layout = film.picture.layout
+        holds = Layout.of(planar_name(layout.reduced or (1, 1), layout.bits))
+        assert holds is not None  # noqa: S101 - a layout of ours in its plain form
+        colouring = _Colouring(film, Encoding("rawvideo", holds, {}), network, settings, told)
+        length = max(0.0, film.seconds - asked.start)
+        if asked.duration is not None:
+            length = min(length, asked.duration)
+        if not length and asked.start:
+            raise ReadError(f"it ends before {asked.start:g} seconds")
+        times = [asked.start + length * (number + 0.5) / frames for number in range(frames)]
+        pairs: list[Pair] = []
+        for seconds, frame in zip(times, frames_at(film, times), strict=True):
+            before = image_of(frame, film.picture, _PREVIEW_SIDE)
+            after = image_of(colouring.alone(frame), film.picture, _PREVIEW_SIDE)
+            pairs.append(Pair(seconds, before, after))
+            told.frames += 1
+    return contact_sheet(pairs)
 
 
 class _Colouring:
@@ -285,6 +337,11 @@ class _Colouring:
                     start += 1
         finally:
             results.close()
+
+    def alone(self, frame: VideoFrame) -> VideoFrame:
+        """A frame in colour, whatever is before it."""
+        (item,) = self._infer([self._copy(_Item(0, frame))])
+        return self._painted(item).frame
 
     def _copy(self, item: _Item) -> _Item:
         picture = self._film.picture

@@ -10,6 +10,7 @@ from pathlib import Path
 from colorize_cli.errors import UsageError
 
 MOST_STRENGTH = 2.0
+MOST_PREVIEWED = 100
 SIZES = (16, 4096)
 IF_COLORED = ("skip", "copy", "recolor")
 # In place of a file: standard input or output. A file of that name has a directory before it.
@@ -39,6 +40,7 @@ class FilmSettings:
         pixel_format: libavutil's name of how samples are stored; None for the film's own way.
         start: Seconds after the film's first frame from which on it is coloured.
         duration: For how many seconds; None to its end.
+        preview: Of how many frames a contact sheet is made instead of a film; None for a film.
     """
 
     steady: float = 1.0
@@ -48,6 +50,7 @@ class FilmSettings:
     pixel_format: str | None = None
     start: float = 0.0
     duration: float | None = None
+    preview: int | None = None
 
     def __post_init__(self) -> None:
         """Refuses what no run can do, with a UsageError."""
@@ -59,6 +62,8 @@ class FilmSettings:
             raise UsageError(f"start {self.start} is no number of seconds")
         if self.duration is not None and not 0 < self.duration < math.inf:
             raise UsageError(f"duration {self.duration} is no number of seconds")
+        if self.preview is not None and not 1 <= self.preview <= MOST_PREVIEWED:
+            raise UsageError(f"preview {self.preview} is not between 1 and {MOST_PREVIEWED}")
 
     def recipe(self) -> str:
         """A digest of all of it."""

@@ -4,20 +4,25 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import av
+import numpy as np
 
 from colorize_cli import filming
 from colorize_cli.engines.outputs import Outputs, SkippedError
-from colorize_cli.errors import ColorizeError, ReadError, UsageError, WriteError, one_line
+from colorize_cli.errors import ColorizeError, ReadError, WriteError, one_line
 from colorize_cli.filming import Progress, Told
 from colorize_cli.jobs import STREAM, Job, Outcome, Settings, Status
 from colorize_cli.ledger import Source, Stamp
 from colorize_cli.media import atomic, is_film, pipe
 from colorize_cli.media.film import looks, source, workfolder
+from colorize_cli.media.formats import FORMATS
+from colorize_cli.media.frame import from_image
 from colorize_cli.model import Model
 
 _Y4M, _RAW = "yuv4mpegpipe", ".y4m"  # frames as they are, one after the other
+_SHEET = ".png"
 
 
 def colour(job: Job, network: Model, settings: Settings, outputs: Outputs, progress: Progress) -> Outcome:
@@ -52,6 +57,8 @@ def colour(job: Job, network: Model, settings: Settings, outputs: Outputs, progr
 def _coloured(job: Job, network: Model, settings: Settings, outputs: Outputs, progress: Progress) -> Told:
     if (why := outputs.reason_to_skip(job)) is not None:
         raise SkippedError(why)
+    if settings.film.preview is not None:
+        return _previewed(job, settings.film.preview, network, settings, outputs)
     if job.destination != STREAM and not is_film(job.destination):
         raise WriteError(f"a film becomes a film, not {job.destination.suffix}")
     try:
@@ -62,15 +69,12 @@ def _coloured(job: Job, network: Model, settings: Settings, outputs: Outputs, pr
         return _piped(job, read, network, settings, outputs, progress)
     outputs.check_root()
     job.destination.parent.mkdir(parents=True, exist_ok=True)
-    if settings.if_colored != "recolor":
-        with source.opened(job.source) as film:
-            in_colour = looks.coloured(film)
-        if in_colour and settings.if_colored == "skip":
+    if settings.if_colored != "recolor" and _in_colour(job.source):
+        if settings.if_colored == "skip":
             raise SkippedError("in colour already")
-        if in_colour:
-            with atomic.naming(job.destination, outputs.note(job, read)) as temporary:
-                shutil.copyfile(job.source, temporary)
-            return Told()
+        with atomic.naming(job.destination, outputs.note(job, read)) as temporary:
+            shutil.copyfile(job.source, temporary)
+        return Told()
     if job.destination.suffix.lower() == _RAW:
         return _piped(job, read, network, settings, outputs, progress)
     key = f"{outputs.recipe_of(job)} {read.content}"
@@ -85,6 +89,24 @@ def _coloured(job: Job, network: Model, settings: Settings, outputs: Outputs, pr
     return told
 
 
+def _in_colour(path: Path) -> bool:
+    with source.opened(path) as film:
+        return looks.coloured(film)
+
+
+def _previewed(job: Job, frames: int, network: Model, settings: Settings, outputs: Outputs) -> Told:
+    if job.source == STREAM:
+        raise ReadError("frames for a preview are searched for, which standard input does not allow")
+    if job.destination != STREAM and job.destination.suffix.lower() != _SHEET:
+        raise WriteError(f"a preview is a PNG, not {job.destination.suffix}")
+    if settings.if_colored != "recolor" and _in_colour(job.source):
+        raise SkippedError("in colour already")
+    told = Told()
+    sheet = filming.preview(job.source, frames, network, settings, told)
+    outputs.write(job, outputs.source_of(job), FORMATS[_SHEET], [(from_image(sheet), np.asarray(sheet))])
+    return told
+
+
 def _piped(
     job: Job, read: Source | None, network: Model, settings: Settings, outputs: Outputs, progress: Progress
 ) -> Told:
@@ -92,8 +114,6 @@ def _piped(
 
     To standard output Y4M stays Y4M, and all else becomes Matroska.
     """
-    if settings.film.start or settings.film.duration is not None:
-        raise UsageError("a part of a film is taken from a file into a file, and not of Y4M")
     told = Told()
     format_ = pipe.film_format() if job.source == STREAM else None
     readable = pipe.stdin() if job.source == STREAM else job.source

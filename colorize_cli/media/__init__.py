@@ -25,11 +25,12 @@ def is_film(path: Path) -> bool:
     return KINDS.get(path.suffix.lower()) == "film"
 
 
-def endings(format_: str | None = None) -> Mapping[str, str]:
+def endings(format_: str | None = None, films: str | None = None) -> Mapping[str, str]:
     """For each known ending of a file's name the ending of its output's.
 
     Args:
         format_: The format of pictures that is wanted, by Pillow's name; None for that of the input, or the
-            one it is written as. Films keep theirs.
+            one it is written as.
+        films: The ending of what is made of films; None for that of the film.
     """
-    return {**formats.endings(format_), **{suffix: suffix for suffix in FILMS}}
+    return {**formats.endings(format_), **{suffix: films or suffix for suffix in FILMS}}

@@ -1,11 +1,13 @@
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from colorize_cli.display import Display
 from colorize_cli.errors import printable
+from colorize_cli.filming import Position
 from colorize_cli.jobs import Job, Outcome, Status
 
 JOB = Job(Path("[bold]a[/].jpg"), Path("out/[bold]a[/].jpg"))
@@ -43,6 +45,24 @@ def test_a_terminal_gets_a_bar_and_the_failures():
     assert "3/3" in text
     assert "it is [red]empty" in text
     assert "line\\nbreak" in text
+
+
+def test_a_film_tells_its_speed_and_the_time_left(monkeypatch):
+    file, now = io.StringIO(), iter([10.0, 10.0, 15.0])
+    clock = SimpleNamespace(monotonic=lambda: next(now))
+    monkeypatch.setattr("colorize_cli.display.time", clock)
+    display = Display(1, quiet=False, console=Console(file=file, force_terminal=True, width=200))
+
+    def outcomes():
+        display.film(Position(Path("a.mp4"), 100, 1000, 25.0))
+        display.film(Position(Path("a.mp4"), 350, 1000, 25.0))
+        (progress, task) = display._bar
+        told.append(progress.tasks[task].description)
+        yield OUTCOMES[0]
+
+    told = []
+    display.show(outcomes())
+    assert told == ["a.mp4: frame 350 of about 1000, 2.00 x real time, 0:00:13 left"]
 
 
 @pytest.mark.parametrize(

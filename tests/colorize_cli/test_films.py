@@ -1,5 +1,6 @@
 """Films through the command."""
 
+import io
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from colorize_cli.media.film.stills import stills
 from tests.colorize_cli.media.film.making import BT601, BT709, BT2020, Recipe, look, make
@@ -263,9 +265,104 @@ def test_a_part_of_a_film_begins_at_nought(models, tmp_path, late):
 
 def test_a_part_beyond_the_end_is_none(models, tmp_path):
     make(tmp_path / "a.mkv", Recipe())
-    result = colour(tmp_path / "a.mkv", tmp_path / "b.mkv", models.tinted, "--start", "100")
+    for output in (tmp_path / "b.mkv", tmp_path / "b.y4m"):
+        result = colour(tmp_path / "a.mkv", output, models.tinted, "--start", "100")
+        assert result.exit_code == 1
+        assert "it ends before 100 seconds" in result.stderr
+        assert not output.exists()
+
+
+@pytest.mark.parametrize("kind", ["mkv", "y4m"])
+def test_a_part_through_pipes_is_that_of_the_file(models, tmp_path, kind):
+    recipe = Recipe(frames=120, sounds=1, codec="ffv1", options={})
+    if kind == "y4m":
+        recipe = Recipe(
+            frames=120, codec="rawvideo", time_base=Fraction(1, 25), options={}, muxing={"strict": "-1"}
+        )
+    source = make(tmp_path / f"a.{kind}", recipe)
+    before = look(source)
+    options = ("--start", "2", "--duration", "1", "--model", models.tinted)
+    options += ("--codec", "ffv1") if kind == "mkv" else ()
+    (tmp_path / f"b.{kind}").write_bytes(piped(source.read_bytes(), "-", "-", *options))
+    (tmp_path / f"c.{kind}").write_bytes(piped(b"", source, "-", *options))
+    for name in (f"b.{kind}", f"c.{kind}"):
+        after = look(tmp_path / name)
+        assert after.times == [Fraction(n, 25) for n in range(25)]
+        for old, new in zip(before.lumas[50:75], after.lumas, strict=True):
+            np.testing.assert_array_equal(new, old)
+        for (_, old), (_, new) in zip(before.others.values(), after.others.values(), strict=True):
+            wanted = [(when - 2, content) for when, content in old if 2 <= when < 3]
+            assert [content for _, content in new] == [content for _, content in wanted]
+            assert all(abs(a - b) <= Fraction(1, 1000) for (a, _), (b, _) in zip(new, wanted, strict=True))
+
+
+def test_what_a_film_says_of_itself_goes_through_pipes(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(rotation=90, chapters=True, sounds=1, aspect=Fraction(16, 11)))
+    (tmp_path / "b.mkv").write_bytes(piped(source.read_bytes(), "-", "-", "--model", models.tinted))
+    before, after = look(source), look(tmp_path / "b.mkv")
+    assert after.metadata["title"] == before.metadata["title"] == "a test"
+    assert [c["metadata"] for c in after.chapters] == [c["metadata"] for c in before.chapters]
+    assert len(after.chapters) == 1
+    assert after.first.rotation == before.first.rotation == 90
+    assert after.aspect == before.aspect
+
+
+def test_a_preview_shows_frames_before_and_after(models, tmp_path):
+    source = make(tmp_path / "a.mp4", Recipe(frames=100, cut=50, width=96))
+    result = colour(source, tmp_path / "sheet.png", models.tinted, "--preview", "4", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["frames"] == 4
+    sheet = Image.open(tmp_path / "sheet.png")
+    assert sheet.size == (2 * 104 + 8, 2 * (2 * 48 + 26) + 8)
+    pixels = np.asarray(sheet.convert("RGB")).astype(int)
+    for row in range(2):
+        for column in range(2):
+            cell = pixels[8 + 18 + row * 122 :, 8 + column * 104 :][:96, :96]
+            before, after = cell[:48], cell[48:]
+            assert np.ptp(before, axis=2).max() <= 2
+            assert np.ptp(after, axis=2).mean() > 5
+    first, last = pixels[26:74, 8:104, 0], pixels[148:196, 112:208, 0]
+    assert np.abs(first - last).mean() > 10  # from both sides of the cut
+
+
+def test_a_preview_of_a_part_goes_through_a_pipe_too(models, tmp_path):
+    source = make(tmp_path / "a.mp4", Recipe(frames=100, cut=50, rotation=90))
+    options = ("--preview", "2", "--start", "2.5", "--model", models.tinted)
+    sheet = Image.open(io.BytesIO(piped(b"", source, "-", *options))).convert("L")
+    assert sheet.size == (2 * 48 + 8 + 8, 2 * (64 + 26) + 8)  # turned, so before and after are side by side
+    whole = Image.open(io.BytesIO(piped(b"", source, "-", *options[:2], "--model", models.tinted)))
+    cell = (8, 26, 56, 90)
+    late, early = (np.asarray(image.convert("L").crop(cell), int) for image in (sheet, whole))
+    assert np.abs(late - early).mean() > 10
+
+
+def test_previews_of_a_folder_are_made_once_and_pictures_are_coloured(models, make_folder, tmp_path):
+    folder = make_folder(tmp_path / "in", 2)
+    make(folder / "a.mp4", Recipe())
+    make(folder / "b.mkv", Recipe(coloured=True))
+    options = ("--preview", "3")
+    assert (
+        "3 done, 1 skipped (1 in colour already)"
+        in colour(folder, tmp_path / "out", models.tinted, *options).stderr
+    )
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["0000.png", "a.png"]
+    assert "3 up to date" in colour(folder, tmp_path / "out", models.tinted, *options).stderr
+    assert "1 done" in colour(folder, tmp_path / "out", models.tinted, "--preview", "4").stderr
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "reason"),
+    [
+        ("b.jpg", (), "a preview is a PNG, not .jpg"),
+        ("b.png", ("--start", "100"), "it ends before 100 seconds"),
+    ],
+)
+def test_no_preview_is_said_in_one_line(models, tmp_path, output, options, reason):
+    make(tmp_path / "a.mkv", Recipe())
+    result = colour(
+        tmp_path / "a.mkv", tmp_path / output, models.tinted, "--preview", "2", "--quiet", *options
+    )
     assert result.exit_code == 1
-    assert "it ends before 100 seconds" in result.stderr
-    result = colour(tmp_path / "a.mkv", Path("-"), models.tinted, "--start", "0.1")
-    assert result.exit_code == 1
-    assert "a part of a film is taken from a file into a file" in result.stderr
+    assert reason in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / output).exists()

@@ -130,7 +130,11 @@ _WHOLE_CELLS = frozenset({"libx264", "libx265", "h264_nvenc", "hevc_nvenc"})
 
 
 class Encoder:
-    """Encodes frames into an open container."""
+    """Encodes frames into an open container.
+
+    Attributes:
+        stream: Where they go.
+    """
 
     def __init__(
         self, container: OutputContainer, picture: Picture, encoding: Encoding, interlaced: bool
@@ -142,7 +146,7 @@ class Encoder:
         """
         self._container, self._picture, self._encoding = container, picture, encoding
         try:
-            self._stream = self._begin(interlaced)
+            self.stream = self._begin(interlaced)
         except (av.error.FFmpegError, ValueError) as error:
             raise WriteError(f"{encoding.codec} cannot encode it: {one_line(error)}") from error
 
@@ -167,15 +171,15 @@ class Encoder:
         Raises:
             WriteError: It cannot be encoded.
         """
-        if not self._stream.codec_context.is_open:
-            tag(self._stream.codec_context, frame)
+        if not self.stream.codec_context.is_open:
+            tag(self.stream.codec_context, frame)
         frame.pict_type = PictureType.NONE
         frame.time_base = self._picture.time_base
         self._mux(frame)
 
     def _mux(self, frame: VideoFrame | None) -> None:
         try:
-            packets = self._stream.encode(frame)
+            packets = self.stream.encode(frame)
         except av.error.FFmpegError as error:
             why = one_line(error.strerror or error)
             raise WriteError(f"{self._encoding.codec} cannot encode it: {why}") from error

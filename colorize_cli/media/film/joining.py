@@ -53,7 +53,7 @@ def join(
         av.open(str(stretches[0][0])) as first,
         av.open(str(output), "w", format=container.format, options=dict(container.muxing)) as out,
     ):
-        _describe(original, out, chapters=span is None)
+        describe(original, out, chapters=span is None)
         targets = _streams(original, first, pictured, picture, out, kind)
         coloured = _coloured(stretches, targets[pictured], picture, 0 if span is None else span[0])
         others = _others(original, targets, pictured, span, picture.time_base)
@@ -66,7 +66,8 @@ def join(
             raise
 
 
-def _describe(original: InputContainer, out: OutputContainer, *, chapters: bool) -> None:
+def describe(original: InputContainer, out: OutputContainer, *, chapters: bool) -> None:
+    """Has a film say of itself what another says, of its chapters too if they are wanted."""
     out.metadata.update(original.metadata)
     if chapters and original.chapters():
         out.set_chapters(original.chapters())
@@ -100,12 +101,10 @@ def _add_picture(
         target: Any = out.add_stream_from_template(template)
     except (av.error.FFmpegError, ValueError) as error:
         raise WriteError(f"{kind} cannot hold its picture: {one_line(error)}") from error
-    if picture.quarter_turns:
-        target.set_display_rotation(90 * picture.quarter_turns)
     target.time_base = picture.time_base
     target.codec_context.framerate = picture.rate
     tag(target.codec_context, stream.codec_context)  # the container may know more than the encoder
-    _label(target, stream)
+    label_picture(target, stream, picture)
     return target  # type: ignore[no-any-return]
 
 
@@ -129,6 +128,13 @@ def add_beside(stream: Stream, out: OutputContainer, kind: str) -> Stream | None
     target.time_base = stream.time_base
     _label(target, stream)
     return target
+
+
+def label_picture(target: Any, stream: Stream, picture: Picture) -> None:
+    """Has the stream of a picture say of itself what that of another says, its turns among it."""
+    if picture.quarter_turns:
+        target.set_display_rotation(90 * picture.quarter_turns)
+    _label(target, stream)
 
 
 def _label(target: Stream, stream: Stream) -> None:
@@ -196,22 +202,29 @@ def _others(
     for packet in original.demux(streams):
         if packet.dts is None:
             continue
-        if span is not None:
-            begin, end = span
-            when = (packet.dts if packet.pts is None else packet.pts) * packet.time_base / time_base
-            if when < begin or (end is not None and when >= end):
-                continue
-            _shift(packet, round(begin * time_base / packet.time_base))
-        packet.stream = targets[packet.stream.index]
-        yield packet
+        if span is None or take(packet, span, time_base):
+            packet.stream = targets[packet.stream.index]
+            yield packet
 
 
-def _shift(packet: "Packet[Any]", by: int) -> None:
-    """Has a packet come earlier."""
+def take(packet: "Packet[Any]", span: Span, time_base: Fraction) -> bool:
+    """Whether a packet belongs to a part of a film; if so, it is moved to when it is shown there.
+
+    Args:
+        packet: Of a stream beside the picture; has a time stamp.
+        span: The part.
+        time_base: Of the span.
+    """
+    begin, end = span
+    when = ((packet.dts or 0) if packet.pts is None else packet.pts) * packet.time_base / time_base
+    if when < begin or (end is not None and when >= end):
+        return False
+    earlier = round(begin * time_base / packet.time_base)
     if packet.pts is not None:
-        packet.pts -= by
+        packet.pts -= earlier
     if packet.dts is not None:
-        packet.dts -= by
+        packet.dts -= earlier
+    return True
 
 
 def _when(packet: "Packet[Any]") -> Fraction:

@@ -5,8 +5,9 @@ the encoder as they came.
 """
 
 import contextlib
+import functools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -101,7 +102,7 @@ class Film:
     def __init__(
         self,
         container: InputContainer,
-        key_times: frozenset[int] = frozenset(),
+        key_times: Callable[[], frozenset[int]] | None = None,
         *,
         keep_others: bool = False,
     ) -> None:
@@ -109,7 +110,8 @@ class Film:
 
         Args:
             container: What is open.
-            key_times: When there are key frames in it, by its index; those that do not come count as damaged.
+            key_times: Tells when there are key frames in it, by its index, if it has one; those that do not
+                come count as damaged. Asked only when it has been read whole.
             keep_others: Put what is read of the other streams into `others`.
 
         Raises:
@@ -126,7 +128,8 @@ class Film:
         self.damaged = 0
         self.others: deque[Packet[Any]] = deque()
         self._keep_others = keep_others
-        self._missing = set(key_times)
+        self._key_times = key_times
+        self._met: set[int | None] = set()
         self._ahead: list[VideoFrame] = []
         self._frames = self._decoded()
         first = next(self._frames, None)
@@ -147,12 +150,14 @@ class Film:
         return self._container
 
     @property
+    def seconds(self) -> float:
+        """How long it lasts, as far as the file says; 0 where it does not."""
+        return (self._container.duration or 0) / av.time_base
+
+    @property
     def expected(self) -> int | None:
         """How many frames there are, as far as the file says."""
-        if self.stream.frames:
-            return self.stream.frames
-        length = self._container.duration
-        return round(Fraction(length, av.time_base) * self.picture.rate) if length else None
+        return self.stream.frames or round(self.seconds * self.picture.rate) or None
 
     def frames(self, start: float = 0.0, duration: float | None = None) -> Iterator[VideoFrame]:
         """The frames in the order in which they are shown, their time stamps rising; once.
@@ -197,7 +202,8 @@ class Film:
         with contextlib.suppress(av.error.FFmpegError):
             self._container.seek(time, stream=self.stream)
             self._ahead.clear()
-            self._missing.clear()  # of the key frames that are passed over none will come
+            self.others.clear()
+            self._key_times = None  # of the key frames that are passed over none will come
             self._frames = self._decoded()
 
     def planar(self, frame: VideoFrame) -> VideoFrame:
@@ -224,11 +230,12 @@ class Film:
                     if packet.dts is not None:
                         self.others.append(packet)
                     continue
-                if packet.is_keyframe:
-                    self._missing.difference_update((packet.pts, packet.dts))
+                if packet.is_keyframe and self._key_times is not None:
+                    self._met.update((packet.pts, packet.dts))
                 frames = packet.decode()
             except (StopIteration, EOFError):
-                self.damaged += len(self._missing)
+                if self._key_times is not None:
+                    self.damaged += len(self._key_times() - self._met)
                 return
             except av.error.FFmpegError:
                 self.damaged += 1
@@ -256,7 +263,7 @@ def opened(source: Path | BinaryIO, format_: str | None = None, *, others: bool 
     except av.error.FFmpegError as error:
         raise ReadError(_why(error)) from error
     with container:
-        key_times = _key_times(source) if isinstance(source, Path) else frozenset()
+        key_times = functools.partial(_key_times, source) if isinstance(source, Path) else None
         yield Film(container, key_times, keep_others=others)
 
 

@@ -1,7 +1,6 @@
 """Single frames of a film, as pictures."""
 
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -12,7 +11,7 @@ from av.video.frame import VideoFrame
 from PIL import Image
 
 from colorize_cli.errors import ReadError
-from colorize_cli.media.film.source import Picture, opened, plane_of
+from colorize_cli.media.film.source import Film, Picture, opened, plane_of
 from colorize_cli.ycbcr import rgb_of
 
 
@@ -28,25 +27,39 @@ def stills(path: Path, places: Sequence[float], side: int) -> Iterator[Image.Ima
     Raises:
         ReadError: It is no film known here.
     """
-    for place in places:
-        with opened(path) as film:
-            frame, picture = film.first, film.picture
-            length = Fraction(film.container.duration or 0, av.time_base)
-            begun = film.stream.start_time or 0
-            wanted = begun + round(Fraction(place) * length / picture.time_base)
-            try:
-                if place:
-                    film.container.seek(wanted, stream=film.stream)
-                    for later in film.container.decode(film.stream):
-                        frame = film.planar(later)
-                        if later.pts is None or later.pts >= wanted:
-                            break
-            except av.error.FFmpegError as error:
-                raise ReadError(f"damaged: {error.strerror}") from error
-            yield _image(frame, picture, side)
+    with opened(path) as film:
+        for frame in frames_at(film, [place * film.seconds for place in places]):
+            yield image_of(frame, film.picture, side)
 
 
-def _image(frame: VideoFrame, picture: Picture, side: int) -> Image.Image:
+def frames_at(film: Film, times: Sequence[float]) -> Iterator[VideoFrame]:
+    """Frames of a film that is read no further.
+
+    Args:
+        film: Of a file that can be searched.
+        times: Seconds after the first frame, rising. The frame that is shown then, or the first after it
+            that can be found; the last found where there is none.
+
+    Raises:
+        ReadError: It is damaged there.
+    """
+    frame = film.first
+    for seconds in times:
+        wanted = film.time_of(seconds)
+        try:
+            if seconds:
+                film.container.seek(wanted, stream=film.stream)
+                for later in film.container.decode(film.stream):
+                    frame = film.planar(later)
+                    if later.pts is None or later.pts >= wanted:
+                        break
+        except av.error.FFmpegError as error:
+            raise ReadError(f"damaged: {error.strerror}") from error
+        yield frame
+
+
+def image_of(frame: VideoFrame, picture: Picture, side: int) -> Image.Image:
+    """A frame as a player shows it, its longest side at most `side` pixels, as RGB."""
     width, height = round(picture.width * picture.aspect), picture.height
     scale = min(1.0, side / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
