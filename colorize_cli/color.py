@@ -21,6 +21,8 @@ Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 _XYZ_FROM_RGB = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
+# What linear red, green and blue weigh in Y.
+LUMINANCE = tuple(_XYZ_FROM_RGB[1].tolist())
 # Divided by the white point, so that grey has X/Xn = Y/Yn = Z/Zn and therefore a* = b* = 0 exactly.
 _RELATIVE_XYZ_FROM_RGB = _XYZ_FROM_RGB / _XYZ_FROM_RGB.sum(axis=1, keepdims=True)
 _RGB_FROM_RELATIVE_XYZ = np.linalg.inv(_RELATIVE_XYZ_FROM_RGB)
@@ -124,6 +126,13 @@ class Lightness:
         if codes.dtype == np.uint8:  # and three times as fast
             return np.asarray(cv2.LUT(codes, self.table), np.float32)
         return self.table.take(codes)
+
+    def levels(self) -> Bytes:
+        """The nearest 8-bit sRGB greys, (H, W) uint8; shares memory with the codes where they are such."""
+        if self.table is GREY8 and self.codes.dtype == np.uint8:
+            return np.asarray(self.codes, np.uint8)
+        nearest = np.rint(np.interp(self.table, GREY8, np.arange(256))).astype(np.uint8)
+        return np.asarray(nearest.take(self.codes))
 
 
 def uniform_codes(lightness: Floats) -> npt.NDArray[np.uint16]:

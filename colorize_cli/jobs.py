@@ -16,8 +16,8 @@ IF_COLORED = ("skip", "copy", "recolor")
 # In place of a file: standard input or output. A file of that name has a directory before it.
 STREAM = Path("-")
 # Raised whenever the same picture, model and options give other pixels than before.
-_RENDERING = 2
-_FILM_RENDERING = 1
+_RENDERING = 3
+_FILM_RENDERING = 2
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from colorize_cli import color
 from colorize_cli.color import Lightness
-from colorize_cli.compose import compose, compose_chroma
+from colorize_cli.compose import compose, compose16, compose_chroma
 from colorize_cli.ycbcr import BT601, BT709, Coding, chroma_of, rgb_of
 
 
@@ -54,16 +54,30 @@ def test_any_sizes(height, width, low_height, low_width, seed):
 def test_result_does_not_depend_on_stripes(grey_photo, stripe_pixels):
     lightness = Lightness(grey_photo, color.GREY8)
     ab = smooth_chroma((32, 48), 50)
-    np.testing.assert_array_equal(compose(lightness, ab, stripe_pixels=stripe_pixels), compose(lightness, ab))
+    whole = compose16(lightness, ab)
+    stripes = compose16(lightness, ab, stripe_pixels=stripe_pixels)
+    np.testing.assert_allclose(stripes.astype(int), whole, atol=1)  # of 65,535
 
 
-def test_constant_chroma_stays_constant(grey_photo):
-    codes = np.clip(grey_photo, 90, 160)
-    ab = np.empty((2, 30, 40), np.float32)
+def test_constant_chroma_stays_constant_on_smooth_lightness():
+    codes = np.broadcast_to(np.linspace(60, 200, 640), (480, 640)).astype(np.uint8)
+    ab = np.empty((2, 48, 64), np.float32)
     ab[0], ab[1] = 12, -9
     lab = color.srgb_to_lab(compose(Lightness(codes, color.GREY8), ab) / 255)
     np.testing.assert_allclose(lab[..., 1], 12, atol=1)
     np.testing.assert_allclose(lab[..., 2], -9, atol=1)
+
+
+def test_detail_has_the_proportions_of_light_of_its_surroundings(grey_photo):
+    """As what light of one colour falls on, lighter or darker."""
+    codes = np.clip(grey_photo, 40, 200)
+    ab = np.empty((2, 2, 2), np.float32)
+    ab[0], ab[1] = 12, -9
+    linear = color.srgb_to_linear(compose(Lightness(codes, color.GREY8), ab) / 255)
+    proportions = linear / color.srgb_to_linear(codes / 255)[..., None]
+    spread = np.quantile(proportions, [0.01, 0.99], axis=(0, 1))
+    assert np.ptp(spread, axis=0).max() < 0.15
+    assert proportions.mean(axis=(0, 1))[0] > 1.05 > 0.99 > proportions.mean(axis=(0, 1))[1]
 
 
 def edge_case() -> tuple[np.ndarray, np.ndarray]:

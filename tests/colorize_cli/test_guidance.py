@@ -5,7 +5,7 @@ import pytest
 
 from colorize_cli import color
 from colorize_cli.color import Lightness
-from colorize_cli.compose import compose
+from colorize_cli.compose import Overlay, compose
 from colorize_cli.guidance import spread
 from colorize_cli.hints import from_object
 
@@ -22,7 +22,8 @@ def scene(inside: int, outside: int) -> Lightness:
 
 
 def coloured(lightness: Lightness, hints=None) -> np.ndarray:
-    overlay = None if hints is None else spread(lightness, from_object(hints))
+    nothing = Overlay(np.zeros((3, 8, 8), np.float32), lambda start, stop: None)
+    overlay = nothing if hints is None else spread(lightness, from_object(hints))
     return color.srgb_to_lab(compose(lightness, AB, 1.0, overlay) / 255)[..., 1:]
 
 

@@ -5,7 +5,7 @@ from PIL import Image
 
 from colorize_cli import color
 from colorize_cli.color import Lightness
-from colorize_cli.working import resized, working_copy, working_shape
+from colorize_cli.working import reduced, resized, working_copy, working_shape
 
 
 @pytest.mark.parametrize(
@@ -26,11 +26,24 @@ def test_working_shape(shape, expected):
     assert working_shape(shape, 64, 16) == expected
 
 
-def test_resizing_is_the_mean_of_lightness_over_areas():
+def test_resizing_is_the_mean_over_areas_of_lightness_from_codes_of_cells(grey_photo):
     codes = np.random.default_rng(0).integers(0, 256, (600, 900), dtype=np.uint8)
-    lightness = Lightness(codes, color.GREY8)
-    expected = color.GREY8[codes].reshape(60, 10, 90, 10).mean(axis=(1, 3))
-    np.testing.assert_allclose(resized(lightness, (60, 90)), expected, atol=1e-3)
+    cells = codes.reshape(120, 5, 180, 5).mean(axis=(1, 3))
+    lightness = np.interp(cells, np.arange(256), color.GREY8).reshape(60, 2, 90, 2).mean(axis=(1, 3))
+    found = resized(Lightness(codes, color.GREY8), (60, 90))
+    np.testing.assert_allclose(found, lightness, atol=0.3)  # means of codes are rounded
+    height, width = (side - side % 8 for side in grey_photo.shape)
+    photo = grey_photo[:height, :width]
+    expected = color.GREY8[photo].reshape(height // 8, 8, width // 8, 8).mean(axis=(1, 3))
+    found = resized(Lightness(photo, color.GREY8), (height // 8, width // 8))
+    assert np.abs(found - expected).mean() < 0.3  # greys of sRGB are nearly L*
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_cells_that_are_not_whole_have_their_edge_repeated(dtype):
+    codes = np.array([[0, 100, 200], [0, 100, 100]], dtype)
+    np.testing.assert_array_equal(reduced(codes, 2), [[50, 150]])
+    assert reduced(codes, 1) is codes
 
 
 def test_resizing_does_not_depend_on_stripes(monkeypatch):
