@@ -31,7 +31,7 @@ _OFFSET, _POWER = 14, 2.4
 _TOP = 255 + _OFFSET
 _RED, _GREEN, _BLUE = (np.float32(weight) for weight in color.LUMINANCE)
 # Pixels of the full picture that are worked on at a time: what the processor keeps beside it.
-_STRIPE_PIXELS = 1 << 16
+_STRIPE_PIXELS = 1 << 17
 _TINY = np.float32(1e-6)
 
 
@@ -65,8 +65,9 @@ def _multiply(levels: Bytes, factors: Floats, rgb: Bytes) -> None:
     rows, width = levels.shape
     shifted = cv2.cvtColor(levels.astype(np.uint16) + np.uint16(_OFFSET), cv2.COLOR_GRAY2RGB)
     product = cv2.multiply(shifted, factors[:rows, :width], dtype=cv2.CV_16U)
-    np.maximum(product, _OFFSET, out=product)
-    product -= np.uint16(_OFFSET)
+    samples = product.reshape(rows, -1)
+    cv2.max(samples, _OFFSET, dst=samples)  # type: ignore[call-overload]  # ten times numpy's speed
+    samples -= np.uint16(_OFFSET)
     rgb[:] = product
 
 

@@ -1,19 +1,17 @@
 """Photographs: frames with their colours to a file, complete or not at all."""
 
 import contextlib
-import functools
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, JpegImagePlugin
+from PIL import Image
 
-from colorize_cli.color import Codes
+from colorize_cli.color import Bytes, Codes
 from colorize_cli.errors import WriteError
-from colorize_cli.media import atomic, png, tiff
+from colorize_cli.media import atomic, jpeg, png, tiff
 from colorize_cli.media.formats import FORMATS, HOLDS, LOSSY
 from colorize_cli.media.frame import Frame, Page, with_alpha
 from colorize_cli.media.metadata import options
@@ -94,7 +92,12 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
     check(format_, first)
     if first.showing is None and next(remaining, None) is not None:
         raise WriteError(f"{format_} holds a single picture, and here are several; choose TIFF")
-    saving = HOLDS[format_].saving | options(first.metadata, format_) | _fineness(format_, first, quality)
+    saving = HOLDS[format_].saving | options(first.metadata, format_)
+    if format_ == "JPEG":
+        _write_jpeg(file, first, np.asarray(rgb, np.uint8), quality, saving)
+        return
+    if quality is not None and format_ in LOSSY:
+        saving["quality"] = quality
     if format_ == "PNG" and rgb.dtype == np.uint16:
         png.write(file, np.asarray(_samples(format_, first, rgb), np.uint16), saving)
         return
@@ -116,17 +119,19 @@ def _samples(format_: str, frame: Frame, rgb: Codes) -> Codes:
     return with_alpha(frame, rgb) if HOLDS[format_].alpha else rgb
 
 
-def _fineness(format_: str, frame: Frame, quality: int | None) -> dict[str, Any]:
-    """What to ask of Pillow for a quality."""
-    if format_ not in LOSSY:
-        return {}
-    if format_ != "JPEG":
-        return {} if quality is None else {"quality": quality}
-    fine = quality or _JPEG_QUALITY
-    luma = _quantisation(min(fine + _LIGHTNESS_FINER, 100))[0]
+def _write_jpeg(
+    file: BinaryIO, frame: Frame, rgb: Bytes, quality: int | None, saving: dict[str, Any]
+) -> None:
+    chroma = quality or _JPEG_QUALITY
+    luma: int | None = min(chroma + _LIGHTNESS_FINER, 100)
     if quality is None and frame.luma_table is not None:
-        luma = list(frame.luma_table)
-    return {"qtables": [luma, _quantisation(fine)[1]]}
+        luma = jpeg.quality_of(tuple(frame.luma_table))
+        if luma is None:  # a table of some other program, which Pillow can be told
+            saving |= {"qtables": [list(frame.luma_table), list(jpeg.tables(chroma)[1])]}
+            Image.fromarray(rgb).save(file, "JPEG", **saving)
+            return
+    assert luma is not None  # noqa: S101 - it is a table's or what is asked for
+    jpeg.write(file, rgb, luma, chroma, saving)
 
 
 def _timing(format_: str, frames: list[Frame]) -> dict[str, Any]:
@@ -141,13 +146,3 @@ def _timing(format_: str, frames: list[Frame]) -> dict[str, Any]:
     # In whole milliseconds, so that a frame begins at most half of one too early or too late.
     begins = np.rint(np.cumsum([0.0, *timed])).astype(int)
     return saving | {"duration": np.diff(begins).tolist(), "loop": min(showings[0].loops, _MOST_LOOPS)}
-
-
-@functools.cache
-def _quantisation(quality: int) -> dict[int, list[int]]:
-    """The tables of luminance and chrominance that Pillow uses at a quality."""
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
-    file.seek(0)
-    with JpegImagePlugin.JpegImageFile(file) as image:
-        return dict(image.quantization)

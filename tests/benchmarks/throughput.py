@@ -1,20 +1,33 @@
-"""How much `colorize` costs beyond its codecs and its network, side by side in one run.
+"""What `colorize` costs beyond its codecs and its network, and beside what people write instead, in one run.
 
-    python tests/benchmarks/throughput.py --pictures 24 --megapixels 2 --workers 2
+    python tests/benchmarks/throughput.py [--case jpeg:12] [--cores 2] [--json] [--plot speed.png]
 
-Three things are timed in turn, over several rounds of which the fastest counts: the codecs alone (decode
-the grey JPEG, encode the coloured one, in as many threads as the pipeline has workers), the network alone
-(the same number of working copies in the same batches), and the whole of `colorize`. Figures are ratios of
-each other; they say something only on a quiet machine.
+For each case, on so many cores, over several rounds in which all take turns and of which the fastest counts:
+
+- codecs: decode what is needed of each picture and encode one in colour, by the functions that `colorize`
+  itself uses, in as many threads as there are cores.
+- network: the working copies alone, in the same batches, on all cores.
+- codecs + network: both, in as many threads as there are cores, each doing one picture after the other: what
+  a pipeline that keeps all cores busy cannot be faster than, if it does nothing else.
+- whole: `colorize` as a command, in a process of its own: starting Python, loading the model and all.
+- pillow, opencv: the scripts of tests/benchmarks/scripts.py, processes of their own.
+
+The bound is 1.35 times the larger of codecs and codecs + network. CPU seconds are those of all threads.
+It says something only on a quiet machine.
 """
 
 import json
 import os
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
 import cv2
@@ -25,114 +38,247 @@ from rich.console import Console
 from rich.table import Table
 
 from colorize_cli import model, process
-from colorize_cli.engines import ENGINES
-from colorize_cli.jobs import Job, Plan, Settings, Status
+from colorize_cli.jobs import Settings
 from colorize_cli.media import photo, writing
 from colorize_cli.working import working_shape
 
+SCRIPTS = Path(__file__).with_name("scripts.py")
+BUNDLED = Path(model.__file__).with_name("models") / "default.onnx"
+BATCH = Settings().batch_size
+DEFAULT_CASES = ("jpeg:1", "jpeg:12", "jpeg:48", "png:12")
 
-def make_pictures(folder: Path, count: int, megapixels: float) -> list[Path]:
-    """Grey JPEGs with the detail and grain of a scan: an enlarged public-domain photograph with noise."""
+
+@dataclass(frozen=True)
+class Case:
+    """Pictures of one kind and size."""
+
+    kind: str
+    megapixels: float
+
+    @staticmethod
+    def parse(text: str) -> "Case":
+        kind, _, size = text.partition(":")
+        return Case(kind, float(size))
+
+    def __str__(self) -> str:
+        return f"{self.kind.upper()} {self.megapixels:g} MP"
+
+
+def make_pictures(folder: Path, case: Case, count: int) -> list[Path]:
+    """Grey pictures with the detail and grain of a scan: an enlarged public-domain photograph with noise."""
     astronaut = cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2GRAY)
-    height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
+    height = round((case.megapixels * 1e6 * 3 / 4) ** 0.5)
     width = round(height * 4 / 3)
     large = cv2.resize(astronaut, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32)
     paths = []
     for number in range(count):
         grain = np.random.default_rng(number).normal(0, 4, large.shape).astype(np.float32)
-        path = folder / f"{number:04d}.jpg"
+        path = folder / f"{number:04d}.{'jpg' if case.kind == 'jpeg' else case.kind}"
         Image.fromarray(np.clip(large + grain, 0, 255).astype(np.uint8)).save(path, quality=92)
         paths.append(path)
     return paths
 
 
-def codecs_alone(paths: list[Path], out: Path, workers: int) -> None:
-    """Decode every picture and encode one of the same size in colour."""
+class Floors:
+    """What has to be done in any case."""
 
-    def one(path: Path) -> None:
+    def __init__(self, paths: list[Path], out: Path, cores: int) -> None:
+        self._paths, self._out, self._cores = paths, out, cores
+        with Image.open(paths[0]) as first:
+            size = first.height, first.width
+        self.network = model.load(None, "cpu", threads=cores)
+        self._alone = model.load(None, "cpu", threads=1)
+        card = self.network.card
+        self._shape = working_shape(size, card.working_size, card.multiple_of)
+
+    def codecs(self) -> None:
+        self._each(self._code)
+
+    def predictions(self) -> None:
+        count = len(self._paths)
+        for start in range(0, count, BATCH):
+            self.network.predict(np.full((min(BATCH, count - start), 1, *self._shape), 50, np.float32))
+
+    def both(self) -> None:
+        copy = np.full((1, 1, *self._shape), 50, np.float32)
+
+        def one(path: Path) -> None:
+            self._alone.predict(copy)
+            self._code(path)
+
+        self._each(one)
+
+    def _each(self, one: Callable[[Path], None]) -> None:
+        with ThreadPoolExecutor(self._cores) as pool:
+            list(pool.map(one, self._paths))
+
+    def _code(self, path: Path) -> None:
         frame = photo.read(path, Settings().max_pixels)
-        grey = frame.lightness.codes.astype(np.uint8)
-        writing.write(out / path.name, [(frame, np.dstack([grey, grey, grey]))])
-
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(one, paths))
+        level = frame.lightness.codes.astype(np.uint8)
+        writing.write(self._out / path.name, [(frame, cv2.merge([level, level, level]))])
 
 
-def network_alone(network: model.Model, count: int, shape: tuple[int, int], batch_size: int) -> None:
-    """Predict chroma for as many working copies in the same batches."""
-    for start in range(0, count, batch_size):
-        network.predict(np.full((min(batch_size, count - start), 1, *shape), 50, np.float32))
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, *map(str, arguments)]
 
 
-def whole(paths: list[Path], out: Path, settings: Settings) -> None:
-    """What `colorize` does, model loading included."""
-    jobs = [Job(path, out / path.name) for path in paths]
-    outcomes = list(ENGINES["local"](Plan(tuple(jobs), 0, out), settings, print))
-    if any(outcome.status is not Status.DONE for outcome in outcomes):
-        raise click.ClickException("the pipeline failed")
+def run(line: list[str]) -> tuple[str, int]:
+    """What a process prints, and its peak memory in bytes."""
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
+        assert child.stdout is not None
+        printed = child.stdout.read()
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise click.ClickException(f"{' '.join(line[:4])} ... ended with {child.returncode}")
+    return printed, usage.ru_maxrss * 1024
 
 
-def fastest(tasks: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Least seconds of each task over rounds in which all take turns."""
-    seconds = dict.fromkeys(tasks, float("inf"))
-    for _ in range(rounds):
-        for name, task in tasks.items():
-            begun = time.perf_counter()
-            task()
-            seconds[name] = min(seconds[name], time.perf_counter() - begun)
-    return seconds
+def cpu_seconds() -> float:
+    """Of this process, all its threads, and the processes it has waited for."""
+    usages = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-@click.command()
-@click.option("--pictures", default=24, show_default=True)
-@click.option("--megapixels", default=2.0, show_default=True)
-@click.option("--workers", default=2, show_default=True)
-@click.option("--batch-size", default=8, show_default=True)
-@click.option("--rounds", default=3, show_default=True)
-@click.option("--json", "as_json", is_flag=True)
-def main(pictures: int, megapixels: float, workers: int, batch_size: int, rounds: int, as_json: bool) -> None:
-    """Time the codecs, the network and the whole, and print their ratios."""
+def measure(case: Case, cores: int, pictures: int, rounds: int) -> dict[str, Any]:
+    """All figures of a case; this process may use so many cores."""
     process.prepare()
-    settings = Settings(device="cpu", workers=workers, batch_size=batch_size, overwrite=True)
-    network = model.load(None, "cpu", threads=len(os.sched_getaffinity(0)))
     with TemporaryDirectory() as place:
         source, out = Path(place, "in"), Path(place, "out")
         source.mkdir()
-        paths = make_pictures(source, pictures, megapixels)
-        with Image.open(paths[0]) as first:
-            size = (first.height, first.width)
-        shape = working_shape(size, network.card.working_size, network.card.multiple_of)
-        seconds = fastest(
-            {
-                "codecs alone": lambda: codecs_alone(paths, out, workers),
-                "network alone": lambda: network_alone(network, pictures, shape, batch_size),
-                "whole": lambda: whole(paths, out, settings),
-            },
-            rounds,
+        out.mkdir()
+        paths = make_pictures(source, case, pictures)
+        floors = Floors(paths, out, cores)
+        size = floors.network.card.working_size
+        some = paths[: max(3, pictures // 8)]  # they take as long for each, and are slow
+        colorize = command(
+            "-m", "colorize_cli", source, out, "--device", "cpu", "--overwrite", "--json", "-q"
         )
-    report = {
+        scripts = {name: command(SCRIPTS, name, BUNDLED, size, out, *some) for name in ("pillow", "opencv")}
+        told: dict[str, tuple[str, int]] = {}
+
+        def process_of(name: str, line: list[str]) -> Callable[[], None]:
+            return lambda: told.update({name: run(line)})
+
+        tasks: dict[str, Callable[[], None]] = {
+            "codecs": floors.codecs,
+            "network": floors.predictions,
+            "codecs + network": floors.both,
+            "whole": process_of("whole", colorize),
+            **{name: process_of(name, line) for name, line in scripts.items()},
+        }
+        seconds = dict.fromkeys(tasks, float("inf"))
+        cpu = dict.fromkeys(tasks, float("inf"))
+        for _ in range(rounds):
+            for name, task in tasks.items():
+                wall, used = time.perf_counter(), cpu_seconds()
+                task()
+                count = len(some) if name in scripts else pictures
+                seconds[name] = min(seconds[name], (time.perf_counter() - wall) / count)
+                cpu[name] = min(cpu[name], (cpu_seconds() - used) / count)
+    stages: dict[str, float] = {}
+    for line in told["whole"][0].splitlines():
+        for stage, spent in json.loads(line)["seconds"].items():
+            stages[stage] = stages.get(stage, 0) + spent / pictures
+    floor = max(seconds["codecs"], seconds["codecs + network"])
+    return {
+        "case": str(case),
+        "cores": cores,
         "pictures": pictures,
-        "megapixels": megapixels,
-        "workers": workers,
-        "batch_size": batch_size,
-        "cores": len(os.sched_getaffinity(0)),
         "seconds": seconds,
-        "whole / codecs": seconds["whole"] / seconds["codecs alone"],
-        "whole / network": seconds["whole"] / seconds["network alone"],
-        "whole / (codecs + network)": seconds["whole"] / (seconds["codecs alone"] + seconds["network alone"]),
+        "CPU seconds": cpu,
+        "stages": stages,
+        "peak MiB": {name: peak >> 20 for name, (_, peak) in told.items()},
+        "whole / floor": seconds["whole"] / floor,
+        "pillow / whole": seconds["pillow"] / seconds["whole"],
+        "opencv / whole": seconds["opencv"] / seconds["whole"],
     }
-    if as_json:
-        click.echo(json.dumps(report))
+
+
+def on_cores(case: Case, cores: int, pictures: int, rounds: int) -> dict[str, Any]:
+    """`measure` in a process of its own that may use so many cores."""
+    line = command(__file__, "--case", f"{case.kind}:{case.megapixels}", "--cores", cores)
+    line += ["--pictures", str(pictures), "--rounds", str(rounds), "--one"]
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, allowed[:cores])
+    try:
+        found: dict[str, Any] = json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE).stdout)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    return found
+
+
+def show(found: list[dict[str, Any]]) -> None:
+    """Tables for people."""
+    console = Console(width=130)
+    for case in found:
+        title = f"{case['pictures']} grey pictures, {case['case']}, {case['cores']} cores: milliseconds each"
+        table = Table("", "wall", "CPU", "pictures/s", "peak MiB", "whole / this", title=title)
+        for name, seconds in case["seconds"].items():
+            table.add_row(
+                name,
+                f"{1000 * seconds:.1f}",
+                f"{1000 * case['CPU seconds'][name]:.1f}",
+                f"{1 / seconds:.1f}",
+                str(case["peak MiB"].get(name, "")),
+                f"{case['seconds']['whole'] / seconds:.2f}",
+            )
+        console.print(table)
+        stages = ", ".join(f"{name} {1000 * seconds:.1f}" for name, seconds in case["stages"].items())
+        console.print(f"stages of the whole: {stages} ms")
+        console.print(f"whole / floor: {case['whole / floor']:.2f} (bound 1.35)\n")
+
+
+def plot(found: list[dict[str, Any]], path: Path) -> None:
+    """Pictures a second of all, as bars."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(found), figsize=(3.2 * len(found), 3.4), squeeze=False)
+    for axis, case in zip(axes[0], found, strict=True):
+        names = [name for name in case["seconds"] if name != "network"]
+        axis.barh(names, [1 / case["seconds"][name] for name in names])
+        axis.invert_yaxis()
+        axis.set_title(f"{case['case']}, {case['cores']} cores", fontsize=9)
+        axis.set_xlabel("pictures / s", fontsize=8)
+        axis.tick_params(labelsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+@click.command()
+@click.option("--case", "cases", multiple=True, default=DEFAULT_CASES, show_default=True)
+@click.option("--cores", multiple=True, type=int, default=(1, 2), show_default=True)
+@click.option("--pictures", type=int, help="In each case.  [default: 480 megapixels of them, at most 200]")
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+@click.option("--plot", "plot_to", type=click.Path(path_type=Path), help="A PNG; needs matplotlib.")
+@click.option("--one", is_flag=True, hidden=True)
+def main(
+    cases: tuple[str, ...],
+    cores: tuple[int, ...],
+    pictures: int | None,
+    rounds: int,
+    as_json: bool,
+    plot_to: Path | None,
+    one: bool,
+) -> None:
+    """Time them all, and print their ratios."""
+    parsed = [Case.parse(text) for text in cases]
+    counts = [pictures or min(200, max(5, round(480 / case.megapixels))) for case in parsed]
+    if one:
+        click.echo(json.dumps(measure(parsed[0], cores[0], counts[0], rounds)))
         return
-    table = Table("", "seconds", "pictures/s", "whole / this")
-    for name, value in seconds.items():
-        table.add_row(name, f"{value:.3f}", f"{pictures / value:.1f}", f"{seconds['whole'] / value:.2f}")
-    console = Console()
-    console.print(
-        f"{pictures} grey JPEGs of {size[1]} x {size[0]}, {workers} workers, batches of {batch_size}"
-    )
-    console.print(table)
-    console.print(f"whole / (codecs + network): {report['whole / (codecs + network)']:.2f}")
+    found = [
+        on_cores(case, number, count, rounds)
+        for number in cores
+        for case, count in zip(parsed, counts, strict=True)
+    ]
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    else:
+        show(found)
+    if plot_to is not None:
+        plot(found, plot_to)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def scene(inside: int, outside: int) -> Lightness:
 
 
 def coloured(lightness: Lightness, hints=None) -> np.ndarray:
-    nothing = Overlay(np.zeros((3, 8, 8), np.float32), lambda start, stop: None)
+    nothing = Overlay(np.zeros((3, 8, 8), np.float32), lambda *_: None)
     overlay = nothing if hints is None else spread(lightness, from_object(hints))
     return color.srgb_to_lab(compose(lightness, AB, 1.0, overlay) / 255)[..., 1:]
 
