@@ -6,7 +6,6 @@
 Nothing heavy is loaded until `Colorizer` is asked for.
 """
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +16,8 @@ __all__ = ["Colorizer", "__version__"]
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib.metadata import version
+
         return version("colorize-cli")
     if name == "Colorizer":
         from colorize_cli.api import Colorizer

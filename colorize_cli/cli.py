@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 
-from colorize_cli import discovery, doctor, media
+from colorize_cli import discovery, media
 from colorize_cli.discovery import Selection
 from colorize_cli.display import Display
 from colorize_cli.errors import (
@@ -66,6 +66,8 @@ def _shard(value: str) -> tuple[int, int]:
 
 def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
     if asked:
+        from colorize_cli import doctor
+
         findings = doctor.examine(context.params.get("model"))
         context.exit(doctor.tell(findings, lambda line: click.echo(printable(line))))
 
@@ -338,14 +340,17 @@ def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, 
 
     from colorize_cli import process
     from colorize_cli.engines import ENGINES
-    from colorize_cli.report import Report
 
     process.prepare()
     cv2.utils.logging.setLogLevel(0)  # what it cannot read is said once, with the name of the file
     if plan.ignored:
         display.say(f"{plan.ignored} files of other kinds ignored")
     with contextlib.ExitStack() as stack:
-        page = stack.enter_context(Report(report, settings)) if report is not None else None
+        page = None
+        if report is not None:
+            from colorize_cli.report import Report
+
+            page = stack.enter_context(Report(report, settings))
         outcomes: Generator[Outcome, None, None] = ENGINES["local"](plan, settings, display.say, display.film)
         stopped = None
         try:

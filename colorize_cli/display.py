@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -38,10 +38,7 @@ from rich.progress import (
 from rich.text import Text
 
 from colorize_cli.errors import printable
-from colorize_cli.jobs import Outcome, Status
-
-if TYPE_CHECKING:
-    from colorize_cli.filming import Position
+from colorize_cli.jobs import Outcome, Position, Status
 
 
 def to_json(outcome: Outcome) -> str:
@@ -106,7 +103,7 @@ class Display:
                 progress.update(task, advance=1, description="colouring")
             self._bar = None
 
-    def film(self, position: "Position") -> None:
+    def film(self, position: Position) -> None:
         """Shows how far a film is."""
         if self._bar is None:
             return

@@ -24,7 +24,7 @@ from PIL import Image
 
 from colorize_cli.color import Floats
 from colorize_cli.errors import ReadError
-from colorize_cli.jobs import FilmSettings, Settings
+from colorize_cli.jobs import FilmSettings, Position, Progress, Settings
 from colorize_cli.media.film import encoding, joining, painting, source
 from colorize_cli.media.film.encoding import Encoding
 from colorize_cli.media.film.joining import Span
@@ -46,26 +46,6 @@ _STRETCH_SECONDS = 10
 MOST_KEPT = 0.97
 # Longest side of the pictures in a contact sheet, in pixels.
 _PREVIEW_SIDE = 480
-
-
-@dataclass(frozen=True)
-class Position:
-    """How far a film is.
-
-    Attributes:
-        path: The film.
-        frames: How many are done.
-        expected: How many there will be, as far as the file says; None where it does not.
-        rate: Frames a second when it is shown.
-    """
-
-    path: Path
-    frames: int
-    expected: int | None
-    rate: float
-
-
-Progress = Callable[[Position], None]
 
 
 @dataclass

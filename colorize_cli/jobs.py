@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -161,6 +162,26 @@ class Outcome:
     batch: int | None = None
     frames: int | None = None
     cuts: int | None = None
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a film is.
+
+    Attributes:
+        path: The film.
+        frames: How many are done.
+        expected: How many there will be, as far as the file says; None where it does not.
+        rate: Frames a second when it is shown.
+    """
+
+    path: Path
+    frames: int
+    expected: int | None
+    rate: float
+
+
+Progress = Callable[[Position], None]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from collections.abc import Callable, Generator
 from typing import Protocol
 
 from colorize_cli.engines import local
-from colorize_cli.filming import Progress
-from colorize_cli.jobs import Outcome, Plan, Settings
+from colorize_cli.jobs import Outcome, Plan, Progress, Settings
 
 __all__ = ["ENGINES", "Engine"]
 

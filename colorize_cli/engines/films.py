@@ -12,8 +12,8 @@ import numpy as np
 from colorize_cli import filming
 from colorize_cli.engines.outputs import Outputs, SkippedError
 from colorize_cli.errors import ColorizeError, ReadError, WriteError, one_line
-from colorize_cli.filming import Progress, Told
-from colorize_cli.jobs import STREAM, Job, Outcome, Settings, Status
+from colorize_cli.filming import Told
+from colorize_cli.jobs import STREAM, Job, Outcome, Progress, Settings, Status
 from colorize_cli.ledger import Source, Stamp
 from colorize_cli.media import atomic, is_film, pipe
 from colorize_cli.media.film import looks, source, workfolder
@@ -136,13 +136,3 @@ def _note(job: Job, read: Source | None, outputs: Outputs, told: Told) -> Callab
         outputs.note(job, Source(Stamp(0, 0), "damaged") if told.damaged and read else read)(status)
 
     return note
-
-
-def is_film_job(job: Job) -> bool:
-    """Whether a job's source is a film, which from standard input its first bytes say."""
-    if job.source != STREAM:
-        return is_film(job.source)
-    try:
-        return pipe.film_format() is not None
-    except ReadError:  # whoever reads it as a picture will say so
-        return False

@@ -14,12 +14,10 @@ from PIL import Image
 from colorize_cli import model
 from colorize_cli.color import Codes, Floats
 from colorize_cli.compose import compose, compose16
-from colorize_cli.engines import films
 from colorize_cli.engines.outputs import Outputs, SkippedError
-from colorize_cli.errors import ColorizeError, UsageError, WriteError, one_line
-from colorize_cli.filming import Progress
+from colorize_cli.errors import ColorizeError, ReadError, UsageError, WriteError, one_line
 from colorize_cli.hints import Hints
-from colorize_cli.jobs import STREAM, Job, Outcome, Plan, Settings, Status, available_cores
+from colorize_cli.jobs import STREAM, Job, Outcome, Plan, Progress, Settings, Status, available_cores
 from colorize_cli.ledger import Source
 from colorize_cli.media import atomic, check_kind, is_film, photo, pipe
 from colorize_cli.media.formats import FORMATS, HOLDS
@@ -118,10 +116,13 @@ def run(
             pictures: list[Job] = []
             others: list[Job] = []
             for job in waiting:
-                (others if films.is_film_job(job) else pictures).append(job)
+                (others if _is_film_job(job) else pictures).append(job)
             yield from _colour(pictures, _Work(network, settings, steering, outputs))
-            for job in others:  # a film keeps all stages busy by itself
-                yield films.colour(job, network, settings, outputs, progress)
+            if others:
+                from colorize_cli.engines import films  # PyAV takes longer to load than all of Pillow
+
+                for job in others:  # a film keeps all stages busy by itself
+                    yield films.colour(job, network, settings, outputs, progress)
     finally:
         outputs.close()
 
@@ -136,6 +137,16 @@ def preview(plan: Plan, settings: Settings) -> Iterator[tuple[Job, str | None]]:
     outputs = Outputs(plan, settings, Steering.of(settings, plan), read_only=True)
     for job in plan.jobs:
         yield job, outputs.reason_to_skip(job)
+
+
+def _is_film_job(job: Job) -> bool:
+    """Whether a job's source is a film, which from standard input its first bytes say."""
+    if job.source != STREAM:
+        return is_film(job.source)
+    try:
+        return pipe.film_format() is not None
+    except ReadError:  # whoever reads it as a picture will say so
+        return False
 
 
 def _colour(jobs: list[Job], work: "_Work") -> Generator[Outcome, None, None]:

@@ -7,8 +7,7 @@ from rich.console import Console
 
 from colorize_cli.display import Display
 from colorize_cli.errors import printable
-from colorize_cli.filming import Position
-from colorize_cli.jobs import Job, Outcome, Status
+from colorize_cli.jobs import Job, Outcome, Position, Status
 
 JOB = Job(Path("[bold]a[/].jpg"), Path("out/[bold]a[/].jpg"))
 OUTCOMES = [

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from colorize_cli import filming, model
-from colorize_cli.jobs import Settings
+from colorize_cli.jobs import Position, Settings
 from colorize_cli.media.film import painting, workfolder
 from tests.colorize_cli.media.film.making import Recipe, look, make
 
@@ -42,7 +42,7 @@ def test_a_run_that_was_stopped_is_gone_on_with(network, tmp_path, at):
     settings = Settings()
     whole = colour(source, tmp_path / "whole.mkv", network, settings)
 
-    def stop(position: filming.Position) -> None:
+    def stop(position: Position) -> None:
         if position.frames == at:
             raise _Stop
 
