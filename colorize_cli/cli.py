@@ -55,6 +55,18 @@ class _PathOrStream(click.Path):
         return Path.cwd() / path if path == STREAM and str(value) != str(STREAM) else path
 
 
+class _Every(click.ParamType[int | None]):
+    """A number of frames, or auto, which is None."""
+
+    name = "every"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """The number."""
+        if value in (None, "auto"):
+            return None
+        return click.IntRange(min=1).convert(value, param, ctx)
+
+
 def _shard(value: str) -> tuple[int, int]:
     """i/N."""
     try:
@@ -185,6 +197,15 @@ def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
     default=_DEFAULTS.film.steady,
     show_default=True,
     help="Of films: how far colours are held steady from frame to frame; 0 colours each by itself.",
+)
+@click.option(
+    "--every",
+    type=_Every(),
+    default="auto",
+    show_default=True,
+    metavar="auto|N",
+    help="Of films: the network sees every N-th frame of a shot, and colours are carried along the movement "
+    "in between; auto: as many as the movement asks for. 1 is all of them.",
 )
 @click.option(
     "--codec",

@@ -1,6 +1,6 @@
 """Films: one job with many frames, kept in order.
 
-    frames -> small copy -> network, in batches -> steady -> chroma -> encoder
+    frames -> small copy -> movement -> network, in batches -> steady -> chroma -> encoder
 
 Each stage runs in a thread of its own, and at most `_FRAMES_IN_FLIGHT` frames are in memory. What is encoded
 lies in stretches beside the output until the film is whole; then they are joined, with all that lies beside
@@ -35,7 +35,7 @@ from colorize_cli.media.film.workfolder import Stretch as Done
 from colorize_cli.media.film.workfolder import WorkFolder
 from colorize_cli.model import Model
 from colorize_cli.pipeline import Gate, Pipeline, Stage
-from colorize_cli.temporal import Steady
+from colorize_cli.temporal import Chooser, Follower, Move, Steady
 from colorize_cli.working import working_copy
 
 _FRAMES_IN_FLIGHT = 48
@@ -72,6 +72,8 @@ class _Item:
     number: int
     frame: VideoFrame
     small: Floats | None = None
+    move: Move | None = None
+    seen: bool = True
     ab: Floats | None = None
     cuts: int = 0
 
@@ -237,13 +239,19 @@ class _Colouring:
         self._network, self._settings, self._told = network, settings, told
         self._sides = settings.size or network.card.working_size, network.card.multiple_of
         self._table = film.picture.coding.lightness_table()
-        self._steady = Steady(MOST_KEPT * settings.film.steady)
+        asked = settings.film
+        self._follower = Follower()
+        # Without steadiness nothing is carried along, so that the network has to see all.
+        self._chooser = Chooser(asked.every if asked.steady else 1)
+        self._steady = Steady(MOST_KEPT * asked.steady)
+        self._length = max(1, round(_STRETCH_SECONDS * film.picture.rate))
 
     def run(self, path: Path, folder: WorkFolder, progress: Progress) -> None:
         """Encodes what has not been encoded yet, in stretches."""
         if (state := folder.state()) is not None:
-            self._steady.resume(*state, folder.done[-1].cuts)
-        length = max(1, round(_STRETCH_SECONDS * self._film.picture.rate))
+            small, ab = state
+            self._follower.next(small)
+            self._steady.resume(ab, folder.done[-1].cuts)
         finished = sum(stretch.frames for stretch in folder.done)
         items = self.ordered(finished)
         self._told.frames, self._told.cuts = finished, self._steady.cuts
@@ -256,7 +264,7 @@ class _Colouring:
 
         try:
             while (first := next(items, None)) is not None:
-                self._stretch(folder, first, items, length, advance)
+                self._stretch(folder, first, items, advance)
         finally:
             items.close()
         self._told.seconds["film"] = time.perf_counter() - begun
@@ -266,7 +274,6 @@ class _Colouring:
         folder: WorkFolder,
         item: _Item,
         items: Iterator[_Item],
-        length: int,
         advance: Callable[[], None],
     ) -> None:
         name = folder.name()
@@ -281,7 +288,7 @@ class _Colouring:
                 stretch.add(item.frame)
                 frames += 1
                 advance()
-                following = next(items, None) if frames < length else None
+                following = next(items, None) if frames < self._length else None
         assert item.small is not None  # noqa: S101 - the stages gave it
         assert item.ab is not None  # noqa: S101
         self._told.cuts = item.cuts
@@ -294,6 +301,7 @@ class _Colouring:
         pipeline = Pipeline(
             stages=(
                 Stage("copy", self._copy, gate=Gate(lambda _: 1, _FRAMES_IN_FLIGHT)),
+                Stage("follow", self._followed),
                 Stage("infer", self._infer, batch=batch),
                 Stage("steady", self._steadied),
                 Stage("chroma", self._painted, self._settings.workers),
@@ -329,15 +337,20 @@ class _Colouring:
         small = working_copy(lightness, *self._sides, float(picture.aspect))
         return dataclasses.replace(item, small=np.ascontiguousarray(np.rot90(small, picture.quarter_turns)))
 
+    def _followed(self, item: _Item) -> _Item:
+        assert item.small is not None  # noqa: S101 - the stage before gave it
+        move = self._follower.next(item.small)
+        # The last of each stretch, so that the next one begins in the same way after a kill.
+        seen = self._chooser.next(move, last=(item.number + 1) % self._length == 0)
+        return dataclasses.replace(item, move=move, seen=seen)
+
     def _infer(self, items: list[_Item]) -> list[_Item]:
-        copies = np.stack([item.small for item in items if item.small is not None])
-        predicted = self._network.predict(copies[:, None])
-        return [dataclasses.replace(item, ab=ab) for item, ab in zip(items, predicted, strict=True)]
+        copies = [item.small for item in items if item.seen and item.small is not None]
+        predicted = iter(self._network.predict(np.stack(copies)[:, None]) if copies else ())
+        return [dataclasses.replace(item, ab=next(predicted)) if item.seen else item for item in items]
 
     def _steadied(self, item: _Item) -> _Item:
-        assert item.small is not None  # noqa: S101 - the stages before gave both
-        assert item.ab is not None  # noqa: S101
-        ab = self._steady.next(item.small, item.ab)
+        ab = self._steady.next(item.move, item.ab)
         return dataclasses.replace(item, ab=ab, cuts=self._steady.cuts)
 
     def _painted(self, item: _Item) -> _Item:

@@ -35,6 +35,8 @@ class FilmSettings:
 
     Attributes:
         steady: How much of the colours of the frame before is kept, from 0 to 1.
+        every: The network sees every so many-th frame, and chroma is carried along in between; None for as
+            many as the movement asks for. Without steadiness it sees all.
         codec: libavcodec's name of an encoder; None for one that suits the file.
         crf: The encoder's constant quality; None for a high one.
         preset: The encoder's, between speed and size; None for its own.
@@ -45,6 +47,7 @@ class FilmSettings:
     """
 
     steady: float = 1.0
+    every: int | None = None
     codec: str | None = None
     crf: int | None = None
     preset: str | None = None
@@ -57,6 +60,8 @@ class FilmSettings:
         """Refuses what no run can do, with a UsageError."""
         if not 0 <= self.steady <= 1:
             raise UsageError(f"steady {self.steady} is not between 0 and 1")
+        if self.every is not None and self.every < 1:
+            raise UsageError(f"every {self.every} is no number of frames")
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise UsageError(f"crf {self.crf} is not between 0 and 63")
         if not 0 <= self.start < math.inf:

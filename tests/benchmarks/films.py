@@ -8,13 +8,14 @@ same settings:
 - codecs: decoded and encoded again as it is, on one core and on all;
 - network: its frames' small copies through the network, in batches, and nothing else, on one core less than
   there are and on all;
-- whole: coloured, as `colorize` does it, with the seconds of its stages.
+- whole: coloured, as `colorize --every 1` does it, with the seconds of its stages; and as `--every auto` does.
 
 "What must run" is the longer of codecs on one core and the network on the others: a pipeline that gives each
 its share cannot be faster. One whose shares are not fixed can, down to codecs + network on all cores.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import tempfile
@@ -123,14 +124,13 @@ def measure(path: Path, folder: Path, settings: Settings) -> dict[str, float]:
     }
     with cores(1):
         found["codecs on one core"] = timed(lambda: codecs(path, folder, settings))
-    told = filming.Told()
-
-    def colour() -> None:
-        nonlocal told
-        told = whole(path, folder, network, settings)
-
-    found["whole"] = timed(colour)
-    return found | {f"  of which {stage}": seconds for stage, seconds in told.seconds.items()}
+    told: list[filming.Told] = []
+    for name, every in (("whole", 1), ("whole, auto", None)):
+        film = dataclasses.replace(settings.film, every=every)
+        asked = dataclasses.replace(settings, film=film)
+        found[name] = timed(lambda asked=asked: told.append(whole(path, folder, network, asked)))
+        found |= {f"  of which {stage}, {name}": seconds for stage, seconds in told[-1].seconds.items()}
+    return found
 
 
 @click.command()
@@ -151,6 +151,8 @@ def main(width: int, height: int, seconds: int, preset: str, as_json: bool) -> N
     frames = RATE * seconds
     rows = {f"{name}, ms a frame": 1000 * taken / frames for name, taken in found.items()}
     rows["whole, frames a second"] = frames / found["whole"]
+    rows["whole, auto, frames a second"] = frames / found["whole, auto"]
+    rows["whole, auto / codecs"] = found["whole, auto"] / found["codecs"]
     rows["whole / codecs"] = found["whole"] / found["codecs"]
     rows["whole / network"] = found["whole"] / found["network"]
     rows["whole / what must run"] = found["whole"] / max(

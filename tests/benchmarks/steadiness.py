@@ -16,6 +16,7 @@ For each film, beside each other in one run:
 Pairs of frames over a cut do not count. Everything is measured at the size of the predicted chroma.
 """
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from rich.table import Table
 from colorize_cli import color, model
 from colorize_cli.filming import MOST_KEPT
 from colorize_cli.media.film import source
-from colorize_cli.temporal import Steady
+from colorize_cli.temporal import Chooser, Follower, Steady
 from colorize_cli.working import working_copy
 
 Floats = npt.NDArray[np.float32]
@@ -50,15 +51,20 @@ def read(path: Path, network: model.Model) -> tuple[list[Floats], list[Floats]]:
     return copies, chroma
 
 
-def steadied(copies: list[Floats], chroma: list[Floats], keep: float) -> tuple[list[Floats], list[int]]:
-    """The chroma of a film, and before which frames it cuts."""
-    steady, result, cuts = Steady(keep), [], []
+def steadied(
+    copies: list[Floats], chroma: list[Floats], keep: float, every: int | None
+) -> tuple[list[Floats], list[int], float]:
+    """The chroma of a film, before which frames it cuts, and what part of them the network saw."""
+    follower, chooser, steady = Follower(), Chooser(every), Steady(keep)
+    result, cuts, count = [], [], 0
     for number, (small, ab) in enumerate(zip(copies, chroma, strict=True)):
-        before = steady.cuts
-        result.append(steady.next(small, ab))
-        if steady.cuts > before:
+        move = follower.next(small)
+        seen = chooser.next(move)
+        count += seen
+        result.append(steady.next(move, ab if seen else None))
+        if move is not None and move.cut:
             cuts.append(number)
-    return result, cuts
+    return result, cuts, count / len(copies)
 
 
 def warp_error(copies: list[Floats], chroma: list[Floats], cuts: list[int]) -> float:
@@ -121,9 +127,10 @@ def shown(copies: list[Floats], chroma: list[Floats]) -> Iterator[Floats]:
         yield np.moveaxis(color.lab_to_srgb(np.dstack([lightness, *ab])), -1, 0)
 
 
-def measure(copies: list[Floats], chroma: list[Floats], keep: float) -> dict[str, float]:
+def measure(copies: list[Floats], chroma: list[Floats], keep: float, every: int | None) -> dict[str, float]:
     """All figures of a film."""
-    result, cuts = steadied(copies, chroma, keep)
+    result, cuts, seen = steadied(copies, chroma, keep, every)
+    each, _, _ = steadied(copies, chroma, keep, 1)
     rgb = list(shown(copies, result))
     grey = list(shown(copies, [np.zeros_like(ab) for ab in result]))
     return {
@@ -133,7 +140,18 @@ def measure(copies: list[Floats], chroma: list[Floats], keep: float) -> dict[str
         "CDC of ab": consistency(result, (-110, 110), cuts),
         "colourfulness": float(np.mean([colourfulness(frame) for frame in rgb])),
         "cuts": float(len(cuts)),
+        "part seen": seen,
+        "mean |ab - ab of every 1|": float(
+            np.mean([np.abs(a - b).mean() for a, b in zip(result, each, strict=True)])
+        ),
     }
+
+
+WAYS: dict[str, tuple[float, int | None]] = {
+    "off": (0.0, 1),
+    "on, every 1": (MOST_KEPT, 1),
+    "on, auto": (MOST_KEPT, None),
+}
 
 
 @click.command()
@@ -146,17 +164,17 @@ def main(films: tuple[Path, ...], model_path: Path | None, as_json: bool) -> Non
     found = {}
     for path in films:
         copies, chroma = read(path, network)
-        found[path.name] = {
-            name: measure(copies, chroma, keep) for name, keep in (("off", 0.0), ("on", MOST_KEPT))
-        }
+        found[path.name] = {name: measure(copies, chroma, *way) for name, way in WAYS.items()}
     if as_json:
         click.echo(json.dumps(found))
         return
-    table = Table("film", "", "off", "on", "on / off")
+    table = Table("film", "", *WAYS, "every 1 / off", "auto / every 1")
     for name, figures in found.items():
-        for key, off in figures["off"].items():
-            on = figures["on"][key]
-            table.add_row(name, key, f"{off:.4g}", f"{on:.4g}", f"{on / off:.3f}" if off else "")
+        off, each, auto = (figures[way] for way in WAYS)
+        for key in off:
+            values = off[key], each[key], auto[key]
+            ratios = [f"{b / a:.3f}" if a else "" for a, b in itertools.pairwise(values)]
+            table.add_row(name, key, *(f"{value:.4g}" for value in values), *ratios)
     Console().print(table)
 
 

@@ -94,7 +94,7 @@ def test_an_outcome_tells_frames_and_cuts(models, tmp_path):
     result = colour(tmp_path / "in.mkv", tmp_path / "out.mkv", models.tinted, "--json")
     told = json.loads(result.stdout)
     assert (told["status"], told["frames"], told["cuts"]) == ("done", 40, 1)
-    assert {"copy", "infer", "steady", "chroma", "film", "join"} == told["seconds"].keys()
+    assert {"copy", "follow", "infer", "steady", "chroma", "film", "join"} == told["seconds"].keys()
 
 
 def test_a_truncated_mp4_fails_in_one_clear_line(models, tmp_path):
@@ -143,6 +143,22 @@ def test_pictures_and_films_in_one_folder_and_no_work_twice(models, make_folder,
     assert "5 up to date" in colour(folder, tmp_path / "out", models.tinted).stderr
     again = colour(folder, tmp_path / "out", models.tinted, "--steady", "0")
     assert "1 done, 4 skipped" in again.stderr
+
+
+def test_every_and_auto_colour_alike(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(frames=60, codec="ffv1", options={}, cut=31))
+    films = {}
+    for every in ("1", "3", "auto"):
+        output = tmp_path / f"{every}.mkv"
+        result = colour(source, output, models.tinted, "--every", every, "--codec", "ffv1")
+        assert result.exit_code == 0, result.output
+        films[every] = [np.asarray(still, int) for still in stills(output, [0, 0.3, 0.55, 0.9], 64)]
+    for every in ("3", "auto"):
+        for one, other in zip(films["1"], films[every], strict=True):
+            assert np.abs(one - other).mean() < 3
+    refused = colour(source, tmp_path / "b.mkv", models.tinted, "--every", "0")
+    assert refused.exit_code == 2
+    assert "--every" in refused.stderr
 
 
 def test_grey_stays_grey(models, tmp_path):
