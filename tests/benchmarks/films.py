@@ -8,7 +8,8 @@ same settings:
 - codecs: decoded and encoded again as it is, on one core and on all;
 - network: its frames' small copies through the network, in batches, and nothing else, on one core less than
   there are and on all;
-- whole: coloured, as `colorize --every 1` does it, with the seconds of its stages; and as `--every auto` does.
+- whole: coloured, as `colorize --every 1` does it, with the seconds of its stages; and as `--every auto` does
+  it.
 
 "What must run" is the longer of codecs on one core and the network on the others: a pipeline that gives each
 its share cannot be faster. One whose shares are not fixed can, down to codecs + network on all cores.
