@@ -33,6 +33,7 @@ class Colorizer:
         device: str = "auto",
         size: int | None = None,
         strength: float = 1.0,
+        precision: str = "auto",
     ) -> None:
         """Loads the model.
 
@@ -41,14 +42,15 @@ class Colorizer:
             device: "auto", "cuda" or "cpu".
             size: Short side in pixels of the copy that the network sees; None for the model's own.
             strength: Factor on the predicted chroma; 0 gives grey.
+            precision: "auto", "fp32" or "int8".
 
         Raises:
             ModelError: There is no such model, or it is of no kind known here.
             UsageError: `size` or `strength` is out of range.
             DeviceError: `device` is "cuda", and some part of the network would run elsewhere.
         """
-        settings = Settings(model=model_path, device=device, size=size, strength=strength)
-        self.model = model.load(settings.model, settings.device)
+        settings = Settings(model_path, None, device, precision, size=size, strength=strength)
+        self.model = model.load(settings.model, settings.device, precision=settings.precision)
         self._size = settings.size or self.model.card.working_size
         self._strength = settings.strength
 

@@ -121,10 +121,19 @@ def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
 )
 @click.option(
     "--device",
-    type=click.Choice(["auto", "cuda", "cpu"]),
+    metavar="auto|cpu|cuda|cuda:N",
     default=_DEFAULTS.device,
     show_default=True,
-    help="Where the network runs. cuda fails unless all of it runs there; auto says what it chose.",
+    help="Where the network runs. cuda fails unless all of it runs there; auto says what it chose. Of "
+    "several GPUs, cuda:0,2 takes those and cuda:all all.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "int8"]),
+    default=_DEFAULTS.precision,
+    show_default=True,
+    help="What the network computes in. int8 is the model's variant with integers, for the CPU; auto is that "
+    "on the CPU, where there is one.",
 )
 @click.option(
     "--batch-size",
@@ -144,7 +153,13 @@ def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
     type=click.Path(path_type=Path),
     default=None,
     is_eager=True,
-    help="An ONNX file made by colorize-train.  [default: the one that comes with this program]",
+    help="An ONNX file: made by colorize-train, or of DDColor or DeOldify.  [default: the one that comes "
+    "with this program]",
+)
+@click.option(
+    "--model-kind",
+    type=click.Choice(["native", "ddcolor", "deoldify"]),
+    help="What the file is, where it does not say so itself.",
 )
 @click.option(
     "--size",

@@ -12,6 +12,7 @@ stdout, one object for each outcome:
     batch        pictures in that call of the network; null if there was none
     frames       of a film: how many it has; null for pictures
     cuts         of a film: how many were found in it; null for pictures
+    size         short side in pixels of the copy that the network saw, if memory sufficed for no larger one
 
 Bytes in a path that are no UTF-8 are lone surrogates U+DC80 to U+DCFF (PEP 383). Fields may be added.
 """
@@ -54,6 +55,7 @@ def to_json(outcome: Outcome) -> str:
             "batch": outcome.batch,
             "frames": outcome.frames,
             "cuts": outcome.cuts,
+            "size": outcome.size,
         }
     )
 

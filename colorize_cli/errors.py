@@ -6,6 +6,7 @@
     ├── UsageError           2   the command asks for something that cannot be
     │   └── ModelError       2   no such model, or an ONNX file that this program does not understand
     └── DeviceError          3   the device that was asked for does not work
+        └── DeviceMemoryError 3  it has too little memory, even for a single picture
 
 The library raises; only `colorize_cli.cli` prints and exits.
 """
@@ -47,6 +48,10 @@ class DeviceError(ColorizeError):
     """The device that was asked for cannot run the whole network."""
 
     exit_code = EXIT_DEVICE
+
+
+class DeviceMemoryError(DeviceError):
+    """The device has too little memory, even for a single picture."""
 
 
 def one_line(text: object) -> str:

@@ -82,7 +82,9 @@ class Settings:
 
     Attributes:
         model: An ONNX file; None for the model that comes with this package.
-        device: "auto", "cuda" or "cpu".
+        model_kind: The contract that it is of; None to find out.
+        device: "auto", "cpu", "cuda", or of several GPUs "cuda:1", "cuda:0,1" or "cuda:all".
+        precision: What the network computes in: "auto", "fp32" or "int8".
         batch_size: Most pictures in one call of the network.
         workers: Threads for each of reading, composing and writing.
         size: Short side in pixels of the copy that the network sees; None for the model's own.
@@ -100,7 +102,9 @@ class Settings:
     """
 
     model: Path | None = None
+    model_kind: str | None = None
     device: str = "auto"
+    precision: str = "auto"
     batch_size: int = 8
     workers: int = field(default_factory=lambda: available_cores())
     size: int | None = None
@@ -133,6 +137,10 @@ class Settings:
         digest.update(repr((_RENDERING, self.size, self.strength, self.quality)).encode())
         if self.if_colored == "copy":
             digest.update(b"copy")
+        if self.precision != "auto":  # which is what suits the machine, and not another picture for that
+            digest.update(self.precision.encode())
+        if self.model_kind is not None:
+            digest.update(self.model_kind.encode())
         return digest.hexdigest()
 
 
@@ -157,6 +165,7 @@ class Outcome:
         batch: How many pictures shared the call of the network; None likewise.
         frames: How many a film has; None for pictures.
         cuts: How many were found in it; None likewise.
+        size: Short side in pixels of the copy that the network saw, where memory sufficed for no larger one.
     """
 
     job: Job
@@ -167,6 +176,7 @@ class Outcome:
     batch: int | None = None
     frames: int | None = None
     cuts: int | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True)

@@ -242,6 +242,39 @@ def export(
 
 
 @main.command()
+@click.argument("model", type=_PATH)
+@click.argument("out", type=_PATH)
+@click.argument("sources", nargs=-1, required=True, type=_PATH)
+@click.option("--pictures", default=400, show_default=True, help="How many to calibrate and check with.")
+def quantise(model: Path, out: Path, sources: tuple[Path, ...], pictures: int) -> None:
+    """Write the exported MODEL with 8-bit integers, for the CPU, to OUT, calibrated on pictures of SOURCES.
+
+    `colorize` uses OUT in place of MODEL on the CPU if it lies beside it and is named MODEL-int8.onnx.
+    """
+    from itertools import islice
+
+    from colorize_cli.errors import ColorizeError
+    from colorize_cli.media.frame import lightness_of
+    from colorize_cli.model import load
+    from colorize_cli.working import working_copy
+    from trainer.data.prepare import DataError
+    from trainer.evaluate import read_pictures
+    from trainer.export import ExportError
+    from trainer.quantise import quantise as run
+
+    try:
+        card = load(model, "cpu", precision="fp32").card
+        copies = [
+            working_copy(lightness_of(picture, None), card.working_size, card.multiple_of)
+            for _, picture in islice(read_pictures(sources), pictures)
+        ]
+        difference = run(model, copies, out)
+    except (ColorizeError, DataError, ExportError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{out}: a* and b* differ by {difference:.2f} on average", err=True)
+
+
+@main.command()
 @click.argument("run", type=_PATH)
 @click.argument("out", type=_PATH)
 @click.option("--evaluation", type=_PATH, help="What `evaluate --json` printed, to be shown as a table.")

@@ -66,7 +66,7 @@ def load_predictor(path: Path) -> Predictor:
         size = config.phases[-1].crop_size
         card = Card(path.stem, size, generator.multiple_of, "", "", config.hash)
         return _Unexported(card, generator)
-    return load(path, "auto")
+    return load(path, "auto", precision="fp32")
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def predict_samples(
         DataError: if a source or a picture cannot be read or is too small for SSIM, or there is none.
     """
     samples = []
-    for name, picture in _read_pictures(sources):
+    for name, picture in read_pictures(sources):
         if min(picture.size) < SSIM_WINDOW:
             raise DataError(f"{name}: {picture.width} x {picture.height} is too small to be measured")
         lightness = lightness_of(picture, None)
@@ -299,7 +299,12 @@ def write_sheet(samples: Sequence[Sample], strength: float, path: Path, pictures
     save_sheet(path, *(_to_tensor([_square(picture, side) for picture in kind]) for kind in kinds))
 
 
-def _read_pictures(sources: Iterable[Path]) -> Iterator[tuple[str, Image.Image]]:
+def read_pictures(sources: Iterable[Path]) -> Iterator[tuple[str, Image.Image]]:
+    """The names of pictures and the pictures, RGB and upright, of sources as for `predict_samples`.
+
+    Raises:
+        DataError: if a source or a picture cannot be read.
+    """
     for source in sources:
         if (source / MANIFEST_NAME).is_file():
             crops = load_crops(source, torch.device("cpu")).pixels.permute(0, 2, 3, 1).numpy()

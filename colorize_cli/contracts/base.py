@@ -51,6 +51,8 @@ class Card:
         trained_on: What it was trained on, in words.
         licence: The licence of its weights.
         config_hash: Hash of the training configuration.
+        precision: What it computes in, "fp32" or "int8".
+        variant_of: SHA-256 of the file that it is a variant of, in hexadecimal; None if of none.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Card:
     trained_on: str
     licence: str
     config_hash: str
+    precision: str = "fp32"
+    variant_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,14 @@ class Adapter:
         feed: Lightness (N, 1, H, W), L* in [0, 100], to the inputs of the network by name.
         outputs: Names of the outputs to compute, in the order in which `chroma` takes them.
         chroma: Those outputs to ab (N, 2, h, w), CIE a* and b*.
+        batch: The only N that it takes; None where it takes any.
     """
 
     card: Card
     feed: Callable[[Floats], dict[str, Floats]]
     outputs: tuple[str, ...]
     chroma: Callable[[list[Floats]], Floats]
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,9 @@ class Contract:
         accepts: The signature it accepts, in words, for messages.
         recognise: An adapter for a file of this kind, None for any other. Raises ModelError for a file that
             claims to be of this kind and is broken.
+        use: The same for a file that a user says is of this kind, though its signature leaves that open.
     """
 
     accepts: str
     recognise: Callable[[Signature], Adapter | None]
+    use: Callable[[Signature], Adapter | None]

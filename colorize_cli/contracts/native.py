@@ -4,7 +4,8 @@
     ab         float32 (N, 2, H/s, W/s)  CIE a*, b* in their own units
 
 The metadata, all strings: `colorize.contract` ("1"), `colorize.name`, `colorize.working_size`,
-`colorize.multiple_of`, `colorize.trained_on`, `colorize.licence`, `colorize.config_hash`.
+`colorize.multiple_of`, `colorize.trained_on`, `colorize.licence`, `colorize.config_hash`; and of a variant of
+another file `colorize.precision` and `colorize.variant_of`, that file's SHA-256.
 """
 
 from collections.abc import Mapping
@@ -61,6 +62,8 @@ def _card(metadata: Mapping[str, str]) -> Card:
         trained_on=text("trained_on"),
         licence=text("licence"),
         config_hash=text("config_hash"),
+        precision=metadata.get("colorize.precision", "fp32"),
+        variant_of=metadata.get("colorize.variant_of"),
     )
 
 
@@ -70,4 +73,5 @@ CONTRACT = Contract(
         f"N, H, W dynamic, metadata colorize.contract {VERSION!r}"
     ),
     recognise=_recognise,
+    use=_recognise,
 )

@@ -15,7 +15,7 @@ from colorize_cli import model
 from colorize_cli.color import Codes, Floats
 from colorize_cli.compose import compose, compose16
 from colorize_cli.engines.outputs import Outputs, SkippedError
-from colorize_cli.errors import ColorizeError, ReadError, UsageError, WriteError, one_line
+from colorize_cli.errors import ColorizeError, DeviceMemoryError, ReadError, UsageError, WriteError, one_line
 from colorize_cli.hints import Hints
 from colorize_cli.jobs import STREAM, Job, Outcome, Plan, Progress, Settings, Status, available_cores
 from colorize_cli.ledger import Source
@@ -33,6 +33,8 @@ PIXELS_IN_FLIGHT = 64_000_000
 # Of the pages or frames of one file, between their reading and their writing.
 _PAGES_IN_FLIGHT = 32_000_000
 _LEAST_CAPACITY = 4
+# Short side of the smallest copy that is tried where memory does not suffice.
+_LEAST_SIZE = 32
 # Who interrupts is answered within two seconds.
 _PATIENCE = 1.2
 
@@ -66,12 +68,14 @@ class _Original(_Document):
 class _Predicted:
     decoded: _Decoded
     ab: Floats
+    size: int | None = None
 
 
 @dataclass(frozen=True)
 class _Composed:
     decoded: _Decoded
     rgb: Codes
+    size: int | None
 
 
 def run(
@@ -110,9 +114,11 @@ def run(
                 yield Outcome(job, Status.SKIPPED, reason)
         if waiting:
             outputs.make_root()
-            network = model.load(settings.model, settings.device, threads=available_cores())
+            network = model.load(
+                settings.model, settings.device, available_cores(), settings.precision, settings.model_kind
+            )
             if settings.device == "auto":
-                announce(f"device: {network.device} ({network.reason})")
+                announce(f"device: {network.device} ({network.reason}), {network.precision}")
             pictures: list[Job] = []
             others: list[Job] = []
             for job in waiting:
@@ -177,7 +183,7 @@ class _Work:
         return Pipeline(
             stages=(
                 Stage("decode", self.decode, workers, gate=Gate(self.weigh, PIXELS_IN_FLIGHT)),
-                Stage("infer", self.infer, batch=batch_size, key=_shape),
+                Stage("infer", self.infer, self._network.parallel, batch=batch_size, key=_shape),
                 Stage("compose", self.compose, workers),
                 Stage("encode", self.encode, workers),
             ),
@@ -211,16 +217,19 @@ class _Work:
         pictures = [item for item in batch if isinstance(item, _Decoded)]
         if len(pictures) < len(batch):
             return [item for item in batch if isinstance(item, _Document)]
-        return list(map(_Predicted, pictures, self._predict([item.small for item in pictures])))
+        if len(pictures) > 1:
+            return list(map(_Predicted, pictures, self._predict([item.small for item in pictures])))
+        return [_Predicted(pictures[0], *self._predict_one(pictures[0].frame, pictures[0].small))]
 
     def compose(self, item: _Predicted | _Document) -> _Composed | _Document:
         if isinstance(item, _Document):
             return item
         decoded = item.decoded
         hints = self._steering.hints.get(decoded.job)
-        return _Composed(decoded, self._paint(decoded.frame, item.ab, decoded.format, hints))
+        return _Composed(decoded, self._paint(decoded.frame, item.ab, decoded.format, hints), item.size)
 
-    def encode(self, item: _Composed | _Document) -> None:
+    def encode(self, item: _Composed | _Document) -> int | None:
+        """Writes it; returns the size of its copy, if that is not the one wanted."""
         if isinstance(item, _Original):
             content, limit = self._content(item.job), self._settings.max_pixels
             if item.same_format:
@@ -232,6 +241,8 @@ class _Work:
         else:
             done = item.decoded
             self._outputs.write(done.job, done.source, done.format, [(done.frame, item.rgb)])
+            return item.size
+        return None
 
     def _coloured_pages(self, document: _Document) -> Iterator[Page]:
         """The pages in order; while some are composed, further ones are read."""
@@ -240,7 +251,7 @@ class _Work:
         hints = self._steering.hints.get(document.job)
         with contextlib.closing(pages), ThreadPoolExecutor(self._settings.workers) as pool:
             for frame in pages:
-                (ab,) = self._predict([self._copy(frame)])
+                ab, _ = self._predict_one(frame, self._copy(frame))
                 while ahead and sum(other.pixels for other, _ in ahead) + frame.pixels > _PAGES_IN_FLIGHT:
                     yield _awaited(ahead)
                 ahead.append((frame, pool.submit(self._paint, frame, ab, document.format, hints)))
@@ -253,6 +264,19 @@ class _Work:
 
     def _predict(self, copies: list[Floats]) -> Floats:
         return self._network.predict(np.stack(copies)[:, None])
+
+    def _predict_one(self, frame: Frame, copy: Floats) -> tuple[Floats, int | None]:
+        """The chroma of a picture; where memory does not suffice, by a smaller copy, and of what size."""
+        size, multiple = self._sides
+        smaller = None
+        while True:
+            try:
+                return self._predict([copy])[0], smaller
+            except DeviceMemoryError:
+                smaller = (smaller or size) // 2
+                if smaller < max(_LEAST_SIZE, multiple):
+                    raise
+            copy = working_copy(frame.lightness, smaller, multiple)
 
     def _paint(self, frame: Frame, ab: Floats, format_: str, hints: Hints | None) -> Codes:
         if hints is not None and frame.showing is not None:
@@ -289,6 +313,6 @@ def _outcome(result: Result[Job], device: str) -> Outcome:
         return Outcome(job, Status.SKIPPED, str(error))
     used = device if result.batch else None
     if error is None:
-        return Outcome(job, Status.DONE, None, result.seconds, used, result.batch)
+        return Outcome(job, Status.DONE, None, result.seconds, used, result.batch, size=result.value)
     reason = str(error) if isinstance(error, ColorizeError) else f"{type(error).__name__}: {error}"
     return Outcome(job, Status.FAILED, one_line(reason), result.seconds, used, result.batch)

@@ -1,4 +1,5 @@
 import ctypes
+import dataclasses
 
 import numpy as np
 import onnx
@@ -6,7 +7,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from colorize_cli import model
-from colorize_cli.errors import DeviceError, ModelError, UsageError
+from colorize_cli.driver import Driver
+from colorize_cli.errors import DeviceError, DeviceMemoryError, ModelError, UsageError
 from tests.conftest import METADATA, write_model
 
 
@@ -74,11 +76,11 @@ def test_other_files_are_refused(tmp_path):
     graph = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["y"])],
         "other",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 512, 512])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, 512, 512])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4, 512, 512])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4, 512, 512])],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-    with pytest.raises(ModelError, match=r"x tensor\(float\) \(n, 3, 512, 512\).*native"):
+    with pytest.raises(ModelError, match=r"x tensor\(float\) \(n, 4, 512, 512\).*native"):
         model.load(path, "cpu")
 
 
@@ -98,3 +100,73 @@ def test_another_version_of_the_contract_is_refused(tmp_path):
     path = write_model(tmp_path / "m.onnx", (0, 0), (0, 0), METADATA | {"colorize.contract": "2"})
     with pytest.raises(ModelError, match="contract '2'"):
         model.load(path, "cpu")
+
+
+class Session:
+    """Stands in for a GPU's session, whose memory suffices for so many pixels at once."""
+
+    def __init__(self, pixels: int, message: str = "CUDA failure 2: out of memory") -> None:
+        self.pixels, self.message = pixels, message
+        self.batches: list[tuple[int, ...]] = []
+
+    def run(self, _: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        lightness = feed["lightness"]
+        self.batches.append(lightness.shape)
+        if lightness.size > self.pixels:
+            raise RuntimeError(self.message)
+        return [np.repeat(lightness[:, :, ::2, ::2], 2, axis=1) / 5]
+
+
+def on_gpus(models, *sessions: Session) -> model.Model:
+    """A model that runs in those sessions."""
+    loaded = model.load(models.tinted, "cpu")
+    return dataclasses.replace(loaded, device="cuda", _sessions=model._Sessions(sessions))
+
+
+def test_where_memory_runs_out_batches_are_halved_and_stay_so(models):
+    session = Session(3 * 64 * 64)
+    network = on_gpus(models, session)
+    lightness = np.random.default_rng(0).uniform(0, 100, (8, 1, 64, 64)).astype(np.float32)
+    ab = network.predict(lightness)
+    np.testing.assert_allclose(ab[:, 1], lightness[:, 0, ::2, ::2] / 5, rtol=1e-6)
+    assert [shape[0] for shape in session.batches] == [8, 4, 2, 2, 2, 2]
+    assert network.most == 2
+    session.batches.clear()
+    network.predict(lightness[:5])
+    assert [shape[0] for shape in session.batches] == [2, 2, 1]
+
+
+def test_a_single_picture_that_does_not_fit_is_an_error_of_memory(models):
+    with pytest.raises(DeviceMemoryError, match="out of memory"):
+        on_gpus(models, Session(100)).predict(np.zeros((4, 1, 64, 64), np.float32))
+    with pytest.raises(DeviceError, match="illegal instruction") as caught:
+        on_gpus(models, Session(100, "illegal instruction")).predict(np.zeros((1, 1, 64, 64), np.float32))
+    assert not isinstance(caught.value, DeviceMemoryError)
+
+
+def test_several_gpus_share_the_calls(models):
+    sessions = Session(10**9), Session(10**9)
+    network = on_gpus(models, *sessions)
+    assert network.parallel == 2
+    for _ in range(6):
+        network.predict(np.zeros((1, 1, 64, 64), np.float32))
+    assert [len(session.batches) for session in sessions] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus"),
+    [("auto", None), ("cpu", None), ("cuda", [0]), ("cuda:1", [1]), ("cuda:2,0", [0, 2])],
+)
+def test_devices(device, gpus):
+    assert model.gpus_of(device) == gpus
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:1,", "cpu:0", "auto:all"])
+def test_no_such_device(device):
+    with pytest.raises(UsageError, match="no such device"):
+        model.gpus_of(device)
+
+
+def test_all_gpus(monkeypatch):
+    monkeypatch.setattr(model.driver, "ask", lambda: Driver((12, 4), ("one", "two", "three")))
+    assert model.gpus_of("cuda:all") == [0, 1, 2]

@@ -1,0 +1,90 @@
+"""The same pixels as before: means of parts of coloured pictures, noted when they were last meant to change.
+
+`python -m tests.colorize_cli.test_golden` notes them anew.
+
+The model is a stand-in whose answers are simple functions of lightness, so that what is held is reading,
+small copies, upsampling, composition and writing. The tolerance is a level of 255 for the mean of a part, as
+float arithmetic differs a little between processors and versions of libraries.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from colorize_cli import color
+from tests.colorize_cli.test_cli import invoke
+from tests.conftest import write_model
+
+NOTES = Path(__file__).with_name("golden.json")
+PARTS = 4
+TOLERANCE = 1.0
+
+
+def scene(height: int, width: int) -> np.ndarray:
+    """Smooth shading, hard edges, black and white, and fine stripes; levels (H, W) uint8."""
+    y, x = np.mgrid[0:height, 0:width] / np.array([height, width])[:, None, None]
+    levels = 120 + 90 * np.sin(5 * x + 2 * y) * np.cos(4 * y)
+    levels += 60 * ((x - 0.3) ** 2 + (y - 0.6) ** 2 < 0.04) - 80 * ((x > 0.6) & (y < 0.4))
+    levels += 8 * np.sin(x * width * 1.5)
+    return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+def make(folder: Path) -> list[Path]:
+    """Grey JPEG, PNG and large PNG, a toned JPEG, and 16 bits."""
+    small, large = scene(211, 300), scene(1201, 1603)
+    toned = np.dstack([np.clip(small.astype(int) + offset, 0, 255) for offset in (12, 0, -18)])
+    pictures = {
+        "grey.jpg": Image.fromarray(small),
+        "grey.png": Image.fromarray(small),
+        "large.png": Image.fromarray(large),
+        "toned.jpg": Image.fromarray(toned.astype(np.uint8)),
+        "deep.png": Image.fromarray(small.astype(np.uint16) * 257),
+    }
+    folder.mkdir(parents=True)
+    for name, image in pictures.items():
+        image.save(folder / name, quality=95)
+    return [folder / name for name in pictures]
+
+
+def parts(path: Path) -> list[list[float]]:
+    """Mean red, green and blue, in levels, of 4 x 4 parts of a picture."""
+    with Image.open(path) as image:
+        rgb = np.asarray(image.convert("RGB"), float)
+    rows = np.array_split(rgb, PARTS, axis=0)
+    means = [part.mean(axis=(0, 1)) for row in rows for part in np.array_split(row, PARTS, axis=1)]
+    return np.round(means, 2).tolist()
+
+
+def coloured(folder: Path) -> dict[str, list[list[float]]]:
+    model = write_model(folder / "model.onnx", (0.5, -0.4), (-22, 28))
+    sources = make(folder / "in")
+    result = invoke(folder / "in", folder / "out", "--model", model, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    return {source.name: parts(folder / "out" / source.name) for source in sources}
+
+
+def test_pixels_are_those_that_were_noted(tmp_path):
+    noted = json.loads(NOTES.read_text())
+    found = coloured(tmp_path)
+    assert found.keys() == noted.keys()
+    for name, means in found.items():
+        assert np.abs(np.subtract(means, noted[name])).max() < TOLERANCE, name
+
+
+@pytest.mark.parametrize("name", ["grey.png", "large.png"])
+def test_and_their_lightness_is_the_inputs(tmp_path, name):
+    coloured(tmp_path)
+    with Image.open(tmp_path / "in" / name) as before, Image.open(tmp_path / "out" / name) as after:
+        levels, rgb = np.asarray(before), np.asarray(after)
+    difference = np.abs(color.srgb_to_lab(rgb / np.float32(255))[..., 0] - color.GREY8[levels])
+    assert difference.mean() < 0.15
+    assert np.quantile(difference, 0.999) < 0.7
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        NOTES.write_text(json.dumps(coloured(Path(place)), indent=1) + "\n")
