@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from colorize_cli.report import Report
 
 _DEFAULTS = Settings()
+# After `models` these list models; a folder of that name is coloured as any other.
+_LISTING = ("--json", "--help", "-h")
 
 
 class _PathOrStream(click.Path):
@@ -74,6 +76,14 @@ def _shard(value: str) -> tuple[int, int]:
     except ValueError:
         raise click.BadParameter(f"{value!r} is not i/N, for instance 1/4") from None
     return part, parts
+
+
+def _named_model(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    if value is None or value.exists():
+        return value
+    from colorize_cli import shelf
+
+    return shelf.resolve(value)
 
 
 def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -152,9 +162,11 @@ def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
     "--model",
     type=click.Path(path_type=Path),
     default=None,
+    callback=_named_model,
     is_eager=True,
-    help="An ONNX file: made by colorize-train, or of DDColor or DeOldify.  [default: the one that comes "
-    "with this program]",
+    metavar="FILE|NAME",
+    help="An ONNX file: made by colorize-train, or of DDColor or DeOldify; or the name of one, of which "
+    "`colorize models` has a list.  [default: the one that comes with this program]",
 )
 @click.option(
     "--model-kind",
@@ -367,6 +379,10 @@ def main() -> NoReturn:
     # Pillow warns of oddities in pictures that it reads all the same; what it cannot read it raises.
     warnings.simplefilter("ignore")
     logging.getLogger("PIL").addHandler(logging.NullHandler())
+    if sys.argv[1:] == ["models"] or (sys.argv[1:2] == ["models"] and sys.argv[2] in _LISTING):
+        from colorize_cli import shelf
+
+        shelf.command(sys.argv[2:], prog_name="colorize models")
     command(prog_name="colorize")
     raise AssertionError("click ends the process")
 

@@ -24,7 +24,7 @@ BUNDLED = "models/default.onnx"
 PRECISIONS = ("auto", "fp32", "int8")
 # What onnxruntime and CUDA say of it.
 _OUT_OF_MEMORY = ("out of memory", "out_of_memory", "failed to allocate", "alloc_failed")
-_VARIANT = "-int8"
+VARIANT = "-int8"
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 # Below onnxruntime's "fatal" nothing is left to print: what fails comes as an exception.
@@ -212,7 +212,7 @@ class _NoVariantError(Exception):
 def _load_variant(path: Path | None, data: bytes, reason: str, threads: int | None) -> Model:
     """The variant of a file with integers, which has the hash of the file in its metadata."""
     file = Path(str(importlib.resources.files("colorize_cli"))) / BUNDLED if path is None else path
-    variant = file.with_stem(file.stem + _VARIANT)
+    variant = file.with_stem(file.stem + VARIANT)
     if not variant.is_file():
         raise _NoVariantError(f"there is no variant with integers of 8 bits beside it ({variant.name})")
     loaded = _load_cpu(read(variant), reason, threads)

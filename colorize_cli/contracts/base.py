@@ -52,6 +52,7 @@ class Card:
         licence: The licence of its weights.
         config_hash: Hash of the training configuration.
         precision: What it computes in, "fp32" or "int8".
+        kind: The contract that the file is of.
         variant_of: SHA-256 of the file that it is a variant of, in hexadecimal; None if of none.
     """
 
@@ -62,6 +63,7 @@ class Card:
     licence: str
     config_hash: str
     precision: str = "fp32"
+    kind: str = "native"
     variant_of: str | None = None
 
 

@@ -79,6 +79,7 @@ def adapter(
         licence="what its authors say",
         config_hash="",
         precision="fp16" if dtype is np.float16 else "fp32",
+        kind=name,
     )
     return Adapter(
         card=card,
