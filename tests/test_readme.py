@@ -43,7 +43,7 @@ def test_every_option_is_explained():
 def test_the_tree_names_every_file_and_no_other():
     tree = re.search(r"```\n(colorize_cli/\n.*?)```", README.read_text(), re.DOTALL)
     assert tree is not None
-    named = set(re.findall(r"[\w.]+\.(?:py|html|onnx|md)", tree[1]))
+    named = set(re.findall(r"[\w.-]+\.(?:py|html|onnx|md)", tree[1]))
     files = {
         path.name
         for package in ("colorize_cli", "trainer")
