@@ -272,7 +272,18 @@ def test_a_closed_stdout_is_no_failure(models, make_folder, tmp_path):
     assert len(contents(tmp_path / "out")) == 1
 
 
-JOB_FIELDS = {"source", "destination", "status", "reason", "seconds", "device", "batch", "frames", "cuts"}
+JOB_FIELDS = {
+    "source",
+    "destination",
+    "status",
+    "reason",
+    "seconds",
+    "device",
+    "batch",
+    "frames",
+    "cuts",
+    "size",
+}
 
 
 def test_json_is_one_object_per_picture_on_stdout(models, make_folder, tmp_path):

@@ -54,7 +54,7 @@ def train_arguments(prepared, tmp_path):
 
 
 def test_commands_are_those_of_the_readme():
-    assert set(COMMANDS) == {"prepare", "train", "evaluate", "export", "report"}
+    assert set(COMMANDS) == {"prepare", "train", "evaluate", "export", "quantise", "report"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
