@@ -42,6 +42,7 @@ MODULES: dict[str, str] = {
     "cv2": "opencv-python-headless",
     "onnxruntime": "onnxruntime-gpu" if _HAS_GPU_WHEEL else "onnxruntime",
     "PIL": "pillow",
+    "platformdirs": "platformdirs",
     "rich": "rich",
 }
 _NEED_NUMPY = ("cv2", "onnxruntime")
@@ -227,7 +228,7 @@ def _network(path: Path | None, owners: Mapping[str, Sequence[str]]) -> Iterator
     from colorize_cli import model
 
     try:
-        cpu = model.load(path, "cpu")
+        cpu = model.load(path, "cpu", precision="fp32")  # what CUDA is compared with
     except ColorizeError as error:
         yield Finding("model", Verdict.PROBLEM, str(error), None if path else _install_anew())
         yield Finding("devices", Verdict.NOTE, "not tried, for want of a model")

@@ -51,7 +51,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(onnxruntime, "cuda_version", "13.0", raising=False)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: sys.stdout.write("noise"), raising=False)
     monkeypatch.setattr(
-        model, "load", lambda path, device: dataclasses.replace(LOAD(path, "cpu"), device=device)
+        model, "load", lambda path, device, **_: dataclasses.replace(LOAD(path, "cpu"), device=device)
     )
 
 
@@ -65,7 +65,7 @@ def problems(found: dict[str, Finding]) -> set[str]:
 
 
 def cuda_fails(monkeypatch, error: Exception) -> None:
-    def load(path, device):
+    def load(path, device, **_):
         if device == "cuda":
             raise error
         return LOAD(path, device)
@@ -329,7 +329,9 @@ def test_cuda_that_works(models, gpu, capsys):
 @pytest.mark.parametrize(("off", "verdict"), [(1.5, Verdict.OK), (2.5, Verdict.PROBLEM)])
 def test_cuda_that_answers_otherwise(models, gpu, monkeypatch, tmp_path, off, verdict):
     other = write_model(tmp_path / "other.onnx", (0, 0), (0, off))
-    monkeypatch.setattr(model, "load", lambda path, device: LOAD(other if device == "cuda" else path, "cpu"))
+    monkeypatch.setattr(
+        model, "load", lambda path, device, **_: LOAD(other if device == "cuda" else path, "cpu")
+    )
     finding = examined(models.grey)["cuda"]
     assert finding.verdict is verdict
     assert f"{off:.1f}" in finding.text
