@@ -49,7 +49,9 @@ class Colorizer:
             UsageError: `size` or `strength` is out of range.
             DeviceError: `device` is "cuda", and some part of the network would run elsewhere.
         """
-        settings = Settings(model_path, None, device, precision, size=size, strength=strength)
+        settings = Settings(
+            model=model_path, device=device, precision=precision, size=size, strength=strength
+        )
         self.model = model.load(settings.model, settings.device, precision=settings.precision)
         self._size = settings.size or self.model.card.working_size
         self._strength = settings.strength

@@ -109,7 +109,7 @@ def command(
         if as_json and output == STREAM:
             raise UsageError("--json and the picture would both go to standard output")
         selection = Selection(include, exclude, shard)
-        endings = media.endings(settings.format, ".png" if film.preview else None)
+        endings = media.endings(settings.format, media.SHEET if film.preview else None)
         plan = discovery.plan(inputs, output, endings, listed=listed, selection=selection)
         if dry_run:
             _print_plan(plan, settings)

@@ -14,6 +14,8 @@ MOST_STRENGTH = 2.0
 MOST_PREVIEWED = 100
 SIZES = (16, 4096)
 IF_COLORED = ("skip", "copy", "recolor")
+PRECISIONS = ("auto", "fp32", "int8")
+MODEL_KINDS = ("native", "ddcolor", "deoldify")  # the names of `contracts.CONTRACTS`
 # In place of a file: standard input or output. A file of that name has a directory before it.
 STREAM = Path("-")
 # Raised whenever the same picture, model and options give other pixels than before.

@@ -16,12 +16,12 @@ from colorize_cli import contracts, driver
 from colorize_cli.color import Floats
 from colorize_cli.contracts import Adapter, Card, Signature, Tensor
 from colorize_cli.errors import DeviceError, DeviceMemoryError, ModelError, UsageError, one_line
+from colorize_cli.jobs import PRECISIONS
 
 if TYPE_CHECKING:
     import onnxruntime
 
 BUNDLED = "models/default.onnx"
-PRECISIONS = ("auto", "fp32", "int8")
 # What onnxruntime and CUDA say of it.
 _OUT_OF_MEMORY = ("out of memory", "out_of_memory", "failed to allocate", "alloc_failed")
 VARIANT = "-int8"
@@ -39,15 +39,18 @@ class Model:
         card: What the file says of itself.
         device: Where it runs, "cuda" or "cpu".
         reason: Why it runs there, in words.
-        precision: What it computes in, "fp32", "fp16" or "int8".
     """
 
     card: Card
     device: str
     reason: str
-    precision: str
     _adapter: Adapter
     _sessions: "_Sessions"
+
+    @property
+    def precision(self) -> str:
+        """What it computes in, "fp32", "fp16" or "int8"."""
+        return self.card.precision
 
     @property
     def parallel(self) -> int:
@@ -192,11 +195,11 @@ def gpus_of(device: str) -> list[int] | None:
     Raises:
         UsageError: There is no such device.
     """
-    name, colon, numbers = device.partition(":")
+    name, _, numbers = device.partition(":")
     if name == "cuda" and numbers == "all":
         found = driver.ask()
         return list(range(len(found.gpus))) or [0] if found is not None else [0]
-    if name == "cuda" and all(number.isdecimal() for number in numbers.split(",")) and colon:
+    if name == "cuda" and all(number.isdecimal() for number in numbers.split(",")):
         return sorted({int(number) for number in numbers.split(",")})
     if device == "cuda":
         return [0]
@@ -318,4 +321,4 @@ def _model(
         metadata=dict(first.get_modelmeta().custom_metadata_map),
     )
     adapter = contracts.recognise(signature, kind)
-    return Model(adapter.card, device, reason, adapter.card.precision, adapter, _Sessions(sessions))
+    return Model(adapter.card, device, reason, adapter, _Sessions(sessions))

@@ -11,7 +11,16 @@ import click
 
 from colorize_cli import media
 from colorize_cli.errors import printable
-from colorize_cli.jobs import IF_COLORED, MOST_PREVIEWED, MOST_STRENGTH, SIZES, STREAM, Settings
+from colorize_cli.jobs import (
+    IF_COLORED,
+    MODEL_KINDS,
+    MOST_PREVIEWED,
+    MOST_STRENGTH,
+    PRECISIONS,
+    SIZES,
+    STREAM,
+    Settings,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = Settings()
@@ -48,8 +57,8 @@ def _shard(value: str) -> tuple[int, int]:
 
 
 def _named_model(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
-    if value is None or value.exists():
-        return value
+    if value is None:
+        return None
     from colorize_cli import shelf
 
     return shelf.resolve(value)
@@ -119,7 +128,7 @@ network = _group(
     ),
     click.option(
         "--precision",
-        type=click.Choice(["auto", "fp32", "int8"]),
+        type=click.Choice(PRECISIONS),
         default=_DEFAULTS.precision,
         show_default=True,
         help="What the network computes in. int8 is the model's variant with integers, for the CPU; auto is "
@@ -150,7 +159,7 @@ network = _group(
     ),
     click.option(
         "--model-kind",
-        type=click.Choice(["native", "ddcolor", "deoldify"]),
+        type=click.Choice(MODEL_KINDS),
         help="What the file is, where it does not say so itself.",
     ),
     click.option(

@@ -1,14 +1,17 @@
-"""Models that have names: the one that comes with this package, and those in the user's folder of models."""
+"""Models that have names: the one that comes with this package, and those in the user's folder of models.
+
+What needs numpy is imported where it is used: a name is looked up before `--doctor`, which must start without
+it.
+"""
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
 import platformdirs
 
-from colorize_cli import model
 from colorize_cli.errors import ModelError, printable
 
 BUNDLED = "default"
@@ -63,6 +66,8 @@ def resolve(named: Path | None) -> Path | None:
 
 def entries() -> list[Entry]:
     """All of them, the bundled one first. Variants in another precision are left out."""
+    from colorize_cli import model
+
     found = sorted(folder().glob(f"*{_SUFFIX}")) if folder().is_dir() else []
     stems = {path.stem for path in found}
     variants = {stem for stem in stems if stem.removesuffix(model.VARIANT) in stems - {stem}}
@@ -70,6 +75,8 @@ def entries() -> list[Entry]:
 
 
 def _entry(name: str, path: Path | None) -> Entry:
+    from colorize_cli import model
+
     where = None if path is None else str(path)
     try:
         content = model.read(path)
@@ -79,14 +86,10 @@ def _entry(name: str, path: Path | None) -> Entry:
     try:
         card = model.load(path, "cpu", precision="fp32").card
     except ModelError as error:
-        return Entry(**{**asdict(plain), "problem": str(error)})
-    said = {
-        "kind": card.kind,
-        "says": card.name,
-        "working_size": card.working_size,
-        "licence": card.licence,
-    }
-    return Entry(**{**asdict(plain), **said})
+        return replace(plain, problem=str(error))
+    return replace(
+        plain, kind=card.kind, says=card.name, working_size=card.working_size, licence=card.licence
+    )
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

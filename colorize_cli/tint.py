@@ -19,12 +19,11 @@ network says, and finer than the chroma of most JPEGs.
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from colorize_cli import color
 from colorize_cli.color import Bytes, Floats, Lightness
 from colorize_cli.guided import Low
-from colorize_cli.working import reduced, resized
+from colorize_cli.working import reduced, resized, whole_cells
 
 CHROMA_PIXELS = 800_000
 _OFFSET, _POWER = 14, 2.4
@@ -82,12 +81,13 @@ def _enlarged(factors: Floats, start: int, stop: int, cell: int) -> Floats:
 
 def _factors(levels: Bytes, ab: Floats, cell: int) -> Floats:
     """(ceil(H / cell), ceil(W / cell), 3): the factors of cells of so many pixels across."""
+    levels = whole_cells(levels, cell, cell)
     lightness = Lightness(reduced(levels, cell), color.GREY8)
     guide = resized(lightness, (ab.shape[1], ab.shape[2]))
     low = Low.of(guide, np.stack(_of_colour(guide, ab)))
     red, blue = low.whole(lightness.rows(0, lightness.shape[0]))
     left = _left(red, blue)
-    green = _ROOTS.take(_steps(left, _ROOTS))
+    green = _looked_up(left, _ROOTS)
     room = np.float32(_TOP) / (_lightest(levels, cell).astype(np.float32) + np.float32(_OFFSET))
     outside = np.flatnonzero((np.maximum(np.maximum(red, blue), green) > room) | (left < 0))
     if outside.size:
@@ -95,7 +95,7 @@ def _factors(levels: Bytes, ab: Floats, cell: int) -> Floats:
         for plane in (red, blue):
             np.put(plane, outside, 1 + (plane.ravel()[outside] - 1) * part)
         left = _left(red.ravel()[outside], blue.ravel()[outside])
-        np.put(green, outside, _ROOTS.take(_steps(left, _ROOTS)))
+        np.put(green, outside, _looked_up(left, _ROOTS))
     return np.asarray(cv2.merge([red, green, blue]), np.float32)
 
 
@@ -111,7 +111,8 @@ def _of_colour(lightness: Floats, ab: Floats) -> tuple[Floats, Floats]:
 
 def _left(red: Floats, blue: Floats) -> Floats:
     """What the power of green's factor is, so that with those of red and blue luminance stays as it is."""
-    return np.asarray((1 - _RED * _powers(red) - _BLUE * _powers(blue)) * (1 / _GREEN), np.float32)
+    powers = _RED * _looked_up(red, _POWERS) + _BLUE * _looked_up(blue, _POWERS)
+    return np.asarray((1 - powers) * (1 / _GREEN), np.float32)
 
 
 def _part_inside(red: Floats, blue: Floats, left: Floats, room: Floats) -> Floats:
@@ -127,27 +128,21 @@ def _part_inside(red: Floats, blue: Floats, left: Floats, room: Floats) -> Float
 
 
 def _lightest(levels: Bytes, cell: int) -> Bytes:
-    """The lightest level that the factors of each cell have a part in."""
+    """The lightest level that the factors of each cell have a part in, of whole cells."""
     if cell == 1:
         return levels
-    height, width = levels.shape
-    # Up to half a cell beyond its own edges, and an edge that is not whole is repeated.
-    padded = cv2.copyMakeBorder(levels, 0, -height % cell, 0, -width % cell, cv2.BORDER_REPLICATE)
+    # Up to half a cell beyond its own edges.
     window = np.ones((2 * cell, 2 * cell), np.uint8)
-    lightest = cv2.dilate(padded, window, anchor=(cell, cell))
+    lightest = cv2.dilate(levels, window, anchor=(cell, cell))
     return np.ascontiguousarray(lightest[cell // 2 :: cell, cell // 2 :: cell])
 
 
-def _powers(factors: Floats) -> Floats:
-    return _POWERS.take(_steps(factors, _POWERS))
-
-
-def _steps(values: Floats, table: Floats) -> npt.NDArray[np.uint16]:
-    """Places in a table of the values nearest to those given; its ends beyond."""
-    scaled = values * np.float32(_PER_UNIT)
-    scaled += np.float32(0.5)
-    np.clip(scaled, 0, len(table) - 1, out=scaled)
-    return scaled.astype(np.uint16)
+def _looked_up(values: Floats, table: Floats) -> Floats:
+    """What a table has at the places nearest to values; its ends beyond."""
+    places = values * np.float32(_PER_UNIT)
+    places += np.float32(0.5)
+    np.clip(places, 0, len(table) - 1, out=places)
+    return np.asarray(table.take(places.astype(np.uint16)))
 
 
 # A factor to the power and back, in steps that are below a tenth of a level.

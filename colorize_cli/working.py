@@ -80,18 +80,28 @@ def resized(lightness: Lightness, shape: tuple[int, int]) -> Floats:
     return _resize(narrow, new_height, new_width)
 
 
-def reduced(codes: CodesT, cell: int) -> CodesT:
-    """The means of cells of so many pixels across, by codes, (ceil(H / cell), ceil(W / cell)).
-
-    Cells at the right and bottom that are not whole have their edge repeated.
-    """
-    if cell == 1:
-        return codes
+def whole_cells(codes: CodesT, down: int, across: int) -> CodesT:
+    """The codes, with the edges at the right and bottom repeated where cells are not whole."""
     height, width = codes.shape
-    if height % cell or width % cell:
-        border = cv2.BORDER_REPLICATE
-        codes = cv2.copyMakeBorder(codes, 0, -height % cell, 0, -width % cell, border)  # type: ignore[assignment]
-    size = codes.shape[1] // cell, codes.shape[0] // cell
+    if not (height % down or width % across):
+        return codes
+    border = cv2.BORDER_REPLICATE
+    return cv2.copyMakeBorder(codes, 0, -height % down, 0, -width % across, border)  # type: ignore[return-value]
+
+
+def reduced(codes: CodesT, down: int, across: int | None = None) -> CodesT:
+    """The means of cells, by codes: (ceil(H / down), ceil(W / across)).
+
+    Args:
+        codes: (H, W).
+        down: Pixels of a cell.
+        across: The same; None for as many.
+    """
+    across = across or down
+    if down == across == 1:
+        return codes
+    codes = whole_cells(codes, down, across)
+    size = codes.shape[1] // across, codes.shape[0] // down
     return cv2.resize(codes, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 

@@ -91,6 +91,12 @@ def export(generator: Generator, config: Config, facts: ModelFacts, path: Path) 
         raise ExportError(
             f"{path}: onnxruntime and torch differ by {difference:.3g} in a* or b* (limit {PARITY_TOLERANCE})"
         )
+    write_model(model, path)
+    return difference
+
+
+def write_model(model: ModelProto, path: Path) -> None:
+    """Write a model; under its name it appears complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     with temporary.open("wb") as file:
@@ -98,7 +104,6 @@ def export(generator: Generator, config: Config, facts: ModelFacts, path: Path) 
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    return difference
 
 
 def parity(generator: Generator, model: ModelProto) -> float:

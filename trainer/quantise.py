@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +25,7 @@ from onnx import helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from trainer.export import ExportError
+from trainer.export import ExportError, write_model
 
 MOST_DIFFERENCE = 1.0
 """Mean difference of a* and b*, in CIE units, that quantising may make."""
@@ -88,17 +87,10 @@ def quantise(source: Path, copies: Copies, out: Path) -> float:
     said = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
     of = hashlib.sha256(content).hexdigest()
     helper.set_model_props(model, said | {"colorize.precision": "int8", "colorize.variant_of": of})
-    result = model.SerializeToString()
-    difference = _difference(content, result, copies[::_CHECKED])
+    difference = _difference(content, model.SerializeToString(), copies[::_CHECKED])
     if not difference <= MOST_DIFFERENCE:
         raise ExportError(f"{out}: a* and b* differ by {difference:.3g} on average (limit {MOST_DIFFERENCE})")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.part")
-    with temporary.open("wb") as file:
-        file.write(result)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(out)
+    write_model(model, out)
     return difference
 
 

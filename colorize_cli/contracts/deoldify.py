@@ -11,24 +11,9 @@ import numpy as np
 from colorize_cli import color
 from colorize_cli.color import Floats
 from colorize_cli.contracts import foreign
-from colorize_cli.contracts.base import Adapter, Contract, Signature
 
 NAME = "deoldify"
-_WORKING_SIZE = 256
 _WHITE = 255.0
-
-
-def _recognise(signature: Signature) -> Adapter | None:
-    found = foreign.pictured(signature)
-    return use(signature) if found is not None and found[1].channels == 3 else None
-
-
-def use(signature: Signature) -> Adapter | None:
-    """The adapter of a file that is said to be of this kind; None if it cannot be."""
-    found = foreign.pictured(signature)
-    if found is None or found[1].channels not in (3, None):
-        return None
-    return foreign.adapter(signature, NAME, _WORKING_SIZE, _WHITE, _chroma)
 
 
 def _chroma(rgb: Floats) -> Floats:
@@ -36,8 +21,4 @@ def _chroma(rgb: Floats) -> Floats:
     return np.ascontiguousarray(np.moveaxis(color.srgb_to_lab(srgb)[..., 1:], -1, 1))
 
 
-CONTRACT = Contract(
-    accepts="one input (N, 3, S, S) and one output (N, 3, S, S), float or float16",
-    recognise=_recognise,
-    use=use,
-)
+CONTRACT = foreign.contract(NAME, channels=3, working_size=256, white=_WHITE, chroma=_chroma)

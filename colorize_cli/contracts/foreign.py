@@ -8,7 +8,7 @@ import numpy as np
 
 from colorize_cli import color
 from colorize_cli.color import Floats
-from colorize_cli.contracts.base import Adapter, Card, Signature, Tensor
+from colorize_cli.contracts.base import Adapter, Card, Contract, Signature, Tensor
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _SIDES_MULTIPLE = 32  # of dynamic sides: what the deepest networks in use halve
@@ -41,28 +41,46 @@ def pictured(signature: Signature) -> tuple[Shape, Shape] | None:
     return given, answered
 
 
-def adapter(
+def contract(
+    name: str, channels: int, working_size: int, white: float, chroma: Callable[[Floats], Floats]
+) -> Contract:
+    """The contract of files with one input of three channels, the grey picture, and one output.
+
+    Args:
+        name: Of the kind.
+        channels: Of the output.
+        working_size: Side of what they see where that is dynamic.
+        white: What they take for white; the grey picture is given as three equal channels.
+        chroma: Their answer, float32 (N, C, h, w), to ab (N, 2, h, w).
+    """
+
+    def used(signature: Signature, allowed: tuple[int | None, ...]) -> Adapter | None:
+        found = pictured(signature)
+        if found is None or found[1].channels not in allowed:
+            return None
+        return _adapter(signature, found[0], name, working_size, white, chroma)
+
+    return Contract(
+        accepts=f"one input (N, 3, S, S) and one output (N, {channels}, S, S), float or float16",
+        recognise=lambda signature: used(signature, (channels,)),
+        use=lambda signature: used(signature, (channels, None)),
+    )
+
+
+def _adapter(
     signature: Signature,
+    shape: Shape,
     name: str,
     working_size: int,
     white: float,
     chroma: Callable[[Floats], Floats],
 ) -> Adapter:
-    """The adapter of a file that `pictured` accepts.
+    """The adapter of a file whose input has that shape; the rest as for `contract`.
 
     Where sides are fixed the picture is stretched to them: of our own model, given squares of 128, 160 and
     256 pixels, that gave 0.07, 0.03 and 0.18 dB more than fitting it in and mirroring it at the border.
-
-    Args:
-        signature: Of the file.
-        name: Of its kind.
-        working_size: Side of what it sees where that is dynamic.
-        white: What it takes for white; the grey picture is given as three equal channels.
-        chroma: Its answer, float32 (N, C, h, w), to ab (N, 2, h, w).
     """
     (given,), (answered,) = signature.inputs, signature.outputs
-    shape = shape_of(given)
-    assert shape is not None  # noqa: S101 - `pictured` has seen to it
     dtype = TYPES[given.type]
 
     def feed(lightness: Floats) -> dict[str, Floats]:

@@ -17,12 +17,11 @@ from colorize_cli.jobs import STREAM, Job, Outcome, Progress, Settings, Status
 from colorize_cli.ledger import Source, Stamp
 from colorize_cli.media import atomic, is_film, pipe
 from colorize_cli.media.film import looks, source, workfolder
-from colorize_cli.media.formats import FORMATS
+from colorize_cli.media.formats import FORMATS, SHEET
 from colorize_cli.media.frame import from_image
 from colorize_cli.model import Model
 
 _Y4M, _RAW = "yuv4mpegpipe", ".y4m"  # frames as they are, one after the other
-_SHEET = ".png"
 
 
 def colour(job: Job, network: Model, settings: Settings, outputs: Outputs, progress: Progress) -> Outcome:
@@ -97,13 +96,13 @@ def _in_colour(path: Path) -> bool:
 def _previewed(job: Job, frames: int, network: Model, settings: Settings, outputs: Outputs) -> Told:
     if job.source == STREAM:
         raise ReadError("frames for a preview are searched for, which standard input does not allow")
-    if job.destination != STREAM and job.destination.suffix.lower() != _SHEET:
+    if job.destination != STREAM and job.destination.suffix.lower() != SHEET:
         raise WriteError(f"a preview is a PNG, not {job.destination.suffix}")
     if settings.if_colored != "recolor" and _in_colour(job.source):
         raise SkippedError("in colour already")
     told = Told()
     sheet = filming.preview(job.source, frames, network, settings, told)
-    outputs.write(job, outputs.source_of(job), FORMATS[_SHEET], [(from_image(sheet), np.asarray(sheet))])
+    outputs.write(job, outputs.source_of(job), FORMATS[SHEET], [(from_image(sheet), np.asarray(sheet))])
     return told
 
 

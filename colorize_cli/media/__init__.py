@@ -5,9 +5,9 @@ from pathlib import Path
 
 from colorize_cli.errors import ReadError
 from colorize_cli.media import formats
-from colorize_cli.media.formats import FILMS, FORMATS, WRITABLE
+from colorize_cli.media.formats import FILMS, FORMATS, SHEET, WRITABLE
 
-__all__ = ["FILMS", "FORMATS", "KINDS", "WRITABLE", "check_kind", "endings", "is_film"]
+__all__ = ["FILMS", "FORMATS", "KINDS", "SHEET", "WRITABLE", "check_kind", "endings", "is_film"]
 
 # Ending of the file name, in lower case, to the kind.
 KINDS: dict[str, str] = dict.fromkeys(FORMATS, "photo") | dict.fromkeys(FILMS, "film")

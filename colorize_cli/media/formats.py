@@ -52,6 +52,7 @@ HOLDS: dict[str, Format] = {
 # Ending of the file name, in lower case, to the format.
 FORMATS: dict[str, str] = {suffix: name for name, format_ in HOLDS.items() for suffix in format_.suffixes}
 FILMS = (".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".y4m")
+SHEET = ".png"  # of contact sheets of films
 # What `quality` changes.
 LOSSY = frozenset({"AVIF", "JPEG", "WEBP"})
 WRITABLE = tuple(name for name, format_ in HOLDS.items() if format_.written_as is None)

@@ -4,12 +4,11 @@ Luma goes on as it came from the decoder: the frame itself is taken and its plan
 if it had none, a frame that has them gets its luma. So a lossless encoder keeps luma bit for bit.
 """
 
-from typing import Any
-
 import cv2
 import numpy as np
 from av.video.frame import VideoFrame
 
+from colorize_cli import working
 from colorize_cli.color import Codes, Floats, Lightness
 from colorize_cli.compose import compose_chroma
 from colorize_cli.media.film.source import Layout, Picture, plane_of, tag
@@ -54,27 +53,14 @@ def chroma_planes(
         of its cell (H.273's chroma sample location 0, which is what films are taken to have that do not say).
     """
     coding = picture.coding
-    cells = _averaged(luma, reduced)
+    across, down = reduced
+    cells = working.reduced(luma, down, across)
     lightness = Lightness(cells, coding.lightness_table())
     values = Lightness(cells, coding.luma_table()).rows(0, len(cells))
     planes = compose_chroma(lightness, values, np.ascontiguousarray(ab), strength, picture.matrix)
     shift = (reduced[0] - 1) / (2 * reduced[0])  # of a chroma sample, from its cell's centre to its left
     cb, cr = (coding.chroma_codes(_moved_left(plane, shift)) for plane in planes)
     return cb, cr
-
-
-def _averaged(luma: Codes, reduced: tuple[int, int]) -> Codes:
-    """Means of cells; those at the right and bottom that are not whole have their edge repeated."""
-    across, down = reduced
-    if reduced == (1, 1):
-        return luma
-    height, width = luma.shape
-    lower, right = -height % down, -width % across
-    if lower or right:
-        luma = cv2.copyMakeBorder(luma, 0, lower, 0, right, cv2.BORDER_REPLICATE)  # type: ignore[assignment]
-    size = (luma.shape[1] // across, luma.shape[0] // down)
-    averaged: Any = cv2.resize(luma, size, interpolation=cv2.INTER_AREA)
-    return averaged  # type: ignore[no-any-return]
 
 
 def _moved_left(plane: Floats, shift: float) -> Floats:

@@ -14,6 +14,7 @@ from PIL import Image
 from colorize_cli import color, contracts, model
 from colorize_cli.contracts import Signature, Tensor
 from colorize_cli.errors import ModelError
+from colorize_cli.jobs import MODEL_KINDS
 from tests.colorize_cli.media.film.making import Recipe, look, make
 from tests.colorize_cli.test_cli import invoke
 
@@ -107,6 +108,10 @@ def test_a_film_is_coloured_steadily(tmp_path):
     assert result.exit_code == 0, result.output
     assert look(tmp_path / "b.mkv").chroma > 1
     assert look(tmp_path / "b.mkv").times == look(source).times
+
+
+def test_the_kinds_that_can_be_named_are_those_of_the_table():
+    assert set(MODEL_KINDS) == set(contracts.CONTRACTS)
 
 
 def signature(outputs: int | str, **metadata: str) -> Signature:
