@@ -77,8 +77,8 @@ class Follower:
         back, forth = self._flow(codes, old_codes), self._flow(old_codes, codes)
         x, y = _moved(back)
         returned = _at(forth, x, y)
-        miss = np.square(returned + back).sum(-1)
-        length = np.square(returned).sum(-1) + np.square(back).sum(-1)
+        miss = _squared_length(returned + back)
+        length = _squared_length(returned) + _squared_length(back)
         difference = small - _at(old_small, x, y)
         difference -= np.median(difference)
         smoothed = cv2.blur(np.abs(difference), (_SMOOTHED, _SMOOTHED))
@@ -177,6 +177,10 @@ class Steady:
         x, y = _moved(_reduced(move.back, height, width) * scale)
         # Linearly it would be smoothed a little with every frame, and fade.
         return np.stack([_at(plane, x, y, cv2.INTER_CUBIC) for plane in before])
+
+
+def _squared_length(flow: Floats) -> Floats:
+    return np.asarray(cv2.transform(flow * flow, np.ones((1, 2), np.float32)), np.float32)
 
 
 def _moved(flow: Floats) -> tuple[Floats, Floats]:

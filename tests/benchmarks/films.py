@@ -1,9 +1,10 @@
 """What colouring a film costs, beside decoding and encoding it and beside the network.
 
-    python tests/benchmarks/films.py --width 1280 --height 720 --seconds 8
+    python tests/benchmarks/films.py --width 1280 --height 720 --seconds 8 --rounds 3
 
-The film is made here. Side by side in one run, each from the file to a file or to nothing, with the encoder's
-same settings:
+The film is made here. Everything is done in turn, as many times as there are rounds, and of each the fastest
+counts: what else a machine does only ever makes something slower. Side by side in one run, each from the
+file to a file or to nothing, with the encoder's same settings:
 
 - codecs: decoded and encoded again as it is, on one core and on all;
 - network: its frames' small copies through the network, in batches, and nothing else, on one core less than
@@ -109,15 +110,29 @@ def cores(count: int) -> Iterator[None]:
         os.sched_setaffinity(0, own)
 
 
-def measure(path: Path, folder: Path, settings: Settings) -> dict[str, float]:
-    """Seconds of everything, and of each of the whole's stages."""
-    count = available_cores()
-    others = max(1, count - 1)
+def measure(path: Path, folder: Path, settings: Settings, rounds: int) -> dict[str, float]:
+    """The fewest seconds of everything, and of each of the whole's stages."""
     network = model.load(None, "cpu", threads=settings.workers)
-    fewer = model.load(None, "cpu", threads=others)
+    fewer = model.load(None, "cpu", threads=max(1, available_cores() - 1))
     batches = small_copies(path, network)
     for loaded in (network, fewer):
         loaded.predict(batches[0])
+    found: dict[str, float] = {}
+    for _ in range(rounds):
+        for name, seconds in measure_once(path, folder, settings, network, fewer, batches).items():
+            found[name] = min(seconds, found.get(name, seconds))
+    return found
+
+
+def measure_once(
+    path: Path,
+    folder: Path,
+    settings: Settings,
+    network: model.Model,
+    fewer: model.Model,
+    batches: list[np.ndarray],
+) -> dict[str, float]:
+    """Seconds of everything, once."""
     found = {
         "codecs": timed(lambda: codecs(path, folder, settings)),
         "network": timed(lambda: [network.predict(batch) for batch in batches]),
@@ -139,8 +154,9 @@ def measure(path: Path, folder: Path, settings: Settings) -> dict[str, float]:
 @click.option("--height", default=720, show_default=True)
 @click.option("--seconds", default=8, show_default=True)
 @click.option("--preset", default="veryfast", show_default=True)
+@click.option("--rounds", default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
-def main(width: int, height: int, seconds: int, preset: str, as_json: bool) -> None:
+def main(width: int, height: int, seconds: int, preset: str, rounds: int, as_json: bool) -> None:
     """Measure one film."""
     process.prepare()
     settings = Settings(film=FilmSettings(preset=preset))
@@ -148,7 +164,7 @@ def main(width: int, height: int, seconds: int, preset: str, as_json: bool) -> N
         folder = Path(name)
         path = folder / "film.mkv"
         make(path, width, height, seconds)
-        found = measure(path, folder, settings)
+        found = measure(path, folder, settings, rounds)
     frames = RATE * seconds
     rows = {f"{name}, ms a frame": 1000 * taken / frames for name, taken in found.items()}
     rows["whole, frames a second"] = frames / found["whole"]
