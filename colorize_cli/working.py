@@ -56,7 +56,9 @@ def working_copy(lightness: Lightness, size: int, multiple_of: int, aspect: floa
     codes = reduced(lightness.codes, down, across)
     finer = Lightness(codes, lightness.table).rows(0, len(codes))
     box = 0, 0, own_width / across, own_height / down  # without what fills the last cells
-    return np.array(Image.fromarray(finer).resize((width, height), Image.Resampling.BILINEAR, box), np.float32)
+    return np.array(
+        Image.fromarray(finer).resize((width, height), Image.Resampling.BILINEAR, box), np.float32
+    )
 
 
 def resized(lightness: Lightness, shape: tuple[int, int]) -> Floats:
