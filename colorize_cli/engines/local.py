@@ -1,81 +1,16 @@
-"""All on this machine: decode -> infer -> compose -> encode, each stage in threads of its own."""
+"""All on this machine: pictures through stages that run at once, then films, one after the other."""
 
-import contextlib
-import functools
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from colorize_cli import model
-from colorize_cli.color import Codes, Floats
-from colorize_cli.compose import compose, compose16
-from colorize_cli.engines.outputs import Outputs, SkippedError
-from colorize_cli.errors import ColorizeError, DeviceMemoryError, ReadError, UsageError, WriteError, one_line
-from colorize_cli.hints import Hints
+from colorize_cli.engines.outputs import Outputs
+from colorize_cli.engines.photos import Photos
+from colorize_cli.errors import ReadError
 from colorize_cli.jobs import STREAM, Job, Outcome, Plan, Progress, Settings, Status, available_cores
-from colorize_cli.ledger import Source
-from colorize_cli.media import atomic, check_kind, is_film, photo, pipe
-from colorize_cli.media.formats import FORMATS, HOLDS
-from colorize_cli.media.frame import Frame, Page
+from colorize_cli.media import atomic, is_film, pipe
 from colorize_cli.model import Model
-from colorize_cli.pipeline import Gate, Pipeline, Result, Stage
-from colorize_cli.steering import Steering, steered
-from colorize_cli.working import working_copy
-
-# Pixels of pictures between the start of their decoding and the end of their writing. At 10 bytes for each of
-# a grey picture, and up to 20 of a coloured one, this bounds the memory; a larger picture is worked on alone.
-PIXELS_IN_FLIGHT = 64_000_000
-# Of the pages or frames of one file, between their reading and their writing.
-_PAGES_IN_FLIGHT = 32_000_000
-_LEAST_CAPACITY = 4
-# Short side of the smallest copy that is tried where memory does not suffice.
-_LEAST_SIZE = 32
-# Who interrupts is answered within two seconds.
-_PATIENCE = 1.2
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    job: Job
-    source: Source | None
-    format: str
-    frame: Frame
-    small: Floats
-
-
-@dataclass(frozen=True)
-class _Document:
-    """A file of several pages or frames, which is read while it is written."""
-
-    job: Job
-    source: Source | None
-    format: str
-
-
-@dataclass(frozen=True)
-class _Original(_Document):
-    """A file that is in colour already, and is to be copied."""
-
-    same_format: bool
-
-
-@dataclass(frozen=True)
-class _Predicted:
-    decoded: _Decoded
-    ab: Floats
-    size: int | None = None
-
-
-@dataclass(frozen=True)
-class _Composed:
-    decoded: _Decoded
-    rgb: Codes
-    size: int | None
+from colorize_cli.steering import Steering
 
 
 def run(
@@ -100,37 +35,21 @@ def run(
     steering = Steering.of(settings, plan)
     if not plan.jobs:
         return
-    Image.MAX_IMAGE_PIXELS = None  # Pillow's limit, for the whole process; ours is `settings.max_pixels`
-    outputs = Outputs(plan, settings, steering)
+    workshop = Workshop(plan.root, settings, steering, announce, progress)
     try:
-        for directory in sorted({job.destination.parent for job in plan.jobs if job.destination != STREAM}):
-            atomic.sweep(directory)
-        waiting: list[Job] = []
+        pictures: list[Job] = []
+        films: list[Job] = []
         for job in plan.jobs:
-            reason = outputs.reason_to_skip(job)
-            if reason is None:
-                waiting.append(job)
+            if (skipped := workshop.skipped(job)) is not None:
+                yield skipped
             else:
-                yield Outcome(job, Status.SKIPPED, reason)
-        if waiting:
-            outputs.make_root()
-            network = model.load(
-                settings.model, settings.device, available_cores(), settings.precision, settings.model_kind
-            )
-            if settings.device == "auto":
-                announce(f"device: {network.device} ({network.reason}), {network.precision}")
-            pictures: list[Job] = []
-            others: list[Job] = []
-            for job in waiting:
-                (others if _is_film_job(job) else pictures).append(job)
-            yield from _colour(pictures, _Work(network, settings, steering, outputs))
-            if others:
-                from colorize_cli.engines import films  # PyAV takes longer to load than all of Pillow
-
-                for job in others:  # a film keeps all stages busy by itself
-                    yield films.colour(job, network, settings, outputs, progress)
+                (films if is_film_job(job) else pictures).append(job)
+        if pictures:
+            yield from workshop.pictures(pictures)
+        for job in films:
+            yield workshop.film(job)
     finally:
-        outputs.close()
+        workshop.close()
 
 
 def preview(plan: Plan, settings: Settings) -> Iterator[tuple[Job, str | None]]:
@@ -140,12 +59,12 @@ def preview(plan: Plan, settings: Settings) -> Iterator[tuple[Job, str | None]]:
         ModelError: The model cannot be read.
         UsageError: The hints or the reference cannot be used.
     """
-    outputs = Outputs(plan, settings, Steering.of(settings, plan), read_only=True)
+    outputs = Outputs(plan.root, settings, Steering.of(settings, plan), read_only=True)
     for job in plan.jobs:
         yield job, outputs.reason_to_skip(job)
 
 
-def _is_film_job(job: Job) -> bool:
+def is_film_job(job: Job) -> bool:
     """Whether a job's source is a film, which from standard input its first bytes say."""
     if job.source != STREAM:
         return is_film(job.source)
@@ -155,164 +74,81 @@ def _is_film_job(job: Job) -> bool:
         return False
 
 
-def _colour(jobs: list[Job], work: "_Work") -> Generator[Outcome, None, None]:
-    results = work.pipeline().run(jobs)
-    try:
-        for result in results:
-            yield _outcome(result, work.device)
-    finally:
-        results.close()
-        atomic.abandon()
+class Workshop:
+    """What colours jobs below one output directory, with one model, in this process."""
 
+    def __init__(
+        self,
+        root: Path | None,
+        settings: Settings,
+        steering: Steering,
+        announce: Callable[[str], None] = lambda _: None,
+        progress: Progress = lambda _: None,
+    ) -> None:
+        """Reads what there is already.
 
-class _Work:
-    """The stages' steps."""
+        Args:
+            root: The directory that all outputs lie below; None where a single file becomes a single file.
+            settings: How to colour.
+            steering: What is asked of the colours.
+            announce: As in `run`.
+            progress: As in `run`.
+        """
+        self._settings, self._steering = settings, steering
+        self._announce, self._progress = announce, progress
+        self._outputs = Outputs(root, settings, steering)
+        self._network: Model | None = None
+        self._swept: set[Path] = set()
 
-    def __init__(self, network: Model, settings: Settings, steering: Steering, outputs: Outputs) -> None:
-        self.device = network.device
-        self._network = network
-        self._settings = settings
-        self._steering = steering
-        self._outputs = outputs
-        self._sides = settings.size or network.card.working_size, network.card.multiple_of
-        self._stdin = functools.cache(pipe.read_stdin)
+    def skipped(self, job: Job) -> Outcome | None:
+        """The outcome of a job whose output can stay as it is; None if it is to be made.
 
-    def pipeline(self) -> Pipeline:
-        """The steps in order."""
-        workers, batch_size = self._settings.workers, self._settings.batch_size
-        return Pipeline(
-            stages=(
-                Stage("decode", self.decode, workers, gate=Gate(self.weigh, PIXELS_IN_FLIGHT)),
-                Stage("infer", self.infer, self._network.parallel, batch=batch_size, key=_shape),
-                Stage("compose", self.compose, workers),
-                Stage("encode", self.encode, workers),
-            ),
-            capacity=max(_LEAST_CAPACITY, batch_size),
-            patience=_PATIENCE,
-        )
+        What runs that were killed left beside it is removed.
+        """
+        directory = job.destination.parent
+        if job.destination != STREAM and directory not in self._swept:
+            self._swept.add(directory)
+            atomic.sweep(directory)
+        reason = self._outputs.reason_to_skip(job)
+        return None if reason is None else Outcome(job, Status.SKIPPED, reason)
 
-    def weigh(self, job: Job) -> int:
-        """The pixels of a job that are in memory at one time."""
-        if job.source != STREAM:
-            check_kind(job.source)
-        return photo.size_of(self._content(job), self._settings.max_pixels)
+    def open(self) -> Model:
+        """Makes the output directory and loads the model; more than once does no harm.
 
-    def decode(self, job: Job) -> _Decoded | _Document:
-        # Another process may have made it since this one looked.
-        if (reason := self._outputs.reason_to_skip(job)) is not None:
-            raise SkippedError(reason)
-        source = self._outputs.source_of(job)
-        frame = photo.read(self._content(job), self._settings.max_pixels)
-        format_ = self._format(job, frame)
-        if frame.coloured and self._settings.if_colored != "recolor":
-            # A pipe always gets a picture.
-            if self._settings.if_colored == "skip" and job.destination != STREAM:
-                raise SkippedError("in colour already")
-            return _Original(job, source, format_, format_ == frame.format)
-        if frame.pages > 1:
-            return _Document(job, source, format_)
-        return _Decoded(job, source, format_, frame, self._copy(frame))
+        Raises:
+            ModelError: The model cannot be loaded.
+            DeviceError: The device asked for does not work.
+            UsageError: The output directory cannot be made.
+        """
+        if self._network is None:
+            self._outputs.make_root()
+            asked = self._settings
+            network = model.load(
+                asked.model, asked.device, available_cores(), asked.precision, asked.model_kind
+            )
+            if asked.device == "auto":
+                self._announce(f"device: {network.device} ({network.reason}), {network.precision}")
+            self._network = network
+        return self._network
 
-    def infer(self, batch: list[_Decoded] | list[_Document]) -> list[_Predicted] | list[_Document]:
-        pictures = [item for item in batch if isinstance(item, _Decoded)]
-        if len(pictures) < len(batch):
-            return [item for item in batch if isinstance(item, _Document)]
-        if len(pictures) > 1:
-            return list(map(_Predicted, pictures, self._predict([item.small for item in pictures])))
-        return [_Predicted(pictures[0], *self._predict_one(pictures[0].frame, pictures[0].small))]
+    def pictures(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
+        """Colours pictures, which may be given while others are being worked on; yields outcomes as they end.
 
-    def compose(self, item: _Predicted | _Document) -> _Composed | _Document:
-        if isinstance(item, _Document):
-            return item
-        decoded = item.decoded
-        hints = self._steering.hints.get(decoded.job)
-        return _Composed(decoded, self._paint(decoded.frame, item.ab, decoded.format, hints), item.size)
+        Raises:
+            Exception: As `open`.
+        """
+        yield from Photos(self.open(), self._settings, self._steering, self._outputs).colour(jobs)
 
-    def encode(self, item: _Composed | _Document) -> int | None:
-        """Writes it; returns the size of its copy, if that is not the one wanted."""
-        if isinstance(item, _Original):
-            content, limit = self._content(item.job), self._settings.max_pixels
-            if item.same_format:
-                self._outputs.copy(item.job, item.source, content)
-            else:
-                self._outputs.write(item.job, item.source, item.format, photo.original_pages(content, limit))
-        elif isinstance(item, _Document):
-            self._outputs.write(item.job, item.source, item.format, self._coloured_pages(item))
-        else:
-            done = item.decoded
-            self._outputs.write(done.job, done.source, done.format, [(done.frame, item.rgb)])
-            return item.size
-        return None
+    def film(self, job: Job) -> Outcome:
+        """Colours a film.
 
-    def _coloured_pages(self, document: _Document) -> Iterator[Page]:
-        """The pages in order; while some are composed, further ones are read."""
-        pages = photo.read_pages(self._content(document.job), self._settings.max_pixels)
-        ahead: deque[tuple[Frame, Future[Codes]]] = deque()
-        hints = self._steering.hints.get(document.job)
-        with contextlib.closing(pages), ThreadPoolExecutor(self._settings.workers) as pool:
-            for frame in pages:
-                ab, _ = self._predict_one(frame, self._copy(frame))
-                while ahead and sum(other.pixels for other, _ in ahead) + frame.pixels > _PAGES_IN_FLIGHT:
-                    yield _awaited(ahead)
-                ahead.append((frame, pool.submit(self._paint, frame, ab, document.format, hints)))
-                hints = None  # they are for the first page
-            while ahead:
-                yield _awaited(ahead)
+        Raises:
+            Exception: As `open`.
+        """
+        from colorize_cli.engines import films  # PyAV takes longer to load than all of Pillow
 
-    def _copy(self, frame: Frame) -> Floats:
-        return working_copy(frame.lightness, *self._sides)
+        return films.colour(job, self.open(), self._settings, self._outputs, self._progress)
 
-    def _predict(self, copies: list[Floats]) -> Floats:
-        return self._network.predict(np.stack(copies)[:, None])
-
-    def _predict_one(self, frame: Frame, copy: Floats) -> tuple[Floats, int | None]:
-        """The chroma of a picture; where memory does not suffice, by a smaller copy, and of what size."""
-        size, multiple = self._sides
-        smaller = None
-        while True:
-            try:
-                return self._predict([copy])[0], smaller
-            except DeviceMemoryError:
-                smaller = (smaller or size) // 2
-                if smaller < max(_LEAST_SIZE, multiple):
-                    raise
-            copy = working_copy(frame.lightness, smaller, multiple)
-
-    def _paint(self, frame: Frame, ab: Floats, format_: str, hints: Hints | None) -> Codes:
-        if hints is not None and frame.showing is not None:
-            raise UsageError("hints are for still pictures, and it is an animation")
-        draw = compose16 if frame.deep and HOLDS[format_].deep else compose
-        ab, overlay = steered(frame.lightness, ab, hints, self._steering.reference)
-        return draw(frame.lightness, ab, self._settings.strength, overlay)
-
-    def _content(self, job: Job) -> Path | bytes:
-        return self._stdin() if job.source == STREAM else job.source
-
-    def _format(self, job: Job, frame: Frame) -> str:
-        """Of the output, by Pillow's name."""
-        if is_film(job.destination):
-            raise WriteError(f"a picture becomes a picture, not {job.destination.suffix}")
-        if job.destination != STREAM:
-            return FORMATS[job.destination.suffix.lower()]
-        own = frame.format or "PNG"
-        return self._settings.format or HOLDS[own].written_as or own
-
-
-def _shape(item: _Decoded | _Document) -> tuple[int, ...] | None:
-    return item.small.shape if isinstance(item, _Decoded) else None
-
-
-def _awaited(ahead: deque[tuple[Frame, Future[Codes]]]) -> Page:
-    frame, colours = ahead.popleft()
-    return frame, colours.result()
-
-
-def _outcome(result: Result[Job], device: str) -> Outcome:
-    job, error = result.source, result.error
-    if isinstance(error, SkippedError):
-        return Outcome(job, Status.SKIPPED, str(error))
-    used = device if result.batch else None
-    if error is None:
-        return Outcome(job, Status.DONE, None, result.seconds, used, result.batch, size=result.value)
-    reason = str(error) if isinstance(error, ColorizeError) else f"{type(error).__name__}: {error}"
-    return Outcome(job, Status.FAILED, one_line(reason), result.seconds, used, result.batch)
+    def close(self) -> None:
+        """Ends the notes on what was made."""
+        self._outputs.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from colorize_cli import model
 from colorize_cli.errors import UsageError, WriteError
-from colorize_cli.jobs import STREAM, Job, Plan, Settings
+from colorize_cli.jobs import STREAM, Job, Settings
 from colorize_cli.ledger import Ledger, Source, Stamp, State
 from colorize_cli.media import is_film, photo, pipe, writing
 from colorize_cli.media.frame import Page
@@ -23,15 +23,15 @@ class Outputs:
     """What is there already, and the notes on what is made."""
 
     def __init__(
-        self, plan: Plan, settings: Settings, steering: Steering, *, read_only: bool = False
+        self, root: Path | None, settings: Settings, steering: Steering, *, read_only: bool = False
     ) -> None:
         self._settings = settings
-        self._root = plan.root
+        self._root = root
         self._ledger: Ledger | None = None
         self._film_recipe = settings.film.recipe()
         self._steering = steering
-        if plan.root is not None:
-            self._ledger = Ledger(plan.root, self._recipe, self._own_recipe, read_only=read_only)
+        if root is not None:
+            self._ledger = Ledger(root, self._recipe, self._own_recipe, read_only=read_only)
 
     @functools.cached_property
     def _recipe(self) -> str:

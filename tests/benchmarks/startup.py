@@ -29,8 +29,8 @@ tell("command")
 import colorize_cli.engines
 tell("libraries")
 from colorize_cli import model
-from colorize_cli.engines import local
-load, decode = model.load, local._Work.decode
+from colorize_cli.engines import photos
+load, decode = model.load, photos.Photos._decode
 def loaded(*args, **kwargs):
     result = load(*args, **kwargs)
     tell("model")
@@ -38,7 +38,7 @@ def loaded(*args, **kwargs):
 def decoding(self, job):
     tell("first picture")
     return decode(self, job)
-model.load, local._Work.decode = loaded, decoding
+model.load, photos.Photos._decode = loaded, decoding
 sys.argv[0] = "colorize"
 cli.main()
 """
