@@ -42,7 +42,7 @@ class Colorizer:
             device: "auto", "cuda" or "cpu".
             size: Short side in pixels of the copy that the network sees; None for the model's own.
             strength: Factor on the predicted chroma; 0 gives grey.
-            precision: "auto", "fp32" or "int8".
+            precision: "auto", "fp32", "fp16" or "int8".
 
         Raises:
             ModelError: There is no such model, or it is of no kind known here.

@@ -132,7 +132,10 @@ class Lightness:
         if self.table is GREY8 and self.codes.dtype == np.uint8:
             return np.asarray(self.codes, np.uint8)
         nearest = np.rint(np.interp(self.table, GREY8, np.arange(256))).astype(np.uint8)
-        return np.asarray(nearest.take(self.codes))
+        found = np.empty(self.shape, np.uint8)
+        for row, codes in zip(found, self.codes, strict=True):  # at once indices would take 8 bytes a pixel
+            row[:] = nearest.take(codes)
+        return found
 
 
 def uniform_codes(lightness: Floats) -> npt.NDArray[np.uint16]:

@@ -297,7 +297,7 @@ class _Colouring:
 
     def ordered(self, start: int) -> Any:
         """Coloured frames from number `start` on, in order."""
-        batch = self._settings.batch_size
+        batch = self._settings.batch_size or self._network.batch_size
         pipeline = Pipeline(
             stages=(
                 Stage("copy", self._copy, gate=Gate(lambda _: 1, _FRAMES_IN_FLIGHT)),

@@ -14,7 +14,7 @@ MOST_STRENGTH = 2.0
 MOST_PREVIEWED = 100
 SIZES = (16, 4096)
 IF_COLORED = ("skip", "copy", "recolor")
-PRECISIONS = ("auto", "fp32", "int8")
+PRECISIONS = ("auto", "fp32", "fp16", "int8")
 MODEL_KINDS = ("native", "ddcolor", "deoldify")  # the names of `contracts.CONTRACTS`
 # In place of a file: standard input or output. A file of that name has a directory before it.
 STREAM = Path("-")
@@ -86,8 +86,8 @@ class Settings:
         model: An ONNX file; None for the model that comes with this package.
         model_kind: The contract that it is of; None to find out.
         device: "auto", "cpu", "cuda", or of several GPUs "cuda:1", "cuda:0,1" or "cuda:all".
-        precision: What the network computes in: "auto", "fp32" or "int8".
-        batch_size: Most pictures in one call of the network.
+        precision: What the network computes in: "auto", "fp32", "fp16" or "int8".
+        batch_size: Most pictures in one call of the network; None for what suits it.
         workers: Threads for each of reading, composing and writing.
         size: Short side in pixels of the copy that the network sees; None for the model's own.
         strength: Factor on the predicted chroma: 0 is grey, 1 what the model says.
@@ -107,7 +107,7 @@ class Settings:
     model_kind: str | None = None
     device: str = "auto"
     precision: str = "auto"
-    batch_size: int = 8
+    batch_size: int | None = None
     workers: int = field(default_factory=lambda: available_cores())
     size: int | None = None
     strength: float = 1.0
@@ -126,7 +126,7 @@ class Settings:
             raise UsageError(f"strength {self.strength} is not between 0 and {MOST_STRENGTH:g}")
         if self.size is not None and not SIZES[0] <= self.size <= SIZES[1]:
             raise UsageError(f"size {self.size} is not between {SIZES[0]} and {SIZES[1]}")
-        if min(self.batch_size, self.workers, self.max_pixels) < 1:
+        if min(self.batch_size or 1, self.workers, self.max_pixels) < 1 or self.batch_size == 0:
             raise UsageError("batch_size, workers and max_pixels are at least 1")
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"quality {self.quality} is not between 1 and 100")

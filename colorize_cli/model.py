@@ -1,34 +1,30 @@
 """One ONNX file, loaded: what it says of itself, and lightness -> ab."""
 
-import contextlib
 import hashlib
 import importlib.resources
-import io
-import queue
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from colorize_cli import contracts, driver
+from colorize_cli import contracts, driver, runtime
 from colorize_cli.color import Floats
 from colorize_cli.contracts import Adapter, Card, Signature, Tensor
 from colorize_cli.errors import DeviceError, DeviceMemoryError, ModelError, UsageError, one_line
 from colorize_cli.jobs import PRECISIONS
+from colorize_cli.runtime import Sessions
 
 if TYPE_CHECKING:
     import onnxruntime
 
 BUNDLED = "models/default.onnx"
-# What onnxruntime and CUDA say of it.
-_OUT_OF_MEMORY = ("out of memory", "out_of_memory", "failed to allocate", "alloc_failed")
-VARIANT = "-int8"
-_CUDA = "CUDAExecutionProvider"
-_CPU = "CPUExecutionProvider"
-# Below onnxruntime's "fatal" nothing is left to print: what fails comes as an exception.
-_SILENT = 4
+# What is added to a file's name for its variant in a precision, and what these are for.
+VARIANTS = {"int8": "-int8", "fp16": "-fp16"}
+_DEVICE_OF = {"int8": "the CPU", "fp16": "GPUs"}
+# By how much a* and b* may differ on average, in CIE units, from those of fp32 where a GPU computes in fp16.
+_MOST_DIFFERENCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,13 +35,15 @@ class Model:
         card: What the file says of itself.
         device: Where it runs, "cuda" or "cpu".
         reason: Why it runs there, in words.
+        batch_size: Of how many pictures a call is to be where nothing else is asked for.
     """
 
     card: Card
     device: str
     reason: str
     _adapter: Adapter
-    _sessions: "_Sessions"
+    _sessions: Sessions
+    batch_size: int = 8
 
     @property
     def precision(self) -> str:
@@ -104,7 +102,7 @@ class Model:
             outputs = self._sessions.run(list(self._adapter.outputs), self._adapter.feed(lightness))
         except Exception as error:
             why = f"the network failed on {self.device}: {one_line(error)}"
-            if any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
+            if runtime.means_out_of_memory(error):
                 raise DeviceMemoryError(why) from error
             raise DeviceError(why) from error
         ab = np.asarray(self._adapter.chroma(outputs), np.float32)
@@ -113,30 +111,6 @@ class Model:
         if not np.isfinite(ab).all():
             raise ModelError(f"{self.card.name} answered with values that are not finite")
         return ab[:count]
-
-
-class _Sessions:
-    """One session for each GPU, or one for the CPU.
-
-    Attributes:
-        count: How many.
-        most: Most pictures that fit their memory; None while all did.
-    """
-
-    def __init__(self, sessions: "Sequence[onnxruntime.InferenceSession]") -> None:
-        self.count = len(sessions)
-        self.most: int | None = None
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for session in sessions:
-            self._idle.put(session)
-
-    def run(self, outputs: list[str], feed: dict[str, Floats]) -> list[Any]:
-        """Runs one that is idle, as soon as one is."""
-        session = self._idle.get()
-        try:
-            return list(session.run(outputs, feed))
-        finally:
-            self._idle.put(session)
 
 
 def load(
@@ -155,38 +129,33 @@ def load(
             not work, cpu.
         threads: Threads of the CPU within one call of `predict`; None for as many as there are cores.
         precision: "fp32": the file itself. "int8": on the CPU, a variant of it that lies beside it as
-            NAME-int8.onnx, with integers of 8 bits. "auto": that on the CPU, if there is one.
+            NAME-int8.onnx, with integers of 8 bits. "fp16": on GPUs, likewise NAME-fp16.onnx, with floats of
+            16 bits. "auto": integers on the CPU, if there is such a variant, and fp32 on GPUs.
         kind: The contract that the file is of (see `contracts`); None to find out.
 
     Raises:
         ModelError: There is no such file, or it is not of a kind known here.
-        DeviceError: `device` is "cuda" and some part of the network would run elsewhere, or integers are
-            asked for there.
+        DeviceError: `device` is "cuda" and some part of the network would run elsewhere, or the precision is
+            not for the device, or on this GPU differs too much from fp32.
         UsageError: `device` or `precision` is none of those.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"no such precision: {precision} ({', '.join(PRECISIONS)})")
     gpus = gpus_of(device)
+    if (gpus is not None and precision == "int8") or (device == "cpu" and precision == "fp16"):
+        raise DeviceError(f"{precision} is for {_DEVICE_OF[precision]}")
     data = read(path)
     reason = "asked for"
-    if gpus is not None and precision == "int8":
-        raise DeviceError("integers of 8 bits are for the CPU")
     if device == "auto" and precision == "int8":
-        reason = "integers of 8 bits are for it"
+        reason = "int8 is for it"
     elif device != "cpu":
         try:
-            return _load_cuda(data, gpus or [0], kind)
+            return _load_cuda(path, data, gpus or [0], precision, kind)
         except DeviceError as error:
-            if device != "auto":
+            if device != "auto" or precision == "fp16":
                 raise
             reason = str(error)
-    if precision != "fp32":
-        try:
-            return _load_variant(path, data, reason, threads)
-        except _NoVariantError as error:
-            if precision == "int8":
-                raise ModelError(str(error)) from error
-    return _load_cpu(data, reason, threads, kind)
+    return _load_cpu(path, data, reason, threads, precision, kind)
 
 
 def gpus_of(device: str) -> list[int] | None:
@@ -208,22 +177,6 @@ def gpus_of(device: str) -> list[int] | None:
     return None
 
 
-class _NoVariantError(Exception):
-    """There is no such variant of a model."""
-
-
-def _load_variant(path: Path | None, data: bytes, reason: str, threads: int | None) -> Model:
-    """The variant of a file with integers, which has the hash of the file in its metadata."""
-    file = Path(str(importlib.resources.files("colorize_cli"))) / BUNDLED if path is None else path
-    variant = file.with_stem(file.stem + VARIANT)
-    if not variant.is_file():
-        raise _NoVariantError(f"there is no variant with integers of 8 bits beside it ({variant.name})")
-    loaded = _load_cpu(read(variant), reason, threads)
-    if loaded.card.variant_of != hashlib.sha256(data).hexdigest():
-        raise _NoVariantError(f"{variant} was made of another file")
-    return loaded
-
-
 def read(path: Path | None = None) -> bytes:
     """The content of an ONNX file; None for the model that comes with this package.
 
@@ -243,77 +196,66 @@ def read(path: Path | None = None) -> bytes:
         ) from error
 
 
-def _load_cpu(data: bytes, reason: str, threads: int | None, kind: str | None = None) -> Model:
-    import onnxruntime
-
-    options = _options()
-    options.intra_op_num_threads = threads or 0
-    # Threads that wait for work by spinning would take the cores from the codecs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        session = onnxruntime.InferenceSession(data, options, providers=[_CPU], enable_fallback=0)
-    except Exception as error:
-        raise ModelError(f"not an ONNX file that can be loaded: {one_line(error)}") from error
-    return _model([session], "cpu", reason, kind)
-
-
-def _load_cuda(data: bytes, gpus: list[int], kind: str | None) -> Model:
-    """Loads for CUDA; a session refuses to exist if any part of the network were to run elsewhere."""
-    import onnxruntime
-
-    if _CUDA not in onnxruntime.get_available_providers():
-        raise DeviceError("this onnxruntime was built without CUDA; onnxruntime-gpu has it")
-    if not driver.is_installed():
-        raise DeviceError("no NVIDIA driver is installed here")
-    # It reports on stdout; the session below finds out whether it helped.
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        onnxruntime.preload_dlls()
-    options = _options()
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    with _silence(onnxruntime):
+def _load_cpu(
+    path: Path | None, data: bytes, reason: str, threads: int | None, precision: str, kind: str | None
+) -> Model:
+    if precision != "fp32":
         try:
-            sessions = [
-                onnxruntime.InferenceSession(
-                    data,
-                    options,
-                    providers=[(_CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "device_id": str(gpu)})],
-                    enable_fallback=0,
-                )
-                for gpu in gpus
-            ]
-        except Exception as error:
-            _load_cpu(data, "", threads=1)  # a file that is no model at all is another failure
-            hint = said.getvalue().strip().partition("\n")[0]
-            why = f"{one_line(error)} ({hint})" if hint else one_line(error)
-            raise DeviceError(f"CUDA cannot run the whole network: {why}") from error
-    if any(session.get_providers()[0] != _CUDA for session in sessions):
-        raise DeviceError(f"CUDA {onnxruntime.cuda_version} or cuDNN did not load: {said.getvalue().strip()}")
-    return _model(sessions, "cuda", "it can run the whole network", kind)
+            variant = _variant_file(path, "int8")
+            made = _model([runtime.on_cpu(read(variant), threads)], "cpu", reason, None)
+            return _checked(made, variant, data)
+        except _NoVariantError as error:
+            if precision == "int8":
+                raise ModelError(str(error)) from error
+    return _model([runtime.on_cpu(data, threads)], "cpu", reason, kind)
 
 
-def _options() -> "onnxruntime.SessionOptions":
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _SILENT
-    return options
-
-
-@contextlib.contextmanager
-def _silence(onnxruntime: Any) -> Any:
-    """No lines of onnxruntime's default logger meanwhile: a provider that does not load writes there."""
-    onnxruntime.set_default_logger_severity(_SILENT)
+def _load_cuda(path: Path | None, data: bytes, gpus: list[int], precision: str, kind: str | None) -> Model:
+    reason = "it can run the whole network"
+    if precision != "fp16":
+        return _model(runtime.on_gpus(data, gpus), "cuda", reason, kind)
     try:
-        yield
-    finally:
-        onnxruntime.set_default_logger_severity(2)  # its default, "warning"
+        variant = _variant_file(path, "fp16")
+        half = _checked(_model(runtime.on_gpus(read(variant), gpus), "cuda", reason, None), variant, data)
+    except _NoVariantError as error:
+        raise ModelError(str(error)) from error
+    difference = _difference(half, _model([runtime.on_cpu(data, None)], "cpu", "", kind))
+    if difference > _MOST_DIFFERENCE:
+        raise DeviceError(f"fp16 differs from fp32 by {difference:.2f} in a* and b* here, on average")
+    return half
+
+
+class _NoVariantError(Exception):
+    """There is no such variant of a model."""
+
+
+def _variant_file(path: Path | None, precision: str) -> Path:
+    file = Path(str(importlib.resources.files("colorize_cli"))) / BUNDLED if path is None else path
+    variant = file.with_stem(file.stem + VARIANTS[precision])
+    if not variant.is_file():
+        raise _NoVariantError(f"there is no {precision} variant of the model beside it ({variant.name})")
+    return variant
+
+
+def _checked(made: Model, variant: Path, data: bytes) -> Model:
+    """A variant, if it is of the file with that content, whose hash is in its metadata."""
+    if made.card.variant_of != hashlib.sha256(data).hexdigest():
+        raise _NoVariantError(f"{variant} was made of another file")
+    return made
+
+
+def _difference(one: Model, other: Model) -> float:
+    """By how much a* and b* of two models differ on average, on a picture with structure at all scales."""
+    side = -(-one.card.working_size // one.card.multiple_of) * one.card.multiple_of
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
+    waves = sum(np.sin(2 * np.pi * n * (x + n * y)) / n for n in (1, 2, 4, 8, 16))
+    lightness = np.clip(50 + 25 * waves, 0, 100).astype(np.float32)[None, None]
+    return float(np.abs(one.predict(lightness) - other.predict(lightness)).mean())
 
 
 def _model(
     sessions: "Sequence[onnxruntime.InferenceSession]", device: str, reason: str, kind: str | None
 ) -> Model:
-    for session in sessions:
-        session.disable_fallback()
     first = sessions[0]
     signature = Signature(
         inputs=tuple(Tensor(i.name, i.type, tuple(i.shape)) for i in first.get_inputs()),
@@ -321,4 +263,4 @@ def _model(
         metadata=dict(first.get_modelmeta().custom_metadata_map),
     )
     adapter = contracts.recognise(signature, kind)
-    return Model(adapter.card, device, reason, adapter, _Sessions(sessions))
+    return Model(adapter.card, device, reason, adapter, Sessions(sessions))

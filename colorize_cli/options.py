@@ -131,15 +131,14 @@ network = _group(
         type=click.Choice(PRECISIONS),
         default=_DEFAULTS.precision,
         show_default=True,
-        help="What the network computes in. int8 is the model's variant with integers, for the CPU; auto is "
-        "that on the CPU, where there is one.",
+        help="What the network computes in. int8 is the model's variant with integers, for the CPU, and fp16 "
+        "that with short floats, for GPUs; auto is int8 on the CPU, where there is one, and fp32 on GPUs.",
     ),
     click.option(
         "--batch-size",
         type=click.IntRange(min=1),
-        default=_DEFAULTS.batch_size,
-        show_default=True,
-        help="Most pictures in one call of the network.",
+        default=None,
+        help="Most pictures in one call of the network.  [default: 8, and on a GPU what a trial finds best]",
     ),
     click.option(
         "--workers",

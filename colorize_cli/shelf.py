@@ -70,7 +70,11 @@ def entries() -> list[Entry]:
 
     found = sorted(folder().glob(f"*{_SUFFIX}")) if folder().is_dir() else []
     stems = {path.stem for path in found}
-    variants = {stem for stem in stems if stem.removesuffix(model.VARIANT) in stems - {stem}}
+    variants = {
+        stem
+        for stem in stems
+        if any(stem.removesuffix(suffix) in stems - {stem} for suffix in model.VARIANTS.values())
+    }
     return [_entry(BUNDLED, None)] + [_entry(path.stem, path) for path in found if path.stem not in variants]
 
 

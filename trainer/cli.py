@@ -246,10 +246,18 @@ def export(
 @click.argument("out", type=_PATH)
 @click.argument("sources", nargs=-1, required=True, type=_PATH)
 @click.option("--pictures", default=400, show_default=True, help="How many to calibrate and check with.")
-def quantise(model: Path, out: Path, sources: tuple[Path, ...], pictures: int) -> None:
-    """Write the exported MODEL with 8-bit integers, for the CPU, to OUT, calibrated on pictures of SOURCES.
+@click.option(
+    "--to",
+    type=click.Choice(["int8", "fp16"]),
+    default="int8",
+    show_default=True,
+    help="8-bit integers, for the CPU, or 16-bit floats, for GPUs.",
+)
+def quantise(model: Path, out: Path, sources: tuple[Path, ...], pictures: int, to: str) -> None:
+    """Write the exported MODEL in another precision to OUT, calibrated and checked on pictures of SOURCES.
 
-    `colorize` uses OUT in place of MODEL on the CPU if it lies beside it and is named MODEL-int8.onnx.
+    `colorize` finds OUT if it lies beside MODEL and is named MODEL-int8.onnx or MODEL-fp16.onnx: it uses the
+    first on the CPU, and the second on GPUs with --precision fp16.
     """
     from itertools import islice
 
@@ -268,7 +276,7 @@ def quantise(model: Path, out: Path, sources: tuple[Path, ...], pictures: int) -
             working_copy(lightness_of(picture, None), card.working_size, card.multiple_of)
             for _, picture in islice(read_pictures(sources), pictures)
         ]
-        difference = run(model, copies, out)
+        difference = run(model, copies, out, to)
     except (ColorizeError, DataError, ExportError, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{out}: a* and b* differ by {difference:.2f} on average", err=True)

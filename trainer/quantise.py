@@ -1,17 +1,19 @@
-"""An exported model to one that computes in integers of 8 bits, for the CPU, by onnxruntime's quantisation.
+"""An exported model to a variant of it in another precision: integers of 8 bits, or floats of 16.
 
-Static quantisation with operators in pairs of QuantizeLinear and DequantizeLinear (QDQ), as in Jacob et al.
-2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference": weights
-by channel, activations by the ranges that calibration pictures have. Weights have 7 bits, so that no
-processor's sums overflow. The first convolution and the last stay as they are: there rounding shows most and
-saves least.
+Integers are for the CPU, by onnxruntime's quantisation. Static quantisation with operators in pairs of
+QuantizeLinear and DequantizeLinear (QDQ), as in Jacob et al. 2018, "Quantization and Training of Neural
+Networks for Efficient Integer-Arithmetic-Only Inference": weights by channel, activations by the ranges that
+calibration pictures have. Weights have 7 bits, so that no processor's sums overflow. The first convolution
+and the last stay as they are: there rounding shows most and saves least.
+
+Floats of 16 bits are for GPUs: all operators are converted, and input and output stay fp32.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,14 +23,15 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import ModelProto, helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from trainer.export import ExportError, write_model
 
 MOST_DIFFERENCE = 1.0
-"""Mean difference of a* and b*, in CIE units, that quantising may make."""
+"""Mean difference of a* and b*, in CIE units, that another precision may make."""
 _FIRST, _LAST = 1, 3
 """Convolutions that stay as they are."""
 _CHECKED = 4
@@ -49,13 +52,14 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return None if copy is None else {"lightness": copy[None, None]}
 
 
-def quantise(source: Path, copies: Copies, out: Path) -> float:
-    """Write the model in `source` to `out` in integers.
+def quantise(source: Path, copies: Copies, out: Path, precision: str = "int8") -> float:
+    """Write the model in `source` to `out` in another precision.
 
     Args:
         source: an ONNX file that `export` wrote.
         copies: lightness of a hundred pictures or more as the network sees them, (h, w), L* in [0, 100].
         out: appears complete or not at all.
+        precision: one of `PRECISIONS`.
 
     Returns:
         The mean difference of a* and b* that it makes.
@@ -65,8 +69,20 @@ def quantise(source: Path, copies: Copies, out: Path) -> float:
     """
     if len(copies) < 2 * _CHECKED:
         raise ExportError(f"{len(copies)} pictures are too few to calibrate on")
-    calibrating = [copy for number, copy in enumerate(copies) if number % _CHECKED]
     content = source.read_bytes()
+    calibrating = [copy for number, copy in enumerate(copies) if number % _CHECKED]
+    model = PRECISIONS[precision](source, calibrating)
+    said = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
+    of = hashlib.sha256(content).hexdigest()
+    helper.set_model_props(model, said | {"colorize.precision": precision, "colorize.variant_of": of})
+    difference = _difference(content, model.SerializeToString(), copies[::_CHECKED])
+    if not difference <= MOST_DIFFERENCE:
+        raise ExportError(f"{out}: a* and b* differ by {difference:.3g} on average (limit {MOST_DIFFERENCE})")
+    write_model(model, out)
+    return difference
+
+
+def _integers(source: Path, copies: Copies) -> ModelProto:
     with TemporaryDirectory() as place, _quiet():
         prepared, quantised = Path(place, "prepared.onnx"), Path(place, "quantised.onnx")
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
@@ -74,7 +90,7 @@ def quantise(source: Path, copies: Copies, out: Path) -> float:
         quantize_static(
             prepared,
             quantised,
-            _Reader(calibrating),
+            _Reader(copies),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             per_channel=True,
@@ -83,15 +99,16 @@ def quantise(source: Path, copies: Copies, out: Path) -> float:
             weight_type=QuantType.QInt8,
             nodes_to_exclude=convolutions[:_FIRST] + convolutions[-_LAST:],
         )
-        model = onnx.load(quantised)
-    said = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
-    of = hashlib.sha256(content).hexdigest()
-    helper.set_model_props(model, said | {"colorize.precision": "int8", "colorize.variant_of": of})
-    difference = _difference(content, model.SerializeToString(), copies[::_CHECKED])
-    if not difference <= MOST_DIFFERENCE:
-        raise ExportError(f"{out}: a* and b* differ by {difference:.3g} on average (limit {MOST_DIFFERENCE})")
-    write_model(model, out)
-    return difference
+        return onnx.load(quantised)
+
+
+def _halves(source: Path, _: Copies) -> ModelProto:
+    with _quiet():
+        converted: ModelProto = convert_float_to_float16(onnx.load(source), keep_io_types=True)
+    return converted
+
+
+PRECISIONS: dict[str, Callable[[Path, Copies], ModelProto]] = {"int8": _integers, "fp16": _halves}
 
 
 def _difference(one: bytes, other: bytes, copies: Copies) -> float:

@@ -44,9 +44,8 @@ def colour(job: Job, network: Model, settings: Settings, outputs: Outputs, progr
         return Outcome(job, Status.FAILED, one_line(error.strerror or error))
     except Exception as error:  # a stage's defect is this film's failure, as it is a picture's
         return Outcome(job, Status.FAILED, one_line(f"{type(error).__name__}: {error}"))
-    done = Outcome(
-        job, Status.DONE, None, told.seconds, network.device, settings.batch_size, told.frames, told.cuts
-    )
+    batch = settings.batch_size or network.batch_size
+    done = Outcome(job, Status.DONE, None, told.seconds, network.device, batch, told.frames, told.cuts)
     if told.damaged:
         reason = f"{told.damaged} packets or frames of it are damaged; what could be decoded is coloured"
         return replace(done, status=Status.FAILED, reason=reason)

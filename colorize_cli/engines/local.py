@@ -1,9 +1,10 @@
 """All on this machine: pictures through stages that run at once, then films, one after the other."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from colorize_cli import model
+from colorize_cli import model, trial
 from colorize_cli.engines.outputs import Outputs
 from colorize_cli.engines.photos import Photos
 from colorize_cli.errors import ReadError
@@ -128,6 +129,8 @@ class Workshop:
             )
             if asked.device == "auto":
                 self._announce(f"device: {network.device} ({network.reason}), {network.precision}")
+            if asked.batch_size is None:
+                network = replace(network, batch_size=trial.batch_size(network, asked.size))
             self._network = network
         return self._network
 

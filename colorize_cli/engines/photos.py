@@ -91,7 +91,7 @@ class Photos:
     def colour(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
         """Takes jobs as they come, and yields outcomes as they end."""
         Image.MAX_IMAGE_PIXELS = None  # Pillow's limit, for the whole process; ours is `settings.max_pixels`
-        results = self._pipeline().run(jobs)
+        results = self.pipeline().run(jobs)
         try:
             for result in results:
                 yield _outcome(result, self._network.device)
@@ -99,8 +99,10 @@ class Photos:
             results.close()
             atomic.abandon()
 
-    def _pipeline(self) -> Pipeline:
-        workers, batch_size = self._settings.workers, self._settings.batch_size
+    def pipeline(self) -> Pipeline:
+        """The stages."""
+        workers = self._settings.workers
+        batch_size = self._settings.batch_size or self._network.batch_size
         return Pipeline(
             stages=(
                 Stage("decode", self._decode, workers, gate=Gate(self._weigh, PIXELS_IN_FLIGHT)),

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from colorize_cli.color import compose_rgb8
 from colorize_cli.media import photo, profile
 from colorize_cli.media.frame import alpha_as, from_image
 
@@ -51,9 +50,7 @@ def _grey(image: Image.Image, side: int) -> Image.Image:
     if image.mode in _RESIZABLE:
         _shrink(image, side)
     frame = from_image(image)
-    table = frame.lightness.table[None]
-    greys = compose_rgb8(table, np.zeros_like(table), np.zeros_like(table))[0, :, 0]
-    grey = Image.fromarray(greys.take(frame.lightness.codes))
+    grey = Image.fromarray(frame.lightness.levels())
     if frame.alpha is not None:
         grey.putalpha(Image.fromarray(alpha_as(np.uint8, frame.alpha)))
     return grey

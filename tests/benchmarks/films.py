@@ -78,7 +78,7 @@ def small_copies(path: Path, network: model.Model) -> list[np.ndarray]:
         table = film.picture.coding.lightness_table()
         sides = network.card.working_size, network.card.multiple_of
         copies = [working_copy(source.lightness_of(frame, table), *sides) for frame in film.frames()]
-    step = Settings().batch_size
+    step = network.batch_size
     return [np.stack(copies[start : start + step])[:, None] for start in range(0, len(copies), step)]
 
 

@@ -45,7 +45,7 @@ from colorize_cli.working import working_shape
 
 SCRIPTS = Path(__file__).with_name("scripts.py")
 BUNDLED = Path(model.__file__).with_name("models") / "default.onnx"
-BATCH = Settings().batch_size
+BATCH = model.Model.batch_size
 DEFAULT_CASES = ("jpeg:1", "jpeg:12", "jpeg:48", "png:12")
 
 

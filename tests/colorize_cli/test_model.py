@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 from colorize_cli import model
 from colorize_cli.driver import Driver
 from colorize_cli.errors import DeviceError, DeviceMemoryError, ModelError, UsageError
+from colorize_cli.runtime import Sessions
 from tests.conftest import METADATA, write_model
 
 
@@ -120,7 +121,7 @@ class Session:
 def on_gpus(models, *sessions: Session) -> model.Model:
     """A model that runs in those sessions."""
     loaded = model.load(models.tinted, "cpu")
-    return dataclasses.replace(loaded, device="cuda", _sessions=model._Sessions(sessions))
+    return dataclasses.replace(loaded, device="cuda", _sessions=Sessions(sessions))
 
 
 def test_where_memory_runs_out_batches_are_halved_and_stay_so(models):

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import trainer.quantise
-from colorize_cli import model
+from colorize_cli import model, runtime
 from colorize_cli.errors import DeviceError, ModelError
 from trainer.cli import main
 from trainer.config import Config, ModelConfig
@@ -68,10 +68,60 @@ def test_auto_takes_it_on_the_cpu_and_fp32_does_not(exported, variant):
         model.load(exported, "cuda", precision="int8")
 
 
+@pytest.fixture(scope="module")
+def half(exported, copies):
+    path = exported.with_stem("net-fp16")
+    quantise(exported, copies, path, "fp16")
+    return path
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """The CPU in the place of a GPU."""
+    monkeypatch.setattr(runtime, "on_gpus", lambda data, gpus: [runtime.on_cpu(data, 1) for _ in gpus])
+
+
+def test_in_floats_of_16_bits_it_predicts_the_same_to_a_tenth(exported, half, copies):
+    kinds = {tensor.data_type for tensor in onnx.load(half).graph.initializer if len(tensor.dims) == 4}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+    one, other = (model.load(path, "cpu", precision="fp32") for path in (exported, half))
+    batch = np.stack(copies)[:, None]
+    assert 0 < np.abs(one.predict(batch) - other.predict(batch)).mean() < 0.1
+
+
+def test_a_gpu_computes_in_fp16_where_it_is_asked_to(exported, half, gpu):
+    assert half.is_file()
+    found = model.load(exported, "cuda:0,1", precision="fp16")
+    assert (found.precision, found.device, found.parallel) == ("fp16", "cuda", 2)
+    assert model.load(exported, "auto", precision="fp16").precision == "fp16"
+    assert model.load(exported, "cuda").precision == "fp32"
+    with pytest.raises(DeviceError, match="for GPUs"):
+        model.load(exported, "cpu", precision="fp16")
+
+
+def test_fp16_that_differs_too_much_is_refused(exported, half, gpu, monkeypatch):
+    monkeypatch.setattr(model, "_MOST_DIFFERENCE", 1e-6)
+    for device in ("cuda", "auto"):
+        with pytest.raises(DeviceError, match="fp16 differs from fp32 by"):
+            model.load(exported, device, precision="fp16")
+
+
+def test_fp16_without_a_variant_or_a_gpu_is_an_error(exported, models, gpu, tmp_path, monkeypatch):
+    with pytest.raises(ModelError, match="no fp16 variant"):
+        model.load(models.tinted, "cuda", precision="fp16")
+
+    def none(*_):
+        raise DeviceError("no NVIDIA driver")
+
+    monkeypatch.setattr(runtime, "on_gpus", none)
+    with pytest.raises(DeviceError, match="no NVIDIA driver"):
+        model.load(exported, "auto", precision="fp16")
+
+
 def test_a_variant_of_another_file_is_not_taken(variant, models, tmp_path):
     other = tmp_path / "m.onnx"
     other.write_bytes(models.tinted.read_bytes())
-    with pytest.raises(ModelError, match="no variant"):
+    with pytest.raises(ModelError, match="no int8 variant"):
         model.load(other, "cpu", precision="int8")
     (tmp_path / "m-int8.onnx").write_bytes(variant.read_bytes())
     assert model.load(other, "cpu").precision == "fp32"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colorize_cli import color, discovery, media, model
+from colorize_cli import color, discovery, media, model, trial
 from colorize_cli.display import to_json
 from colorize_cli.engines import ENGINES
 from colorize_cli.jobs import Settings, Status
@@ -15,6 +15,8 @@ from tests.colorize_cli.test_model import Session, on_gpus
 @pytest.fixture
 def run(models, monkeypatch):
     """Colours with a GPU whose memory suffices for so many pixels."""
+
+    monkeypatch.setattr(trial, "batch_size", lambda *_: 8)
 
     def run(source, output, pixels, **changes):
         network = on_gpus(models, Session(pixels))
