@@ -16,8 +16,9 @@ import cv2
 
 # Numbers of `mallopt`'s parameters in malloc.h, and what they become, in bytes.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-# Larger blocks are given back: 32 MiB is the most that glibc takes here.
-_KEPT_BLOCK = 32 << 20
+# Larger blocks are given back: Pillow's for instance, of 16 MiB each, which a thread that reads large scans
+# would else keep for ever.
+_KEPT_BLOCK = 12 << 20
 _KEPT, _PADDING = 128 << 20, 16 << 20
 
 

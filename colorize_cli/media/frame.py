@@ -244,12 +244,15 @@ def _stripes(image: Image.Image, convert: Convert) -> Iterator[tuple[int, Bytes]
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """The image as L, LA, RGB, RGBA, CMYK or 16-bit grey, whatever it was."""
+    """The image as L, LA, RGB, RGBA, CMYK or 16-bit grey, whatever it was; not copied if it is that."""
     if image.mode == "I" and image.format == "PNG":  # 16-bit grey in older versions of Pillow
         return image.convert("I;16")
     if image.mode == "I":
         raise ReadError("integers of 32 bits have no known white")
-    if image.mode in ("1", "L") and not image.has_transparency_data:
+    if image.mode in ("L", "RGB") and not image.has_transparency_data:
+        image.load()
+        return image
+    if image.mode == "1" and not image.has_transparency_data:
         return image.convert("L")
     if image.mode.startswith("I;16") or image.mode in ("CMYK", "F"):
         return image

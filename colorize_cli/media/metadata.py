@@ -1,5 +1,6 @@
 """What a picture says of itself beside its pixels, and how each format holds it."""
 
+import contextlib
 import math
 import re
 import struct
@@ -67,10 +68,10 @@ def upright(image: Image.Image) -> tuple[Image.Image, Metadata]:
     """
     orientation = orientation_of(image)  # of a TIFF, Pillow forgets it when it turns the picture in loading
     image.load()
-    try:
-        turned = ImageOps.exif_transpose(image)
-    except Exception:  # whatever Pillow raises of a damaged block
-        turned = image
+    turned = image
+    if orientation != 1:  # else it would be copied
+        with contextlib.suppress(Exception):  # whatever Pillow raises of a damaged block
+            turned = ImageOps.exif_transpose(image)
     return turned, described(image, orientation, turned.size)
 
 
