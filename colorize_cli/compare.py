@@ -101,9 +101,8 @@ def command(
     """  # noqa: D301 - click looks for the backspace
     with options.told(context):
         if not _FEWEST <= len(models) <= _MOST:
-            raise UsageError(
-                f"compare takes {_FEWEST} to {_MOST} models, each after --model, not {len(models)}"
-            )
+            given = f"{len(models)} given"
+            raise UsageError(f"compare takes {_FEWEST} to {_MOST} models, each after --model; {given}")
         if STREAM in inputs:
             raise UsageError("compare reads files; standard input, -, is none")
         paths, ignored = discovery.find(inputs, FORMATS)
@@ -122,40 +121,42 @@ def _run(
 
     from colorize_cli import process, rivals, shelf
     from colorize_cli.comparison import ComparisonPage
+    from colorize_cli.page import Page
 
     process.prepare()
     Image.MAX_IMAGE_PIXELS = None  # Pillow's limit; ours is `settings.max_pixels`
-    loaded = rivals.load([(str(named), shelf.resolve(named)) for named in models], settings)
-    for rival in loaded:
-        network = rival.network
-        where = f"{network.device} ({network.reason}), {network.precision}"
-        display.say(f"{rival.letter} {rival.named}: {where}")
+    jobs = [Job(source, path) for source in paths]
     stopped = None
-    with ComparisonPage(path, loaded, settings, side) as page:
+    with Page(path, "page") as page:
+        loaded = rivals.load([(str(named), shelf.resolve(named)) for named in models], settings)
+        if settings.device == "auto":
+            for rival in loaded:
+                where = f"{rival.network.device} ({rival.network.reason}), {rival.network.precision}"
+                display.say(f"{rival.letter} {rival.named}: {where}")
+        comparison = ComparisonPage(page, loaded, settings, side)
         try:
-            display.show(_outcomes(paths, loaded, page, settings.max_pixels, side))
+            display.show(_outcomes(jobs, loaded, comparison, settings.max_pixels, side))
         except KeyboardInterrupt:
             stopped = "interrupted"
         display.summarise(stopped)
-        page.write(stopped, len(paths) - display.counts.total())
+        comparison.write(stopped, len(paths) - display.counts.total())
     if stopped:
         return EXIT_INTERRUPTED
     return EXIT_FAILED if display.counts[Status.FAILED] else EXIT_OK
 
 
 def _outcomes(
-    paths: Sequence[Path], rivals: "Sequence[Rival]", page: "ComparisonPage", max_pixels: int, side: int
+    jobs: Sequence[Job], rivals: "Sequence[Rival]", page: "ComparisonPage", max_pixels: int, side: int
 ) -> Iterator[Outcome]:
     """Compares the models on one picture after the other, each of which goes onto the page."""
     from colorize_cli.rivals import compare
 
-    for path in paths:
-        job = Job(path, page.path)
+    for job in jobs:
         try:
-            compared = compare(path, rivals, max_pixels, side)
+            compared = compare(job.source, rivals, max_pixels, side)
         except Exception as error:  # whatever is wrong with one, the others are compared
             unread = reason_of(error)
-            page.fail(path, unread)
+            page.fail(job.source, unread)
             yield Outcome(job, Status.FAILED, unread)
             continue
         page.add(compared)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Self
+from typing import IO
 
 from PIL import Image
 
@@ -41,25 +41,21 @@ class _Figures:
 
 
 class ComparisonPage:
-    """Collects what several models made of pictures and writes the page.
+    """Collects what several models made of pictures and writes the page."""
 
-    Leaving the `with` block gives back what waits on disk.
-    """
-
-    def __init__(self, path: Path, rivals: Sequence[Rival], settings: Settings, side: int) -> None:
-        """Prepares the page.
+    def __init__(self, page: Page, rivals: Sequence[Rival], settings: Settings, side: int) -> None:
+        """Begins the page.
 
         Args:
-            path: Where `write` puts it. The ending is one of `page.SUFFIXES`.
+            page: Where it grows.
             rivals: The models, in the order of the results that will be added.
             settings: What they are asked to do.
             side: Longest side in pixels of the pictures in the page.
 
         Raises:
-            UsageError: `path` has another ending, or is a directory.
-            WriteError: Its folder cannot be made or written to.
+            WriteError: The page's folder cannot be written to.
         """
-        self._page = Page(path, "page")
+        self._page = page
         self._rivals = rivals
         self._strength = settings.strength
         self._side = side
@@ -68,17 +64,6 @@ class ComparisonPage:
         with self._page.explained():
             self._cards, self._rows, self._failures = (self._page.part() for _ in range(3))
         self._compared = self._failed = self._coloured = 0
-
-    @property
-    def path(self) -> Path:
-        """Where it will be."""
-        return self._page.path
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._page.__exit__(*error)
 
     def add(self, compared: Compared) -> None:
         """Takes up a picture.

@@ -33,12 +33,13 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is ins
 
 
 class Page(HTMLParser):
-    """What a page holds: its tags with their attributes, and its text by tag."""
+    """What a page holds: its tags with their attributes, its text by tag, and the cells of its tables."""
 
     def __init__(self, path: Path):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text: dict[str, list[str]] = {}
+        self.tables: list[list[list[str]]] = []
         self._open: list[str] = []
         self.html = path.read_bytes().decode()
         self.feed(self.html)
@@ -48,6 +49,12 @@ class Page(HTMLParser):
         if tag not in ("meta", "img", "input"):
             self._open.append(tag)
             self.text.setdefault(tag, []).append("")
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
 
     def handle_endtag(self, tag):
         assert self._open.pop() == tag
@@ -55,6 +62,8 @@ class Page(HTMLParser):
     def handle_data(self, data):
         for tag in set(self._open):
             self.text[tag][-1] += data
+        if {"td", "th"} & set(self._open):
+            self.tables[-1][-1][-1] += data
 
     def attributes(self, tag: str, name: str) -> list[str]:
         return [attributes[name] for found, attributes in self.tags if found == tag and name in attributes]
