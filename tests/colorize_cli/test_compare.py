@@ -1,3 +1,4 @@
+import gc
 import io
 import json
 import os
@@ -5,6 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from colorize_cli import Colorizer, color, compare, comparison, model
+from colorize_cli.comparison import ComparisonPage
 from colorize_cli.jobs import Settings
+from colorize_cli.page import Page as GrowingPage
 from colorize_cli.rivals import Rival, load
 from colorize_cli.rivals import compare as rivals_compare
 from tests.colorize_cli.contracts.test_foreign import write
@@ -357,6 +361,27 @@ def test_a_full_disk_is_one_line_and_no_page(models, pictures, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_pictures_are_not_kept_in_memory(models, pictures, tmp_path):
+    rivals = load([("one", models.tinted), ("two", models.vivid)], Settings(device="cpu"))
+    with GrowingPage(tmp_path / "page.html", "page") as growing:
+        made = ComparisonPage(growing, rivals, Settings(), 640)
+
+        def held_after(count: int) -> int:
+            for _ in range(count):
+                made.add(rivals_compare(pictures / "a.jpg", rivals, 10**6, 640))
+                made.fail(pictures / "b.jpg", "reason " * 100)
+            gc.collect()
+            return tracemalloc.get_traced_memory()[0]
+
+        tracemalloc.start()
+        try:
+            growth = -held_after(3) + held_after(10)
+        finally:
+            tracemalloc.stop()
+        made.write()
+    assert growth < (tmp_path / "page.html").stat().st_size / 20
+
+
 @pytest.fixture
 def attacked(grey_photo, tmp_path) -> Path:
     """A page of pictures, files that are none, and a model, all with hostile names."""
@@ -453,6 +478,9 @@ def test_arrow_keys_move_it_from_anywhere_and_a_pointer_from_any_picture(visited
     for _ in range(3):
         visited.press("ArrowLeft", 37)
     assert visited.evaluate(SHOWN) == ["inset(0px 0px 0px 27%)"] * 6
+    visited.evaluate("document.querySelector('.wide').focus()")
+    visited.press("ArrowLeft", 37)  # which scrolls the table
+    assert visited.evaluate(VALUES) == ["27"] * 7
     visited.show_a_pair()
     left, top, width, height = visited.evaluate(
         "(({x, y, width, height}) => [x, y, width, height])(document.querySelector('.m2 .pair')"
@@ -463,6 +491,9 @@ def test_arrow_keys_move_it_from_anywhere_and_a_pointer_from_any_picture(visited
         visited.call("Input.dispatchMouseEvent", type=kind, **place)
     assert visited.evaluate(VALUES) == ["80"] * 7
     assert visited.evaluate(SHOWN) == ["inset(0px 0px 0px 80%)"] * 6
+    for _ in range(25):
+        visited.press("ArrowRight", 39)
+    assert visited.evaluate(SHOWN) == ["inset(0px 0px 0px 100%)"] * 6
 
 
 @needs_chromium

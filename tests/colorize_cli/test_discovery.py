@@ -248,5 +248,5 @@ def test_pictures_are_found_by_the_same_rules_where_nothing_is_made_of_them(tmp_
     names = [str(path.relative_to(tmp_path)) for path in found]
     assert names == ["named.xyz", "in/a.PNG", "in/b.jpg", "in/sub/c.jpg", "x1.tif", "x2.tif"]
     assert ignored == 1
-    with pytest.raises(UsageError, match="no such file or directory: .*absent"):
+    with pytest.raises(UsageError, match=r"no such file or directory: .*absent"):
         discovery.find([tmp_path / "absent"], ENDINGS)
