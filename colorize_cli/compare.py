@@ -26,11 +26,14 @@ _SIDE = 640
 
 
 def is_meant(arguments: Sequence[str]) -> bool:
-    """Whether the first argument of `colorize`, the word `compare`, is this command, and no file or folder.
+    """Whether the word `compare` at the beginning of a command line is this command, and no file or folder.
 
-    It is where --help comes next, where an argument ends in .html, unless --report asks for a page of a run,
-    and where there is more than one --model. What is coloured is not any of these; and ./compare never is
-    this command.
+    It is in three cases: --help follows; some argument ends in .html or .htm and --report, which takes such a
+    name too, is not among them; or there is more than one --model, of which `colorize` itself takes one. A
+    file or folder of that name is always reached as ./compare.
+
+    Args:
+        arguments: Those of `colorize`, without its own name.
     """
     if arguments[:1] != [NAME] or len(arguments) < 2:
         return False

@@ -1,5 +1,6 @@
 """Several models on one picture: what each makes of it, how long that takes, and how colourful it is."""
 
+import string
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +18,6 @@ from colorize_cli.media.frame import Frame, to_image
 from colorize_cli.media.thumbnail import reduced
 from colorize_cli.model import Model
 from colorize_cli.working import working_copy
-
-_LETTERS = "ABCD"
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def load(asked: Sequence[tuple[str, Path | None]], settings: Settings) -> list[R
         DeviceError: The device asked for does not work.
     """
     rivals = []
-    for letter, (named, path) in zip(_LETTERS, asked, strict=False):
+    for letter, (named, path) in zip(string.ascii_uppercase, asked, strict=False):
         try:
             network = model.load(path, settings.device, available_cores(), settings.precision)
         except ColorizeError as error:

@@ -317,9 +317,10 @@ def test_a_folder_of_that_name_is_coloured(models, make_folder, tmp_path):
     assert wrong.stderr.splitlines() == ["colorize: compare takes 2 to 4 models, each after --model; 1 given"]
 
 
-def test_every_option_has_help():
-    help_ = CliRunner().invoke(compare.command, ["--help"]).output
-    assert "Exit status" in help_
+def test_help_is_true_and_complete():
+    help_ = " ".join(CliRunner().invoke(compare.command, ["--help"]).output.split())
+    for said in ("Exit status", f"quality {comparison.QUALITY}", f"the first {comparison.SHOWN} are"):
+        assert said in help_
     assert all(option.help for option in compare.command.params if option.param_type_name == "option")
 
 
