@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 
-from colorize_cli import discovery, media, options
+from colorize_cli import compare, discovery, media, options
 from colorize_cli.discovery import Selection
 from colorize_cli.display import Display
 from colorize_cli.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_OK,
-    ColorizeError,
     UsageError,
     printable,
 )
@@ -100,7 +99,7 @@ def command(
       colorize --shard 2/5 /mnt/scans /mnt/coloured    # on the second of five machines
       eval "$(_COLORIZE_COMPLETE=bash_source colorize)"    # completion: also zsh_source, fish_source
     """  # noqa: D301 - click looks for the backspace
-    try:
+    with options.told(context):
         film = FilmSettings(**{field.name: asked.pop(field.name) for field in fields(FilmSettings)})
         settings = Settings(**asked, film=film)
         listed = discovery.read_list(files_from, nul=null) if files_from is not None else []
@@ -116,11 +115,6 @@ def command(
         else:
             display = Display(len(plan.jobs), quiet=quiet, json_lines=sys.stdout if as_json else None)
             context.exit(_run(plan, settings, display, report, fail_fast=fail_fast))
-    except ColorizeError as error:
-        click.echo(f"colorize: {printable(error)}", err=True)
-        context.exit(error.exit_code)
-    except KeyboardInterrupt:
-        context.exit(EXIT_INTERRUPTED)
 
 
 def main() -> NoReturn:
@@ -134,18 +128,17 @@ def main() -> NoReturn:
         from colorize_cli import shelf
 
         shelf.command(sys.argv[2:], prog_name="colorize models")
+    if compare.is_meant(sys.argv[1:]):
+        compare.command(sys.argv[2:], prog_name="colorize compare")
     command(prog_name="colorize")
     raise AssertionError("click ends the process")
 
 
 def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, *, fail_fast: bool) -> int:
-    import cv2
-
     from colorize_cli import process
     from colorize_cli.engines import ENGINES
 
     process.prepare()
-    cv2.utils.logging.setLogLevel(0)  # what it cannot read is said once, with the name of the file
     if plan.ignored:
         display.say(f"{plan.ignored} files of other kinds ignored")
     with contextlib.ExitStack() as stack:

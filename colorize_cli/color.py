@@ -39,6 +39,9 @@ _LEVELS16 = np.float32(65535)
 # How far outside [0, 1] linear light may lie and still count as inside: well below half of such a step.
 _GAMUT_SLACK = 1e-6
 _BISECTIONS = 9
+# Pixels of a picture whose sums are taken at a time, and the axes of its colourfulness.
+_STRIPE_PIXELS = 1 << 18
+_OPPONENTS = np.array([[1, -1, 0], [0.5, 0.5, -1]])
 
 
 def srgb_to_linear(srgb: npt.ArrayLike) -> Floats:
@@ -168,6 +171,28 @@ def compose_rgb16(lightness: Floats, a: Floats, b: Floats) -> npt.NDArray[np.uin
     """As `compose_rgb8`, to 16 bits: (H, W, 3) uint16."""
     coded = [np.rint(_LEVELS16 * linear_to_srgb(np.clip(plane, 0, 1))) for plane in _inside(lightness, a, b)]
     return np.stack(coded, axis=-1).astype(np.uint16)
+
+
+def colourfulness(rgb: Bytes) -> float:
+    """How colourful a picture is: 0 is grey, 33 moderately, 59 quite, 109 extremely colourful.
+
+    Hasler & Suesstrunk 2003, "Measuring colourfulness in natural images": the standard deviations of the
+    opponent axes R - G and (R + G) / 2 - B, in 8-bit units, plus 0.3 times the length of their mean.
+
+    Args:
+        rgb: (H, W, 3) sRGB of 8 bits.
+    """
+    height, width, _ = rgb.shape
+    total, products = np.zeros(3), np.zeros((3, 3))
+    step = max(1, _STRIPE_PIXELS // width)
+    for start in range(0, height, step):
+        samples = rgb[start : start + step].reshape(-1, 3).astype(np.float64)
+        total += samples.sum(axis=0)
+        products += samples.T @ samples
+    mean = total / (height * width)
+    covariance = products / (height * width) - np.outer(mean, mean)
+    variances = np.einsum("ij,jk,ik->i", _OPPONENTS, covariance, _OPPONENTS).clip(min=0)
+    return float(np.sqrt(variances.sum()) + 0.3 * np.hypot(*(_OPPONENTS @ mean)))
 
 
 def _f(t: Floats) -> Floats:

@@ -4,6 +4,7 @@ Nothing here opens a picture, and a plan holds only paths, so a directory of 50,
 second. What would make two files one, or an input an output, is found here, before any work is done.
 """
 
+import contextlib
 import fnmatch
 import glob
 import hashlib
@@ -72,10 +73,32 @@ def plan(
             needed or has an unknown ending where a file is meant, two sources have one destination, a
             destination is a source or lies outside of `output` because of a link. The paths are named.
     """
-    try:
+    with _explained():
         return _plan(_expanded(inputs), output, endings, listed, selection)
-    except OSError as error:
-        raise UsageError(f"{error.filename}: {error.strerror}") from error
+
+
+def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[list[Path], int]:
+    """Finds pictures by the rules of `plan`, where nothing is made of each.
+
+    Args:
+        inputs: Files and directories, patterns of their names among them.
+        kinds: The endings of names that are looked for in directories, in lower case, with the dot.
+
+    Returns:
+        Each file once, in the order of the inputs, and how many others lie in the directories.
+
+    Raises:
+        UsageError: An input does not exist or cannot be searched. The path is named.
+    """
+    found: dict[Path, None] = {}
+    ignored = 0
+    with _explained():
+        for root, relative in _sources(_expanded(inputs), None, Selection()):
+            if relative is None or _suffix(relative) in kinds:
+                found[root if relative is None else root / relative] = None
+            else:
+                ignored += 1
+    return list(found), ignored
 
 
 def read_list(stream: BinaryIO, *, nul: bool) -> list[Path]:
@@ -83,6 +106,15 @@ def read_list(stream: BinaryIO, *, nul: bool) -> list[Path]:
     entries = stream.read().split(b"\0" if nul else b"\n")
     paths = [Path(os.fsdecode(entry)) for entry in entries if entry]
     return [Path.cwd() / path if path == STREAM else path for path in paths]
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """What the system says of a path, as a UsageError."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}") from error
 
 
 def _expanded(inputs: Sequence[Path]) -> list[Path]:
@@ -176,22 +208,36 @@ def _search(
     inputs: Sequence[Path], output: Path, endings: Mapping[str, str], selection: Selection
 ) -> tuple[list[Job], int]:
     excluded = _identity(output)
+    for path in inputs:
+        if path.is_dir() and _identity(path) == excluded:
+            raise UsageError(f"the output {output} is the input {path}; inputs are never modified")
     jobs: list[Job] = []
     ignored = 0
+    for root, relative in _sources(inputs, excluded, selection):
+        if relative is None:
+            jobs.append(Job(root, _as_output(output / root.name, endings)))
+        elif _suffix(relative) in endings:
+            jobs.append(Job(root / relative, _as_output(output / relative, endings)))
+        else:
+            ignored += 1
+    return jobs, ignored
+
+
+def _sources(
+    inputs: Iterable[Path], excluded: tuple[int, int] | None, selection: Selection
+) -> Iterator[tuple[Path, str | None]]:
+    """Inputs that are files, each with None, and directories, with the path of each file selected in them."""
     for path in inputs:
         if not path.is_dir():
-            jobs.append(Job(path, _as_output(output / path.name, endings)))
+            yield path, None
             continue
-        if _identity(path) == excluded:
-            raise UsageError(f"the output {output} is the input {path}; inputs are never modified")
         for relative in _files(path, excluded, selection.exclude):
-            if selection.include and not _matches(relative, selection.include):
-                continue
-            if os.path.splitext(relative)[1].lower() in endings:  # noqa: PTH122  (50,000 Paths cost seconds)
-                jobs.append(Job(path / relative, _as_output(output / relative, endings)))
-            else:
-                ignored += 1
-    return jobs, ignored
+            if not selection.include or _matches(relative, selection.include):
+                yield path, relative
+
+
+def _suffix(relative: str) -> str:
+    return os.path.splitext(relative)[1].lower()  # noqa: PTH122  (50,000 Paths cost seconds)
 
 
 def _files(root: Path, output: tuple[int, int] | None, exclude: Collection[str]) -> Iterator[str]:

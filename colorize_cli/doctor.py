@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colorize_cli import driver
-from colorize_cli.errors import EXIT_FAILED, EXIT_OK, ColorizeError, ReadError, one_line
+from colorize_cli.errors import EXIT_FAILED, EXIT_OK, ColorizeError, ReadError, reason_of
 from colorize_cli.jobs import available_cores
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def examine(model: Path | None = None) -> Iterator[Finding]:
     try:
         owners = _owners()
     except Exception as error:  # metadata in pieces
-        yield Finding("pip", Verdict.PROBLEM, f"cannot say what is installed: {_said(error)}")
+        yield Finding("pip", Verdict.PROBLEM, f"cannot say what is installed: {reason_of(error)}")
     problems = set()
     for module in MODULES:
         finding = _module(module, owners.get(module, ()), numpy_works="numpy" not in problems)
@@ -127,15 +127,9 @@ def _guarded(subject: str, part: Iterator[Finding], *, explained: bool = False) 
         yield from part
     except Exception as error:  # whatever a broken installation raises
         if explained:
-            yield Finding(subject, Verdict.NOTE, f"to be tried when the above is mended: {_said(error)}")
+            yield Finding(subject, Verdict.NOTE, f"to be tried when the above is mended: {reason_of(error)}")
         else:
-            yield Finding(subject, Verdict.PROBLEM, _said(error))
-
-
-def _said(error: Exception) -> str:
-    """What an error says, after its type where it is not of this program."""
-    text = one_line(error)
-    return text if isinstance(error, ColorizeError) else f"{type(error).__name__}: {text}"
+            yield Finding(subject, Verdict.PROBLEM, reason_of(error))
 
 
 def _program() -> Finding:
@@ -175,7 +169,7 @@ def _module(module: str, owners: Sequence[str], *, numpy_works: bool = True) -> 
     except Exception as error:  # native modules raise more than ImportError
         if not owners and isinstance(error, ModuleNotFoundError) and error.name == module:
             return Finding(module, Verdict.PROBLEM, "not installed", mend)
-        text = f"of {names or 'unknown origin'} cannot be imported: {_said(error)}"
+        text = f"of {names or 'unknown origin'} cannot be imported: {reason_of(error)}"
         if not numpy_works and module in _NEED_NUMPY:
             return Finding(module, Verdict.PROBLEM, f"{text}; mend numpy first")
         if module == "cv2" and not all(owner.endswith("-headless") for owner in owners):
@@ -198,7 +192,7 @@ def _formats(owners: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
             _write_and_read(format_)
         except (ColorizeError, KeyError, OSError) as error:  # what a Pillow without that codec ends in
             mend = _replace(owners.get("PIL", ()), _requirement(MODULES["PIL"]))
-            text = f"{format_} cannot be written and read: {_said(error)}"
+            text = f"{format_} cannot be written and read: {reason_of(error)}"
             yield Finding("formats", Verdict.PROBLEM, text, mend)
         else:
             works.append(format_)
@@ -303,7 +297,7 @@ def _failed(error: Exception, found: driver.Driver, owners: Sequence[str]) -> It
     """Why CUDA does not work although there is a driver."""
     import onnxruntime
 
-    text = _said(error)
+    text = reason_of(error)
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         if _HAS_GPU_WHEEL:
             yield Finding("cuda", Verdict.PROBLEM, text, _replace(owners, _WITH_CUDA))

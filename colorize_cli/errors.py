@@ -59,6 +59,12 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def reason_of(error: Exception) -> str:
+    """Why something failed, on one line; what only a library raises is called by its name."""
+    text = str(error) if isinstance(error, ColorizeError) else f"{type(error).__name__}: {error}"
+    return one_line(text)
+
+
 def printable(text: object) -> str:
     """Text that is safe to print on one line: control characters and undecodable bytes are written out."""
 

@@ -1,16 +1,17 @@
-"""The options of `colorize`, in groups that decorate its command.
+"""The options of `colorize`, in groups that decorate its command, and how a command ends.
 
 What needs Pillow, OpenCV or onnxruntime is imported where it is used: `--doctor` must start without them.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from colorize_cli import media
-from colorize_cli.errors import printable
+from colorize_cli.errors import EXIT_INTERRUPTED, ColorizeError, printable
 from colorize_cli.jobs import (
     IF_COLORED,
     MODEL_KINDS,
@@ -72,6 +73,18 @@ def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
         context.exit(doctor.tell(findings, lambda line: click.echo(printable(line))))
 
 
+@contextlib.contextmanager
+def told(context: click.Context) -> Iterator[None]:
+    """Ends a command by what is raised within: an error's one line on stderr, and its exit status."""
+    try:
+        yield
+    except ColorizeError as error:
+        click.echo(f"colorize: {printable(error)}", err=True)
+        context.exit(error.exit_code)
+    except KeyboardInterrupt:
+        context.exit(EXIT_INTERRUPTED)
+
+
 def _group(*options: Callable[[Any], Any]) -> Callable[[F], F]:
     """One decorator of several, the first of which is shown first."""
 
@@ -82,6 +95,45 @@ def _group(*options: Callable[[Any], Any]) -> Callable[[F], F]:
 
     return decorate
 
+
+# What other commands have too.
+device = click.option(
+    "--device",
+    metavar="auto|cpu|cuda|cuda:N",
+    default=_DEFAULTS.device,
+    show_default=True,
+    help="Where the network runs. cuda fails unless all of it runs there; auto says what it chose. Of "
+    "several GPUs, cuda:0,2 takes those and cuda:all all.",
+)
+precision = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=_DEFAULTS.precision,
+    show_default=True,
+    help="What the network computes in. int8 is the model's variant with integers, for the CPU; auto is "
+    "that on the CPU, where there is one.",
+)
+size = click.option(
+    "--size",
+    type=click.IntRange(*SIZES),
+    default=None,
+    help="Short side in pixels of the copy that the network sees.  [default: what suits the model best]",
+)
+strength = click.option(
+    "--strength",
+    type=click.FloatRange(0, MOST_STRENGTH),
+    default=_DEFAULTS.strength,
+    show_default=True,
+    help="Factor on the colours: 0 leaves grey, 1 is what the model says.",
+)
+max_pixels = click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=_DEFAULTS.max_pixels,
+    show_default=True,
+    help="Refuse pictures of more pixels before they are decoded.",
+)
+quiet = click.option("--quiet", "-q", is_flag=True, help="Say nothing but failures.")
 
 # Which files are taken.
 choosing = _group(
@@ -118,22 +170,8 @@ choosing = _group(
 
 # What colours, and where.
 network = _group(
-    click.option(
-        "--device",
-        metavar="auto|cpu|cuda|cuda:N",
-        default=_DEFAULTS.device,
-        show_default=True,
-        help="Where the network runs. cuda fails unless all of it runs there; auto says what it chose. Of "
-        "several GPUs, cuda:0,2 takes those and cuda:all all.",
-    ),
-    click.option(
-        "--precision",
-        type=click.Choice(PRECISIONS),
-        default=_DEFAULTS.precision,
-        show_default=True,
-        help="What the network computes in. int8 is the model's variant with integers, for the CPU, and fp16 "
-        "that with short floats, for GPUs; auto is int8 on the CPU, where there is one, and fp32 on GPUs.",
-    ),
+    device,
+    precision,
     click.option(
         "--batch-size",
         type=click.IntRange(min=1),
@@ -161,23 +199,12 @@ network = _group(
         type=click.Choice(MODEL_KINDS),
         help="What the file is, where it does not say so itself.",
     ),
-    click.option(
-        "--size",
-        type=click.IntRange(*SIZES),
-        default=None,
-        help="Short side in pixels of the copy that the network sees.  [default: what suits the model best]",
-    ),
+    size,
 )
 
 # What comes out.
 colours = _group(
-    click.option(
-        "--strength",
-        type=click.FloatRange(0, MOST_STRENGTH),
-        default=_DEFAULTS.strength,
-        show_default=True,
-        help="Factor on the colours: 0 leaves grey, 1 is what the model says.",
-    ),
+    strength,
     click.option(
         "--format",
         type=click.Choice([name.lower() for name in media.WRITABLE]),
@@ -271,13 +298,7 @@ films = _group(
 
 # How a run goes on, and what it says.
 running = _group(
-    click.option(
-        "--max-pixels",
-        type=click.IntRange(min=1),
-        default=_DEFAULTS.max_pixels,
-        show_default=True,
-        help="Refuse pictures of more pixels before they are decoded.",
-    ),
+    max_pixels,
     click.option(
         "--overwrite",
         is_flag=True,
@@ -294,7 +315,7 @@ running = _group(
         metavar="PAGE.html",
         help="Write a page to look at: each picture before and after, the failures, the settings.",
     ),
-    click.option("--quiet", "-q", is_flag=True, help="Say nothing but failures."),
+    quiet,
     click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing."),
     click.option(
         "--doctor",

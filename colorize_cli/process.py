@@ -25,6 +25,7 @@ _KEPT, _PADDING = 128 << 20, 16 << 20
 def prepare() -> None:
     """Does so; more than once does no harm."""
     cv2.setNumThreads(1)
+    cv2.utils.logging.setLogLevel(0)  # what it cannot read is said once, with the name of the file
     with contextlib.suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)
         for parameter, value in (

@@ -1,39 +1,19 @@
-"""A run as one HTML page that needs nothing beside itself: counts, settings, failures, before and after.
+"""A run as one HTML page that needs nothing beside itself: counts, settings, failures, before and after."""
 
-The page is read from disk, so nothing in it is loaded from elsewhere, and whatever a file is called or an
-error says is text in it: all of it goes through `_text`, all addresses through `_address`, and the page's own
-Content-Security-Policy lets nothing run but the script it was written with.
-"""
-
-import base64
-import contextlib
 import dataclasses
-import hashlib
-import importlib.resources
-import io
-import os
-import re
-import shutil
-import tempfile
+import itertools
 import time
 from collections.abc import Iterator
-from datetime import datetime
-from html import escape
 from pathlib import Path
-from string import Template
 from typing import IO, Self
-from urllib.parse import quote
 
-from PIL import Image
-
-import colorize_cli
-from colorize_cli.errors import ReadError, UsageError, WriteError, printable
+from colorize_cli.errors import ReadError
 from colorize_cli.jobs import STREAM, Job, Outcome, Settings, Status
-from colorize_cli.media import atomic, is_film
+from colorize_cli.media import is_film
 from colorize_cli.media.film.stills import stills
 from colorize_cli.media.thumbnail import coloured, grey
+from colorize_cli.page import Page, duration, framed, picture, text
 
-SUFFIXES = (".html", ".htm")
 # So many pictures of each status are shown, and of the rest there are links: a thousand make a page of 40 MB.
 SHOWN = 1000
 # Longest side of the pictures in the page, in pixels.
@@ -58,43 +38,32 @@ class _Section:
 class Report:
     """Collects the outcomes of a run and writes the page.
 
-    What is collected waits on disk, in files without a name in the folder of the page, so that memory does
-    not grow with the number of pictures. Leaving the `with` block gives those files back.
+    Leaving the `with` block gives back what waits on disk.
     """
 
     def __init__(self, path: Path, settings: Settings) -> None:
         """Prepares the page.
 
         Args:
-            path: Where `write` puts it. The ending is one of SUFFIXES, so that it never replaces a picture.
+            path: Where `write` puts it. The ending is one of `page.SUFFIXES`.
             settings: What the run was asked to do.
 
         Raises:
             UsageError: `path` has another ending, or is a directory.
             WriteError: Its folder cannot be made or written to.
         """
-        if path.suffix.lower() not in SUFFIXES:
-            raise UsageError(f"the report {path} must end in {' or '.join(SUFFIXES)}")
-        if path.is_dir():
-            raise UsageError(f"the report {path} is a directory; give a file")
-        self._path = path
-        self._folder = _absolute(path.parent)
+        self._page = Page(path, "report")
         self._settings = settings
         self._begun = time.monotonic()
         self._seconds: dict[str, float] = {}
         self._sections: dict[Status, _Section] = {}
-        self._files = contextlib.ExitStack()
         self._error: OSError | None = None
-        with self._explained():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file().close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # a full disk, of which `write` has told
-            self._files.close()
+    def __exit__(self, *error: object) -> None:
+        self._page.__exit__(*error)
 
     def add(self, outcome: Outcome) -> None:
         """Takes up the end of a job, and reads its pictures if they will be shown.
@@ -128,73 +97,52 @@ class Report:
         Raises:
             WriteError: It cannot be written, or what was added could not be kept.
         """
-        begin, end = self._frame(stopped, left)
-        with self._explained():
+        with self._page.explained():
             if self._error is not None:
                 raise self._error
-            with atomic.writing(self._path) as page:
-                page.write(begin.encode())
-                for status in _order(self._sections):
-                    _copy(status, self._sections[status], page)
-                page.write(end.encode())
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise WriteError(f"cannot write the report {self._path}: {error.strerror or error}") from error
-
-    def _file(self) -> IO[bytes]:
-        return tempfile.TemporaryFile(dir=self._folder)
+        sections = (_pieces(status, self._sections[status]) for status in _order(self._sections))
+        self._page.write(self._frame(stopped, left), itertools.chain.from_iterable(sections))
 
     def _section(self, status: Status) -> _Section:
         if status not in self._sections:
-            cards, rows = (self._files.enter_context(self._file()) for _ in range(2))
-            self._sections[status] = _Section(cards, rows)
+            self._sections[status] = _Section(self._page.part(), self._page.part())
         return self._sections[status]
 
     def _card(self, outcome: Outcome) -> str:
         """A picture before and after, with its name and links to the files."""
         job = outcome.job
         seconds = sum(outcome.seconds.values())
-        time_ = f'<span class="faint">{_duration(seconds)}</span>' if seconds else ""
-        reason = f"<p>{_text(outcome.reason)}</p>" if outcome.reason else ""
+        time_ = f'<span class="faint">{duration(seconds)}</span>' if seconds else ""
+        reason = f"<p>{text(outcome.reason)}</p>" if outcome.reason else ""
         return (
             f'<article class="card">\n<div class="stage">{_pair(job, self._settings.max_pixels)}</div>\n'
-            f'<p class="links">{self._link(job.source, "before")}{time_}'
-            f"{self._link(job.destination, 'after')}</p>\n"
-            f'<h3 class="name">{_text(job.source.name)}</h3>\n'
-            f'<p class="folder faint">{_text(job.source.parent)}</p>\n'
+            f'<p class="links">{self._page.link(job.source, "before")}{time_}'
+            f"{self._page.link(job.destination, 'after')}</p>\n"
+            f'<h3 class="name">{text(job.source.name)}</h3>\n'
+            f'<p class="folder faint">{text(job.source.parent)}</p>\n'
             f"{reason}</article>\n"
         )
 
     def _row(self, outcome: Outcome) -> str:
         source, destination = outcome.job.source, outcome.job.destination
-        cells = [self._link(source, _text(source)), _text(outcome.reason or "")]
+        cells = [self._page.link(source, text(source)), text(outcome.reason or "")]
         if outcome.status is not Status.FAILED:
-            cells.insert(1, self._link(destination, _text(destination)))
+            cells.insert(1, self._page.link(destination, text(destination)))
         return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
-
-    def _link(self, path: Path, html: str) -> str:
-        if path == STREAM:
-            return html
-        return f'<a href="{escape(_address(path, self._folder))}">{html}</a>'
 
     def _frame(self, stopped: str | None, left: int) -> tuple[str, str]:
         """The page up to its outcomes, and from there on."""
-        template = importlib.resources.files(colorize_cli).joinpath("report.html").read_text(encoding="utf-8")
         counts = [
             f'<li class="{_anchor(status)}"><a href="#{_anchor(status)}">'
-            f"<b>{section.shown + section.listed:,}</b> {_text(status.value)}</a></li>"
+            f"<b>{section.shown + section.listed:,}</b> {text(status.value)}</a></li>"
             for status, section in ((status, self._sections[status]) for status in _order(self._sections))
         ]
         if left:
             counts.append(f"<li><b>{left:,}</b> left</li>")
-        counts.append(f"<li><b>{_duration(time.monotonic() - self._begun)}</b> in all</li>")
+        counts.append(f"<li><b>{duration(time.monotonic() - self._begun)}</b> in all</li>")
         notes = []
         if stopped:
-            notes.append(f"The run did not come to its end: {_text(stopped)}.")
+            notes.append(f"The run did not come to its end: {text(stopped)}.")
         if any(section.shown for section in self._sections.values()):
             notes.append("Drag across a picture, or reach it with Tab and use the arrow keys.")
         rows = [
@@ -203,17 +151,14 @@ class Report:
             for field in dataclasses.fields(settings)
             if field.name != "film"
         ]
-        rows += [(f"time: {stage}", f"{_duration(s)}, all threads") for stage, s in self._seconds.items()]
-        page = Template(template).substitute(
-            policy=_policy(template),
-            title="Run report",
-            about=f"colorize {_text(colorize_cli.__version__)}, {datetime.now().astimezone():%Y-%m-%d %H:%M}",
+        rows += [(f"time: {stage}", f"{duration(s)}, all threads") for stage, s in self._seconds.items()]
+        return framed(
+            "report.html",
+            "Run report",
             counts="\n".join(counts),
             notes="\n".join(f"<p>{note}</p>" for note in notes),
-            settings="\n".join(f"<tr><th>{_text(name)}</th><td>{_text(v)}</td></tr>" for name, v in rows),
+            settings="\n".join(f"<tr><th>{text(name)}</th><td>{text(v)}</td></tr>" for name, v in rows),
         )
-        begin, _, end = page.partition("<!-- outcomes -->\n")
-        return begin, end
 
 
 def _order(statuses: dict[Status, _Section]) -> list[Status]:
@@ -221,32 +166,27 @@ def _order(statuses: dict[Status, _Section]) -> list[Status]:
     return sorted(filter(statuses.__contains__, Status), key=lambda status: status is not Status.FAILED)
 
 
-def _copy(status: Status, section: _Section, page: IO[bytes]) -> None:
-    """Writes a section of the page from its files."""
+def _pieces(status: Status, section: _Section) -> Iterator[str | IO[bytes]]:
+    """A section of the page, in order: HTML, and files of it."""
     total = section.shown + section.listed
-    name = _text(status.value.capitalize())
-    page.write(f'<section id="{_anchor(status)}">\n<h2>{name} <small>{total:,}</small></h2>\n'.encode())
+    name = text(status.value.capitalize())
+    yield f'<section id="{_anchor(status)}">\n<h2>{name} <small>{total:,}</small></h2>\n'
     if section.shown:
-        page.write(b'<div class="grid">\n')
-        _append(section.cards, page)
-        page.write(b"</div>\n")
+        yield '<div class="grid">\n'
+        yield section.cards
+        yield "</div>\n"
     if section.listed:
         columns = ("picture", "reason") if status is Status.FAILED else ("before", "after", "reason")
         head = "".join(f"<th>{column}</th>" for column in columns)
         if section.shown:
-            page.write(
+            yield (
                 f"<p>The first {section.shown:,} of {total:,} are shown above; here are the other "
-                f"{section.listed:,}.</p>\n".encode()
+                f"{section.listed:,}.</p>\n"
             )
-        page.write(f'<div class="rows"><table>\n<tr>{head}</tr>\n'.encode())
-        _append(section.rows, page)
-        page.write(b"</table></div>\n")
-    page.write(b"</section>\n")
-
-
-def _append(file: IO[bytes], page: IO[bytes]) -> None:
-    file.seek(0)
-    shutil.copyfileobj(file, page)
+        yield f'<div class="rows"><table>\n<tr>{head}</tr>\n'
+        yield section.rows
+        yield "</table></div>\n"
+    yield "</section>\n"
 
 
 def _pair(job: Job, max_pixels: int) -> str:
@@ -258,28 +198,15 @@ def _pair(job: Job, max_pixels: int) -> str:
     for path, thumbnail, what in ((job.source, grey, "Before"), (job.destination, coloured, "After")):
         try:
             small = next(stills(path, [_PLACE], SIDE)) if film else thumbnail(path, max_pixels, SIDE)
-            images.append(_image(small.convert("L") if film and thumbnail is grey else small, what))
+            small = small.convert("L") if film and thumbnail is grey else small
+            images.append(picture(small, what, quality=_QUALITY))
         except ReadError as error:
-            return f'<p class="faint">No preview of the picture {what.lower()}: {_text(error)}</p>'
-    label = f"{_text(job.source.name)}: per cent shown as before"
+            return f'<p class="faint">No preview of the picture {what.lower()}: {text(error)}</p>'
+    label = f"{text(job.source.name)}: per cent shown as before"
     return (
         f'<div class="pair">{images[0]}{images[1]}'
         f'<input type="range" min="0" max="100" value="50" autocomplete="off" aria-label="{label}"></div>'
     )
-
-
-def _image(thumbnail: Image.Image, what: str) -> str:
-    file = io.BytesIO()
-    thumbnail.save(file, "JPEG", quality=_QUALITY)
-    return (
-        f'<img src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}" alt="{what}" '
-        f'width="{thumbnail.width}" height="{thumbnail.height}" loading="lazy" decoding="async">'
-    )
-
-
-def _text(value: object) -> str:
-    """What may be any text, a file's name among them, as HTML on one line."""
-    return escape(printable(value))
 
 
 def _shown(name: str, value: object) -> str:
@@ -298,36 +225,3 @@ def _shown(name: str, value: object) -> str:
 
 def _anchor(status: Status) -> str:
     return status.name.lower()
-
-
-def _absolute(path: Path) -> str:
-    # A browser drops `link/..` from an address, which is another place if `link` is a link.
-    return os.path.realpath(path) if ".." in path.parts else os.path.abspath(path)  # noqa: PTH100
-
-
-def _address(path: Path, folder: str) -> str:
-    """The address of a file, as seen from a page in `folder`."""
-    target = _absolute(path)
-    try:
-        relative = os.path.relpath(target, folder)
-    except ValueError:  # on another drive
-        return Path(target).as_uri()
-    return quote(os.fsencode(relative.replace(os.sep, "/")))
-
-
-def _policy(template: str) -> str:
-    """The Content-Security-Policy: no loading, and only the template's own style and script."""
-    allowed = {}
-    for tag in ("style", "script"):
-        (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", template, re.DOTALL)
-        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
-        allowed[tag] = f"{tag}-src 'sha256-{digest}'"
-    rest = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'"
-    return f"{rest}; {allowed['style']}; {allowed['script']}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, whole = divmod(round(seconds), 60)
-    return f"{minutes} min {whole} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -129,7 +129,7 @@ def from_samples(
 
 
 def to_image(frame: Frame, rgb: Bytes) -> Image.Image:
-    """The coloured picture (H, W, 3), RGB or with the frame's transparency RGBA."""
+    """The coloured picture (H, W, 3), RGB or with the frame's transparency RGBA; of greys (H, W) L or LA."""
     return Image.fromarray(with_alpha(frame, rgb))
 
 

@@ -34,15 +34,24 @@ def coloured(path: Path, max_pixels: int, side: int) -> Image.Image:
     return _thumbnail(path, max_pixels, side, _coloured)
 
 
+def reduced(image: Image.Image, side: int) -> Image.Image:
+    """An image of mode L, LA, RGB or RGBA, made small in place; on white where it is transparent.
+
+    Args:
+        image: The image.
+        side: Longest side of the result, in pixels; no picture is enlarged.
+    """
+    image.thumbnail((side, side))
+    if image.mode not in ("LA", "RGBA"):
+        return image
+    opaque = Image.new(image.mode.removesuffix("A"), image.size, "white")
+    opaque.paste(image.convert(opaque.mode), mask=image.getchannel("A"))
+    return opaque
+
+
 def _thumbnail(path: Path, max_pixels: int, side: int, render: Render) -> Image.Image:
     with photo.opened(path, max_pixels) as image:
-        small = render(image, side)
-        small.thumbnail((side, side))
-        if small.mode not in ("LA", "RGBA"):
-            return small
-        opaque = Image.new(small.mode.removesuffix("A"), small.size, "white")
-        opaque.paste(small.convert(opaque.mode), mask=small.getchannel("A"))
-        return opaque
+        return reduced(render(image, side), side)
 
 
 def _grey(image: Image.Image, side: int) -> Image.Image:

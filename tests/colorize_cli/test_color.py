@@ -100,3 +100,22 @@ def test_sixteen_bit_tables_reach_from_black_to_white():
         np.testing.assert_allclose(table[[0, -1]], [0, 100], atol=1e-4)
         assert (np.diff(table) > 0).all()
     assert color.UNIFORM16[color.uniform_codes(np.float32([33.3]))][0] == pytest.approx(33.3, abs=1e-3)
+
+
+def test_colourfulness_is_that_of_the_paper(monkeypatch):
+    # Hasler & Suesstrunk 2003, in its own words.
+    rgb = np.random.default_rng(1).integers(0, 256, (41, 60, 3), dtype=np.uint8)
+    rgb[:20] //= 3
+    red, green, blue = np.moveaxis(rgb.astype(float), -1, 0)
+    rg, yb = red - green, (red + green) / 2 - blue
+    expected = np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean())
+    assert color.colourfulness(rgb) == pytest.approx(expected, rel=1e-9)
+    monkeypatch.setattr(color, "_STRIPE_PIXELS", 100)
+    assert color.colourfulness(rgb) == pytest.approx(expected, rel=1e-9)
+
+
+def test_grey_has_no_colourfulness_and_one_colour_that_of_its_mean():
+    grey = np.random.default_rng(2).integers(0, 256, (50, 50, 1), dtype=np.uint8).repeat(3, axis=2)
+    assert color.colourfulness(grey) == pytest.approx(0, abs=1e-4)
+    blue = np.full((5, 7, 3), (10, 20, 115), np.uint8)
+    assert color.colourfulness(blue) == pytest.approx(0.3 * np.hypot(10, 100), abs=1e-4)

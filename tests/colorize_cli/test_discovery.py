@@ -238,3 +238,15 @@ def test_streams_are_one_picture(tmp_path):
     for inputs, output in (([STREAM, STREAM], STREAM), ([STREAM], tmp_path), ([tmp_path], STREAM)):
         with pytest.raises(UsageError):
             discovery.plan(inputs, output, ENDINGS)
+
+
+def test_pictures_are_found_by_the_same_rules_where_nothing_is_made_of_them(tmp_path):
+    touch(tmp_path / "in", "b.jpg", "a.PNG", "sub/c.jpg", "notes.txt", ".hidden.jpg", ".git/d.jpg")
+    touch(tmp_path, "named.xyz", "x1.tif", "x2.tif")
+    inputs = [tmp_path / name for name in ("named.xyz", "in", "x*.tif", "in/b.jpg")]
+    found, ignored = discovery.find(inputs, ENDINGS)
+    names = [str(path.relative_to(tmp_path)) for path in found]
+    assert names == ["named.xyz", "in/a.PNG", "in/b.jpg", "in/sub/c.jpg", "x1.tif", "x2.tif"]
+    assert ignored == 1
+    with pytest.raises(UsageError, match=r"no such file or directory: .*absent"):
+        discovery.find([tmp_path / "absent"], ENDINGS)

@@ -1,17 +1,8 @@
-import base64
 import dataclasses
 import gc
-import io
-import itertools
-import json
 import os
-import select
-import shutil
-import subprocess
 import sys
-import time
 import tracemalloc
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -24,57 +15,7 @@ from colorize_cli.errors import UsageError, WriteError
 from colorize_cli.jobs import STREAM, FilmSettings, Job, Outcome, Settings, Status
 from colorize_cli.report import SIDE, Report
 from tests.colorize_cli.media.test_photo import png_header
-
-ATTACKS = (
-    "<img src=x onerror=document.title='owned'>.png",
-    "\"><script>document.title='owned'<\\script>.png",
-    "' onfocus='document.title=1' autofocus='.png",
-    "&lt;b&gt; & co.png",
-    "line\nbreak\x1b[31m.png",
-    "%2e%2e%2fup.png",
-    "javascript:document.title='owned'#?.png",
-    "$policy ${title} <!-- outcomes -->.png",
-    "größer 写真 \u202egnp.png",
-)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-
-
-class Page(HTMLParser):
-    """What a page holds: its tags with their attributes, and its text by tag."""
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: dict[str, list[str]] = {}
-        self._open: list[str] = []
-        self.html = path.read_bytes().decode()
-        self.feed(self.html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "input"):
-            self._open.append(tag)
-            self.text.setdefault(tag, []).append("")
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        for tag in set(self._open):
-            self.text[tag][-1] += data
-
-    def attributes(self, tag: str, name: str) -> list[str]:
-        return [attributes[name] for found, attributes in self.tags if found == tag and name in attributes]
-
-    def pictures(self) -> list[Image.Image]:
-        head = "data:image/jpeg;base64,"
-        sources = self.attributes("img", "src")
-        assert all(source.startswith(head) for source in sources)
-        images = [Image.open(io.BytesIO(base64.b64decode(source.removeprefix(head)))) for source in sources]
-        for image in images:
-            image.load()
-        return images
+from tests.colorize_cli.pages import ATTACKS, Page, leads_to, needs_chromium
 
 
 def coloured_pair(folder: Path, name: str, tint: tuple[int, int, int] = (200, 120, 40)) -> Job:
@@ -95,12 +36,6 @@ def page_of(path: Path, *outcomes: Outcome, settings: Settings | None = None) ->
             made.add(outcome)
         made.write()
     return Page(path)
-
-
-def leads_to(page: Path, href: str) -> bytes:
-    """The file that an address in a page means, as a browser finds it."""
-    assert ":" not in href
-    return os.path.normpath(os.fsencode(page.parent) + b"/" + unquote_to_bytes(href))
 
 
 def test_pictures_before_and_after_in_the_order_of_outcomes(tmp_path):
@@ -290,7 +225,7 @@ def test_a_page_stays_when_the_next_cannot_be_written(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report.shutil, "copyfileobj", full)
+    monkeypatch.setattr("colorize_cli.page.shutil.copyfileobj", full)
     with pytest.raises(WriteError, match="No space left on device"):
         page_of(path, Outcome(job, Status.SKIPPED))
     assert path.read_bytes() == before
@@ -300,7 +235,8 @@ def test_a_page_stays_when_the_next_cannot_be_written(tmp_path, monkeypatch):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_is_told_at_the_end(tmp_path, monkeypatch):
     with Report(tmp_path / "page.html", Settings()) as made:
-        monkeypatch.setattr(made, "_file", lambda: Path("/dev/full").open("r+b"))  # noqa: SIM115
+        full = "colorize_cli.page.tempfile.TemporaryFile"
+        monkeypatch.setattr(full, lambda **_: Path("/dev/full").open("r+b"))  # noqa: SIM115
         for _ in range(200):
             made.add(Outcome(Job(Path("a.png"), Path("b.png")), Status.FAILED, "reason " * 20))
         with pytest.raises(WriteError, match="No space left on device"):
@@ -327,114 +263,6 @@ def test_what_was_added_is_not_kept_in_memory(grey_photo, tmp_path):
             tracemalloc.stop()
         made.write()
     assert growth < (tmp_path / "page.html").stat().st_size / 20
-
-
-class Browser:
-    """Headless Chromium, driven through a pipe (Chrome DevTools Protocol)."""
-
-    def __init__(self, folder: Path):
-        (down, self._down), (self._up, up) = os.pipe(), os.pipe()
-        # Chromium wants them as 3 and 4.
-        code = (
-            "import fcntl, os, sys\n"
-            "ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD_CLOEXEC, 10) for end in sys.argv[1:3]]\n"
-            "for number, end in enumerate(ends, 3): os.dup2(end, number)\n"
-            "os.execv(sys.argv[3], sys.argv[3:])"
-        )
-        options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
-        line = [
-            sys.executable,
-            "-c",
-            code,
-            str(down),
-            str(up),
-            CHROMIUM,
-            *options,
-            f"--user-data-dir={folder}",
-        ]
-        self._process = subprocess.Popen(
-            [*line, "--remote-debugging-pipe", "about:blank"],
-            pass_fds=(down, up),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for end in (down, up):
-            os.close(end)
-        self._numbers = itertools.count(1)
-        self._rest = b""
-        self._session: dict[str, str] = {}
-        self.events: list[dict] = []
-        targets = self.call("Target.getTargets")["targetInfos"]
-        target = next(target["targetId"] for target in targets if target["type"] == "page")
-        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = {"sessionId": attached["sessionId"]}
-        for domain in ("Page", "Network", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        os.close(self._down)  # which ends it
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        os.close(self._up)
-
-    def call(self, method: str, **parameters) -> dict:
-        number = next(self._numbers)
-        message = {"id": number, "method": method, "params": parameters, **self._session}
-        os.write(self._down, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._receive()
-            if answer.get("id") == number:
-                assert "error" not in answer, answer
-                return answer["result"]
-
-    def _receive(self) -> dict:
-        until = time.monotonic() + 60
-        while b"\0" not in self._rest:
-            assert select.select([self._up], [], [], max(0, until - time.monotonic()))[0], "no answer"
-            received = os.read(self._up, 1 << 20)
-            assert received, "Chromium has ended"
-            self._rest += received
-        message, _, self._rest = self._rest.partition(b"\0")
-        answer = json.loads(message)
-        if "method" in answer:
-            self.events.append(answer)
-        return answer
-
-    def visit(self, path: Path) -> None:
-        self.events.clear()
-        self.call("Page.navigate", url=path.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self._receive()
-
-    def evaluate(self, expression: str):
-        asked = {"expression": expression, "returnByValue": True, "awaitPromise": True}
-        result = self.call("Runtime.evaluate", **asked)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def show_a_pair(self) -> None:
-        """Scrolls to the first pair of pictures, which are loaded only when they come into view."""
-        self.evaluate(
-            "document.querySelector('.pair').scrollIntoView(), "
-            "Promise.all([...document.querySelector('.pair').querySelectorAll('img')]"
-            ".map(i => (i.loading = 'eager', i.decode())))"
-        )
-
-    def press(self, key: str, code: int) -> None:
-        for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with Browser(tmp_path_factory.mktemp("chromium")) as started:
-        yield started
 
 
 @pytest.fixture

@@ -1,0 +1,9 @@
+import pytest
+
+from tests.colorize_cli.pages import Browser
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    with Browser(tmp_path_factory.mktemp("chromium")) as started:
+        yield started
