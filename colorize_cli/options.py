@@ -110,8 +110,8 @@ precision = click.option(
     type=click.Choice(PRECISIONS),
     default=_DEFAULTS.precision,
     show_default=True,
-    help="What the network computes in. int8 is the model's variant with integers, for the CPU; auto is "
-    "that on the CPU, where there is one.",
+    help="What the network computes in. int8 is the model's variant with integers, for the CPU, and fp16 "
+    "that with short floats, for GPUs; auto is int8 on the CPU, where there is one, and fp32 on GPUs.",
 )
 size = click.option(
     "--size",
