@@ -14,7 +14,7 @@ from PIL import Image
 from colorize_cli.color import Codes, Floats
 from colorize_cli.compose import compose, compose16
 from colorize_cli.engines.outputs import Outputs, SkippedError
-from colorize_cli.errors import ColorizeError, DeviceMemoryError, UsageError, WriteError, one_line
+from colorize_cli.errors import DeviceMemoryError, UsageError, WriteError, reason_of
 from colorize_cli.hints import Hints
 from colorize_cli.jobs import STREAM, Job, Outcome, Settings, Status
 from colorize_cli.ledger import Source
@@ -237,5 +237,4 @@ def _outcome(result: Result[Job], device: str) -> Outcome:
     used = device if result.batch else None
     if error is None:
         return Outcome(job, Status.DONE, None, result.seconds, used, result.batch, size=result.value)
-    reason = str(error) if isinstance(error, ColorizeError) else f"{type(error).__name__}: {error}"
-    return Outcome(job, Status.FAILED, one_line(reason), result.seconds, used, result.batch)
+    return Outcome(job, Status.FAILED, reason_of(error), result.seconds, used, result.batch)
