@@ -14,7 +14,7 @@ back as they are there. What it promises:
 import queue
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -41,15 +41,8 @@ class Worker(Protocol[Given, Result]):
     def submit(self, items: Sequence[Given]) -> "Future[Sequence[Result]]":
         """Begins with a chunk; gives its results in the order of its items."""
 
-
-class Crew(Protocol[Item, Result]):
-    """The workers that there are."""
-
-    def arrived(self) -> Iterable[Worker[Item, Result]]:
-        """Those that came since this was called last; it is called about once a second."""
-
-    def lost(self, worker: Worker[Item, Result], items: Sequence[Item]) -> None:
-        """Is told of a chunk that a worker did not live to finish; of each, if there are several."""
+    def lost(self, items: Sequence[Given]) -> None:
+        """Is told of a chunk that it did not live to finish; of each, if there are several."""
 
 
 @dataclass(frozen=True)
@@ -106,18 +99,23 @@ class _Post(Generic[Item, Result]):
 
 
 class Dispatcher(Generic[Item, Result]):
-    """Hands items to a crew. To be used from one thread; each item put in has its answer sometime after."""
+    """Hands items to workers. To be used from one thread; each item put in has its answer sometime after."""
 
-    def __init__(self, crew: Crew[Item, Result], size: int, lost: tuple[type[BaseException], ...]) -> None:
+    def __init__(
+        self,
+        arrived: Callable[[], Iterable[Worker[Item, Result]]],
+        size: int,
+        lost: tuple[type[BaseException], ...],
+    ) -> None:
         """Begins with no items.
 
         Args:
-            crew: Who works.
+            arrived: Gives the workers that came since it was called last; it is called about once a second.
             size: Items in a chunk.
             lost: What a worker's future raises where the worker is gone. Everything else that it raises is
                 raised by `put` and `finish`.
         """
-        self._crew, self._size, self._lost = crew, size, lost
+        self._arrived, self._size, self._lost = arrived, size, lost
         self._gathered: list[Item] = []
         self._gathered_since = 0.0
         self._whole: _Chunk[Item] | None = None
@@ -152,11 +150,6 @@ class Dispatcher(Generic[Item, Result]):
         self._close()
         while not self._all_placed() or self._under_way:
             yield from self._collect(wait=True)
-
-    def outstanding(self) -> Iterator[tuple[Worker[Item, Result], Sequence[Item]]]:
-        """The chunks under way, with their workers."""
-        for post, chunk in self._under_way.values():
-            yield post.worker, chunk.items
 
     def _close(self) -> None:
         """Ends the chunk that is being gathered."""
@@ -209,7 +202,7 @@ class Dispatcher(Generic[Item, Result]):
         now = time.monotonic()
         if now - self._asked >= tick:
             self._asked = now
-            self._posts += [_Post(worker) for worker in self._crew.arrived()]
+            self._posts += [_Post(worker) for worker in self._arrived()]
 
     def _answers(self, future: "Future[Sequence[Result]]") -> Iterator[Answer[Item, Result]]:
         post, chunk = self._under_way.pop(future)
@@ -235,4 +228,4 @@ class Dispatcher(Generic[Item, Result]):
             if post.next is not None:
                 self._aside.append(post.next)
                 post.next = None
-        self._crew.lost(post.worker, chunk.items)
+        post.worker.lost(chunk.items)

@@ -27,6 +27,7 @@ class Hand:
     def __init__(self, dies: Callable[[int], bool], most: int, pause: float = 0.0) -> None:
         self.most, self.pause = most, pause
         self.chunks: list[tuple[int, ...]] = []
+        self.unfinished: list[tuple[int, ...]] = []
         self.largest_load = 0
         self._dies = dies
         self._load = 0
@@ -47,6 +48,9 @@ class Hand:
         else:
             self._inbox.put((items, future))
         return future
+
+    def lost(self, items: Sequence[int]) -> None:
+        self.unfinished.append(tuple(items))
 
     def end(self) -> None:
         self._inbox.put(None)
@@ -76,21 +80,15 @@ class Hands:
     def __init__(self, make: Callable[[], Hand], count: int, least: int = 1) -> None:
         self._make, self._least = make, least
         self.all = [make() for _ in range(count)]
-        self.alive = list(self.all)
         self._new = list(self.all)
 
     def arrived(self) -> Iterable[Hand]:
-        while len(self.alive) < self._least:
+        while sum(not hand.unfinished for hand in self.all) < self._least:
             hand = self._make()
             self.all.append(hand)
-            self.alive.append(hand)
             self._new.append(hand)
         new, self._new = self._new, []
         return new
-
-    def lost(self, worker: Hand, _: Sequence[int]) -> None:
-        if worker in self.alive:
-            self.alive.remove(worker)
 
     def end(self) -> None:
         for hand in self.all:
@@ -135,7 +133,7 @@ examples = settings(max_examples=40, deadline=None)
 @given(**sizes)
 def test_each_item_has_its_answer(count, size, workers, most):
     with hands(lambda: Hand(never, most), workers) as crew:
-        got = list(answers(range(count), Dispatcher(crew, size, (DiedError,))))
+        got = list(answers(range(count), Dispatcher(crew.arrived, size, (DiedError,))))
     assert sorted((a.item, a.result, a.lost) for a in got) == [(n, 2 * n, 0) for n in range(count)]
     assert all(len(chunk) <= size for hand in crew.all for chunk in hand.chunks)
     assert all(hand.largest_load <= most for hand in crew.all)
@@ -153,7 +151,7 @@ def test_workers_that_die_by_chance_cost_nothing(count, size, workers, most, see
             return strikes
 
     with hands(lambda: Hand(dies, most), workers, least=1) as crew:
-        got = list(answers(range(count), Dispatcher(crew, size, (DiedError,))))
+        got = list(answers(range(count), Dispatcher(crew.arrived, size, (DiedError,))))
     assert sorted((a.item, a.result) for a in got) == [(n, 2 * n) for n in range(count)]
 
 
@@ -161,7 +159,7 @@ def test_workers_that_die_by_chance_cost_nothing(count, size, workers, most, see
 @given(**sizes, poison=st.sets(st.integers(0, 199), max_size=3))
 def test_what_kills_its_workers_is_given_up_and_nothing_else(count, size, workers, most, poison):
     with hands(lambda: Hand(poison.__contains__, most), workers, least=2) as crew:
-        got = list(answers(range(count), Dispatcher(crew, size, (DiedError,))))
+        got = list(answers(range(count), Dispatcher(crew.arrived, size, (DiedError,))))
     assert sorted(a.item for a in got) == list(range(count))
     assert {a.item for a in got if a.result is None} == {n for n in poison if n < count}
     assert all(a.lost == MOST_LOST for a in got if a.result is None)
@@ -179,7 +177,7 @@ def test_whatever_happens_each_item_has_one_answer(count, size, workers, most, p
             return n in poison or dice.random() < 0.02
 
     with hands(lambda: Hand(dies, most), workers, least=1) as crew:
-        got = list(answers(range(count), Dispatcher(crew, size, (DiedError,))))
+        got = list(answers(range(count), Dispatcher(crew.arrived, size, (DiedError,))))
     assert sorted(a.item for a in got) == list(range(count))
     for answer in got:
         assert answer.result == 2 * answer.item or (answer.result is None and answer.lost == MOST_LOST)
@@ -198,7 +196,7 @@ def test_no_more_is_taken_than_workers_have_room_for():
             yield n
 
     with hands(lambda: Hand(never, most), workers) as crew:
-        for _ in answers(source(), Dispatcher(crew, size, (DiedError,))):
+        for _ in answers(source(), Dispatcher(crew.arrived, size, (DiedError,))):
             answered += 1
     assert (taken, answered) == (2000, 2000)
     assert largest <= size * (most * workers + 1)
@@ -209,7 +207,7 @@ def test_answers_come_as_they_are_there_and_a_slow_worker_holds_nobody_up():
     quick = Hand(never, 1)
     makes = iter((slow, quick))
     with hands(lambda: next(makes), 2) as crew:
-        order = [a.item for a in answers(range(60), Dispatcher(crew, 2, (DiedError,)))]
+        order = [a.item for a in answers(range(60), Dispatcher(crew.arrived, 2, (DiedError,)))]
     assert sorted(order) == list(range(60))
     assert sum(map(len, quick.chunks)) > 50
     assert order[-2:] == list(slow.chunks[0])
@@ -223,7 +221,7 @@ def test_a_few_items_do_not_wait_for_more():
             yield n
 
     with hands(lambda: Hand(never, 2), 1) as crew:
-        dispatcher = Dispatcher(crew, 1000, (DiedError,))
+        dispatcher = Dispatcher(crew.arrived, 1000, (DiedError,))
         first = next(answers(source(), dispatcher))
         list(dispatcher.finish())
     assert first.item == 1
@@ -246,14 +244,16 @@ def test_an_item_that_is_to_be_alone_has_its_worker_to_itself():
             return future
 
     with hands(lambda: Watched(never, 3, pause=0.001), 1) as crew:
-        got = list(answers(range(100), Dispatcher(crew, 4, (DiedError,)), alone=lambda n: n % 10 == 0))
+        got = list(
+            answers(range(100), Dispatcher(crew.arrived, 4, (DiedError,)), alone=lambda n: n % 10 == 0)
+        )
     assert len(got) == 100
     assert sorted(seen) == [(n,) for n in range(0, 100, 10)]
 
 
 def test_one_that_is_to_be_alone_does_not_stop_the_other_workers():
     with hands(lambda: Hand(lambda _: False, 1, pause=0.005), 2) as crew:
-        dispatcher = Dispatcher(crew, 1, (DiedError,))
+        dispatcher = Dispatcher(crew.arrived, 1, (DiedError,))
         got = list(answers(range(40), dispatcher, alone=lambda n: n == 0))
     assert len(got) == 40
     assert min(len(hand.chunks) for hand in crew.all) > 10
@@ -262,13 +262,13 @@ def test_one_that_is_to_be_alone_does_not_stop_the_other_workers():
 def test_without_workers_it_waits_for_some():
     with hands(lambda: Hand(never, 1), 0, least=0) as crew:
         threading.Timer(0.1, lambda: setattr(crew, "_least", 1)).start()
-        assert len(list(answers(range(10), Dispatcher(crew, 3, (DiedError,))))) == 10
+        assert len(list(answers(range(10), Dispatcher(crew.arrived, 3, (DiedError,))))) == 10
 
 
 def test_those_that_come_later_are_given_work_too():
     with hands(lambda: Hand(never, 1, pause=0.004), 1) as crew:
         threading.Timer(0.05, lambda: setattr(crew, "_least", 2)).start()
-        assert len(list(answers(range(200), Dispatcher(crew, 2, (DiedError,))))) == 200
+        assert len(list(answers(range(200), Dispatcher(crew.arrived, 2, (DiedError,))))) == 200
     assert len(crew.all) == 2
     assert len(crew.all[1].chunks) > 10
 
@@ -281,14 +281,12 @@ def test_other_errors_are_raised():
             return future
 
     with hands(lambda: Broken(never, 1), 1) as crew, pytest.raises(ValueError, match="a defect"):
-        list(answers(range(5), Dispatcher(crew, 2, (DiedError,))))
+        list(answers(range(5), Dispatcher(crew.arrived, 2, (DiedError,))))
 
 
-def test_what_is_under_way_can_be_asked_for():
-    with hands(lambda: Hand(never, 2, pause=0.2), 1) as crew:
-        dispatcher = Dispatcher(crew, 2, (DiedError,))
-        for n in range(4):
-            assert list(dispatcher.put(n)) == []
-        assert [tuple(items) for _, items in dispatcher.outstanding()] == [(0, 1), (2, 3)]
-        assert len(list(dispatcher.finish())) == 4
-        assert list(dispatcher.outstanding()) == []
+def test_a_lost_worker_is_told_what_it_did_not_finish():
+    with hands(lambda: Hand((7).__eq__, 3, pause=0.01), 1) as crew:
+        list(answers(range(12), Dispatcher(crew.arrived, 4, (DiedError,))))
+    first, second, third = (hand.unfinished for hand in crew.all if hand.unfinished)
+    assert first == [(4, 5, 6, 7), (8, 9, 10, 11)]
+    assert (second, third) == ([(4, 5, 6, 7)], [(7,)])
