@@ -64,16 +64,17 @@ def run(
     steering = Steering.of(settings, plan)
     if not plan.jobs:
         return
-    folder = (plan.root or plan.jobs[0].destination.parent).absolute()
     there = replace(settings, model=settings.model and settings.model.absolute())
 
     def probe(job: Job) -> contextlib.AbstractContextManager[Probe]:
+        # Where a later run will look for what this one might leave behind.
+        folder = job.destination.parent.absolute()
         make_directory(folder)
         return probing(there, folder, job.source.absolute())
 
     build = partial(
         _workshop,
-        plan.root and folder,
+        plan.root and plan.root.absolute(),
         there,
         replace(steering, hints={absolute(job): hints for job, hints in steering.hints.items()}),
         # What is as many as here was not asked for, but is the default.

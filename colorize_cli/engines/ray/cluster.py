@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ from colorize_cli.errors import ColorizeError, UsageError, one_line
 from colorize_cli.jobs import available_cores
 from colorize_cli.media import atomic
 
-# Of a cluster on this machine: it holds nothing but jobs and outcomes, a few at a time.
+# Of a cluster on this machine: it tells nobody of itself, and its workers are as important as this process.
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+# It holds nothing but jobs and outcomes, a few at a time.
 _OBJECT_STORE = 128 << 20
 _SUFFIX = ".ray"
 _ADDRESS = re.compile(r"[^/]+:[0-9]+")
@@ -45,6 +48,7 @@ def joined(address: str | None) -> Iterator[None]:
         return
     with contextlib.ExitStack() as stack:
         begin = partial(_join, address) if address else partial(_start, stack.enter_context(_folder()))
+        stack.enter_context(contextlib.redirect_stdout(_Stdout(sys.stdout)))
         stack.callback(ray.shutdown)
         with _own_signals():
             begin()
@@ -52,7 +56,7 @@ def joined(address: str | None) -> Iterator[None]:
 
 
 def _start(folder: Path) -> None:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.update(_ENVIRONMENT)
     try:
         ray.init(
             "local",
@@ -80,6 +84,22 @@ def _join(address: str) -> None:
 
 def _quiet() -> dict[str, Any]:
     return {"log_to_driver": False, "logging_level": logging.CRITICAL}
+
+
+class _Stdout:
+    """Standard output as it was, but for what Ray's threads print there of the health of nodes."""
+
+    def __init__(self, own: Any) -> None:
+        self._own = own
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+    def write(self, text: str) -> int:
+        """As of a file."""
+        if self._own is not None and not threading.current_thread().name.startswith("ray_"):
+            self._own.write(text)
+        return len(text)
 
 
 @contextlib.contextmanager
