@@ -147,7 +147,8 @@ def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, 
             from colorize_cli.report import Report
 
             page = stack.enter_context(Report(report, settings))
-        outcomes: Generator[Outcome, None, None] = ENGINES["local"](plan, settings, display.say, display.film)
+        engine = ENGINES[settings.engine]
+        outcomes: Generator[Outcome, None, None] = engine(plan, settings, display.say, display.film)
         stopped = None
         try:
             display.show(_tapped(outcomes, page, fail_fast=fail_fast))

@@ -15,6 +15,7 @@ MOST_PREVIEWED = 100
 SIZES = (16, 4096)
 IF_COLORED = ("skip", "copy", "recolor")
 PRECISIONS = ("auto", "fp32", "fp16", "int8")
+ENGINES = ("local", "ray")  # the names of `engines.ENGINES`
 MODEL_KINDS = ("native", "ddcolor", "deoldify")  # the names of `contracts.CONTRACTS`
 # In place of a file: standard input or output. A file of that name has a directory before it.
 STREAM = Path("-")
@@ -101,6 +102,8 @@ class Settings:
         hints: A JSON file or PNG of colours that pictures are to have at some places (see `hints`).
         reference: A photograph in colour whose palette all pictures are to have.
         film: What films are asked for beyond that.
+        engine: What runs the jobs: "local", or "ray" on a cluster.
+        address: Of the cluster, host:port or "auto"; None for one on this machine that ends with the run.
     """
 
     model: Path | None = None
@@ -119,6 +122,8 @@ class Settings:
     hints: Path | None = None
     reference: Path | None = None
     film: FilmSettings = field(default_factory=lambda: FilmSettings())
+    engine: str = "local"
+    address: str | None = None
 
     def __post_init__(self) -> None:
         """Refuses what no run can do, with a UsageError."""
@@ -132,6 +137,10 @@ class Settings:
             raise UsageError(f"quality {self.quality} is not between 1 and 100")
         if self.if_colored not in IF_COLORED:
             raise UsageError(f"if_colored {self.if_colored!r} is none of {', '.join(IF_COLORED)}")
+        if self.engine not in ENGINES:
+            raise UsageError(f"engine {self.engine!r} is none of {', '.join(ENGINES)}")
+        if self.address is not None and self.engine != "ray":
+            raise UsageError("an address is of a cluster, which is for the engine ray")
 
     def recipe(self, model: bytes) -> str:
         """A digest of everything but the picture that decides its pixels; `model` is the file's content."""

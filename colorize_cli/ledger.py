@@ -120,7 +120,7 @@ class Ledger:
         *,
         read_only: bool = False,
     ) -> None:
-        """Reads what earlier and other runs wrote.
+        """Reads nothing yet: what earlier and other runs wrote is needed only where an output exists.
 
         Args:
             root: The output directory, which need not exist.
@@ -137,9 +137,8 @@ class Ledger:
         self._read: dict[str, int] = {}
         self._journal: _Journal | None = None
         self._lock = threading.Lock()
-        with self._lock:
-            self._refresh()
-            if not read_only:
+        if not read_only:
+            with self._lock:
                 self._compact()
 
     def state(self, job: Job) -> State:
@@ -229,6 +228,7 @@ class Ledger:
         ended = [path for path in self._journals() if atomic.is_left_over(path.name)]
         if len(ended) <= _MOST_JOURNALS:
             return
+        self._refresh()
         with contextlib.suppress(OSError):
             name = atomic.claim(_SUFFIX)
             atomic.release(name)

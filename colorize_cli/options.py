@@ -13,6 +13,7 @@ import click
 from colorize_cli import media
 from colorize_cli.errors import EXIT_INTERRUPTED, ColorizeError, printable
 from colorize_cli.jobs import (
+    ENGINES,
     IF_COLORED,
     MODEL_KINDS,
     MOST_PREVIEWED,
@@ -298,6 +299,18 @@ films = _group(
 
 # How a run goes on, and what it says.
 running = _group(
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default=_DEFAULTS.engine,
+        show_default=True,
+        help="What runs the jobs: this machine, or a Ray cluster whose nodes all see the same files.",
+    ),
+    click.option(
+        "--address",
+        metavar="HOST:PORT|auto",
+        help="Of --engine ray: the cluster's head.  [default: a cluster of this machine alone, for this run]",
+    ),
     max_pixels,
     click.option(
         "--overwrite",

@@ -1,4 +1,4 @@
-"""The ways to run many jobs: one file and one row each.
+"""The ways to run many jobs: one file, or one folder of files, and one row each.
 
 An engine takes a plan and settings, yields one `Outcome` per job as they end, hands `announce` the lines that
 its user should know, such as the device chosen, and `progress` how far a film is. Closing what it returns
@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from typing import Protocol
 
 from colorize_cli.engines import local
+from colorize_cli.errors import UsageError
 from colorize_cli.jobs import Outcome, Plan, Progress, Settings
 
 __all__ = ["ENGINES", "Engine"]
@@ -23,6 +24,23 @@ class Engine(Protocol):
         """Runs the plan's jobs."""
 
 
+def _ray(
+    plan: Plan,
+    settings: Settings,
+    announce: Callable[[str], None],
+    progress: Progress = lambda _: None,
+) -> Generator[Outcome, None, None]:
+    """As `ray.run`, which is loaded where it is wanted."""
+    try:
+        from colorize_cli.engines import ray
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise UsageError("--engine ray needs Ray: pip install 'colorize-cli[ray]'") from error
+    yield from ray.run(plan, settings, announce, progress)
+
+
 ENGINES: dict[str, Engine] = {
     "local": local.run,
+    "ray": _ray,
 }

@@ -85,6 +85,7 @@ class Workshop:
         steering: Steering,
         announce: Callable[[str], None] = lambda _: None,
         progress: Progress = lambda _: None,
+        cores: int | None = None,
     ) -> None:
         """Reads what there is already.
 
@@ -94,8 +95,10 @@ class Workshop:
             steering: What is asked of the colours.
             announce: As in `run`.
             progress: As in `run`.
+            cores: How many the network may use; None for all that this process may.
         """
         self._settings, self._steering = settings, steering
+        self._cores = cores or available_cores()
         self._announce, self._progress = announce, progress
         self._outputs = Outputs(root, settings, steering)
         self._network: Model | None = None
@@ -124,9 +127,7 @@ class Workshop:
         if self._network is None:
             self._outputs.make_root()
             asked = self._settings
-            network = model.load(
-                asked.model, asked.device, available_cores(), asked.precision, asked.model_kind
-            )
+            network = model.load(asked.model, asked.device, self._cores, asked.precision, asked.model_kind)
             if asked.device == "auto":
                 self._announce(f"device: {network.device} ({network.reason}), {network.precision}")
             if asked.batch_size is None:

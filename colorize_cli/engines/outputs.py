@@ -77,10 +77,7 @@ class Outputs:
     def make_root(self) -> None:
         """Makes the output directory, where there is none."""
         if self._root is not None:
-            try:
-                self._root.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UsageError(f"cannot make the output {self._root}: {error.strerror}") from error
+            make_directory(self._root)
 
     def check_root(self) -> None:
         """Where it was moved away, making it anew would put some outputs here, some there."""
@@ -108,6 +105,18 @@ class Outputs:
         """Ends the notes."""
         if self._ledger is not None:
             self._ledger.close()
+
+
+def make_directory(path: Path) -> None:
+    """Makes a directory for outputs, where there is none.
+
+    Raises:
+        UsageError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the output {path}: {error.strerror}") from error
 
 
 def _exists(destination: Path) -> bool:

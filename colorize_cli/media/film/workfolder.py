@@ -25,6 +25,7 @@ from colorize_cli.media import atomic
 
 _JOURNAL = "stretches.jsonl"
 _CLAIM = ".claim"
+_FOLDERS = ".colorize"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def claimed(destination: Path, key: str) -> Iterator[WorkFolder | None]:
         OSError: The folder cannot be made.
     """
     digest = hashlib.blake2b(f"{destination.name}\0{key}".encode("utf-8", "surrogateescape"), digest_size=12)
-    path = destination.parent / ".colorize" / f"film-{digest.hexdigest()}"
+    path = destination.parent / _FOLDERS / f"film-{digest.hexdigest()}"
     path.mkdir(parents=True, exist_ok=True)
     own = atomic.claim(_CLAIM)
     try:
@@ -130,6 +131,17 @@ def claimed(destination: Path, key: str) -> Iterator[WorkFolder | None]:
         with contextlib.suppress(OSError):
             (path / own).unlink(missing_ok=True)
         atomic.release(own)
+
+
+def disclaim(directory: Path, mark: str) -> None:
+    """Ends the claims of a process that has ended, perhaps on another host, on films of a directory.
+
+    Args:
+        directory: The one of the films' outputs.
+        mark: What `atomic.mark` said in that process.
+    """
+    for folder in (directory / _FOLDERS).glob("film-*"):
+        atomic.remove_marked(folder, mark)
 
 
 def _state_of(file: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colorize_cli import discovery, media
+from colorize_cli import discovery, jobs, media
 from colorize_cli.engines import ENGINES
 from colorize_cli.errors import ModelError
 from colorize_cli.jobs import Outcome, Plan, Settings, Status
@@ -15,7 +15,13 @@ from colorize_cli.jobs import Outcome, Plan, Settings, Status
 
 @pytest.fixture(params=ENGINES)
 def engine(request):
+    if request.param == "ray":
+        request.getfixturevalue("cluster")
     return ENGINES[request.param]
+
+
+def test_they_are_those_that_can_be_chosen():
+    assert tuple(ENGINES) == jobs.ENGINES
 
 
 def settings_for(path: Path, **changes) -> Settings:

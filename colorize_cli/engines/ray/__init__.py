@@ -1,0 +1,165 @@
+"""On a cluster, by Ray: this process hands out jobs, and in actors on every node workshops do them.
+
+    jobs -> those that are to be done -> chunks -> actors, a workshop each -> outcomes, as they are there
+
+What can stay as it is is found out here, job by job, before there is a cluster: where nothing is to be done
+none is started, and no node reads the ledger of millions of outputs for that. There is no list of all jobs or
+outcomes; what is under way is bounded (see `dispatch`).
+
+An actor that is lost, with its node or alone, costs what it had in hand: another does that again. Outputs are
+renamed into place, so what the first had finished is found up to date, and what it had half written is
+removed when the run ends.
+"""
+
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from ray import exceptions
+
+from colorize_cli.engines.dispatch import Answer, Dispatcher
+from colorize_cli.engines.local import Workshop
+from colorize_cli.engines.outputs import make_directory
+from colorize_cli.engines.probe import Probe, probing
+from colorize_cli.engines.ray.cluster import joined
+from colorize_cli.engines.ray.crew import LOST, Build, Crew, Shop, absolute
+from colorize_cli.errors import ColorizeError, UsageError, one_line
+from colorize_cli.jobs import STREAM, Job, Outcome, Plan, Progress, Settings, Status, available_cores
+from colorize_cli.ledger import State
+from colorize_cli.media import is_film
+from colorize_cli.steering import Steering
+
+# Jobs that are handed out, and come back, together.
+CHUNK = 16
+
+
+def run(
+    plan: Plan,
+    settings: Settings,
+    announce: Callable[[str], None],
+    progress: Progress = lambda _: None,
+) -> Generator[Outcome, None, None]:
+    """Colours on a cluster; yields outcomes as they are there.
+
+    Args:
+        plan: What to colour.
+        settings: How; `settings.address` says on which cluster.
+        announce: Receives a line for each kind of device chosen where `settings.device` is "auto", and where
+            something happens to the cluster.
+        progress: Is told about once a second how far a film is; of several, one.
+
+    Raises:
+        ModelError: The model cannot be loaded. Like the next ones, only if there is anything to be done.
+        DeviceError: The device asked for does not work, or no node has it.
+        UsageError: There is no such cluster, one of its nodes does not see the same files, or what is asked
+            for cannot be.
+        ColorizeError: The cluster is gone.
+    """
+    if any(STREAM in (job.source, job.destination) for job in plan.jobs):
+        raise UsageError("- is standard input or output of this machine alone, and not for --engine ray")
+    if ":" in settings.device:
+        raise UsageError("--engine ray uses all GPUs of all nodes; its --device is auto, cpu or cuda")
+    steering = Steering.of(settings, plan)
+    if not plan.jobs:
+        return
+    there = replace(settings, model=settings.model and settings.model.absolute())
+
+    def probe(job: Job) -> contextlib.AbstractContextManager[Probe]:
+        # Where a later run will look for what this one might leave behind.
+        folder = job.destination.parent.absolute()
+        make_directory(folder)
+        return probing(there, folder, job.source.absolute())
+
+    build = partial(
+        _workshop,
+        plan.root and plan.root.absolute(),
+        there,
+        replace(steering, hints={absolute(job): hints for job, hints in steering.hints.items()}),
+        # What is as many as here was not asked for, but is the default.
+        settings.workers == available_cores(),
+    )
+    office = Workshop(plan.root, settings, steering)
+    yield from labour(plan.jobs, office, build, settings, probe, announce, progress)
+
+
+def labour(
+    jobs: Iterable[Job],
+    office: Shop,
+    build: Build,
+    settings: Settings,
+    probe: Callable[[Job], contextlib.AbstractContextManager[Probe]],
+    announce: Callable[[str], None],
+    progress: Progress = lambda _: None,
+) -> Generator[Outcome, None, None]:
+    """Does jobs, which are taken as there is room for them, in shops on a cluster.
+
+    Args:
+        jobs: Any number of them.
+        office: Says here which of them need not be done.
+        build: Makes a shop, in an actor.
+        settings: Of them `device` and `address`.
+        probe: Given the first job that is to be done, what each node has to see before it gets any.
+        announce: As in `run`.
+        progress: As in `run`.
+
+    Raises:
+        ColorizeError: As `run`.
+    """
+    crew: Crew | None = None
+    with _explained(), contextlib.ExitStack() as stack:
+        stack.callback(office.close)
+        for job in jobs:
+            if (skipped := office.skipped(job)) is not None:
+                yield skipped
+                continue
+            if crew is None:
+                stack.enter_context(joined(settings.address))
+                seen = stack.enter_context(probe(job))
+                crew = Crew(build, settings.device, seen, announce, progress)
+                stack.callback(crew.end)
+                dispatcher = Dispatcher[Job, Outcome](crew.arrived, CHUNK, LOST)
+            # A film is one job of one actor. Who cuts it into parts that several can do puts those here.
+            yield from map(_outcome, dispatcher.put(job, alone=is_film(job.source)))
+        if crew is not None:
+            yield from map(_outcome, dispatcher.finish())
+            crew.dismiss()
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Errors of Ray as those of this program."""
+    try:
+        yield
+    except exceptions.RayTaskError as error:  # raised by our own code in an actor
+        if isinstance(error.cause, ColorizeError):
+            raise error.cause from error
+        raise
+    except exceptions.RayError as error:
+        raise ColorizeError(f"the cluster does not answer: {one_line(error)}") from error
+
+
+def _workshop(
+    root: Path | None,
+    settings: Settings,
+    steering: Steering,
+    by_cores: bool,
+    cores: int,
+    announce: Callable[[str], None],
+    progress: Progress,
+) -> Workshop:
+    workers = cores if by_cores else settings.workers
+    return Workshop(root, replace(settings, workers=workers), steering, announce, progress, cores)
+
+
+def _outcome(answer: Answer[Job, Outcome]) -> Outcome:
+    """The outcome of a job, whose paths are as its user gave them."""
+    if answer.result is None:
+        why = f"{answer.lost} workers of the cluster ended with it in hand, one after the other"
+        return Outcome(answer.item, Status.FAILED, why)
+    outcome = replace(answer.result, job=answer.item)
+    if answer.lost and outcome.reason == State.CURRENT.value:
+        # It was to be done when the run began, so it was done by the worker that did not live to say so.
+        return replace(outcome, status=Status.DONE, reason=None)
+    return outcome

@@ -1,0 +1,389 @@
+"""The actors of a cluster, each with a workshop: one on each node with its cores, or one for each GPU."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+from ray import exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from colorize_cli import process
+from colorize_cli.engines.dispatch import Worker
+from colorize_cli.engines.endless import Endless
+from colorize_cli.engines.probe import Probe
+from colorize_cli.errors import ColorizeError, DeviceError, UsageError, one_line
+from colorize_cli.jobs import Job, Outcome, Position, Progress
+from colorize_cli.media import atomic, is_film
+from colorize_cli.media.film import workfolder
+
+# What is raised in place of an actor's answer where the actor, or what it answered, is gone.
+LOST: tuple[type[BaseException], ...] = (
+    exceptions.RayActorError,
+    exceptions.ActorUnschedulableError,
+    exceptions.ObjectLostError,
+    exceptions.NodeDiedError,
+    exceptions.WorkerCrashedError,
+)
+# Seconds: for nodes to answer the probe and for a cluster to be without any; for actors to end by themselves;
+# and for those that are killed to be gone.
+_PATIENCE, _FAREWELL, _LAST_WAIT = 60.0, 10.0, 5.0
+# Actors of a node that may end before they have begun, one after the other.
+_MOST_STILLBORN = 3
+
+
+class Shop(Protocol):
+    """What does jobs in one process, as `local.Workshop` does."""
+
+    def skipped(self, job: Job) -> Outcome | None:
+        """The outcome of a job that need not be done."""
+
+    def open(self) -> Any:
+        """Gets ready."""
+
+    def pictures(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+        """Does pictures as they come."""
+
+    def film(self, job: Job) -> Outcome:
+        """Does a film."""
+
+    def close(self) -> None:
+        """Ends what is open."""
+
+
+# Makes a shop; is given how many cores it has, whom to tell the user's lines, and whom how far a film is.
+Build = Callable[[int, Callable[[str], None], Progress], Shop]
+
+
+def absolute(job: Job) -> Job:
+    """A job for processes that have another working directory."""
+    return Job(job.source.absolute(), job.destination.absolute())
+
+
+class Actor:
+    """A shop in a process of its own. Its methods are called from several threads."""
+
+    def open(self, build: Build, cores: int) -> tuple[list[str], str]:
+        """Gets ready; the lines for the user, and the mark of the files that are being written here."""
+        process.prepare()
+        lines: list[str] = []
+        self._position: Position | None = None
+        self._shop = build(cores, lines.append, self._note)
+        self._pictures = Endless(self._shop.pictures)
+        self._shop.open()
+        return lines, atomic.mark()
+
+    def outcomes(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Does a chunk: pictures, or one film."""
+        if is_film(jobs[0].source):
+            return [self._shop.film(job) for job in jobs]
+        # Asked once more, as a worker may have done them that did not live to say so.
+        known = [self._shop.skipped(job) for job in jobs]
+        done = iter(self._pictures.outcomes([job for job, out in zip(jobs, known, strict=True) if not out]))
+        return [out or next(done) for out in known]
+
+    def position(self) -> Position | None:
+        """How far its film is, if it has one."""
+        return self._position
+
+    def close(self) -> None:
+        """Ends what is open."""
+        self._pictures.close()
+        self._shop.close()
+
+    def _note(self, position: Position) -> None:
+        self._position = position
+
+
+@dataclass(frozen=True)
+class Site:
+    """A node, as far as it matters.
+
+    Attributes:
+        node: Ray's identifier of it.
+        name: For people.
+        actors: How many it is to have.
+        cores: How many each of them has.
+        gpus: Likewise, 0 or 1.
+    """
+
+    node: str
+    name: str
+    actors: int
+    cores: int
+    gpus: int
+
+    @staticmethod
+    def of(node: dict[str, Any], device: str) -> "Site | None":
+        """What a node is to a run on a device; None where it is of no use."""
+        name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        cores, gpus = (int(node["Resources"].get(kind, 0)) for kind in ("CPU", "GPU"))
+        if gpus and device != "cpu":
+            return Site(node["NodeID"], name, gpus, max(1, cores // gpus), 1)
+        if device != "cuda" and cores:
+            return Site(node["NodeID"], name, 1, cores, 0)
+        return None
+
+    @property
+    def chunks(self) -> int:
+        """How many keep an actor busy: pictures wait before each stage and, on a GPU, for a batch."""
+        return 2 + self.cores // 4 + 4 * self.gpus
+
+    def here(self) -> NodeAffinitySchedulingStrategy:
+        """Where its actors are to be."""
+        return NodeAffinitySchedulingStrategy(self.node, soft=False)
+
+
+class Hand(Worker[Job, Outcome]):
+    """An actor, as seen from here.
+
+    Attributes:
+        site: Where it is.
+        most: Chunks that it is to have.
+        opened: What opening it gives; None once that was looked at.
+        gone: Whether it was found to be.
+    """
+
+    def __init__(self, site: Site, build: Any) -> None:
+        self.site, self.most = site, site.chunks
+        self.gone = False
+        actor: Any = ray.remote(Actor)
+        placed = actor.options(
+            num_cpus=site.cores,
+            num_gpus=site.gpus,
+            scheduling_strategy=site.here(),
+            max_concurrency=site.chunks + 2,  # beside chunks it is asked for its position, and to close
+        )
+        self._actor = placed.remote()
+        self.opened: Future[tuple[list[str], str]] | None
+        self.opened = self._actor.open.remote(build, site.cores).future()
+        self._mark: str | None = None
+        self._under_way: dict[Future[Sequence[Outcome]], Sequence[Job]] = {}
+        self._folders: set[Path] = set()
+        self._film: tuple[Job, Future[Any]] | None = None
+        self._asked: Future[Position | None] | None = None
+
+    def welcome(self) -> list[str]:
+        """Once it is open: what it has to tell the user."""
+        assert self.opened is not None  # noqa: S101 - asked once
+        opened, self.opened = self.opened, None
+        lines, self._mark = opened.result()
+        return lines
+
+    def submit(self, items: Sequence[Job]) -> "Future[Sequence[Outcome]]":
+        """Hands it a chunk."""
+        answer: Future[Sequence[Outcome]] = self._actor.outcomes.remote(list(map(absolute, items))).future()
+        self._under_way[answer] = items
+        answer.add_done_callback(self._under_way.pop)
+        if is_film(items[0].source):
+            self._film = items[0], answer
+        return answer
+
+    def lost(self, items: Sequence[Job]) -> None:
+        """It is no more, or is not to be any more, and did not finish these."""
+        self.gone = True
+        self._folders.update(job.destination.parent for job in items)
+        self.end()
+        self.clear()  # among it the claim of a film, which is an obstacle to the next one
+
+    def watch(self, progress: Progress) -> bool:
+        """Whether it has a film; tells how far that was when it was asked last, and asks again."""
+        if self._film is None or self._film[1].done():
+            self._film = None
+            return False
+        if self._asked is not None and self._asked.done():
+            position = None if self._asked.exception() else self._asked.result()
+            if position is not None and position.path == self._film[0].source.absolute():
+                progress(replace(position, path=self._film[0].source))
+            self._asked = None
+        if self._asked is None:
+            self._asked = self._actor.position.remote().future()
+        return True
+
+    def close(self) -> "Future[None]":
+        """Lets it end what is open."""
+        ended: Future[None] = self._actor.close.remote().future()
+        return ended
+
+    def end(self) -> "list[Future[Sequence[Outcome]]]":
+        """Ends it at once; gives the chunks that it had in hand, which fail when it is gone."""
+        unfinished = dict(self._under_way)
+        self._folders.update(job.destination.parent for items in unfinished.values() for job in items)
+        with contextlib.suppress(exceptions.RayError):
+            ray.kill(self._actor)
+        return list(unfinished)
+
+    def clear(self) -> None:
+        """Removes what it left half written, once it is gone."""
+        if self._mark is not None:
+            for folder in self._folders:
+                atomic.remove_marked(folder, self._mark)
+                workfolder.disclaim(folder, self._mark)
+
+
+@dataclass
+class _Team:
+    """What a node has of actors.
+
+    Attributes:
+        site: The node.
+        admission: The answer to the probe; None once the node has passed.
+        deadline: For that.
+        hands: Its actors.
+        stillborn: How many ended before they had begun, one after the other.
+    """
+
+    site: Site
+    admission: "Future[Path] | None"
+    deadline: float
+    hands: list[Hand] = field(default_factory=list)
+    stillborn: int = 0
+
+
+class Crew:
+    """All actors of a run. Nodes that come later get some too, and those that are lost are replaced."""
+
+    def __init__(
+        self,
+        build: Build,
+        device: str,
+        probe: Probe,
+        announce: Callable[[str], None],
+        progress: Progress,
+    ) -> None:
+        """Begins with the first call of `arrived`.
+
+        Args:
+            build: Makes what works in an actor.
+            device: "auto", "cpu" or "cuda".
+            probe: What a node has to see.
+            announce: Receives lines for the user.
+            progress: Is told how far a film is.
+        """
+        self._build, self._probe = ray.put(build), ray.put(probe)
+        self._device, self._confirm = device, probe.confirm
+        self._announce, self._progress = announce, progress
+        self._teams: dict[str, _Team] = {}
+        self._turned_away: set[str] = set()
+        self._told: set[str] = set()
+        self._gone: list[Hand] = []
+        self._begun = False
+        self._last_seen = time.monotonic()
+
+    def arrived(self) -> Iterator[Hand]:
+        """The actors that got ready since this was called last; none before all nodes have passed the probe.
+
+        Raises:
+            UsageError: A node that was there from the beginning did not pass.
+            DeviceError: No node has a GPU, and they are asked for.
+            ColorizeError: What an actor's opening raises; or the cluster has been without nodes for long.
+        """
+        self._look()
+        admitted = [team for team in list(self._teams.values()) if self._admits(team)]
+        if len(admitted) < len(self._teams) and not self._begun:
+            return
+        self._begun = True
+        for team in admitted:
+            while len(team.hands) < team.site.actors:
+                team.hands.append(Hand(team.site, self._build))
+            for hand in list(team.hands):
+                if hand.opened is not None and hand.opened.done() and self._is_ready(team, hand):
+                    yield hand
+        any(hand.watch(self._progress) for hand in self._hands())
+
+    def dismiss(self) -> None:
+        """Lets all actors end what is open; there is nothing more to do."""
+        wait([hand.close() for hand in self._hands() if hand.opened is None], _FAREWELL)
+
+    def end(self) -> None:
+        """Ends all actors at once, and removes what they and those that were lost left half written."""
+        hands = [*self._gone, *self._hands()]
+        unfinished = [future for hand in hands for future in hand.end()]
+        wait(unfinished, _LAST_WAIT)  # which fail when their actors are gone
+        for hand in hands:
+            hand.clear()
+
+    def _hands(self) -> Iterator[Hand]:
+        for team in self._teams.values():
+            yield from team.hands
+
+    def _look(self) -> None:
+        """Which nodes there are, and what became of their actors."""
+        alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        for team in self._teams.values():
+            gone = [hand for hand in team.hands if hand.gone]
+            for hand in gone:
+                team.hands.remove(hand)
+                self._announce(f"{team.site.name}: a worker ended; what it had in hand is done again")
+            self._gone += gone
+        for node in self._teams.keys() - alive.keys():
+            self._gone += self._teams.pop(node).hands
+        for node in alive.keys() - self._teams.keys() - self._turned_away:
+            site = Site.of(alive[node], self._device)
+            if site is not None:
+                examined = ray.remote(_examine).options(num_cpus=0, scheduling_strategy=site.here())
+                asked = examined.remote(self._probe).future()
+                self._teams[node] = _Team(site, asked, time.monotonic() + _PATIENCE)
+        now = time.monotonic()
+        if self._teams:
+            self._last_seen = now
+        elif not self._begun and self._device == "cuda":
+            raise DeviceError("no node of the cluster has a GPU")
+        elif not self._begun:
+            raise UsageError("no node of the cluster has cores to give")
+        elif now - self._last_seen > _PATIENCE:
+            raise ColorizeError("no node of the cluster is left")
+
+    def _admits(self, team: _Team) -> bool:
+        """Whether a node has passed the probe."""
+        if team.admission is None:
+            return True
+        if not team.admission.done():
+            if time.monotonic() > team.deadline:
+                self._turn_away(team, "does not answer")
+            return False
+        try:
+            self._confirm(team.admission.result())
+        except exceptions.RayTaskError as error:
+            cause = error.cause
+            own = isinstance(cause, ColorizeError)
+            self._turn_away(team, str(cause) if own else f"cannot run this colorize-cli: {one_line(cause)}")
+        except UsageError as error:
+            self._turn_away(team, str(error))
+        except LOST:
+            self._turn_away(team, "is gone again")
+        else:
+            team.admission = None
+        return team.admission is None
+
+    def _turn_away(self, team: _Team, why: str) -> None:
+        text = f"node {team.site.name} {why}"
+        if not self._begun:
+            raise UsageError(text)
+        self._announce(f"{text}; it is left out")
+        self._turned_away.add(team.site.node)
+        del self._teams[team.site.node]
+
+    def _is_ready(self, team: _Team, hand: Hand) -> bool:
+        try:
+            lines = hand.welcome()
+        except LOST as error:
+            team.hands.remove(hand)
+            team.stillborn += 1
+            if team.stillborn == _MOST_STILLBORN:
+                self._turn_away(team, f"ends all workers before they begin: {one_line(error)}")
+            return False
+        team.stillborn = 0
+        for line in lines:
+            if line not in self._told:
+                self._told.add(line)
+                self._announce(line)
+        return True
+
+
+def _examine(probe: Probe) -> Path:
+    return probe.examine()

@@ -1,0 +1,427 @@
+"""The engine for clusters: what is lost and done again, what is refused, and that nothing is left behind."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from colorize_cli import discovery, media
+from colorize_cli.cli import command
+from colorize_cli.engines import ENGINES
+from colorize_cli.engines import ray as engine
+from colorize_cli.engines.dispatch import Answer
+from colorize_cli.engines.probe import Probe
+from colorize_cli.engines.ray import cluster as clusters
+from colorize_cli.engines.ray.crew import Site
+from colorize_cli.errors import ModelError
+from colorize_cli.jobs import Job, Outcome, Position, Settings, Status, available_cores
+from tests.colorize_cli.engines import shops
+from tests.colorize_cli.media.film.making import Recipe, make
+from tests.colorize_cli.test_cli import contents
+
+COUNT = 2000
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory, grey_photo) -> Path:
+    """A folder `in` of 2,000 pictures of 64 x 48 pixels, in ten folders."""
+    parent = tmp_path_factory.mktemp("many")
+    small = np.asarray(Image.fromarray(grey_photo).resize((64, 48)))
+    for number in range(COUNT):
+        folder = parent / "in" / f"{number % 10}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.roll(small, number, axis=1)).save(folder / f"{number:04d}.png", compress_level=1)
+    return parent / "in"
+
+
+@pytest.fixture(scope="module")
+def expected(many, models) -> dict[str, bytes]:
+    """What the local engine makes of them."""
+    output = many.with_name("local")
+    plan = discovery.plan([many], output, media.endings())
+    outcomes = list(ENGINES["local"](plan, Settings(model=models.tinted, device="cpu"), print))
+    assert [outcome.status for outcome in outcomes] == [Status.DONE] * COUNT
+    return contents(output)
+
+
+def started(source: Path, output: Path, model: Path, *options: object, **how) -> subprocess.Popen:
+    line = [sys.executable, "-m", "colorize_cli", source, output, "--model", model, "--device", "cpu"]
+    line += ["--engine", "ray", *options]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(list(map(str, line)), **pipes, **how)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.1)
+
+
+def made(output: Path) -> int:
+    return sum(1 for _ in output.rglob("[!.]*.png"))
+
+
+def descendants(process: int) -> dict[int, str]:
+    """The processes below one, with what tells each from a later one of the same number."""
+    parents, starts = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            number = int(path.parent.name)
+            parents[number], starts[number] = int(fields[1]), fields[19]
+    found: dict[int, str] = {}
+    below = [process]
+    while below:
+        above = below.pop()
+        children = [child for child, parent in parents.items() if parent == above]
+        found |= {child: starts[child] for child in children}
+        below += children
+    return found
+
+
+def alive(processes: dict[int, str]) -> list[str]:
+    """The names of those of the processes that are still there, and no zombies."""
+    names = []
+    for number, start in processes.items():
+        with contextlib.suppress(OSError):
+            name, _, rest = Path(f"/proc/{number}/stat").read_text().rpartition(")")
+            fields = rest.split()
+            if fields[0] != "Z" and fields[19] == start:
+                names.append(name.partition("(")[2])
+    return names
+
+
+def session_folders() -> set[Path]:
+    return set(Path("/tmp").glob(f".colorize-*{clusters._SUFFIX}"))  # noqa: S108
+
+
+def test_two_thousand_pictures_are_as_the_local_engine_makes_them(many, expected, models):
+    before = session_folders()
+    running = started("in", "on-one", models.tinted, "--json", "-q", cwd=many.parent)
+    wait_for(lambda: made(many.with_name("on-one")) > 100)
+    processes = descendants(running.pid)
+    assert any("ray::Actor" in name for name in alive(processes))
+    out, err = running.communicate(timeout=120)
+    assert (running.returncode, err) == (0, "")
+    assert len(out.splitlines()) == COUNT
+    assert all('"status": "done"' in line and '"source": "in/' in line for line in out.splitlines())
+    assert contents(many.with_name("on-one")) == expected
+    wait_for(lambda: not alive(processes), 5)
+    assert session_folders() <= before
+
+
+def test_interrupted_then_killed_and_then_run_to_its_end(many, expected, models):
+    output, before = many.with_name("again"), session_folders()
+    group = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), "start_new_session": True}
+    running = started(many, output, models.tinted, **group)
+    wait_for(lambda: made(output) > 50)
+    processes = descendants(running.pid)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does it: to all that belong to the command
+    begun = time.monotonic()
+    out, err = running.communicate(timeout=30)
+    assert time.monotonic() - begun < 8
+    assert (running.returncode, out) == (130, "")
+    assert "interrupted: " in err
+    assert "Traceback" not in err
+    wait_for(lambda: not alive(processes), 2)
+    assert session_folders() <= before
+    assert_whole(output, many)
+
+    running = started(many, output, models.tinted)
+    wait_for(lambda: made(output) > 300)
+    processes = descendants(running.pid)
+    running.kill()
+    running.communicate()
+    # Ray's own agents, which only answer questions, take a minute to find out that they are orphans.
+    agents = ("ray::Dashboard", "ray::RuntimeEnv")
+    wait_for(lambda: all(name.startswith(agents) for name in alive(processes)), 20)
+    assert made(output) < COUNT
+
+    running = started(many, output, models.tinted)
+    _, err = running.communicate(timeout=120)
+    assert running.returncode == 0, err
+    done, skipped = (int(word) for word in err.splitlines()[-1].replace(",", "").split()[:3:2])
+    assert done > 0
+    assert skipped >= 300
+    assert done + skipped == COUNT
+    assert contents(output) == expected
+    assert session_folders() <= before
+
+
+def assert_whole(output: Path, source: Path) -> None:
+    """All that is there is pictures that can be read, and not all are there."""
+    found = contents(output)
+    assert 50 < len(found) < len(contents(source))
+    for name in found:
+        assert not Path(name).name.startswith(".")
+        with Image.open(output / name) as image:
+            image.load()
+
+
+class Nodes:
+    """A cluster of nodes in processes on this machine, the head with one core."""
+
+    def __init__(self, folder: str) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": folder})
+        self.address = self._cluster.address
+        self.environment = dict(os.environ)  # with what Ray put there: its token, for those who may join
+
+    def add(self, **options):
+        return self._cluster.add_node(**{"num_cpus": 1, **options})
+
+    def remove(self, node) -> None:
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def actors(self) -> list[str]:
+        """The processes that are actors of a run."""
+        return [name for name in alive(descendants(os.getpid())) if "ray::Actor" in name]
+
+    def end(self) -> None:
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        found = Nodes(folder)
+        yield found
+        found.end()
+
+
+def test_a_node_that_is_killed_costs_only_what_it_had_in_hand(many, expected, models, nodes):
+    second = nodes.add()
+    output = many.with_name("on-two")
+    options = ("--address", nodes.address)
+    running = started(many, output, models.tinted, *options, env=nodes.environment)
+    wait_for(lambda: made(output) > 300 and len(nodes.actors()) == 2)
+    nodes.remove(second)
+    assert made(output) < COUNT
+    out, err = running.communicate(timeout=120)
+    assert (running.returncode, out) == (0, ""), err
+    assert "a worker ended; what it had in hand is done again" in err
+    assert f"{COUNT} done, 0 skipped, 0 failed" in err
+    assert contents(output) == expected
+    wait_for(lambda: not nodes.actors(), 5)
+
+
+def test_a_signal_ends_the_actors_of_a_cluster_that_goes_on(many, models, nodes, tmp_path):
+    options = ("--address", nodes.address)
+    running = started(many, tmp_path / "out", models.tinted, *options, env=nodes.environment)
+    wait_for(lambda: made(tmp_path / "out") > 50)
+    assert nodes.actors()
+    running.terminate()
+    _, err = running.communicate(timeout=30)
+    assert running.returncode == 130, err
+    wait_for(lambda: not nodes.actors(), 5)
+    assert_whole(tmp_path / "out", many)
+
+
+def test_a_node_of_another_version_is_named(many, models, nodes, tmp_path):
+    description = tmp_path / "colorize_cli-9.9.dist-info"
+    description.mkdir()
+    (description / "METADATA").write_text("Metadata-Version: 2.1\nName: colorize-cli\nVersion: 9.9\n")
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    other = nodes.add(env_vars={"PYTHONPATH": paths})
+    try:
+        options = ("--address", nodes.address)
+        running = started(many, tmp_path / "out", models.tinted, *options, env=nodes.environment)
+        out, err = running.communicate(timeout=60)
+    finally:
+        nodes.remove(other)
+    assert (running.returncode, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("colorize: node ")
+    assert "has colorize-cli 9.9, and here it is 0.1.0" in line
+    assert contents(tmp_path / "out") == {}
+
+
+@contextlib.contextmanager
+def lenient(_: Job) -> Iterator[Probe]:
+    yield shops.LENIENT
+
+
+def labour(jobs, seconds: float = 0.0, **options) -> Iterator[Outcome]:
+    """Jobs through real actors in which shops stand in for workshops."""
+    heard = {"announce": lambda _: None, **options}
+    return engine.labour(jobs, shops.Shop(), shops.build(seconds), Settings(), lenient, **heard)
+
+
+def test_jobs_may_come_from_anywhere_and_outcomes_have_their_paths(cluster):
+    given = list(shops.jobs(500))
+    outcomes = list(labour(iter(given)))
+    assert Counter(outcome.job for outcome in outcomes) == Counter(given)
+    assert {outcome.status for outcome in outcomes} == {Status.DONE}
+    assert len({outcome.device for outcome in outcomes}) == 1, "one actor"
+    assert {outcome.batch for outcome in outcomes} == {available_cores()}, "which has all cores"
+
+
+def test_outcomes_come_while_jobs_are_taken(cluster):
+    taken = 0
+
+    def source() -> Iterator[Job]:
+        nonlocal taken
+        for job in shops.jobs(3000):
+            taken += 1
+            yield job
+
+    largest = 0
+    for number, _ in enumerate(labour(source())):
+        largest = max(largest, taken - number)
+    assert taken == 3000
+    assert largest <= engine.CHUNK * 5
+
+
+def test_a_job_that_ends_its_workers_fails_alone(cluster, tmp_path):
+    lines: list[str] = []
+    poison = Job(tmp_path / shops.POISON, tmp_path / "out" / shops.POISON)
+    given = [*shops.jobs(20), poison, *shops.jobs(60)][:70]
+    outcomes = list(labour(dict.fromkeys(given), announce=lines.append))
+    assert len(outcomes) == len(dict.fromkeys(given))
+    failed = [outcome for outcome in outcomes if outcome.status is not Status.DONE]
+    assert [(outcome.job, outcome.status) for outcome in failed] == [(poison, Status.FAILED)]
+    assert "3 workers of the cluster ended with it in hand" in (failed[0].reason or "")
+    assert len(lines) >= 2
+    assert all("a worker ended; what it had in hand is done again" in line for line in lines)
+
+
+def test_nothing_is_left_of_actors_that_are_lost(cluster, tmp_path):
+    """Neither of the temporary names of their process, nor of their claims on films."""
+    claims = tmp_path / ".colorize" / "film-0123"
+    claims.mkdir(parents=True)
+    poison = Job(tmp_path / shops.POISON, tmp_path / shops.POISON)
+    for _ in labour([poison], seconds=0.0):
+        pass
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+
+
+def test_how_far_a_film_is_comes_back(cluster):
+    heard: list[Position] = []
+    film = Job(Path("a film.mp4"), Path("out") / "a film.mp4")
+    outcomes = list(labour([*shops.jobs(40), film], seconds=1.5, progress=heard.append))
+    assert len(outcomes) == 41
+    assert {position.path for position in heard} == {film.source}
+    assert max(position.frames for position in heard) == 2
+
+
+def test_the_error_of_a_shop_that_does_not_open_is_raised_as_it_is(cluster, models, make_folder, tmp_path):
+    plan = discovery.plan([make_folder(tmp_path / "in", 2)], tmp_path / "out", media.endings())
+    settings = Settings(model=models.tinted, device="cpu", precision="int8")
+    with pytest.raises(ModelError, match=r"^there is no int8 variant of the model"):
+        list(ENGINES["ray"](plan, settings, print))
+
+
+def test_hints_a_reference_and_films_are_as_with_the_local_engine(cluster, models, make_folder, tmp_path):
+    from skimage import data
+
+    source = make_folder(tmp_path / "in", 3)
+    make(source / "film.mkv", Recipe())
+    Image.fromarray(data.chelsea()).save(tmp_path / "cat.png")
+    (tmp_path / "hints.json").write_text('{"0000.png": {"points": [{"x": 20, "y": 30, "color": "#c03030"}]}}')
+    settings = Settings(
+        model=models.tinted, device="cpu", hints=tmp_path / "hints.json", reference=tmp_path / "cat.png"
+    )
+    for name in ENGINES:
+        plan = discovery.plan([source], tmp_path / name, media.endings())
+        assert {outcome.status for outcome in ENGINES[name](plan, settings, print)} == {Status.DONE}
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+    assert len(contents(tmp_path / "ray")) == 4
+
+
+def test_where_nothing_is_to_be_done_no_cluster_is_asked_for(models, make_folder, tmp_path, monkeypatch):
+    plan = discovery.plan([make_folder(tmp_path / "in", 6)], tmp_path / "out", media.endings())
+    settings = Settings(model=models.grey, device="cpu")
+    list(ENGINES["local"](plan, settings, print))
+    monkeypatch.setattr(engine, "joined", lambda _: pytest.fail("a cluster"))
+    outcomes = list(ENGINES["ray"](plan, settings, print))
+    assert [(o.status, o.reason) for o in outcomes] == [(Status.SKIPPED, "up to date")] * 6
+
+
+def test_what_a_lost_worker_had_made_counts_as_done():
+    job = Job(Path("a.png"), Path("out") / "a.png")
+    there = Outcome(Job(Path("/x/a.png"), Path("/x/out/a.png")), Status.SKIPPED, "up to date")
+    assert engine._outcome(Answer(job, there, lost=1)) == Outcome(job, Status.DONE)
+    assert engine._outcome(Answer(job, there, lost=0)) == Outcome(job, Status.SKIPPED, "up to date")
+
+
+def node(**resources: float) -> dict:
+    return {
+        "NodeID": "ab12",
+        "NodeManagerHostname": "host",
+        "NodeManagerAddress": "10.0.0.1",
+        "Resources": resources,
+    }
+
+
+@pytest.mark.parametrize(
+    ("device", "resources", "expected"),
+    [
+        ("auto", {"CPU": 8.0}, (1, 8, 0)),
+        ("auto", {"CPU": 8.0, "GPU": 4.0}, (4, 2, 1)),
+        ("cuda", {"CPU": 2.0, "GPU": 4.0}, (4, 1, 1)),
+        ("cpu", {"CPU": 8.0, "GPU": 4.0}, (1, 8, 0)),
+        ("cuda", {"CPU": 8.0}, None),
+        ("auto", {"CPU": 0.0}, None),
+        ("auto", {}, None),
+    ],
+)
+def test_a_node_has_an_actor_for_its_cores_or_one_for_each_gpu(device, resources, expected):
+    site = Site.of(node(**resources), device)
+    assert (site and (site.actors, site.cores, site.gpus)) == expected
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(command, [*map(str, arguments), "--engine", "ray"])
+
+
+def test_what_cannot_be_is_refused_in_one_line(models, make_folder, tmp_path):
+    source, output = make_folder(tmp_path / "in", 2), tmp_path / "out"
+    options = ("--model", models.grey, "--device")
+    for arguments, said in (
+        (("-", "-", *options, "cpu"), "not for --engine ray"),
+        ((source / "0000.png", "-", *options, "cpu"), "not for --engine ray"),
+        ((source, output, *options, "cuda:0"), "--device is auto, cpu or cuda"),
+        ((source, output, *options, "cpu", "--address", "ray://host:1"), "is host:port or auto"),
+        ((source, output, *options, "cpu", "--address", "127.0.0.1:1"), "no cluster to be joined"),
+    ):
+        result = invoke(*arguments)
+        assert result.exit_code == 2, result.output
+        assert said in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert result.stdout == ""
+    assert CliRunner().invoke(command, [str(source), str(output), "--address", "auto"]).exit_code == 2
+
+
+def test_without_ray_it_is_said_how_to_install_it(make_folder, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("colorize_cli.engines.ray")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("colorize_cli.engines.ray")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = invoke(make_folder(tmp_path / "in", 2), tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.stderr == "colorize: --engine ray needs Ray: pip install 'colorize-cli[ray]'\n"
+
+
+def test_a_dry_run_needs_no_ray(make_folder, tmp_path):
+    code = (
+        "import sys; from colorize_cli.cli import command;"
+        "command(sys.argv[1:], standalone_mode=False); sys.exit('ray' in sys.modules)"
+    )
+    line = [sys.executable, "-c", code, make_folder(tmp_path / "in", 2), tmp_path / "out", "--dry-run"]
+    line += ["--engine", "ray"]
+    done = subprocess.run(list(map(str, line)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("colour\t") == 2
