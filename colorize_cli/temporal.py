@@ -156,6 +156,7 @@ class Steady:
             self.cuts += 1
         if self._before is None or move is None or move.cut:
             assert ab is not None  # noqa: S101 - the promise above
+            self._since = 0
         elif ab is None:
             ab = self._carried(self._before, move)
         else:

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colorize_cli import filming, model
+from colorize_cli import colouring, filming, model
+from colorize_cli.colouring import Colouring
 from colorize_cli.jobs import Position, Settings
-from colorize_cli.media.film import painting, workfolder
+from colorize_cli.media.film import encoding, painting, workfolder
 from tests.colorize_cli.media.film.making import Recipe, look, make
 
 
@@ -106,7 +107,7 @@ def test_frames_in_memory_are_bounded_and_no_thread_is_left(network, tmp_path, m
     source = make(tmp_path / "a.mkv", Recipe(frames=300))
     alive, most = 0, 0
     lock = threading.Lock()
-    copied, painted = filming._Colouring._copy, filming.encoding.Encoder.add
+    copied, painted = Colouring._copy, encoding.Encoder.add
 
     def copy(self, item):
         nonlocal alive, most
@@ -121,11 +122,11 @@ def test_frames_in_memory_are_bounded_and_no_thread_is_left(network, tmp_path, m
             alive -= 1
         return painted(self, frame)
 
-    monkeypatch.setattr(filming._Colouring, "_copy", copy)
-    monkeypatch.setattr(filming.encoding.Encoder, "add", add)
+    monkeypatch.setattr(Colouring, "_copy", copy)
+    monkeypatch.setattr(encoding.Encoder, "add", add)
     before = threading.active_count()
     colour(source, tmp_path / "b.mkv", network, Settings())
-    assert most <= filming._FRAMES_IN_FLIGHT + Settings().workers + 10
+    assert most <= colouring._FRAMES_IN_FLIGHT + Settings().workers + 10
     assert threading.active_count() == before
 
 
