@@ -202,3 +202,9 @@ def look(path: Path) -> Found:
                 _, packets = others.setdefault(packet.stream.index, (packet.stream.type, []))
                 packets.append((packet.pts * packet.time_base, bytes(packet)))
     return Found(times, lumas, frames[0], others, metadata, chapters, aspect, chroma)
+
+
+def packets(path: Path) -> list[tuple[int, int | None, int | None, bool, bytes]]:
+    """All packets: of which stream, when shown and decoded, whether of a key frame, and what is in them."""
+    with av.open(str(path)) as container:
+        return [(p.stream.index, p.pts, p.dts, p.is_keyframe, bytes(p)) for p in container.demux() if p.size]

@@ -16,7 +16,7 @@ CASES = {
     "open.mp4": Recipe(time_base=Fraction(1, 12800), options=OPEN),
     "open.mkv": Recipe(options=OPEN),
     "open.ts": Recipe(time_base=Fraction(1, 90_000), options=OPEN),
-    "mpeg2.mkv": Recipe(codec="mpeg2video", options={"g": "12", "bf": "2"}),
+    "mpeg2.mkv": Recipe(codec="mpeg2video", time_base=Fraction(1, 25), options={"g": "12", "bf": "2"}),
     "mpeg4.avi": Recipe(codec="mpeg4", time_base=Fraction(1, 25), options={"g": "12", "bf": "2"}),
     "vp8.webm": Recipe(codec="libvpx", options={"g": "12"}),
     "intra.mov": Recipe(codec="mjpeg", pixel_format="yuvj420p", time_base=Fraction(1, 600), options={}),
