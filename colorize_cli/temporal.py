@@ -68,6 +68,8 @@ class Follower:
         codes = np.rint(np.clip(small * np.float32(2.55), 0, 255)).astype(np.uint8)
         before, self._before = self._before, (codes, small)
         if before is None:
+            # For small frames OpenCV sets its scales anew when it is called first, and in another way then.
+            self._flow(codes, codes)
             return None
         back, trust = self._trusted((codes, small), before)
         return Move(back, trust, bool(trust.mean() < _CUT))
@@ -156,6 +158,7 @@ class Steady:
             self.cuts += 1
         if self._before is None or move is None or move.cut:
             assert ab is not None  # noqa: S101 - the promise above
+            self._since = 0
         elif ab is None:
             ab = self._carried(self._before, move)
         else:

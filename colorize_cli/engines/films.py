@@ -10,9 +10,9 @@ import av
 import numpy as np
 
 from colorize_cli import filming
+from colorize_cli.colouring import Told
 from colorize_cli.engines.outputs import Outputs, SkippedError
 from colorize_cli.errors import ColorizeError, ReadError, WriteError, one_line
-from colorize_cli.filming import Told
 from colorize_cli.jobs import STREAM, Job, Outcome, Progress, Settings, Status
 from colorize_cli.ledger import Source, Stamp
 from colorize_cli.media import atomic, is_film, pipe

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from colorize_cli import color, model
-from colorize_cli.filming import MOST_KEPT
+from colorize_cli.colouring import MOST_KEPT
 from colorize_cli.media.film import source
 from colorize_cli.temporal import Chooser, Follower, Steady
 from colorize_cli.working import working_copy

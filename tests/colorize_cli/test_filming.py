@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colorize_cli import filming, model
+from colorize_cli import colouring, filming, model
+from colorize_cli.colouring import Colouring
 from colorize_cli.jobs import Position, Settings
-from colorize_cli.media.film import painting, workfolder
-from tests.colorize_cli.media.film.making import Recipe, look, make
+from colorize_cli.media.film import encoding, painting, workfolder
+from tests.colorize_cli.media.film.making import Recipe, look, make, packets
 
 
 def colour(source: Path, output: Path, network, settings: Settings, progress=lambda _: None) -> filming.Told:
@@ -54,6 +55,50 @@ def test_a_run_that_was_stopped_is_gone_on_with(network, tmp_path, at):
     assert (told.frames, told.cuts) == (whole.frames, whole.cuts) == (120, 1)
     assert_same(tmp_path / "whole.mkv", tmp_path / "again.mkv")
     assert not (tmp_path / ".colorize").exists()
+
+
+@pytest.mark.parametrize(("at", "kept"), [(4, 0), (5, 0), (6, 5), (31, 27), (61, 60), (70, 60), (79, 60)])
+def test_a_run_that_was_stopped_near_a_cut_is_gone_on_with(network, tmp_path, at, kept):
+    """At two frames a second; what begins with frames 5 and 27 ends for a place, with 47 for its length."""
+    cuts = (5, 7, 27, 60, 65)
+    options = {"crf": "10", "g": "1000", "sc_threshold": "0"}
+    recipe = Recipe(
+        frames=80, rate=Fraction(2), width=96, height=64, shots=cuts, keys=cuts[:4], options=options
+    )
+    source = make(tmp_path / "a.mkv", recipe)
+
+    def stop(position: Position) -> None:
+        if position.frames == at:
+            raise _Stop
+
+    whole = colour(source, tmp_path / "whole.mkv", network, Settings())
+    with pytest.raises(_Stop):
+        colour(source, tmp_path / "again.mkv", network, Settings(), stop)
+    seen: list[int] = []
+    told = colour(source, tmp_path / "again.mkv", network, Settings(), lambda p: seen.append(p.frames))
+    assert seen == list(range(kept + 1, 81))
+    assert (told.frames, told.cuts) == (whole.frames, whole.cuts) == (80, 5)
+    assert packets(tmp_path / "whole.mkv") == packets(tmp_path / "again.mkv")
+
+
+def test_a_torn_or_foreign_line_of_a_journal_is_passed_over(tmp_path):
+    """That of a run that was killed while it wrote it, or of an earlier version; what follows is not lost."""
+    folder = workfolder.WorkFolder(tmp_path)
+    first, second = (workfolder.Stretch(f"00000{n}.nut", 400 * n, 10, 3, 0, 0) for n in range(2))
+    ab = np.zeros((2, 4, 4), np.float32)
+    for stretch in (first, second):
+        (tmp_path / stretch.file).write_bytes(b"abc")
+        with (tmp_path / "stretches.jsonl").open("ab") as journal:
+            journal.write(
+                b'{"file": "000000.nut", "first": 0, "frames": 10, "size": 3, "cuts": 0}\n{"file": "0000'
+            )
+        folder.add(stretch, ab[0], ab)
+    assert workfolder.WorkFolder(tmp_path).done == [first, second]
+    (tmp_path / first.file).write_bytes(b"ab")
+    assert workfolder.WorkFolder(tmp_path).done == []
+    (tmp_path / first.file).write_bytes(b"abcd")
+    workfolder.WorkFolder(tmp_path).add(workfolder.Stretch(first.file, 0, 10, 4, 0, 0), ab[0], ab)
+    assert [stretch.size for stretch in workfolder.WorkFolder(tmp_path).done] == [4]
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -106,7 +151,7 @@ def test_frames_in_memory_are_bounded_and_no_thread_is_left(network, tmp_path, m
     source = make(tmp_path / "a.mkv", Recipe(frames=300))
     alive, most = 0, 0
     lock = threading.Lock()
-    copied, painted = filming._Colouring._copy, filming.encoding.Encoder.add
+    copied, painted = Colouring._copy, encoding.Encoder.add
 
     def copy(self, item):
         nonlocal alive, most
@@ -121,11 +166,11 @@ def test_frames_in_memory_are_bounded_and_no_thread_is_left(network, tmp_path, m
             alive -= 1
         return painted(self, frame)
 
-    monkeypatch.setattr(filming._Colouring, "_copy", copy)
-    monkeypatch.setattr(filming.encoding.Encoder, "add", add)
+    monkeypatch.setattr(Colouring, "_copy", copy)
+    monkeypatch.setattr(encoding.Encoder, "add", add)
     before = threading.active_count()
     colour(source, tmp_path / "b.mkv", network, Settings())
-    assert most <= filming._FRAMES_IN_FLIGHT + Settings().workers + 10
+    assert most <= colouring._FRAMES_IN_FLIGHT + Settings().workers + 10
     assert threading.active_count() == before
 
 

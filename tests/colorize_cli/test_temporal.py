@@ -69,6 +69,22 @@ def test_a_cut_lets_nothing_through():
     assert steady.cuts == 1
 
 
+@pytest.mark.parametrize(("width", "every"), [(WIDTH, 1), (WIDTH, 3), (WIDTH, None), (80, None)])
+def test_what_follows_a_cut_is_as_if_the_film_began_there(width, every):
+    """To the last bit, of small pictures too, whose flow OpenCV finds in another way when asked first."""
+    shots = [small[:, :width] for small in (*scene(0, 7), *scene(1, 12))]
+    after: list[list[np.ndarray]] = []
+    for frames in (shots, shots[7:]):
+        follower, chooser, steady = Follower(), Chooser(every), Steady(0.9)
+        out = []
+        for n, small in enumerate(frames, 19 - len(frames)):
+            move = follower.next(np.ascontiguousarray(small))
+            ab = chroma(0, 20, n) if chooser.next(move) else None
+            out.append(steady.next(move, ab))
+        after.append(out[-12:])
+    np.testing.assert_array_equal(*after)
+
+
 def test_a_change_of_light_is_no_cut():
     steady = Filter(0.9)
     for n, small in enumerate(scene(0, 20)):

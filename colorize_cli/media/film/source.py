@@ -6,6 +6,7 @@ the encoder as they came.
 
 import contextlib
 import functools
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from colorize_cli.ycbcr import Coding, Matrix, matrix_of
 REDUCED = {"420": (2, 2), "422": (2, 1), "444": (1, 1), "440": (1, 2), "411": (4, 1), "410": (4, 4)}
 _FULL_RANGE = 2  # H.273 by way of libavutil: AVCOL_RANGE_JPEG
 _DEPTHS = (8, 9, 10, 12, 14, 16)
+# Seconds before a time from which on a key frame is looked for, in turn: some kinds of file are searched by
+# when packets are decoded, others just anywhere near, and the first key frame there may be too late.
+_FURTHER_BACK = (0, 2, 20)
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,8 @@ class Film:
         if not streams:
             raise ReadError("there is no film in it")
         self.stream: VideoStream = streams[0]
-        self.stream.thread_type = "AUTO"
+        # Of VP8 libavcodec decodes a frame wrongly now and then where a thread for each frame is used.
+        self.stream.thread_type = "SLICE" if self.stream.codec_context.name == "vp8" else "AUTO"
         # Else damage would be painted over, and nobody told.
         self.stream.codec_context.options = {"err_detect": "explode"}
         self.damaged = 0
@@ -131,7 +136,7 @@ class Film:
         self._key_times = key_times
         self._met: set[int | None] = set()
         self._ahead: list[VideoFrame] = []
-        self._frames = self._decoded()
+        self._frames = self._decoded(self._packets())
         first = next(self._frames, None)
         if first is None:
             raise ReadError("damaged: not one frame can be decoded")
@@ -171,9 +176,20 @@ class Film:
         Raises:
             ReadError: The picture changes its size or its kind.
         """
-        begin = self.time_of(start)
         end = None if duration is None else self.time_of(start + duration)
-        if start:
+        return self.between(self.time_of(start) if start else None, end)
+
+    def between(self, begin: int | None, end: int | None = None) -> Iterator[VideoFrame]:
+        """As `frames`, but those that are shown from one time on and before another.
+
+        Args:
+            begin: By the picture's time base; None for the first frame.
+            end: The same; None for all.
+
+        Raises:
+            ReadError: As `frames`, and if a film that can be searched has no key frame that can be found.
+        """
+        if begin is not None:
             self._search(begin)
         last: int | None = None
         step = max(1, round(1 / self.picture.rate / self.picture.time_base))
@@ -190,7 +206,7 @@ class Film:
             last = frame.pts
             if end is not None and last >= end:
                 return
-            if last >= begin:
+            if begin is None or last >= begin:
                 yield frame
 
     def time_of(self, seconds: float) -> int:
@@ -198,13 +214,36 @@ class Film:
         return self._begun + round(Fraction(seconds) / self.picture.time_base)
 
     def _search(self, time: int) -> None:
-        """Goes on from the last key frame that is not after a time, where the film can be searched."""
-        with contextlib.suppress(av.error.FFmpegError):
-            self._container.seek(time, stream=self.stream)
-            self._ahead.clear()
-            self.others.clear()
-            self._key_times = None  # of the key frames that are passed over none will come
-            self._frames = self._decoded()
+        """Goes on from a key frame that is not after a time, where the film can be searched."""
+        searched, damaged = False, self.damaged
+        for seconds in _FURTHER_BACK:
+            with contextlib.suppress(av.error.FFmpegError):
+                self._seek(time - round(seconds / self.picture.time_base))
+                searched = True
+                if self._begins_before(time) and self.damaged == damaged:
+                    return
+        self.damaged = damaged
+        if searched:
+            self._seek(self._begun)
+
+    def _begins_before(self, time: int) -> bool:
+        """Goes on from the next key frame, if that is not after a time; whether there is a frame then."""
+        packets = self._packets()
+        key = next((packet for packet in packets if packet.is_keyframe), None)
+        if key is None or (shown := _shown(key)) is None or shown > time:
+            return False
+        # What is shown before a key frame and follows it in the file may refer to what is before it in the
+        # file too, and cannot be decoded.
+        later = itertools.filterfalse(lambda packet: _is_before(packet, shown), packets)
+        self._frames = self._decoded(itertools.chain((key,), later))
+        return self._fill()
+
+    def _seek(self, time: int) -> None:
+        self._container.seek(time, stream=self.stream)
+        self._ahead.clear()
+        self.others.clear()
+        self._key_times = None  # of the key frames that are passed over none will come
+        self._frames = self._decoded(self._packets())
 
     def planar(self, frame: VideoFrame) -> VideoFrame:
         """A frame in the picture's layout: the same samples, in other places (of nv12, say)."""
@@ -220,16 +259,24 @@ class Film:
             self._ahead.append(frame)
         return frame is not None
 
-    def _decoded(self) -> Iterator[VideoFrame]:
+    def _packets(self) -> Iterator["Packet[Any]"]:
+        """Packets of the picture from here on; those of other streams are put aside, if they are kept."""
         streams = () if self._keep_others else (self.stream,)
-        packets: Iterator[Packet[Any]] = self._container.demux(*streams)
+        for packet in self._container.demux(*streams):
+            if packet.stream.index == self.stream.index:
+                yield packet
+            elif packet.dts is not None:
+                self.others.append(packet)
+
+    def _decoded(self, packets: Iterator["Packet[Any]"]) -> Iterator[VideoFrame]:
+        context = self.stream.codec_context
+        failed = 0  # packets in a row
         while True:
             try:
                 packet = next(packets)
-                if packet.stream.index != self.stream.index:
-                    if packet.dts is not None:
-                        self.others.append(packet)
-                    continue
+                # One that failed in one thread can have all fail that follow, in all threads, for good.
+                if packet.is_keyframe and failed > context.thread_count:
+                    context.flush_buffers()
                 if packet.is_keyframe and self._key_times is not None:
                     self._met.update((packet.pts, packet.dts))
                 frames = packet.decode()
@@ -239,7 +286,9 @@ class Film:
                 return
             except av.error.FFmpegError:
                 self.damaged += 1
+                failed += 1
                 continue
+            failed = 0 if frames else failed
             for frame in frames:
                 assert isinstance(frame, VideoFrame)  # noqa: S101 - of a video stream
                 self.damaged += frame.is_corrupt
@@ -279,6 +328,16 @@ def _key_times(path: Path) -> frozenset[int]:
         container.seek(stream.start_time or 0, stream=stream)  # reads the index
         return frozenset(entry.timestamp for entry in stream.index_entries if entry.is_keyframe)
     return frozenset()
+
+
+def _shown(packet: "Packet[Any]") -> int | None:
+    """When what is in a packet is shown, as far as the file says."""
+    return packet.dts if packet.pts is None else packet.pts
+
+
+def _is_before(packet: "Packet[Any]", time: int) -> bool:
+    shown = _shown(packet)
+    return shown is not None and shown < time
 
 
 def tag(target: Any, source: Any) -> None:

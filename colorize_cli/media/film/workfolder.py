@@ -6,6 +6,9 @@ that is whole. A line is written after its stretch, and says how it left matters
 is as if there had been no interruption.
 
 A run claims the folder by a file of its own (see `atomic.claim`). Of two that come at once one gives way.
+
+Of a film that is coloured in parts each has such a folder below that of the film. It is claimed by nobody: if
+two work on a part, because one was taken for dead, files that are whole replace each other.
 """
 
 import contextlib
@@ -38,6 +41,7 @@ class Stretch:
         frames: How many it has.
         size: Of the file, in bytes.
         cuts: How many the film has until its end.
+        place: Number of the frame at the last place that was taken until then (see `dividing`).
     """
 
     file: str
@@ -45,6 +49,7 @@ class Stretch:
     frames: int
     size: int
     cuts: int
+    place: int
 
 
 class WorkFolder:
@@ -62,9 +67,8 @@ class WorkFolder:
         with contextlib.suppress(FileNotFoundError):
             for line in (path / _JOURNAL).read_bytes().splitlines():
                 stretch = _read(line)
-                if stretch is None or not self._is_whole(stretch):
-                    break
-                self.done.append(stretch)
+                if stretch is not None and stretch.file == self.name() and self._is_whole(stretch):
+                    self.done.append(stretch)
 
     def name(self) -> str:
         """The next stretch's."""
@@ -83,13 +87,35 @@ class WorkFolder:
         Raises:
             OSError: It cannot be noted.
         """
-        np.savez(self.path / _state_of(stretch.file), small=small, ab=ab)
-        line = json.dumps(asdict(stretch)).encode() + b"\n"
+        with atomic.writing(self.path / _state_of(stretch.file)) as file:
+            np.savez(file, small=small, ab=ab)
+        line = f"\n{json.dumps(asdict(stretch))}\n".encode()  # the one before may have been torn off
         with (self.path / _JOURNAL).open("ab") as journal:
             journal.write(line)
             journal.flush()
             os.fsync(journal.fileno())
         self.done.append(stretch)
+
+    def part(self, number: int) -> "WorkFolder":
+        """That of a part of the film, which is made if there is none.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        path = self.path / f"part-{number:04d}"
+        path.mkdir(exist_ok=True)
+        atomic.sweep(path)
+        return WorkFolder(path)
+
+    def clear(self) -> None:
+        """Removes all that is in it.
+
+        Raises:
+            OSError: It cannot be removed.
+        """
+        shutil.rmtree(self.path)
+        self.path.mkdir()
+        self.done = []
 
     def remove(self) -> None:
         """Removes it, and `.colorize` if that is empty now."""
@@ -122,11 +148,9 @@ def claimed(destination: Path, key: str) -> Iterator[WorkFolder | None]:
     own = atomic.claim(_CLAIM)
     try:
         (path / own).touch()
-        others = [p.name for p in path.iterdir() if p.name.endswith(_CLAIM) and p.name != own]
-        alive = [name for name in others if not atomic.is_left_over(name)]
-        for name in set(others).difference(alive):
-            (path / name).unlink(missing_ok=True)
-        yield None if any(name < own for name in alive) else WorkFolder(path)
+        atomic.sweep(path)
+        claims = [p.name for p in path.iterdir() if p.name.endswith(_CLAIM)]
+        yield None if any(name < own for name in claims) else WorkFolder(path)
     finally:
         with contextlib.suppress(OSError):
             (path / own).unlink(missing_ok=True)

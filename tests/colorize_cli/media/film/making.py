@@ -1,5 +1,7 @@
 """Small films for tests, made by PyAV."""
 
+import bisect
+import functools
 import io
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -7,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 
 from colorize_cli.media.film.source import plane_of
 
@@ -37,18 +40,39 @@ class Recipe:
     interlaced: bool = False
     chapters: bool = False
     cut: int | None = None
+    shots: tuple[int, ...] = ()
+    keys: tuple[int, ...] = ()
     coloured: bool = False
     options: dict[str, str] = field(default_factory=lambda: {"crf": "10"})
     muxing: dict[str, str] = field(default_factory=dict)
 
 
 def luma(recipe: Recipe, number: int) -> np.ndarray:
-    """Smooth shapes that move, with another scene after the cut; codes of the recipe's depth."""
+    """Smooth shapes that move, with another scene after the cut; codes of the recipe's depth.
+
+    Where there are shots, each of them but the first begins with one of those frames: noise that pans.
+    """
+    if recipe.shots:
+        scene = texture(recipe.height, recipe.width, bisect.bisect(recipe.shots, number))
+        return codes(recipe, np.roll(scene, number, axis=1))
     y, x = np.mgrid[0 : recipe.height, 0 : recipe.width]
-    scene = recipe.cut is not None and number >= recipe.cut
-    wave = np.sin((x + number) / 5) * np.cos(y / 4) if not scene else np.sin((x * y) / 60 - number / 9)
+    cut = recipe.cut is not None and number >= recipe.cut
+    wave = np.sin((x + number) / 5) * np.cos(y / 4) if not cut else np.sin((x * y) / 60 - number / 9)
+    return codes(recipe, wave)
+
+
+def codes(recipe: Recipe, wave: np.ndarray) -> np.ndarray:
+    """Of luma, in the recipe's depth, of values from -1 to 1."""
     bits = bits_of(recipe)
     return np.rint((120 + 70 * wave) * 2 ** (bits - 8)).astype(np.uint16 if bits > 8 else np.uint8)
+
+
+@functools.cache
+def texture(height: int, width: int, seed: int) -> np.ndarray:
+    """Smooth noise, of values from -1 to 1, whose left and right edges match."""
+    noise = np.random.default_rng(seed).normal(size=(height, width)).astype(np.float32)
+    smooth = cv2.GaussianBlur(np.hstack([noise, noise, noise]), (0, 0), 2.5)[:, width : 2 * width]
+    return np.clip(smooth / (2 * smooth.std()), -1, 1)
 
 
 def bits_of(recipe: Recipe) -> int:
@@ -95,6 +119,8 @@ def make(path: Path, recipe: Recipe) -> Path:
             step = round(1 / recipe.rate / recipe.time_base)
             frame.pts = recipe.times[number] if recipe.times else number * step
             frame.time_base = recipe.time_base
+            if number in recipe.keys:
+                frame.pict_type = PictureType.I
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
         for index, sound in enumerate(sounds):
@@ -176,3 +202,9 @@ def look(path: Path) -> Found:
                 _, packets = others.setdefault(packet.stream.index, (packet.stream.type, []))
                 packets.append((packet.pts * packet.time_base, bytes(packet)))
     return Found(times, lumas, frames[0], others, metadata, chapters, aspect, chroma)
+
+
+def packets(path: Path) -> list[tuple[int, int | None, int | None, bool, bytes]]:
+    """All packets: of which stream, when shown and decoded, whether of a key frame, and what is in them."""
+    with av.open(str(path)) as container:
+        return [(p.stream.index, p.pts, p.dts, p.is_keyframe, bytes(p)) for p in container.demux() if p.size]
