@@ -28,10 +28,11 @@ from PIL import Image
 
 import colorize_cli
 from colorize_cli.errors import ReadError, UsageError, WriteError, printable
-from colorize_cli.jobs import STREAM, Job, Outcome, Settings, Status
+from colorize_cli.jobs import STREAM, Job, Outcome, Settings, Status, Transfer
 from colorize_cli.media import atomic, is_film
 from colorize_cli.media.film.stills import stills
 from colorize_cli.media.thumbnail import coloured, grey
+from colorize_cli.places import Place, Url
 
 SUFFIXES = (".html", ".htm")
 # So many pictures of each status are shown, and of the rest there are links: a thousand make a page of 40 MB.
@@ -176,10 +177,12 @@ class Report:
             cells.insert(1, self._link(destination, _text(destination)))
         return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
 
-    def _link(self, path: Path, html: str) -> str:
-        if path == STREAM:
+    def _link(self, place: Place, html: str) -> str:
+        if isinstance(place, Url):
+            return f'<a href="{escape(str(place))}">{html}</a>' if place.is_web else html
+        if place == STREAM:
             return html
-        return f'<a href="{escape(_address(path, self._folder))}">{html}</a>'
+        return f'<a href="{escape(_address(place, self._folder))}">{html}</a>'
 
     def _frame(self, stopped: str | None, left: int) -> tuple[str, str]:
         """The page up to its outcomes, and from there on."""
@@ -249,8 +252,13 @@ def _append(file: IO[bytes], page: IO[bytes]) -> None:
     shutil.copyfileobj(file, page)
 
 
-def _pair(job: Job, max_pixels: int) -> str:
+def _pair(job: Job | Transfer, max_pixels: int) -> str:
     """Both pictures with the slider over them, or why there are none."""
+    name = job.source.name
+    if isinstance(job, Transfer):
+        if job.files is None:
+            return '<p class="faint">No preview: it was not fetched</p>'
+        job = job.files
     if STREAM in (job.source, job.destination):
         return '<p class="faint">No preview: it came or went through a pipe</p>'
     images = []
@@ -261,7 +269,7 @@ def _pair(job: Job, max_pixels: int) -> str:
             images.append(_image(small.convert("L") if film and thumbnail is grey else small, what))
         except ReadError as error:
             return f'<p class="faint">No preview of the picture {what.lower()}: {_text(error)}</p>'
-    label = f"{_text(job.source.name)}: per cent shown as before"
+    label = f"{_text(name)}: per cent shown as before"
     return (
         f'<div class="pair">{images[0]}{images[1]}'
         f'<input type="range" min="0" max="100" value="50" autocomplete="off" aria-label="{label}"></div>'
