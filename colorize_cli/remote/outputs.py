@@ -124,7 +124,9 @@ class RemoteOutputs:
     def _appeared(self, errand: Errand, destination: Object) -> Found | None:
         """What is there that was not when the run began; another run's, perhaps, and the same."""
         was = None if self._manifest is None else self._manifest.found(errand.name)
-        return None if self._overwrite or was is not None else destination.store.info(destination.path)
+        if self._overwrite or was is not None or not destination.store.is_there(destination.path):
+            return None
+        return destination.store.info(destination.path)
 
     def close(self) -> None:
         """Ends the notes.

@@ -139,14 +139,12 @@ def is_transient(error: BaseException) -> bool:
     names = {name for each in chain for name in _names(each)}
     if names & _PERMANENT_NAMES:
         return False
-    if any(_code(each) in _TRANSIENT_CODES for each in chain):
+    if names & _TRANSIENT_NAMES or any(_code(each) in _TRANSIENT_CODES for each in chain):
         return True
     status = _status(chain)
     if status is not None:
         return status in _TRANSIENT_STATUS or (status >= 500 and status not in _PERMANENT_STATUS)
-    return bool(names & _TRANSIENT_NAMES) or any(
-        isinstance(each, OSError) and each.errno in _TRANSIENT_ERRNO for each in chain
-    )
+    return any(isinstance(each, OSError) and each.errno in _TRANSIENT_ERRNO for each in chain)
 
 
 def is_missing(error: BaseException) -> bool:
@@ -207,8 +205,11 @@ def _message(error: BaseException) -> str:
 def _status(chain: list[BaseException]) -> int | None:
     """The status of the answer that an error came of, if it came of one."""
     for error in chain:
-        found = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
-        for value in (found, *(getattr(error, name, None) for name in ("status", "status_code", "code"))):
+        if "HttpProcessingError" in _names(error):  # aiohttp's, of an answer that breaks off
+            return None
+        answer = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
+        for name in ("", "status", "status_code", "code"):  # what has several means the same by them
+            value = getattr(error, name, None) if name else answer
             if isinstance(value, int) and 400 <= value < 600:
                 return value
     return None

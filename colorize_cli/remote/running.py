@@ -19,7 +19,7 @@ from pathlib import Path
 
 from colorize_cli.engines.local import Workshop, is_film_job
 from colorize_cli.engines.outputs import Outputs, SkippedError
-from colorize_cli.errors import ColorizeError, ReadError, one_line
+from colorize_cli.errors import ColorizeError, ReadError, WriteError, one_line
 from colorize_cli.jobs import STREAM, Job, Outcome, Position, Progress, Settings, Status, Transfer
 from colorize_cli.ledger import DAMAGED, Source, Stamp, State
 from colorize_cli.media import check_kind, photo
@@ -124,6 +124,7 @@ class _Run:
         progress: Progress,
     ) -> None:
         self._stores = plan.stores
+        self._announce = announce
         self._settings = settings
         self._tasks = tasks
         self._origins = _origins(tasks)
@@ -156,7 +157,10 @@ class _Run:
     def close(self) -> None:
         """Ends the notes, here and in the store."""
         self._workshop.close()
-        self._outputs.close()
+        try:
+            self._outputs.close()
+        except WriteError as error:  # the next run has to look at the content of some outputs
+            self._announce(f"the notes on the outputs are not complete: {error}")
 
     def _ended_already(self, task: Task) -> Outcome | None:
         """The end of what cannot or need not be done, as far as the listings tell."""

@@ -10,7 +10,7 @@ import errno
 import functools
 import secrets
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,8 @@ T = TypeVar("T")
 # What stores call the version of an object, the surest first.
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "mtime", "LastModified", "Last-Modified")
 _LESS_SURE = ("last_modified", "updated", "modified", "modify", "created")
+# Stores of objects, some of which say that they can rename.
+_OBJECTS = frozenset({"abfs", "az", "gcs", "gs", "memory", "oss", "s3"})
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # All that may stand in an address of the web as it is; a % is there already.
 _QUOTED = "%/:?#[]@!$&'()*+,;=~"
@@ -91,7 +93,7 @@ class Stores:
             raise UsageError(f"{url}: {one_line(error)} (pip install 'colorize-cli[remote]')") from error
         except Exception as error:  # whatever a library says of its own configuration
             raise UsageError(f"{url}: {redacted(one_line(error))}") from error
-        if "s3" in files.protocol:  # its own tries, which are an attribute of the class
+        if "s3" in _schemes(files):  # its own tries, which are an attribute of the class
             files.retries = 1
         store = self._known.setdefault(id(files), Store(files, self._retrier))
         return Object(store, path.rstrip("/") if not url.is_web else path, url)
@@ -111,12 +113,13 @@ class Store:
         self._files = files
         self._retrier = retrier
         kind = type(files)
-        # What can rename has files, which are half there while they are written; of the others objects
-        # are there when they are whole.
-        self._renames = kind.mv is not AbstractFileSystem.mv
-        # By itself fsspec's own walk passes over directories that cannot be listed.
-        walks = (AbstractFileSystem.find, AsyncFileSystem._find)
-        self._listing = {"on_error": "raise"} if getattr(kind, "_find", kind.find) in walks else {}
+        # What can rename has files, which are half there while they are written; objects are there when they
+        # are whole.
+        self._renames = kind.mv is not AbstractFileSystem.mv and not _OBJECTS.intersection(_schemes(files))
+        # What has no listing of its own would be walked by fsspec, which passes over directories that cannot be
+        # listed.
+        walked = (AbstractFileSystem.find, AsyncFileSystem._find)
+        self._lists = getattr(kind, "_find", kind.find) not in walked
         self._made: set[str] = set()
         self._making = threading.Lock()
 
@@ -136,17 +139,33 @@ class Store:
         except MissingError:
             return None
 
+    def is_there(self, path: str) -> bool:
+        """Whether there is an object: one request, where `info` asks some stores for directories too.
+
+        Raises:
+            ReadError: The store does not say.
+        """
+        try:
+            self._try(lambda: self._files.cat_file(path, start=0, end=1))
+        except MissingError:
+            return False
+        except ReadError:  # perhaps for there is no first byte
+            return self.info(path) is not None
+        return True
+
     def find(self, path: str) -> list[Found]:
         """All objects below a directory.
 
         Raises:
             ReadError: The store does not say, or there is no such directory.
         """
+        if not self._lists:
+            return list(self._walk(path))
 
         def attempt() -> list[Found]:
             self._files.invalidate_cache()
-            below = self._files.find(path, detail=True, **self._listing)
-            return [_found(info) for info in below.values() if info["type"] != "directory"]
+            below = map(_found, self._files.find(path, detail=True).values())
+            return [each for each in below if not each.is_directory]
 
         return self._try(attempt)
 
@@ -187,9 +206,14 @@ class Store:
         """Copies a file to an object, which is there whole or not at all; returns what it is then.
 
         Raises:
+            ReadError: The store does not say what it is.
             WriteError: It cannot be written.
         """
-        return self._write(path, lambda place: self._files.put_file(str(file), place))
+        self._write(path, lambda place: self._files.put_file(str(file), place))
+        found = self.info(path)
+        if found is None:
+            raise WriteError("it was written, but is not there")
+        return found
 
     def read(self, path: str) -> bytes:
         """The content of a small object.
@@ -200,9 +224,13 @@ class Store:
         """
         return self._try(lambda: bytes(self._files.cat_file(path)))
 
-    def write(self, path: str, content: bytes) -> Found:
-        """Writes a small object; otherwise as `put`."""
-        return self._write(path, lambda place: self._files.pipe_file(place, content))
+    def write(self, path: str, content: bytes) -> None:
+        """Writes a small object, which is there whole or not at all.
+
+        Raises:
+            WriteError: It cannot be written.
+        """
+        self._write(path, lambda place: self._files.pipe_file(place, content))
 
     def remove(self, paths: Iterable[str]) -> None:
         """Removes objects, those that are there.
@@ -214,16 +242,20 @@ class Store:
             with contextlib.suppress(MissingError):
                 self._try(functools.partial(self._files.rm_file, path))
 
-    def _write(self, path: str, copy: Callable[[str], object]) -> Found:
-        def attempt() -> Found:
-            if self._renames:
-                self._named(path, copy)
-            else:
-                copy(path)
-            return self._info(path)
+    def _walk(self, path: str) -> Iterator[Found]:
+        def attempt() -> list[Found]:
+            self._files.invalidate_cache()
+            return [_found(info) for info in self._files.ls(path, detail=True)]
 
+        for each in self._try(attempt):
+            if not each.is_directory:
+                yield each
+            elif each.path.strip("/") != path.strip("/"):
+                yield from self._walk(each.path)
+
+    def _write(self, path: str, copy: Callable[[str], object]) -> None:
         try:
-            return self._retrier.call(attempt)
+            self._retrier.call(lambda: self._named(path, copy) if self._renames else copy(path))
         except Exception as error:  # of whatever library
             raise WriteError(f"cannot write it: {explained(error)}") from error
 
@@ -286,6 +318,11 @@ class Object:
     def contains(self, other: "Object") -> bool:
         """Whether the other is this or lies in it."""
         return other.identity == self.identity or other.identity.startswith(f"{self.identity}/")
+
+
+def _schemes(files: Any) -> tuple[str, ...]:
+    """How addresses of a file system of fsspec's may begin."""
+    return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
 
 
 def _options(url: Url) -> dict[str, Any]:
