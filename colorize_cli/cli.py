@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
@@ -29,13 +29,17 @@ from colorize_cli.errors import (
 from colorize_cli.jobs import (
     STREAM,
     FilmSettings,
+    Job,
     Outcome,
     Plan,
     Settings,
     Status,
+    Transfer,
 )
+from colorize_cli.places import Place
 
 if TYPE_CHECKING:
+    from colorize_cli.remote import RemotePlan
     from colorize_cli.report import Report
 
 # After `models` these list models; a folder of that name is coloured as any other.
@@ -58,8 +62,8 @@ _LISTING = ("--json", "--help", "-h")
 def command(
     context: click.Context,
     /,
-    inputs: tuple[Path, ...],
-    output: Path,
+    inputs: tuple[Place, ...],
+    output: Place,
     files_from: BinaryIO | None,
     null: bool,
     include: tuple[str, ...],
@@ -77,7 +81,8 @@ def command(
     INPUT... are photographs (JPEG, PNG, WebP, TIFF, AVIF, BMP, JPEG 2000, GIF), films (MP4, MOV, MKV, WebM,
     AVI, MPEG), patterns of their names, and directories, which are searched to their leaves. OUTPUT is a
     directory, in which their tree is kept, or for a single photograph or film a file. A single one may come
-    from standard input, a film as Y4M or Matroska, and go to standard output, both written as -.
+    from standard input, a film as Y4M or Matroska, and go to standard output, both written as -. Any of them
+    may be in a remote store (s3://, gs:// and whatever else fsspec knows); INPUT may be https:// too.
 
     Detail and lightness are those of the input; the pages of a TIFF and the frames of an animation are all
     coloured. Outputs have the format of their input, or the nearest that holds their colours: PNG for GIF.
@@ -96,6 +101,7 @@ def command(
       colorize holiday.mp4 sheet.png --preview 12
       curl -s https://example.org/old.jpg | colorize - - > coloured.jpg
       find . -name '*.tif' -print0 | colorize --files-from - -0 coloured/ --json
+      colorize s3://bucket/scans s3://bucket/coloured
       colorize --shard 2/5 /mnt/scans /mnt/coloured    # on the second of five machines
       eval "$(_COLORIZE_COMPLETE=bash_source colorize)"    # completion: also zsh_source, fish_source
     """  # noqa: D301 - click looks for the backspace
@@ -109,7 +115,7 @@ def command(
             raise UsageError("--json and the picture would both go to standard output")
         selection = Selection(include, exclude, shard)
         endings = media.endings(settings.format, media.SHEET if film.preview else None)
-        plan = discovery.plan(inputs, output, endings, listed=listed, selection=selection)
+        plan = _plan(inputs, output, endings, listed, selection)
         if dry_run:
             _print_plan(plan, settings)
         else:
@@ -134,9 +140,39 @@ def main() -> NoReturn:
     raise AssertionError("click ends the process")
 
 
-def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, *, fail_fast: bool) -> int:
+def _plan(
+    inputs: Sequence[Place],
+    output: Place,
+    endings: Mapping[str, str],
+    listed: Sequence[Place],
+    selection: Selection,
+) -> "Plan | RemotePlan":
+    if isinstance(output, Path):
+        paths = [place for place in inputs if isinstance(place, Path)]
+        listed_paths = [place for place in listed if isinstance(place, Path)]
+        if (len(paths), len(listed_paths)) == (len(inputs), len(listed)):
+            return discovery.plan(paths, output, endings, listed=listed_paths, selection=selection)
+    from colorize_cli import remote
+
+    return remote.plan(inputs, output, endings, listed=listed, selection=selection)
+
+
+def _outcomes(
+    plan: "Plan | RemotePlan", settings: Settings, display: Display
+) -> Generator[Outcome, None, None]:
+    if isinstance(plan, Plan):
+        from colorize_cli.engines import ENGINES
+
+        return ENGINES[settings.engine](plan, settings, display.say, display.film)
+    from colorize_cli import remote
+
+    return remote.run(plan, settings, display.say, display.film)
+
+
+def _run(
+    plan: "Plan | RemotePlan", settings: Settings, display: Display, report: Path | None, *, fail_fast: bool
+) -> int:
     from colorize_cli import process
-    from colorize_cli.engines import ENGINES
 
     process.prepare()
     if plan.ignored:
@@ -147,8 +183,7 @@ def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, 
             from colorize_cli.report import Report
 
             page = stack.enter_context(Report(report, settings))
-        engine = ENGINES[settings.engine]
-        outcomes: Generator[Outcome, None, None] = engine(plan, settings, display.say, display.film)
+        outcomes = _outcomes(plan, settings, display)
         stopped = None
         try:
             display.show(_tapped(outcomes, page, fail_fast=fail_fast))
@@ -177,10 +212,18 @@ def _tapped(outcomes: Iterable[Outcome], page: "Report | None", *, fail_fast: bo
             return
 
 
-def _print_plan(plan: Plan, settings: Settings) -> None:
-    from colorize_cli.engines import local
+def _previewed(plan: "Plan | RemotePlan", settings: Settings) -> Iterable[tuple[Job | Transfer, str | None]]:
+    if isinstance(plan, Plan):
+        from colorize_cli.engines import local
 
-    for job, reason in local.preview(plan, settings):
+        return local.preview(plan, settings)
+    from colorize_cli import remote
+
+    return remote.preview(plan, settings)
+
+
+def _print_plan(plan: "Plan | RemotePlan", settings: Settings) -> None:
+    for job, reason in _previewed(plan, settings):
         action = "colour" if reason is None else "skip"
         columns = (action, printable(job.source), printable(job.destination), *([reason] if reason else []))
         click.echo("\t".join(columns))

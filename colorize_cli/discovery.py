@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from colorize_cli.errors import UsageError
-from colorize_cli.jobs import STREAM, Job, Plan
+from colorize_cli.jobs import STREAM, Job, Plan, Transfer
+from colorize_cli.places import Place, Url, place
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,20 @@ class Selection:
         part, parts = self.shard
         if not 1 <= part <= parts:
             raise UsageError(f"there is no shard {part} of {parts}")
+
+    def includes(self, name: str) -> bool:
+        """Whether a file of that path below the searched directory is taken, if it is not left out."""
+        return not self.include or _matches(name, self.include)
+
+    def excludes(self, name: str) -> bool:
+        """Whether a file or directory of that path below the searched one is left out."""
+        return bool(self.exclude) and _matches(name, self.exclude)
+
+    def owns(self, name: str) -> bool:
+        """Whether the output of that path below the output directory is of this shard."""
+        part, parts = self.shard
+        digest = hashlib.blake2b(os.fsencode(name), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % parts == part - 1
 
 
 def plan(
@@ -74,7 +89,7 @@ def plan(
             destination is a source or lies outside of `output` because of a link. The paths are named.
     """
     with _explained():
-        return _plan(_expanded(inputs), output, endings, listed, selection)
+        return _plan(expanded(inputs), output, endings, listed, selection)
 
 
 def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[list[Path], int]:
@@ -93,7 +108,7 @@ def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[list[Path], in
     found: dict[Path, None] = {}
     ignored = 0
     with _explained():
-        for root, relative in _sources(_expanded(inputs), None, Selection()):
+        for root, relative in _sources(expanded(inputs), None, Selection()):
             if relative is None or _suffix(relative) in kinds:
                 found[root if relative is None else root / relative] = None
             else:
@@ -101,11 +116,11 @@ def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[list[Path], in
     return list(found), ignored
 
 
-def read_list(stream: BinaryIO, *, nul: bool) -> list[Path]:
-    """Paths from a list, one a line, or with `nul` each ended by a NUL character; empty ones are left out."""
+def read_list(stream: BinaryIO, *, nul: bool) -> list[Place]:
+    """Places from a list, one a line, or with `nul` each ended by a NUL; empty ones are left out."""
     entries = stream.read().split(b"\0" if nul else b"\n")
-    paths = [Path(os.fsdecode(entry)) for entry in entries if entry]
-    return [Path.cwd() / path if path == STREAM else path for path in paths]
+    places = [place(os.fsdecode(entry)) for entry in entries if entry]
+    return [Path.cwd() / each if each == STREAM else each for each in places]
 
 
 @contextlib.contextmanager
@@ -117,7 +132,12 @@ def _explained() -> Iterator[None]:
         raise UsageError(f"{error.filename}: {error.strerror}") from error
 
 
-def _expanded(inputs: Sequence[Path]) -> list[Path]:
+def expanded(inputs: Sequence[Path]) -> list[Path]:
+    """The inputs, patterns among them replaced by what they match.
+
+    Raises:
+        UsageError: There is no such file, and it is no pattern or one of nothing.
+    """
     found: list[Path] = []
     for path in inputs:
         if path == STREAM or path.exists() or path.is_symlink():
@@ -142,19 +162,14 @@ def _plan(
         return _plan_stream(inputs, output, endings, listed)
     if not listed and _is_file_to_file(inputs, output, endings):
         only = [Job(inputs[0], output)]
-        _refuse_collisions(only)
+        refuse_collisions(only)
         return _sharded(Plan(tuple(only), 0, None), output.parent, selection)
     if output.exists() and not output.is_dir():
         raise UsageError(f"the output {output} is a file; give a directory")
-    jobs, ignored = _search(inputs, output, endings, selection)
-    for path in listed:
-        if path.is_dir():
-            ignored += 1
-        else:
-            jobs.append(Job(path, _as_output(output / _place(path), endings)))
-    jobs = list(dict.fromkeys(jobs))
-    _refuse_collisions(jobs)
-    _refuse_escapes(jobs, output)
+    found, ignored = search(inputs, output, endings, selection, listed)
+    jobs = list(dict.fromkeys(Job(path, output / as_output(name, endings)) for path, name in found))
+    refuse_collisions(jobs)
+    refuse_escapes(jobs, output)
     return _sharded(Plan(tuple(jobs), ignored, output), output, selection)
 
 
@@ -171,17 +186,26 @@ def _plan_stream(
 def _is_file_to_file(inputs: Sequence[Path], output: Path, endings: Mapping[str, str]) -> bool:
     if len(inputs) != 1 or inputs[0].is_dir() or output.is_dir():
         return False
+    return is_meant_as_file(output, endings)
+
+
+def is_meant_as_file(output: Place, endings: Mapping[str, str]) -> bool:
+    """Whether an output that is no directory is to be a file, for it has an ending.
+
+    Raises:
+        UsageError: That is none of an output.
+    """
     if output.suffix and output.suffix.lower() not in endings.values():
         known = ", ".join(sorted({*endings.values()}))
         raise UsageError(f"{output} is no directory, and does not end in one of {known}")
     return bool(output.suffix)
 
 
-def _as_output(path: Path, endings: Mapping[str, str]) -> Path:
-    """The path with the ending that outputs have."""
-    suffix = path.suffix.lower()
-    wanted = endings.get(suffix, suffix)
-    return path if wanted == suffix else path.with_suffix(wanted)
+def as_output(name: str, endings: Mapping[str, str]) -> str:
+    """The name with the ending that outputs have."""
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122  (50,000 Paths cost seconds)
+    wanted = endings.get(suffix.lower(), suffix.lower())
+    return name if wanted == suffix.lower() else stem + wanted
 
 
 def _place(listed: Path) -> Path:
@@ -192,35 +216,55 @@ def _place(listed: Path) -> Path:
 
 
 def _sharded(whole: Plan, output: Path, selection: Selection) -> Plan:
-    part, parts = selection.shard
-    if parts == 1:
+    if selection.shard[1] == 1:
         return whole
     own: list[Job] = []
     elsewhere: list[Job] = []
     for job in whole.jobs:
-        name = os.fsencode(job.destination.relative_to(output).as_posix())
-        number = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
-        (own if number % parts == part - 1 else elsewhere).append(job)
+        name = job.destination.relative_to(output).as_posix()
+        (own if selection.owns(name) else elsewhere).append(job)
     return Plan(tuple(own), whole.ignored, whole.root, tuple(elsewhere))
 
 
-def _search(
-    inputs: Sequence[Path], output: Path, endings: Mapping[str, str], selection: Selection
-) -> tuple[list[Job], int]:
-    excluded = _identity(output)
+def search(
+    inputs: Sequence[Path],
+    output: Path | None,
+    endings: Mapping[str, str],
+    selection: Selection,
+    listed: Sequence[Path] = (),
+) -> tuple[list[tuple[Path, str]], int]:
+    """The pictures, each with its name below the output but its own ending; and how many other files.
+
+    Args:
+        inputs: Files and directories; all exist.
+        output: Is not searched where it lies inside; None where it is not on this machine.
+        endings: Those that are known in directories.
+        selection: Which of what is in directories is taken.
+        listed: As of `plan`.
+
+    Raises:
+        UsageError: The output is an input.
+        OSError: A directory cannot be searched.
+    """
+    excluded = None if output is None else _identity(output)
     for path in inputs:
-        if path.is_dir() and _identity(path) == excluded:
+        if excluded is not None and path.is_dir() and _identity(path) == excluded:
             raise UsageError(f"the output {output} is the input {path}; inputs are never modified")
-    jobs: list[Job] = []
+    found: list[tuple[Path, str]] = []
     ignored = 0
     for root, relative in _sources(inputs, excluded, selection):
         if relative is None:
-            jobs.append(Job(root, _as_output(output / root.name, endings)))
+            found.append((root, root.name))
         elif _suffix(relative) in endings:
-            jobs.append(Job(root / relative, _as_output(output / relative, endings)))
+            found.append((root / relative, relative))
         else:
             ignored += 1
-    return jobs, ignored
+    for path in listed:
+        if path.is_dir():
+            ignored += 1
+        else:
+            found.append((path, str(_place(path))))
+    return found, ignored
 
 
 def _sources(
@@ -231,8 +275,8 @@ def _sources(
         if not path.is_dir():
             yield path, None
             continue
-        for relative in _files(path, excluded, selection.exclude):
-            if not selection.include or _matches(relative, selection.include):
+        for relative in _files(path, excluded, selection):
+            if selection.includes(relative):
                 yield path, relative
 
 
@@ -240,7 +284,7 @@ def _suffix(relative: str) -> str:
     return os.path.splitext(relative)[1].lower()  # noqa: PTH122  (50,000 Paths cost seconds)
 
 
-def _files(root: Path, output: tuple[int, int] | None, exclude: Collection[str]) -> Iterator[str]:
+def _files(root: Path, output: tuple[int, int] | None, selection: Selection) -> Iterator[str]:
     """Paths of the files below a directory, relative to it, sorted; hidden and excluded ones left out."""
 
     def walk(relative: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
@@ -248,7 +292,7 @@ def _files(root: Path, output: tuple[int, int] | None, exclude: Collection[str])
             listed = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
         for entry in listed:
             below = f"{relative}{os.sep}{entry.name}" if relative else entry.name
-            if exclude and _matches(below, exclude):
+            if selection.excludes(below):
                 continue
             if not _is_directory(entry):
                 yield below
@@ -283,9 +327,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 class _RealPaths:
-    """Paths without links in their directories, which many files share."""
+    """Paths without links in their directories, which many files share; and what addresses mean."""
 
-    def __init__(self) -> None:
+    def __init__(self, addresses: Mapping[Url, str]) -> None:
+        self._addresses = addresses
         self._directories: dict[str, str] = {}
 
     def directory(self, path: str) -> str:
@@ -293,14 +338,25 @@ class _RealPaths:
             self._directories[path] = os.path.realpath(path)
         return self._directories[path]
 
-    def file(self, path: Path) -> str:
-        directory, name = os.path.split(path)
+    def file(self, where: Place) -> str:
+        if isinstance(where, Url):
+            return self._addresses[where]
+        directory, name = os.path.split(where)
         return os.path.normcase(f"{self.directory(directory)}{os.sep}{name}")
 
 
-def _refuse_collisions(jobs: Sequence[Job]) -> None:
-    real = _RealPaths()
-    owners: dict[str, Job] = {}
+def refuse_collisions(jobs: Sequence[Job | Transfer], addresses: Mapping[Url, str] | None = None) -> None:
+    """Refuses jobs of which two make one output, or one would replace an input.
+
+    Args:
+        jobs: The jobs.
+        addresses: For each address among them what tells whether two are the same, which no path is.
+
+    Raises:
+        UsageError: Both are named.
+    """
+    real = _RealPaths(addresses or {})
+    owners: dict[str, Job | Transfer] = {}
     for job in jobs:
         other = owners.setdefault(real.file(job.destination), job)
         if other is not job:
@@ -313,12 +369,12 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
                 raise UsageError(f"{owners[source].source} would replace the input {job.source}")
 
 
-def _refuse_escapes(jobs: Sequence[Job], output: Path) -> None:
-    """A link in the output directory must not lead what is written out of it."""
+def refuse_escapes(jobs: Sequence[Job | Transfer], output: Path) -> None:
+    """Refuses, with a UsageError, what a link in the output directory would lead out of it."""
     root = os.path.realpath(output)
     inside: set[str] = set()
     for job in jobs:
-        parent = os.path.dirname(job.destination)  # noqa: PTH120  (as above, of 50,000)
+        parent = os.path.dirname(str(job.destination))  # noqa: PTH120  (as above)
         if parent in inside:
             continue
         directory = os.path.realpath(parent)

@@ -3,18 +3,20 @@
 People get a progress bar on a terminal and plain lines elsewhere, on stderr. Programs get JSON lines on
 stdout, one object for each outcome:
 
-    source       path as it was found, or "-" for standard input
-    destination  path, or "-" for standard output
+    source       path or address as it was found, or "-" for standard input
+    destination  path or address, or "-" for standard output
     status       "done", "skipped" or "failed"
     reason       why it was skipped or failed, else null
-    seconds      object: time spent by stage ("decode", "infer", "compose", "encode"), as far as it got
+    seconds      object: time spent by stage ("decode", "infer", "compose", "encode", and of what is in a
+                 remote store "fetch" and "put"), as far as it got
     device       "cuda" or "cpu", where the network ran; null if it did not
     batch        pictures in that call of the network; null if there was none
     frames       of a film: how many it has; null for pictures
     cuts         of a film: how many were found in it; null for pictures
     size         short side in pixels of the copy that the network saw, if memory sufficed for no larger one
 
-Bytes in a path that are no UTF-8 are lone surrogates U+DC80 to U+DCFF (PEP 383). Fields may be added.
+Addresses are without what is secret in them. Bytes in a path that are no UTF-8 are lone surrogates U+DC80 to
+U+DCFF (PEP 383). Fields may be added.
 """
 
 import json
@@ -22,7 +24,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
-from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
@@ -40,6 +41,7 @@ from rich.text import Text
 
 from colorize_cli.errors import printable
 from colorize_cli.jobs import Outcome, Position, Status
+from colorize_cli.places import Place
 
 
 def to_json(outcome: Outcome) -> str:
@@ -74,7 +76,7 @@ class Display:
         self.counts: Counter[Status] = Counter()
         self._reasons: Counter[str] = Counter()
         self._bar: tuple[Progress, TaskID] | None = None
-        self._showing: Path | None = None
+        self._showing: Place | None = None
         self._begun = (0.0, 0)
 
     def say(self, line: str) -> None:

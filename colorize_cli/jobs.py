@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from colorize_cli.errors import UsageError
+from colorize_cli.places import Place
 
 MOST_STRENGTH = 2.0
 MOST_PREVIEWED = 100
@@ -30,6 +31,21 @@ class Job:
 
     source: Path
     destination: Path
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A job of which one end or both are in a remote store.
+
+    Attributes:
+        source: Where the picture is.
+        destination: Where its coloured copy goes.
+        files: The job on this machine that stands for it, while its files are there; otherwise None.
+    """
+
+    source: Place
+    destination: Place
+    files: Job | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -179,7 +195,7 @@ class Outcome:
         size: Short side in pixels of the copy that the network saw, where memory sufficed for no larger one.
     """
 
-    job: Job
+    job: Job | Transfer
     status: Status
     reason: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -201,7 +217,7 @@ class Position:
         rate: Frames a second when it is shown.
     """
 
-    path: Path
+    path: Place
     frames: int
     expected: int | None
     rate: float

@@ -13,8 +13,8 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,17 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Stamp:
-    """What changes when a file is written to."""
+    """What changes when a file is written to.
+
+    Attributes:
+        size: In bytes.
+        mtime_ns: The time of modification; of an object in a store 0.
+        version: Of an object in a store what that calls its version, in whatever form; of a file empty.
+    """
 
     size: int
-    mtime_ns: int
+    mtime_ns: int = 0
+    version: str = ""
 
     @staticmethod
     def of(stat: os.stat_result) -> "Stamp":
@@ -69,6 +76,10 @@ class Source:
             return Source(stamp, hashlib.file_digest(file, _digest).hexdigest())
 
 
+# Of a source that could not be read to its end: it counts as changed, so that the next run tries it again.
+DAMAGED = Source(Stamp(0), "damaged")
+
+
 @dataclass(frozen=True)
 class Record:
     """A line: how an output was made.
@@ -87,7 +98,8 @@ class Record:
 
     def to_line(self) -> bytes:
         """As JSON; names that are not Unicode survive."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
+        values = asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if v or k != "version"})
+        return json.dumps(values, separators=(",", ":")).encode() + b"\n"
 
     @staticmethod
     def from_line(line: bytes) -> "Record":
@@ -118,6 +130,7 @@ class Ledger:
         recipe: str,
         own: Callable[[Job], str] = lambda _: "",
         *,
+        origins: Mapping[Path, Stamp] | None = None,
         read_only: bool = False,
     ) -> None:
         """Reads nothing yet: what earlier and other runs wrote is needed only where an output exists.
@@ -126,12 +139,14 @@ class Ledger:
             root: The output directory, which need not exist.
             recipe: Digest of the model and the options that shape pixels, of this run.
             own: What else decides the pixels of one job's output, as letters.
+            origins: Of sources that are, or will be, copies of objects in a store the stamps of these.
             read_only: Ask only; nothing is written.
         """
         self._read_only = read_only
         self._root = root
         self._recipe = recipe
         self._own = own
+        self._origins = origins or {}
         self._folder = root / DIRECTORY
         self._records: dict[str, dict[Stamp, Record]] = {}
         self._read: dict[str, int] = {}
@@ -148,7 +163,7 @@ class Ledger:
         """
         try:
             written = Stamp.of(job.destination.lstat())
-            stamp = Stamp.of(job.source.stat())
+            stamp = self._origins.get(job.source) or Stamp.of(job.source.stat())
         except OSError:
             return State.ABSENT  # if it is the source that is missing, reading it will say so
         record = self._known(self._name(job), written)
@@ -159,7 +174,7 @@ class Ledger:
         if record.source.stamp == stamp:
             return State.CURRENT
         try:
-            source = Source.of(job.source)
+            source = self.source_of(job)
         except OSError:
             return State.STALE
         if source.content != record.source.content:
@@ -168,6 +183,16 @@ class Ledger:
             with contextlib.suppress(WriteError):  # only the next check will take longer
                 self.add(job, source, written)
         return State.CURRENT
+
+    def source_of(self, job: Job) -> Source:
+        """Reads the job's source.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        source = Source.of(job.source)
+        origin = self._origins.get(job.source)
+        return source if origin is None else replace(source, stamp=origin)
 
     def add(self, job: Job, source: Source, written: Stamp) -> None:
         """Notes that the job's output, with that stamp, is what this run made of that source.

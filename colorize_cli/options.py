@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from colorize_cli import media
 from colorize_cli.errors import EXIT_INTERRUPTED, ColorizeError, printable
@@ -23,18 +24,27 @@ from colorize_cli.jobs import (
     STREAM,
     Settings,
 )
+from colorize_cli.places import Place, place
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = Settings()
 
 
-class PathOrStream(click.Path):
-    """A path, or - for standard input or output; shells complete it."""
+class PathOrStream(click.ParamType[Place]):
+    """A path, an address in a remote store, or - for standard input or output; shells complete paths."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002
-        """The path; ./- is a file of that name."""
-        path = Path(value)
-        return Path.cwd() / path if path == STREAM and str(value) != str(STREAM) else path
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:  # noqa: ARG002
+        """The place; ./- is a file of that name."""
+        where = place(str(value))
+        return Path.cwd() / where if where == STREAM and str(value) != str(STREAM) else where
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """What a shell knows of files."""
+        return click.Path().shell_complete(ctx, param, incomplete)
 
 
 class _Every(click.ParamType[int | None]):

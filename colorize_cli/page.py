@@ -28,6 +28,7 @@ import colorize_cli
 from colorize_cli.errors import UsageError, WriteError, printable
 from colorize_cli.jobs import STREAM
 from colorize_cli.media import atomic
+from colorize_cli.places import Place, Url
 
 SUFFIXES = (".html", ".htm")
 # Where a template has what is added piece by piece.
@@ -106,11 +107,13 @@ class Page:
                     shutil.copyfileobj(piece, file)
             file.write(end.encode())
 
-    def link(self, path: Path, html: str) -> str:
-        """HTML that leads to a file, as seen from the page; standard input and output have no address."""
-        if path == STREAM:
+    def link(self, place: Place, html: str) -> str:
+        """HTML that leads to a file, as seen from the page; what browsers do not open has no link."""
+        if isinstance(place, Url):
+            return f'<a href="{escape(str(place))}">{html}</a>' if place.is_web else html
+        if place == STREAM:
             return html
-        return f'<a href="{escape(_address(path, self._folder))}">{html}</a>'
+        return f'<a href="{escape(_address(place, self._folder))}">{html}</a>'
 
 
 def framed(template: str, title: str, **html: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from colorize_cli.errors import ReadError
-from colorize_cli.jobs import STREAM, Job, Outcome, Settings, Status
+from colorize_cli.jobs import STREAM, Job, Outcome, Settings, Status, Transfer
 from colorize_cli.media import is_film
 from colorize_cli.media.film.stills import stills
 from colorize_cli.media.thumbnail import coloured, grey
@@ -189,8 +189,13 @@ def _pieces(status: Status, section: _Section) -> Iterator[str | IO[bytes]]:
     yield "</section>\n"
 
 
-def _pair(job: Job, max_pixels: int) -> str:
+def _pair(job: Job | Transfer, max_pixels: int) -> str:
     """Both pictures with the slider over them, or why there are none."""
+    name = job.source.name
+    if isinstance(job, Transfer):
+        if job.files is None:
+            return '<p class="faint">No preview: it was not fetched</p>'
+        job = job.files
     if STREAM in (job.source, job.destination):
         return '<p class="faint">No preview: it came or went through a pipe</p>'
     images = []
@@ -202,7 +207,7 @@ def _pair(job: Job, max_pixels: int) -> str:
             images.append(picture(small, what, quality=_QUALITY))
         except ReadError as error:
             return f'<p class="faint">No preview of the picture {what.lower()}: {text(error)}</p>'
-    label = f"{text(job.source.name)}: per cent shown as before"
+    label = f"{text(name)}: per cent shown as before"
     return (
         f'<div class="pair">{images[0]}{images[1]}'
         f'<input type="range" min="0" max="100" value="50" autocomplete="off" aria-label="{label}"></div>'

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 
-from colorize_cli.jobs import Job, Outcome
+from colorize_cli.jobs import Job, Outcome, Transfer
 
 
 class Endless:
@@ -19,7 +19,7 @@ class Endless:
         """
         self._run = run
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._awaited: dict[Job, Future[Outcome]] = {}
+        self._awaited: dict[Job | Transfer, Future[Outcome]] = {}
         self._defect: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()

@@ -14,7 +14,7 @@ from colorize_cli.colouring import Told
 from colorize_cli.engines.outputs import Outputs, SkippedError
 from colorize_cli.errors import ColorizeError, ReadError, WriteError, one_line
 from colorize_cli.jobs import STREAM, Job, Outcome, Progress, Settings, Status
-from colorize_cli.ledger import Source, Stamp
+from colorize_cli.ledger import DAMAGED, Source
 from colorize_cli.media import atomic, is_film, pipe
 from colorize_cli.media.film import looks, source, workfolder
 from colorize_cli.media.formats import FORMATS, SHEET
@@ -60,7 +60,7 @@ def _coloured(job: Job, network: Model, settings: Settings, outputs: Outputs, pr
     if job.destination != STREAM and not is_film(job.destination):
         raise WriteError(f"a film becomes a film, not {job.destination.suffix}")
     try:
-        read = None if job.source == STREAM else Source.of(job.source)
+        read = None if job.source == STREAM else outputs.source_of(job) or Source.of(job.source)
     except OSError as error:
         raise ReadError(error.strerror or str(error)) from error
     if read is None or job.destination == STREAM:
@@ -131,6 +131,6 @@ def _note(job: Job, read: Source | None, outputs: Outputs, told: Told) -> Callab
     """As `Outputs.note`; a damaged film's source counts as changed, so that the next run tries it again."""
 
     def note(status: os.stat_result) -> None:
-        outputs.note(job, Source(Stamp(0, 0), "damaged") if told.damaged and read else read)(status)
+        outputs.note(job, DAMAGED if told.damaged and read else read)(status)
 
     return note

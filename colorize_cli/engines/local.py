@@ -1,6 +1,6 @@
 """All on this machine: pictures through stages that run at once, then films, one after the other."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from colorize_cli.engines.outputs import Outputs
 from colorize_cli.engines.photos import Photos
 from colorize_cli.errors import ReadError
 from colorize_cli.jobs import STREAM, Job, Outcome, Plan, Progress, Settings, Status, available_cores
+from colorize_cli.ledger import Stamp
 from colorize_cli.media import atomic, is_film, pipe
 from colorize_cli.model import Model
 from colorize_cli.steering import Steering
@@ -86,6 +87,7 @@ class Workshop:
         announce: Callable[[str], None] = lambda _: None,
         progress: Progress = lambda _: None,
         cores: int | None = None,
+        origins: Mapping[Path, Stamp] | None = None,
     ) -> None:
         """Reads what there is already.
 
@@ -96,11 +98,12 @@ class Workshop:
             announce: As in `run`.
             progress: As in `run`.
             cores: How many the network may use; None for all that this process may.
+            origins: As of `Ledger`.
         """
         self._settings, self._steering = settings, steering
         self._cores = cores or available_cores()
         self._announce, self._progress = announce, progress
-        self._outputs = Outputs(root, settings, steering)
+        self._outputs = Outputs(root, settings, steering, origins=origins)
         self._network: Model | None = None
         self._swept: set[Path] = set()
 
@@ -115,6 +118,10 @@ class Workshop:
             atomic.sweep(directory)
         reason = self._outputs.reason_to_skip(job)
         return None if reason is None else Outcome(job, Status.SKIPPED, reason)
+
+    def recipe_of(self, job: Job) -> str:
+        """A digest of all but the source that decides what the job's output is."""
+        return self._outputs.recipe_of(job)
 
     def open(self) -> Model:
         """Makes the output directory and loads the model; more than once does no harm.

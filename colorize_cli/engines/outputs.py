@@ -3,7 +3,7 @@
 import functools
 import io
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from colorize_cli import model
@@ -23,7 +23,13 @@ class Outputs:
     """What is there already, and the notes on what is made."""
 
     def __init__(
-        self, root: Path | None, settings: Settings, steering: Steering, *, read_only: bool = False
+        self,
+        root: Path | None,
+        settings: Settings,
+        steering: Steering,
+        *,
+        origins: Mapping[Path, Stamp] | None = None,
+        read_only: bool = False,
     ) -> None:
         self._settings = settings
         self._root = root
@@ -31,7 +37,7 @@ class Outputs:
         self._film_recipe = settings.film.recipe()
         self._steering = steering
         if root is not None:
-            self._ledger = Ledger(root, self._recipe, self._own_recipe, read_only=read_only)
+            self._ledger = Ledger(root, self._recipe, self._own_recipe, origins=origins, read_only=read_only)
 
     @functools.cached_property
     def _recipe(self) -> str:
@@ -99,7 +105,7 @@ class Outputs:
         if self._ledger is None:
             return None
         with photo.explained():
-            return Source.of(job.source)
+            return self._ledger.source_of(job)
 
     def close(self) -> None:
         """Ends the notes."""
