@@ -271,7 +271,7 @@ class _Journal:
     """A file that lines are appended to."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         self._name = atomic.claim(_SUFFIX)
         self._file = os.open(folder / self._name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         self._torn = False

@@ -65,8 +65,7 @@ def _coloured(job: Job, network: Model, settings: Settings, outputs: Outputs, pr
         raise ReadError(error.strerror or str(error)) from error
     if read is None or job.destination == STREAM:
         return _piped(job, read, network, settings, outputs, progress)
-    outputs.check_root()
-    job.destination.parent.mkdir(parents=True, exist_ok=True)
+    outputs.make_folder(job)
     if settings.if_colored != "recolor" and _in_colour(job.source):
         if settings.if_colored == "skip":
             raise SkippedError("in colour already")

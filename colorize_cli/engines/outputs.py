@@ -67,7 +67,7 @@ class Outputs:
             writing.encode(file, format_, pages, self._settings.quality)
             pipe.write_stdout(file.getvalue())
             return
-        self.check_root()
+        self.make_folder(job)
         writing.write(job.destination, pages, self._settings.quality, self.note(job, source))
 
     def copy(self, job: Job, source: Source | None, content: Path | bytes) -> None:
@@ -77,7 +77,7 @@ class Outputs:
         if job.destination == STREAM:
             pipe.write_stdout(data)
         else:
-            self.check_root()
+            self.make_folder(job)
             writing.write_content(job.destination, data, self.note(job, source))
 
     def make_root(self) -> None:
@@ -85,10 +85,26 @@ class Outputs:
         if self._root is not None:
             make_directory(self._root)
 
-    def check_root(self) -> None:
-        """Where it was moved away, making it anew would put some outputs here, some there."""
-        if self._root is not None and not self._root.is_dir():
-            raise WriteError(f"the output {self._root} has disappeared")
+    def make_folder(self, job: Job) -> None:
+        """Makes the folder that an output lies in, but never the output directory itself.
+
+        Where that was moved away, making it anew would put some outputs here, some there.
+
+        Raises:
+            WriteError: It has disappeared, or the folder cannot be made.
+        """
+        folder, root = job.destination.parent, self._root
+        try:
+            if root is None:
+                folder.mkdir(parents=True, exist_ok=True)
+            elif not folder.is_dir():
+                below = folder.relative_to(root)
+                for made in (*reversed(below.parents), below)[1:]:
+                    (root / made).mkdir(exist_ok=True)
+        except OSError as error:
+            raise WriteError(f"cannot write {job.destination}: {error.strerror or error}") from error
+        if root is not None and not root.is_dir():
+            raise WriteError(f"the output {root} has disappeared")
 
     def note(self, job: Job, source: Source | None) -> Callable[[os.stat_result], None]:
         """What is to be called with the status of an output, just before it gets its name."""

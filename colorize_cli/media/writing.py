@@ -52,7 +52,6 @@ def write_content(path: Path, content: bytes, ready: Callable[[os.stat_result], 
 @contextlib.contextmanager
 def _file(path: Path, ready: Callable[[os.stat_result], None]) -> Iterator[BinaryIO]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic.writing(path, ready) as file:
             yield file
     except OSError as error:
