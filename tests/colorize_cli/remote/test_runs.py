@@ -9,45 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from colorize_cli.cli import command
-from colorize_cli.remote import running, store
-from colorize_cli.remote.retries import Patience
+from colorize_cli.remote import running
 from tests.colorize_cli.media.film.making import Recipe, make
 from tests.colorize_cli.test_cli import contents, finish, piped, process
 
 FAULTS = (500, 503, "cut", 500, 503, "cut", "slow")
-
-
-@pytest.fixture
-def colour(models):
-    """Runs `colorize` in this process."""
-
-    def run(*arguments: object, model: Path = models.tinted):
-        options = ("--model", model, "--device", "cpu")
-        return CliRunner().invoke(command, [str(argument) for argument in (*arguments, *options)])
-
-    return run
-
-
-@pytest.fixture
-def local(colour, make_folder, tmp_path):
-    """Pictures here, and what a run here makes of them."""
-
-    def make(count: int) -> tuple[Path, dict[str, bytes]]:
-        source = make_folder(tmp_path / "in", count)
-        result = colour(source, tmp_path / "local")
-        assert result.exit_code == 0, result.output
-        return source, contents(tmp_path / "local")
-
-    return make
-
-
-@pytest.fixture
-def hasty(monkeypatch):
-    """Who tries again does so soon."""
-    monkeypatch.setattr(store, "Patience", lambda: Patience(tries=4, first=0.001))
 
 
 def staged(tmp_path: Path) -> list[Path]:
