@@ -391,3 +391,16 @@ def test_two_runs_at_once_end_as_one_does(models, local, bucket):
     assert [each.returncode for each in both] == [0, 0], ends
     assert not any("not as colorize left it" in end for end in ends)
     assert bucket.contents("out") == expected
+
+
+def test_without_what_the_extra_installs(models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 1)
+    (tmp_path / "absent" / "fsspec").mkdir(parents=True)
+    (tmp_path / "absent" / "fsspec" / "__init__.py").write_text(
+        "raise ModuleNotFoundError('No module: fsspec')"
+    )
+    path = f"{tmp_path}/absent:{os.environ.get('PYTHONPATH', '')}"
+    running_ = process(source, "s3://bucket/out", env=os.environ | {"PYTHONPATH": path})
+    out, err = running_.communicate(timeout=60)
+    assert (running_.returncode, out) == (2, "")
+    assert err == "colorize: s3://bucket/out: for this, pip install 'colorize-cli[remote]'\n"
