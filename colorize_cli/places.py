@@ -15,6 +15,7 @@ _URL = re.compile(rf"{_SCHEME}(?:::{_SCHEME})*://", re.IGNORECASE)
 _CHAIN = re.compile(rf"::(?={_SCHEME}(?:::|://))", re.IGNORECASE)
 # One address in a text, up to where it ends or the next one of a chain begins.
 _ADDRESS = re.compile(rf"{_SCHEME}://(?:(?!{_CHAIN.pattern})[^\s'\"<>])*", re.IGNORECASE)
+_QUERY = re.compile(r"\?[^\s'\"<>=]*=[^\s'\"<>]*")
 _LOCAL = ("file://", "local://")
 _WEB = ("http", "https")
 # A parameter of an address that is not of the web, where what follows a ? may as well be part of a name.
@@ -85,8 +86,11 @@ def place(text: str) -> Place:
 
 
 def redacted(text: object) -> str:
-    """A text in which no address shows a secret; addresses end there where white space or a quote comes."""
-    return _ADDRESS.sub(lambda match: _without_secrets(match[0]), str(text))
+    """The text of an error in which no address shows a secret, nor the part of one that a server repeats.
+
+    Addresses end there where white space or a quote comes.
+    """
+    return _QUERY.sub("", _ADDRESS.sub(lambda match: _without_secrets(match[0]), str(text)))
 
 
 def _without_secrets(address: str) -> str:

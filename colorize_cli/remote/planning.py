@@ -147,26 +147,27 @@ class _Planning:
         return self._finished(errands, ignored + others, self._where)
 
     def _inputs(self, inputs: Sequence[Place]) -> Iterator[_Input]:
-        addresses = [each for each in inputs if isinstance(each, Url)]
-        with ThreadPoolExecutor(_LOOKING) as pool:
-            looked = dict(zip(addresses, pool.map(self._look, addresses), strict=True))
+        looked = self._looked(inputs)
         for each in inputs:
             if isinstance(each, Path):
                 yield from map(_Input, discovery.expanded([each]))
                 continue
             where, there = looked[each]
-            if there is not None:
-                yield _Input(where, there)
-                continue
-            matches = self._matching(where)
+            matches = self._matching(where) if there is None else [_Input(where, there)]
             if not matches:
                 raise UsageError(f"no such file or directory: {each}")
             yield from matches
 
-    def _look(self, url: Url) -> tuple[Object, Found | None]:
-        where = self._stores.locate(url)
-        with _naming(url):
-            return where, where.store.info(where.path)
+    def _looked(self, places: Sequence[Place]) -> dict[Url, tuple[Object, Found | None]]:
+        """What is under the addresses among some places; None where nothing is."""
+        objects = [self._stores.locate(each) for each in dict.fromkeys(places) if isinstance(each, Url)]
+
+        def look(where: Object) -> tuple[Object, Found | None]:
+            with _naming(where.url):
+                return where, where.store.info(where.path)
+
+        with ThreadPoolExecutor(_LOOKING) as pool:
+            return {where.url: (where, found) for where, found in pool.map(look, objects)}
 
     def _matching(self, where: Object) -> list[_Input]:
         """What a pattern stands for."""
@@ -249,17 +250,15 @@ class _Planning:
 
     def _listed(self, listed: Sequence[Place]) -> tuple[list[Errand], int]:
         paths = [each for each in listed if isinstance(each, Path)]
-        addresses = [each for each in listed if isinstance(each, Url)]
         pairs, ignored = discovery.search([], None, self._endings, self._selection, paths)
-        errands = [self._errand(_Input(path), name) for path, name in pairs]
-        with ThreadPoolExecutor(_LOOKING) as pool:
-            for url, (where, found) in zip(addresses, pool.map(self._look, addresses), strict=True):
-                if found is None:
-                    errands.append(self._errand(_Input(where), url.name, NOT_THERE))
-                elif found.is_directory:
-                    ignored += 1
-                else:
-                    errands.append(self._errand(_Input(where, found), url.name))
+        errands = [self._errand(_Input(path), Path(name).as_posix()) for path, name in pairs]
+        for url, (where, found) in self._looked(listed).items():
+            if found is None:
+                errands.append(self._errand(_Input(where), url.name, NOT_THERE))
+            elif found.is_directory:
+                ignored += 1
+            else:
+                errands.append(self._errand(_Input(where, found), url.name))
         return errands, ignored
 
     def _errand(self, picture: _Input, name: str | None, refused: str | None = None) -> Errand:

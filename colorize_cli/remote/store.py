@@ -73,7 +73,7 @@ class Stores:
             patience: How often what fails is tried.
         """
         self._retrier = Retrier(patience or Patience())
-        self._known: dict[int, Store] = {}
+        self._known: dict[str, Store] = {}
 
     def locate(self, url: Url) -> "Object":
         """What an address means; whether there is anything is not looked at.
@@ -93,9 +93,8 @@ class Stores:
             raise UsageError(f"{url}: {one_line(error)} (pip install 'colorize-cli[remote]')") from error
         except Exception as error:  # whatever a library says of its own configuration
             raise UsageError(f"{url}: {redacted(one_line(error))}") from error
-        if "s3" in _schemes(files):  # its own tries, which are an attribute of the class
-            files.retries = 1
-        store = self._known.setdefault(id(files), Store(files, self._retrier))
+        store = Store(files, self._retrier)
+        store = self._known.setdefault(store.identity, store)
         return Object(store, path.rstrip("/") if not url.is_web else path, url)
 
     def stop(self) -> None:
@@ -110,14 +109,15 @@ class Store:
         from fsspec.asyn import AsyncFileSystem
         from fsspec.spec import AbstractFileSystem
 
-        self._files = files
-        self._retrier = retrier
         kind = type(files)
+        self._shared = files
+        self._retrier = retrier
+        if "s3" in _schemes(files):  # its own tries, which are an attribute of the class
+            files.retries = 1
         # What can rename has files, which are half there while they are written; objects are there when they
         # are whole.
         self._renames = kind.mv is not AbstractFileSystem.mv and not _OBJECTS.intersection(_schemes(files))
-        # What has no listing of its own would be walked by fsspec, which passes over directories that cannot
-        # be listed.
+        # What has no listing of its own would be walked by fsspec, which passes over what cannot be listed.
         walked = (AbstractFileSystem.find, AsyncFileSystem._find)
         self._lists = getattr(kind, "_find", kind.find) not in walked
         self._made: set[str] = set()
@@ -126,7 +126,14 @@ class Store:
     @property
     def identity(self) -> str:
         """What tells it from other stores."""
-        return f"{type(self._files).__name__} {id(self._files)}"
+        files = self._shared
+        return f"{type(files).__qualname__} {files.storage_args} {files.storage_options}"
+
+    @property
+    def _files(self) -> Any:
+        """The file system: one for all threads if it is made for that, else one for each, kept by fsspec."""
+        files = self._shared
+        return files if files.async_impl else type(files)(*files.storage_args, **files.storage_options)
 
     def info(self, path: str) -> Found | None:
         """What is under a path; None if nothing is.

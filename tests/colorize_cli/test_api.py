@@ -28,7 +28,8 @@ def assert_lightness_kept(before: np.ndarray, after: np.ndarray) -> None:
 def test_importing_loads_nothing_heavy():
     code = (
         "import sys, colorize_cli; colorize_cli.__version__;"
-        "print([name for name in ('torch', 'onnxruntime', 'cv2', 'numpy', 'trainer') if name in sys.modules])"
+        "names = ('torch', 'onnxruntime', 'cv2', 'numpy', 'trainer', 'ray', 'fsspec');"
+        "print([name for name in names if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -37,10 +38,23 @@ def test_importing_loads_nothing_heavy():
 def test_the_command_does_not_load_torch_or_the_trainer():
     code = (
         "import sys, colorize_cli.cli, colorize_cli.api;"
-        "print([name for name in ('torch', 'onnxruntime', 'trainer') if name in sys.modules])"
+        "names = ('torch', 'onnxruntime', 'trainer', 'ray', 'fsspec', 'colorize_cli.remote');"
+        "print([name for name in names if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_help_needs_no_more_than_the_command():
+    code = (
+        "import sys, click; from colorize_cli.cli import command;"
+        "command(['--help'], standalone_mode=False);"
+        "names = ('torch', 'onnxruntime', 'cv2', 'PIL', 'ray', 'fsspec', 's3fs');"
+        "print([name for name in names if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage: " in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_there_is_nothing_else():

@@ -60,6 +60,7 @@ def test_above_and_below(text, levels, above, below):
 
 def test_secrets_in_texts():
     text = (
-        "403, url='https://h/a?X-Amz-Signature=hush', ftp://u:hush@h/x (zip://a::https://h/b?hush) s3://b/a?c"
+        "403, url='https://h/a?X-Amz-Signature=hush', ftp://u:hush@h/x (zip://a::https://h/b?hush s3://b/a?c"
     )
     assert redacted(text) == "403, url='https://h/a', ftp://h/x (zip://a::https://h/b s3://b/a?c"
+    assert redacted("Forbidden: GET /a?token=hush HTTP/1.1, really?") == "Forbidden: GET /a HTTP/1.1, really?"

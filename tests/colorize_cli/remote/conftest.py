@@ -12,10 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
 from moto.s3.models import s3_backends
 from werkzeug.serving import make_server
+
+from colorize_cli.cli import command
+from colorize_cli.remote import store
+from colorize_cli.remote.retries import Patience
+from tests.colorize_cli.test_cli import contents
 
 STORE: Any = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
 SECRET = "s3cr3t-hush"  # noqa: S105
@@ -156,3 +162,33 @@ def bucket(server: Server) -> Bucket:
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     STORE.create_bucket(name, "us-east-1")
     return Bucket(name)
+
+
+@pytest.fixture
+def colour(models):
+    """Runs `colorize` in this process."""
+
+    def run(*arguments: object, model: Path = models.tinted):
+        options = ("--model", model, "--device", "cpu")
+        return CliRunner().invoke(command, [str(argument) for argument in (*arguments, *options)])
+
+    return run
+
+
+@pytest.fixture
+def local(colour, make_folder, tmp_path):
+    """Pictures here, and what a run here makes of them."""
+
+    def make(count: int) -> tuple[Path, dict[str, bytes]]:
+        source = make_folder(tmp_path / "in", count)
+        result = colour(source, tmp_path / "local")
+        assert result.exit_code == 0, result.output
+        return source, contents(tmp_path / "local")
+
+    return make
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Who tries again does so soon."""
+    monkeypatch.setattr(store, "Patience", lambda: Patience(tries=4, first=0.001))

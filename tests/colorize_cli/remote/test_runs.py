@@ -9,45 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from colorize_cli.cli import command
-from colorize_cli.remote import running, store
-from colorize_cli.remote.retries import Patience
+from colorize_cli.remote import running
 from tests.colorize_cli.media.film.making import Recipe, make
 from tests.colorize_cli.test_cli import contents, finish, piped, process
 
 FAULTS = (500, 503, "cut", 500, 503, "cut", "slow")
-
-
-@pytest.fixture
-def colour(models):
-    """Runs `colorize` in this process."""
-
-    def run(*arguments: object, model: Path = models.tinted):
-        options = ("--model", model, "--device", "cpu")
-        return CliRunner().invoke(command, [str(argument) for argument in (*arguments, *options)])
-
-    return run
-
-
-@pytest.fixture
-def local(colour, make_folder, tmp_path):
-    """Pictures here, and what a run here makes of them."""
-
-    def make(count: int) -> tuple[Path, dict[str, bytes]]:
-        source = make_folder(tmp_path / "in", count)
-        result = colour(source, tmp_path / "local")
-        assert result.exit_code == 0, result.output
-        return source, contents(tmp_path / "local")
-
-    return make
-
-
-@pytest.fixture
-def hasty(monkeypatch):
-    """Who tries again does so soon."""
-    monkeypatch.setattr(store, "Patience", lambda: Patience(tries=4, first=0.001))
 
 
 def staged(tmp_path: Path) -> list[Path]:
@@ -424,3 +391,16 @@ def test_two_runs_at_once_end_as_one_does(models, local, bucket):
     assert [each.returncode for each in both] == [0, 0], ends
     assert not any("not as colorize left it" in end for end in ends)
     assert bucket.contents("out") == expected
+
+
+def test_without_what_the_extra_installs(models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 1)
+    (tmp_path / "absent" / "fsspec").mkdir(parents=True)
+    (tmp_path / "absent" / "fsspec" / "__init__.py").write_text(
+        "raise ModuleNotFoundError('No module: fsspec')"
+    )
+    path = f"{tmp_path}/absent:{os.environ.get('PYTHONPATH', '')}"
+    running_ = process(source, "s3://bucket/out", env=os.environ | {"PYTHONPATH": path})
+    out, err = running_.communicate(timeout=60)
+    assert (running_.returncode, out) == (2, "")
+    assert err == "colorize: s3://bucket/out: for this, pip install 'colorize-cli[remote]'\n"
