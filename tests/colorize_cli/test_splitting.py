@@ -35,7 +35,7 @@ FRAMES = 100
 PLACES = (0, 5, 12, 30, 36, 68, 76, 84, 92)
 STRETCHES = (0, 5, 12, 30, 36, 56, 68, 76, 84, 92)
 CLOSED = {"crf": "10", "g": "1000", "sc_threshold": "0"}
-OPEN = {"crf": "10", "g": "10", "sc_threshold": "0", "x264-params": "open-gop=1:bframes=3"}
+OPEN = {"crf": "10", "g": "10", "sc_threshold": "0", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
 FILM = Recipe(frames=FRAMES, width=96, height=64, rate=RATE, shots=SHOTS, keys=KEYS, options=CLOSED)
 UNEVEN = tuple(500 * n + 90 * (n % 3 == 1) for n in range(FRAMES))
 

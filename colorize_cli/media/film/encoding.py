@@ -16,6 +16,9 @@ from colorize_cli.jobs import FilmSettings
 from colorize_cli.media.film.source import Layout, Picture, planar_name, tag
 
 _STRETCH = "nut"  # keeps any time base, and any codec
+# Most encoders decide in other ways for other numbers of threads, so that this is not the machine's number of
+# cores: stretches that are encoded on several are to be the same. On two cores it takes no longer than three.
+_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ class Encoder:
         context.time_base = 1 / picture.rate if encoding.steady_rate else picture.time_base
         context.sample_aspect_ratio = picture.aspect
         context.options = dict(encoding.options)
-        context.thread_type = "AUTO"
+        context.thread_type, context.thread_count = "AUTO", _THREADS
         if interlaced:
             context.flags |= Flags.interlaced_dct | Flags.interlaced_me
         stream.time_base = picture.time_base

@@ -10,7 +10,7 @@ import pytest
 from colorize_cli.media.film import source
 from tests.colorize_cli.media.film.making import Recipe, make
 
-OPEN = {"crf": "10", "g": "12", "x264-params": "open-gop=1:bframes=3"}
+OPEN = {"crf": "10", "g": "12", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
 CASES = {
     "closed.mp4": Recipe(time_base=Fraction(1, 12800), options={"crf": "10", "g": "12"}),
     "open.mp4": Recipe(time_base=Fraction(1, 12800), options=OPEN),
