@@ -27,8 +27,9 @@ def assert_lightness_kept(before: np.ndarray, after: np.ndarray) -> None:
 
 def test_importing_loads_nothing_heavy():
     code = (
-        "import sys, colorize_cli; colorize_cli.__version__;"
-        "print([name for name in ('torch', 'onnxruntime', 'cv2', 'numpy', 'trainer') if name in sys.modules])"
+        "import sys, colorize_cli; colorize_cli.__version__; heavy = "
+        "('torch', 'onnxruntime', 'cv2', 'numpy', 'trainer', 'ray', 'fsspec');"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -41,6 +42,21 @@ def test_the_command_does_not_load_torch_or_the_trainer():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_help_loads_neither_the_network_nor_clusters_nor_remote_storage():
+    code = (
+        "import sys; from colorize_cli.cli import command; command(['--help'], standalone_mode=False);"
+        "print([name for name in ('onnxruntime', 'ray', 'fsspec', 'av') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_colouring_here_does_not_load_what_is_for_clusters():
+    code = "import sys, colorize_cli.engines; print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_there_is_nothing_else():
