@@ -49,12 +49,18 @@ def test_help_needs_no_more_than_the_command():
     code = (
         "import sys, click; from colorize_cli.cli import command;"
         "command(['--help'], standalone_mode=False);"
-        "names = ('torch', 'onnxruntime', 'cv2', 'PIL', 'ray', 'fsspec', 's3fs');"
+        "names = ('torch', 'onnxruntime', 'cv2', 'PIL', 'av', 'ray', 'fsspec', 's3fs');"
         "print([name for name in names if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Usage: " in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_colouring_here_does_not_load_what_is_for_clusters():
+    code = "import sys, colorize_cli.engines; print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_there_is_nothing_else():

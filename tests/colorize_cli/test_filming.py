@@ -147,6 +147,19 @@ def test_what_a_run_that_ended_claimed_is_free(tmp_path):
         assert len(list(folder.path.iterdir())) == 1
 
 
+def test_what_a_process_claimed_that_ended_elsewhere_can_be_freed(tmp_path):
+    with workfolder.claimed(tmp_path / "a.mkv", "key") as folder:
+        assert folder is not None
+    elsewhere = ".colorize-00000000-0000000042-"  # before all names of this host
+    folder.path.mkdir(parents=True, exist_ok=True)
+    (folder.path / f"{elsewhere}000000.claim").touch()
+    with workfolder.claimed(tmp_path / "a.mkv", "key") as refused:
+        assert refused is None
+    workfolder.disclaim(tmp_path, elsewhere)
+    with workfolder.claimed(tmp_path / "a.mkv", "key") as freed:
+        assert freed is not None
+
+
 def test_frames_in_memory_are_bounded_and_no_thread_is_left(network, tmp_path, monkeypatch):
     source = make(tmp_path / "a.mkv", Recipe(frames=300))
     alive, most = 0, 0

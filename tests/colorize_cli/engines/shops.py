@@ -9,6 +9,7 @@ from pathlib import Path
 
 from colorize_cli.engines.probe import Probe
 from colorize_cli.jobs import Job, Outcome, Position, Progress, Settings, Status
+from colorize_cli.media import atomic
 from colorize_cli.pipeline import Pipeline, Stage
 
 POISON = "poison.png"
@@ -50,6 +51,9 @@ class Shop:
 
     def _look(self, job: Job) -> Job:
         if job.source.name == POISON:
+            folder = job.destination.parent
+            for place in (folder, *folder.glob(".colorize/film-*")):
+                (place / atomic.claim(".png")).touch()
             os._exit(1)
         time.sleep(self.seconds)
         return job

@@ -254,10 +254,10 @@ def lenient(_: Job) -> Iterator[Probe]:
     yield shops.LENIENT
 
 
-def labour(jobs, seconds: float = 0.0, **options) -> Iterator[Outcome]:
+def labour(jobs, seconds: float = 0.0, settings: Settings | None = None, **options) -> Iterator[Outcome]:
     """Jobs through real actors in which shops stand in for workshops."""
     heard = {"announce": lambda _: None, **options}
-    return engine.labour(jobs, shops.Shop(), shops.build(seconds), Settings(), lenient, **heard)
+    return engine.labour(jobs, shops.Shop(), shops.build(seconds), settings or Settings(), lenient, **heard)
 
 
 def test_jobs_may_come_from_anywhere_and_outcomes_have_their_paths(cluster):
@@ -299,20 +299,21 @@ def test_a_job_that_ends_its_workers_fails_alone(cluster, tmp_path):
 
 
 def test_nothing_is_left_of_actors_that_are_lost(cluster, tmp_path):
-    """Neither of the temporary names of their process, nor of their claims on films."""
-    claims = tmp_path / ".colorize" / "film-0123"
-    claims.mkdir(parents=True)
+    """Neither what they were writing, nor their claims on films, which would be an obstacle to others."""
     poison = Job(tmp_path / shops.POISON, tmp_path / shops.POISON)
-    for _ in labour([poison], seconds=0.0):
-        pass
-    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+    (tmp_path / ".colorize" / "film-0123").mkdir(parents=True)
+    others = tmp_path / ".colorize-00000000-0000000001-000001.png"
+    others.touch()
+    (outcome,) = labour([poison])
+    assert outcome.status is Status.FAILED
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == [others]
 
 
 def test_how_far_a_film_is_comes_back(cluster):
     heard: list[Position] = []
     film = Job(Path("a film.mp4"), Path("out") / "a film.mp4")
-    outcomes = list(labour([*shops.jobs(40), film], seconds=1.5, progress=heard.append))
-    assert len(outcomes) == 41
+    outcomes = list(labour([*shops.jobs(3), film], seconds=1.5, progress=heard.append))
+    assert len(outcomes) == 4
     assert {position.path for position in heard} == {film.source}
     assert max(position.frames for position in heard) == 2
 
@@ -328,7 +329,7 @@ def test_hints_a_reference_and_films_are_as_with_the_local_engine(cluster, model
     from skimage import data
 
     source = make_folder(tmp_path / "in", 3)
-    make(source / "film.mkv", Recipe())
+    make(source / "film.mp4", Recipe())  # Matroska has random numbers in it
     Image.fromarray(data.chelsea()).save(tmp_path / "cat.png")
     (tmp_path / "hints.json").write_text('{"0000.png": {"points": [{"x": 20, "y": 30, "color": "#c03030"}]}}')
     settings = Settings(
@@ -387,7 +388,8 @@ def invoke(*arguments: object):
     return CliRunner().invoke(command, [*map(str, arguments), "--engine", "ray"])
 
 
-def test_what_cannot_be_is_refused_in_one_line(models, make_folder, tmp_path):
+def test_what_cannot_be_is_refused_in_one_line(models, make_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # by these tests
     source, output = make_folder(tmp_path / "in", 2), tmp_path / "out"
     options = ("--model", models.grey, "--device")
     for arguments, said in (
@@ -425,3 +427,29 @@ def test_a_dry_run_needs_no_ray(make_folder, tmp_path):
     done = subprocess.run(list(map(str, line)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("colour\t") == 2
+
+
+def test_nodes_that_come_later_are_put_to_work_and_gpus_have_an_actor_each(nodes, tmp_path):
+    code = """
+import sys
+from tests.colorize_cli.engines import shops, test_ray
+from colorize_cli.jobs import Settings
+settings = Settings(engine="ray", address=sys.argv[1])
+for outcome in test_ray.labour(shops.jobs(10**6), 0.02, settings=settings):
+    print(outcome.device, outcome.batch, flush=True)
+"""
+    line = [sys.executable, "-c", code, nodes.address]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=nodes.environment) as running:
+        assert running.stdout is not None
+        first = running.stdout.readline().split()
+        later = nodes.add(num_cpus=6, num_gpus=2)
+        seen = {first[0]: first[1]}
+        for outcome in running.stdout:
+            process, cores = outcome.split()
+            seen[process] = cores
+            if len(seen) == 3:
+                break
+        running.terminate()
+        running.stdout.read()
+    nodes.remove(later)
+    assert sorted(seen.values()) == ["1", "3", "3"], "the head has a core, and each GPU of the other three"
