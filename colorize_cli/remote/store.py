@@ -30,6 +30,9 @@ _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "mtime", "L
 _LESS_SURE = ("last_modified", "updated", "modified", "modify", "created")
 # Stores of objects, some of which say that they can rename.
 _OBJECTS = frozenset({"abfs", "az", "gcs", "gs", "memory", "oss", "s3"})
+# What the extra brings, and its name.
+_BROUGHT = frozenset({"gcs", "gs", "http", "https", "s3", "s3a"})
+_INSTALL = "pip install 'colorize-cli[remote]'"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # All that may stand in an address of the web as it is; a % is there already.
 _QUOTED = "%/:?#[]@!$&'()*+,;=~"
@@ -85,12 +88,12 @@ class Stores:
         try:
             from fsspec.core import url_to_fs
         except ImportError as error:
-            raise UsageError(f"{url}: for this, pip install 'colorize-cli[remote]'") from error
+            raise UsageError(f"{url}: for this, {_INSTALL}") from error
         text = quote(url.text, safe=_QUOTED) if url.is_web else url.text
         try:
             files, path = url_to_fs(text, **_options(url))
         except ImportError as error:
-            raise UsageError(f"{url}: {one_line(error)} (pip install 'colorize-cli[remote]')") from error
+            raise UsageError(f"{url}: {one_line(error)}{_hint(url)}") from error
         except Exception as error:  # whatever a library says of its own configuration
             raise UsageError(f"{url}: {redacted(one_line(error))}") from error
         store = Store(files, self._retrier)
@@ -325,6 +328,11 @@ class Object:
     def contains(self, other: "Object") -> bool:
         """Whether the other is this or lies in it."""
         return other.identity == self.identity or other.identity.startswith(f"{self.identity}/")
+
+
+def _hint(url: Url) -> str:
+    """How to install what a store needs, where it is this program's to say."""
+    return f" ({_INSTALL})" if url.text.partition("://")[0].lower() in _BROUGHT else ""
 
 
 def _schemes(files: Any) -> tuple[str, ...]:
