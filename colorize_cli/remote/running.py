@@ -135,7 +135,7 @@ class _Run:
             progress(replace(position, path=shown[position.path]))
 
         steering = steering_of(plan, settings, tasks)
-        self._workshop = Workshop(here, settings, steering, announce, show, self._origins)
+        self._workshop = Workshop(here, settings, steering, announce, show, origins=self._origins)
         self._outputs = RemoteOutputs(there, overwrite=settings.overwrite)
 
     def outcomes(self) -> Generator[Outcome, None, None]:

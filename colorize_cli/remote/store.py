@@ -120,7 +120,8 @@ class Store:
         # What can rename has files, which are half there while they are written; objects are there when they
         # are whole.
         self._renames = kind.mv is not AbstractFileSystem.mv and not _OBJECTS.intersection(_schemes(files))
-        # What has no listing of its own would be walked by fsspec, which passes over what cannot be listed.
+        # What has no listing of its own would be walked by fsspec, which passes over directories that cannot
+        # be listed.
         walked = (AbstractFileSystem.find, AsyncFileSystem._find)
         self._lists = getattr(kind, "_find", kind.find) not in walked
         self._made: set[str] = set()
@@ -134,7 +135,7 @@ class Store:
 
     @property
     def _files(self) -> Any:
-        """The file system: one for all threads if it is made for that, else one for each, which fsspec keeps."""
+        """The file system: one for all threads if it is made for that, or one for each, kept by fsspec."""
         files = self._shared
         return files if files.async_impl else type(files)(*files.storage_args, **files.storage_options)
 
