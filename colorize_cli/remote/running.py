@@ -35,7 +35,7 @@ from colorize_cli.remote.tasks import Task, steering_of, tasks_of
 # alone.
 BYTES_IN_FLIGHT = 256 << 20
 _UNKNOWN_SIZE = 16 << 20  # what an object counts for if the store does not tell
-_FETCHING, _PUTTING = 8, 8  # threads
+_FETCHING, _PUTTING = 8, 16  # threads
 # Who interrupts is answered within two seconds.
 _PATIENCE = 1.2
 _FINAL = (State.CURRENT, State.FOREIGN)

@@ -30,6 +30,9 @@ _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "mtime", "L
 _LESS_SURE = ("last_modified", "updated", "modified", "modify", "created")
 # Stores of objects, some of which say that they can rename.
 _OBJECTS = frozenset({"abfs", "az", "gcs", "gs", "memory", "oss", "s3"})
+# What the extra brings, and its name.
+_BROUGHT = frozenset({"gcs", "gs", "http", "https", "s3", "s3a"})
+_INSTALL = "pip install 'colorize-cli[remote]'"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # All that may stand in an address of the web as it is; a % is there already.
 _QUOTED = "%/:?#[]@!$&'()*+,;=~"
@@ -85,12 +88,12 @@ class Stores:
         try:
             from fsspec.core import url_to_fs
         except ImportError as error:
-            raise UsageError(f"{url}: for this, pip install 'colorize-cli[remote]'") from error
+            raise UsageError(f"{url}: for this, {_INSTALL}") from error
         text = quote(url.text, safe=_QUOTED) if url.is_web else url.text
         try:
             files, path = url_to_fs(text, **_options(url))
         except ImportError as error:
-            raise UsageError(f"{url}: {one_line(error)} (pip install 'colorize-cli[remote]')") from error
+            raise UsageError(f"{url}: {one_line(error)}{_hint(url)}") from error
         except Exception as error:  # whatever a library says of its own configuration
             raise UsageError(f"{url}: {redacted(one_line(error))}") from error
         store = Store(files, self._retrier)
@@ -117,7 +120,8 @@ class Store:
         # What can rename has files, which are half there while they are written; objects are there when they
         # are whole.
         self._renames = kind.mv is not AbstractFileSystem.mv and not _OBJECTS.intersection(_schemes(files))
-        # What has no listing of its own would be walked by fsspec, which passes over what cannot be listed.
+        # What has no listing of its own would be walked by fsspec, which passes over directories that cannot
+        # be listed.
         walked = (AbstractFileSystem.find, AsyncFileSystem._find)
         self._lists = getattr(kind, "_find", kind.find) not in walked
         self._made: set[str] = set()
@@ -131,7 +135,7 @@ class Store:
 
     @property
     def _files(self) -> Any:
-        """The file system: one for all threads if it is made for that, else one for each, kept by fsspec."""
+        """The file system: one for all threads if it is made for that, or one for each, kept by fsspec."""
         files = self._shared
         return files if files.async_impl else type(files)(*files.storage_args, **files.storage_options)
 
@@ -325,6 +329,11 @@ class Object:
     def contains(self, other: "Object") -> bool:
         """Whether the other is this or lies in it."""
         return other.identity == self.identity or other.identity.startswith(f"{self.identity}/")
+
+
+def _hint(url: Url) -> str:
+    """How to install what a store needs, where it is this program's to say."""
+    return f" ({_INSTALL})" if url.text.partition("://")[0].lower() in _BROUGHT else ""
 
 
 def _schemes(files: Any) -> tuple[str, ...]:
