@@ -24,7 +24,7 @@ from colorize_cli.engines.local import Workshop
 from colorize_cli.engines.outputs import make_directory
 from colorize_cli.engines.probe import Probe, probing
 from colorize_cli.engines.ray.cluster import joined
-from colorize_cli.engines.ray.crew import LOST, Build, Crew, Shop, absolute
+from colorize_cli.engines.ray.crew import LOST, Build, Crew, Returned, Shop
 from colorize_cli.errors import ColorizeError, UsageError, one_line
 from colorize_cli.jobs import STREAM, Job, Outcome, Plan, Progress, Settings, Status, available_cores
 from colorize_cli.ledger import State
@@ -76,7 +76,7 @@ def run(
         _workshop,
         plan.root and plan.root.absolute(),
         there,
-        replace(steering, hints={absolute(job): hints for job, hints in steering.hints.items()}),
+        replace(steering, hints={_absolute(job): hints for job, hints in steering.hints.items()}),
         # What is as many as here was not asked for, but is the default.
         settings.workers == available_cores(),
     )
@@ -119,7 +119,7 @@ def labour(
                 seen = stack.enter_context(probe(job))
                 crew = Crew(build, settings.device, seen, announce, progress)
                 stack.callback(crew.end)
-                dispatcher = Dispatcher[Job, Outcome](crew.arrived, CHUNK, LOST)
+                dispatcher = Dispatcher[Job, Returned](crew.arrived, CHUNK, LOST)
             # A film is one job of one actor. Who cuts it into parts that several can do puts those here.
             yield from map(_outcome, dispatcher.put(job, alone=is_film(job.source)))
         if crew is not None:
@@ -153,12 +153,16 @@ def _workshop(
     return Workshop(root, replace(settings, workers=workers), steering, announce, progress, cores)
 
 
-def _outcome(answer: Answer[Job, Outcome]) -> Outcome:
+def _absolute(job: Job) -> Job:
+    return Job(job.source.absolute(), job.destination.absolute())
+
+
+def _outcome(answer: Answer[Job, Returned]) -> Outcome:
     """The outcome of a job, whose paths are as its user gave them."""
     if answer.result is None:
         why = f"{answer.lost} workers of the cluster ended with it in hand, one after the other"
         return Outcome(answer.item, Status.FAILED, why)
-    outcome = replace(answer.result, job=answer.item)
+    outcome = Outcome(answer.item, **answer.result)
     if answer.lost and outcome.reason == State.CURRENT.value:
         # It was to be done when the run began, so it was done by the worker that did not live to say so.
         return replace(outcome, status=Status.DONE, reason=None)

@@ -1,6 +1,7 @@
 """The actors of a cluster, each with a workshop: one on each node with its cores, or one for each GPU."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
@@ -55,13 +56,13 @@ class Shop(Protocol):
         """Ends what is open."""
 
 
+# How jobs and outcomes travel, which is half the price of the objects: a job as its two paths, and an outcome
+# as its fields but for the job, in the order of the jobs.
+Sent = tuple[str, str]
+Returned = dict[str, Any]
+
 # Makes a shop; is given how many cores it has, whom to tell the user's lines, and whom how far a film is.
 Build = Callable[[int, Callable[[str], None], Progress], Shop]
-
-
-def absolute(job: Job) -> Job:
-    """A job for processes that have another working directory."""
-    return Job(job.source.absolute(), job.destination.absolute())
 
 
 class Actor:
@@ -77,8 +78,12 @@ class Actor:
         self._shop.open()
         return lines, atomic.mark()
 
-    def outcomes(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def outcomes(self, sent: Sequence[Sent]) -> list[Returned]:
         """Does a chunk: pictures, or one film."""
+        jobs = [Job(Path(source), Path(destination)) for source, destination in sent]
+        return [_fields(outcome) for outcome in self._outcomes(jobs)]
+
+    def _outcomes(self, jobs: Sequence[Job]) -> list[Outcome]:
         if is_film(jobs[0].source):
             return [self._shop.film(job) for job in jobs]
         # Asked once more, as a worker may have done them that did not live to say so.
@@ -131,14 +136,14 @@ class Site:
     @property
     def chunks(self) -> int:
         """How many keep an actor busy: pictures wait before each stage and, on a GPU, for a batch."""
-        return 2 + self.cores // 4 + 4 * self.gpus
+        return 4 + self.cores // 4 + 4 * self.gpus
 
     def here(self) -> NodeAffinitySchedulingStrategy:
         """Where its actors are to be."""
         return NodeAffinitySchedulingStrategy(self.node, soft=False)
 
 
-class Hand(Worker[Job, Outcome]):
+class Hand(Worker[Job, Returned]):
     """An actor, as seen from here.
 
     Attributes:
@@ -162,7 +167,7 @@ class Hand(Worker[Job, Outcome]):
         self.opened: Future[tuple[list[str], str]] | None
         self.opened = self._actor.open.remote(build, site.cores).future()
         self._mark: str | None = None
-        self._under_way: dict[Future[Sequence[Outcome]], Sequence[Job]] = {}
+        self._under_way: dict[Future[Sequence[Returned]], Sequence[Job]] = {}
         self._folders: set[Path] = set()
         self._film: tuple[Job, Future[Any]] | None = None
         self._asked: Future[Position | None] | None = None
@@ -174,9 +179,11 @@ class Hand(Worker[Job, Outcome]):
         lines, self._mark = opened.result()
         return lines
 
-    def submit(self, items: Sequence[Job]) -> "Future[Sequence[Outcome]]":
+    def submit(self, items: Sequence[Job]) -> "Future[Sequence[Returned]]":
         """Hands it a chunk."""
-        answer: Future[Sequence[Outcome]] = self._actor.outcomes.remote(list(map(absolute, items))).future()
+        here = str(Path.cwd())  # where actors are not
+        sent = [(os.path.join(here, job.source), os.path.join(here, job.destination)) for job in items]  # noqa: PTH118
+        answer: Future[Sequence[Returned]] = self._actor.outcomes.remote(sent).future()
         self._under_way[answer] = items
         answer.add_done_callback(self._under_way.pop)
         if is_film(items[0].source):
@@ -209,7 +216,7 @@ class Hand(Worker[Job, Outcome]):
         ended: Future[None] = self._actor.close.remote().future()
         return ended
 
-    def end(self) -> "list[Future[Sequence[Outcome]]]":
+    def end(self) -> "list[Future[Sequence[Returned]]]":
         """Ends it at once; gives the chunks that it had in hand, which fail when it is gone."""
         unfinished = dict(self._under_way)
         self._folders.update(job.destination.parent for items in unfinished.values() for job in items)
@@ -351,7 +358,8 @@ class Crew:
         except exceptions.RayTaskError as error:
             cause = error.cause
             own = isinstance(cause, ColorizeError)
-            self._turn_away(team, str(cause) if own else f"cannot run this colorize-cli: {one_line(cause)}")
+            text, *_ = str(cause).splitlines() or [type(cause).__name__]
+            self._turn_away(team, text if own else f"cannot run this colorize-cli: {text}")
         except UsageError as error:
             self._turn_away(team, str(error))
         except LOST:
@@ -383,6 +391,10 @@ class Crew:
                 self._told.add(line)
                 self._announce(line)
         return True
+
+
+def _fields(outcome: Outcome) -> Returned:
+    return {name: value for name, value in vars(outcome).items() if name != "job"}
 
 
 def _examine(probe: Probe) -> Path:

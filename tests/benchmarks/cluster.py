@@ -1,0 +1,252 @@
+"""What handing jobs out by Ray costs, beside doing them in this process.
+
+    python tests/benchmarks/cluster.py [--pictures 500] [--megapixels 2] [--jobs 1000000] [--json]
+
+Each measurement is made in a process of its own.
+
+- pictures: grey JPEGs made here, coloured by the engine `local` and by the engine `ray` on a cluster of this
+  machine alone, with the same cores, taking turns. Seconds count from the moment at which the model is loaded
+  to the last outcome, so that start-up is aside; of several rounds the fastest counts. The bound is 1.15.
+- jobs: of no pictures, through the stages of the local engine, of which each does nothing, and through the
+  whole engine `ray`, whose actor has those stages. Resident memory of this process, without that of Ray's own
+  processes, is read as outcomes come; it is flat if the last fifth of the run needs what the second needed.
+- plan: what the plan of so many jobs takes, which the command holds whatever the engine.
+
+It says something only on a quiet machine.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+import skimage.data
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from colorize_cli import discovery, media, process
+from colorize_cli.engines import ENGINES
+from colorize_cli.engines.probe import Probe
+from colorize_cli.jobs import Job, Outcome, Plan, Progress, Settings, Status, available_cores
+from colorize_cli.pipeline import Pipeline, Stage
+
+BOUND = 1.15
+_SAMPLES = 200
+
+
+def make_pictures(folder: Path, megapixels: float, count: int) -> None:
+    """Grey pictures with the detail and grain of a scan: an enlarged public-domain photograph with noise."""
+    astronaut = cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2GRAY)
+    height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
+    large = cv2.resize(astronaut, (round(height * 4 / 3), height), interpolation=cv2.INTER_CUBIC)
+    for number in range(count):
+        grain = np.random.default_rng(number).normal(0, 4, large.shape)
+        picture = np.clip(large + grain, 0, 255).astype(np.uint8)
+        Image.fromarray(picture).save(folder / f"{number:04d}.jpg", quality=92)
+
+
+def colour(engine: str, source: Path, output: Path) -> dict[str, float]:
+    """Seconds of an engine over a folder, from the model's being loaded on."""
+    process.prepare()
+    loaded: list[float] = []
+    plan = discovery.plan([source], output, media.endings())
+    begun = time.perf_counter()
+    settings = Settings(overwrite=True, engine=engine)
+    for outcome in ENGINES[engine](plan, settings, lambda _: loaded.append(time.perf_counter())):
+        assert outcome.status is Status.DONE, outcome
+        last = time.perf_counter()
+    return {"start-up": loaded[0] - begun, "seconds": last - loaded[0]}
+
+
+class Idle:
+    """In place of a workshop: the stages of one, which do nothing."""
+
+    def skipped(self, _: Job) -> Outcome | None:
+        return None
+
+    def open(self) -> None:
+        pass
+
+    def pictures(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+        cores = available_cores()
+        stages = (
+            Stage("decode", lambda job: job, cores),
+            Stage("infer", lambda batch: batch, batch=8),
+            Stage("compose", lambda job: job, cores),
+            Stage("encode", lambda job: job, cores),
+        )
+        for result in Pipeline(stages, capacity=8).run(jobs):
+            yield Outcome(result.source, Status.DONE, None, result.seconds, "cpu", result.batch)
+
+    def film(self, job: Job) -> Outcome:
+        raise NotImplementedError(job)
+
+    def close(self) -> None:
+        pass
+
+
+def idle(_: int, __: Callable[[str], None], ___: Progress) -> Idle:
+    return Idle()
+
+
+class Unprobed(Probe):
+    """One that all nodes pass."""
+
+    def examine(self) -> Path:
+        return self.file
+
+    def confirm(self, answer: Path) -> None:
+        pass
+
+
+def some_jobs(count: int) -> Iterator[Job]:
+    folder, output = Path("scans"), Path("coloured")
+    for number in range(count):
+        name = f"{number // 1000:04d}/{number:07d}.jpg"
+        yield Job(folder / name, output / name)
+
+
+def by_ray(jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
+    from colorize_cli.engines import ray
+
+    unprobed = Unprobed("", Settings(), "", Path(), b"", Path(), ("", ""))
+    settings = Settings(engine="ray")
+    return ray.labour(
+        jobs, Idle(), idle, settings, lambda _: contextlib.nullcontext(unprobed), lambda _: None
+    )
+
+
+def resident() -> int:
+    """Bytes of memory that this process has now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def hand_out(engine: str, count: int) -> dict[str, float]:
+    """Jobs a second from the first outcome on, and this process's memory in the second and the last fifth."""
+    outcomes = Idle().pictures(some_jobs(count)) if engine == "local" else by_ray(some_jobs(count))
+    sizes: list[int] = []
+    every = max(1, count // _SAMPLES)
+    next(outcomes)
+    begun = time.perf_counter()
+    for number, _ in enumerate(outcomes, start=1):
+        if number % every == 0:
+            sizes.append(resident())
+    seconds = time.perf_counter() - begun
+    fifth = len(sizes) // 5
+    return {
+        "jobs a second": (count - 1) / seconds,
+        "MiB in the second fifth": max(sizes[fifth : 2 * fifth]) / 2**20,
+        "MiB in the last fifth": max(sizes[-fifth:]) / 2**20,
+    }
+
+
+def plan_of(count: int) -> dict[str, float]:
+    """Bytes for each job of a plan."""
+    before = resident()
+    plan = Plan(tuple(some_jobs(count)), 0, Path("coloured"))
+    return {"bytes a job": (resident() - before) / len(plan.jobs)}
+
+
+def apart(*arguments: object) -> dict[str, float]:
+    """A measurement in a process of its own."""
+    line = [sys.executable, __file__, "--one", *map(str, arguments)]
+    done = subprocess.run(line, check=True, stdout=subprocess.PIPE)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure(pictures: int, megapixels: float, jobs: int, rounds: int) -> dict[str, Any]:
+    best: dict[str, dict[str, float]] = {}
+    all_rounds: dict[str, list[float]] = {engine: [] for engine in ENGINES}
+    if pictures:
+        with TemporaryDirectory() as place:
+            (source := Path(place, "in")).mkdir()
+            make_pictures(source, megapixels, pictures)
+            for _ in range(rounds):
+                for engine in ENGINES:
+                    found = apart("colour", engine, source, Path(place, engine))
+                    all_rounds[engine].append(found["seconds"])
+                    if engine not in best or found["seconds"] < best[engine]["seconds"]:
+                        best[engine] = found
+    return {
+        "cores": available_cores(),
+        "pictures": {"count": pictures, "megapixels": megapixels, **best},
+        "rounds": all_rounds,
+        "ratio": best["ray"]["seconds"] / best["local"]["seconds"] if pictures else None,
+        "jobs": {"count": jobs, **{engine: apart("hand_out", engine, jobs) for engine in ENGINES if jobs}},
+        "plan": apart("plan_of", jobs) if jobs else {},
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """Tables for people."""
+    console = Console(width=110)
+    pictures, jobs = found["pictures"], found["jobs"]
+    if pictures["count"]:
+        title = (
+            f"{pictures['count']} pictures of {pictures['megapixels']:g} megapixels, {found['cores']} cores"
+        )
+        table = Table("engine", "seconds", "pictures/s", "ray / this", "rounds", "start-up, s", title=title)
+        for engine in ENGINES:
+            seconds = pictures[engine]["seconds"]
+            table.add_row(
+                engine,
+                f"{seconds:.2f}",
+                f"{pictures['count'] / seconds:.1f}",
+                f"{pictures['ray']['seconds'] / seconds:.3f}",
+                ", ".join(f"{each:.1f}" for each in found["rounds"][engine]),
+                f"{pictures[engine]['start-up']:.1f}",
+            )
+        console.print(table)
+        console.print(f"ray / local: {found['ratio']:.3f} (bound {BOUND})\n")
+    if jobs["count"]:
+        columns = ("jobs/s", "MiB in the second fifth", "MiB in the last fifth", "growth")
+        table = Table("engine", *columns, title=f"{jobs['count']:,} jobs of nothing, {found['cores']} cores")
+        for engine in ENGINES:
+            rate, second, last = jobs[engine].values()
+            table.add_row(engine, f"{rate:,.0f}", f"{second:.1f}", f"{last:.1f}", f"{last / second:.3f}")
+        console.print(table)
+        console.print(f"plan: {found['plan']['bytes a job']:.0f} bytes a job")
+
+
+@click.command()
+@click.option("--pictures", default=500, show_default=True)
+@click.option("--megapixels", default=2.0, show_default=True)
+@click.option("--jobs", default=1_000_000, show_default=True)
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+@click.option("--one", is_flag=True, hidden=True)
+@click.argument("what", nargs=-1)
+def main(
+    pictures: int, megapixels: float, jobs: int, rounds: int, as_json: bool, one: bool, what: tuple[str, ...]
+) -> None:
+    """Measure both engines, and print their ratio."""
+    if one:
+        name, *arguments = what
+        match name:
+            case "colour":
+                found = colour(arguments[0], Path(arguments[1]), Path(arguments[2]))
+            case "hand_out":
+                found = hand_out(arguments[0], int(arguments[1]))
+            case _:
+                found = plan_of(int(arguments[0]))
+        click.echo(json.dumps(found))
+        return
+    results = measure(pictures, megapixels, jobs, rounds)
+    if as_json:
+        click.echo(json.dumps(results, indent=1))
+    else:
+        show(results)
+
+
+if __name__ == "__main__":
+    main()
