@@ -1,10 +1,12 @@
 """Films on this machine, one after the other: each keeps all stages busy by itself."""
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -17,11 +19,14 @@ from colorize_cli.jobs import STREAM, Job, Outcome, Progress, Settings, Status
 from colorize_cli.ledger import DAMAGED, Source
 from colorize_cli.media import atomic, is_film, pipe
 from colorize_cli.media.film import looks, source, workfolder
+from colorize_cli.media.film.workfolder import WorkFolder
 from colorize_cli.media.formats import FORMATS, SHEET
 from colorize_cli.media.frame import from_image
 from colorize_cli.model import Model
 
 _Y4M, _RAW = "yuv4mpegpipe", ".y4m"  # frames as they are, one after the other
+
+Result = TypeVar("Result")
 
 
 def colour(job: Job, network: Model, settings: Settings, outputs: Outputs, progress: Progress) -> Outcome:
@@ -34,8 +39,18 @@ def colour(job: Job, network: Model, settings: Settings, outputs: Outputs, progr
         outputs: What is there, and notes on what is made.
         progress: Is told how far it is.
     """
-    try:
+
+    def work() -> Outcome:
         told = _coloured(job, network, settings, outputs, progress)
+        return ended(job, told, network.device, settings.batch_size or network.batch_size)
+
+    return explained(job, work)
+
+
+def explained(job: Job, work: Callable[[], Result]) -> Result | Outcome:
+    """What some work on a film gives; where it raises, the outcome that says why."""
+    try:
+        return work()
     except SkippedError as why:
         return Outcome(job, Status.SKIPPED, str(why))
     except ColorizeError as error:
@@ -44,46 +59,120 @@ def colour(job: Job, network: Model, settings: Settings, outputs: Outputs, progr
         return Outcome(job, Status.FAILED, one_line(error.strerror or error))
     except Exception as error:  # a stage's defect is this film's failure, as it is a picture's
         return Outcome(job, Status.FAILED, one_line(f"{type(error).__name__}: {error}"))
-    batch = settings.batch_size or network.batch_size
-    done = Outcome(job, Status.DONE, None, told.seconds, network.device, batch, told.frames, told.cuts)
+
+
+def ended(job: Job, told: Told, device: str | None, batch: int | None) -> Outcome:
+    """The outcome of a film that is there: done, or failed where it is damaged."""
+    done = Outcome(job, Status.DONE, None, told.seconds, device, batch, told.frames, told.cuts)
     if told.damaged:
         reason = f"{told.damaged} packets or frames of it are damaged; what could be decoded is coloured"
         return replace(done, status=Status.FAILED, reason=reason)
     return done
 
 
-def _coloured(job: Job, network: Model, settings: Settings, outputs: Outputs, progress: Progress) -> Told:
+def in_stretches(job: Job, settings: Settings) -> bool:
+    """Whether a film is coloured in stretches, and not read or written once from its beginning to its end."""
+    streamed = STREAM in (job.source, job.destination) or job.destination.suffix.lower() == _RAW
+    return not streamed and settings.film.preview is None
+
+
+def prepared(job: Job, settings: Settings, outputs: Outputs) -> Source | None:
+    """Gets ready for a film from a file to a file; what was read, or None if a copy of it is all it takes.
+
+    Raises:
+        SkippedError: It need not be coloured.
+        ReadError: It cannot be read.
+        WriteError: It cannot become what it is to become.
+        OSError: Likewise.
+    """
     if (why := outputs.reason_to_skip(job)) is not None:
         raise SkippedError(why)
-    if settings.film.preview is not None:
-        return _previewed(job, settings.film.preview, network, settings, outputs)
-    if job.destination != STREAM and not is_film(job.destination):
-        raise WriteError(f"a film becomes a film, not {job.destination.suffix}")
-    try:
-        read = None if job.source == STREAM else outputs.source_of(job) or Source.of(job.source)
-    except OSError as error:
-        raise ReadError(error.strerror or str(error)) from error
-    if read is None or job.destination == STREAM:
-        return _piped(job, read, network, settings, outputs, progress)
+    _refuse_picture(job)
+    read = _read(job, outputs)
     outputs.make_folder(job)
-    if settings.if_colored != "recolor" and _in_colour(job.source):
-        if settings.if_colored == "skip":
-            raise SkippedError("in colour already")
-        with atomic.naming(job.destination, outputs.note(job, read)) as temporary:
-            shutil.copyfile(job.source, temporary)
-        return Told()
-    if job.destination.suffix.lower() == _RAW:
-        return _piped(job, read, network, settings, outputs, progress)
-    key = f"{outputs.recipe_of(job)} {read.content}"
-    with workfolder.claimed(job.destination, key) as folder:
+    if settings.if_colored == "recolor" or not _in_colour(job.source):
+        return read
+    if settings.if_colored == "skip":
+        raise SkippedError("in colour already")
+    with atomic.naming(job.destination, outputs.note(job, read)) as temporary:
+        shutil.copyfile(job.source, temporary)
+    return None
+
+
+class Work:
+    """A film whose work folder is claimed, to be coloured in stretches.
+
+    Attributes:
+        folder: Where the stretches lie.
+        kind: The ending of the final name of the file that it becomes, in lower case.
+    """
+
+    def __init__(self, job: Job, read: Source, outputs: Outputs, folder: WorkFolder) -> None:
+        """Of a film that was read so."""
+        self._job, self._source, self._outputs = job, read, outputs
+        self.folder, self.kind = folder, job.destination.suffix.lower()
+
+    def write(self, told: Told, whole: Callable[[Path], None]) -> None:
+        """Gives the film its name, notes how it was made, and removes the work folder.
+
+        Args:
+            told: What became of it, once `whole` is through.
+            whole: Writes it whole under the name that it is given.
+        """
+        note = _note(self._job, self._source, self._outputs, told)
+        with atomic.naming(self._job.destination, note) as temporary:
+            whole(temporary)
+        self.folder.remove()
+
+
+@contextlib.contextmanager
+def claimed(job: Job, read: Source, outputs: Outputs) -> Iterator[Work]:
+    """A film that no other run works on meanwhile.
+
+    Raises:
+        SkippedError: Another run is colouring it.
+        OSError: Its work folder cannot be made.
+    """
+    with workfolder.claimed(job.destination, f"{outputs.recipe_of(job)} {read.content}") as folder:
         if folder is None:
             raise SkippedError("another run is colouring it")
-        told = Told()
-        with atomic.naming(job.destination, _note(job, read, outputs, told)) as temporary:
-            kind = job.destination.suffix.lower()
-            filming.colour(job.source, temporary, kind, folder, network, settings, told, progress)
-        folder.remove()
+        yield Work(job, read, outputs, folder)
+
+
+def _coloured(job: Job, network: Model, settings: Settings, outputs: Outputs, progress: Progress) -> Told:
+    if STREAM in (job.source, job.destination) or settings.film.preview is not None:
+        if (why := outputs.reason_to_skip(job)) is not None:
+            raise SkippedError(why)
+        if settings.film.preview is not None:
+            return _previewed(job, settings.film.preview, network, settings, outputs)
+        _refuse_picture(job)
+        known = None if job.source == STREAM else _read(job, outputs)
+        return _piped(job, known, network, settings, outputs, progress)
+    read = prepared(job, settings, outputs)
+    if read is None:
+        return Told()
+    if not in_stretches(job, settings):
+        return _piped(job, read, network, settings, outputs, progress)
+    told = Told()
+    with claimed(job, read, outputs) as work:
+
+        def whole(path: Path) -> None:
+            filming.colour(job.source, path, work.kind, work.folder, network, settings, told, progress)
+
+        work.write(told, whole)
     return told
+
+
+def _refuse_picture(job: Job) -> None:
+    if job.destination != STREAM and not is_film(job.destination):
+        raise WriteError(f"a film becomes a film, not {job.destination.suffix}")
+
+
+def _read(job: Job, outputs: Outputs) -> Source:
+    try:
+        return outputs.source_of(job) or Source.of(job.source)
+    except OSError as error:
+        raise ReadError(error.strerror or str(error)) from error
 
 
 def _in_colour(path: Path) -> bool:

@@ -1,10 +1,14 @@
 """All on this machine: pictures through stages that run at once, then films, one after the other."""
 
+import functools
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from colorize_cli import model, trial
+from colorize_cli.contracts import Card
+from colorize_cli.engines.items import Piece
 from colorize_cli.engines.outputs import Outputs
 from colorize_cli.engines.photos import Photos
 from colorize_cli.errors import ReadError
@@ -13,6 +17,9 @@ from colorize_cli.ledger import Stamp
 from colorize_cli.media import atomic, is_film, pipe
 from colorize_cli.model import Model
 from colorize_cli.steering import Steering
+
+if TYPE_CHECKING:
+    from colorize_cli.engines.divided import Divided
 
 
 def run(
@@ -123,6 +130,12 @@ class Workshop:
         """A digest of all but the source that decides what the job's output is."""
         return self._outputs.recipe_of(job)
 
+    @functools.cached_property
+    def _card(self) -> Card:
+        """The model's, for which no device is needed."""
+        asked = self._settings
+        return model.load(asked.model, "cpu", 1, "fp32", asked.model_kind).card
+
     def open(self) -> Model:
         """Makes the output directory and loads the model; more than once does no harm.
 
@@ -159,6 +172,26 @@ class Workshop:
         from colorize_cli.engines import films  # PyAV takes longer to load than all of Pillow
 
         return films.colour(job, self.open(), self._settings, self._outputs, self._progress)
+
+    def divided(self, job: Job, count: int) -> "Divided | Outcome | None":
+        """A film in about so many parts, as `divided.begin` gives it.
+
+        Raises:
+            ModelError: The model cannot be loaded.
+        """
+        from colorize_cli.engines import divided
+
+        return divided.begin(job, self._card, self._settings, self._outputs, count)
+
+    def part(self, piece: Piece) -> Outcome:
+        """Colours a part of a film that was divided elsewhere.
+
+        Raises:
+            Exception: As `open`.
+        """
+        from colorize_cli.engines import divided
+
+        return divided.colour(piece, self.open(), self._settings, self._progress)
 
     def close(self) -> None:
         """Ends the notes on what was made."""

@@ -281,14 +281,19 @@ def test_a_film_that_was_cut_short_since_it_was_divided_fails(film, network, tmp
         splitting.colour_part(film, ".mkv", folder, longer, network, Settings(), Told())
 
 
-def test_damage_is_told_once_and_frames_keep_their_times(film, network, tmp_path):
+def damaged(film: Path, source: Path) -> Path:
+    """A copy of a film with a packet at 20 seconds that cannot be decoded."""
     with av.open(str(film)) as whole:
-        damaged = next(packet for packet in whole.demux(video=0) if packet.pts == 500 * 40)
+        packet = next(packet for packet in whole.demux(video=0) if packet.pts == 500 * 40)
         content = bytearray(film.read_bytes())
-        begin = content.index(bytes(damaged)[:40])
-        content[begin + 4 : begin + damaged.size] = bytes(damaged.size - 4)
-    source = tmp_path / "damaged.mkv"
+        begin = content.index(bytes(packet)[:40])
+        content[begin + 4 : begin + packet.size] = bytes(packet.size - 4)
     source.write_bytes(content)
+    return source
+
+
+def test_damage_is_told_once_and_frames_keep_their_times(film, network, tmp_path):
+    source = damaged(film, tmp_path / "damaged.mkv")
     one, parts = tmp_path / "one.mkv", tmp_path / "parts.mkv"
     told, other = one_go(source, one, network, Settings()), in_parts(source, parts, network, Settings())
     assert told.damaged > 0

@@ -9,30 +9,51 @@ outcomes; what is under way is bounded (see `dispatch`).
 An actor that is lost, with its node or alone, costs what it had in hand: another does that again. Outputs are
 renamed into place, so what the first had finished is found up to date, and what it had half written is
 removed when the run ends.
+
+Where there are several actors, a long film is divided here into parts, which any of them do, and joined here
+(see `engines.divided`).
 """
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ray import exceptions
 
 from colorize_cli.engines.dispatch import Answer, Dispatcher
+from colorize_cli.engines.items import Item, Piece, absolute
 from colorize_cli.engines.local import Workshop
 from colorize_cli.engines.outputs import make_directory
 from colorize_cli.engines.probe import Probe, probing
 from colorize_cli.engines.ray.cluster import joined
 from colorize_cli.engines.ray.crew import LOST, Build, Crew, Returned, Shop
 from colorize_cli.errors import ColorizeError, UsageError, one_line
-from colorize_cli.jobs import STREAM, Job, Outcome, Plan, Progress, Settings, Status, available_cores
+from colorize_cli.jobs import (
+    STREAM,
+    Job,
+    Outcome,
+    Plan,
+    Position,
+    Progress,
+    Settings,
+    Status,
+    available_cores,
+)
 from colorize_cli.ledger import State
 from colorize_cli.media import is_film
 from colorize_cli.steering import Steering
 
+if TYPE_CHECKING:
+    from colorize_cli.engines.divided import Divided
+
 # Jobs that are handed out, and come back, together.
 CHUNK = 16
+# Into so many parts for each actor a film is divided: so each has its next one at hand, and there is less to
+# wait for where one is slow, or lost.
+PARTS = 2
 
 
 def run(
@@ -76,7 +97,7 @@ def run(
         _workshop,
         plan.root and plan.root.absolute(),
         there,
-        replace(steering, hints={_absolute(job): hints for job, hints in steering.hints.items()}),
+        replace(steering, hints={absolute(job): hints for job, hints in steering.hints.items()}),
         # What is as many as here was not asked for, but is the default.
         settings.workers == available_cores(),
     )
@@ -108,8 +129,10 @@ def labour(
         ColorizeError: As `run`.
     """
     crew: Crew | None = None
+    films = _Films(progress)
     with _explained(), contextlib.ExitStack() as stack:
         stack.callback(office.close)
+        stack.callback(films.close)  # when the actors are no more
         for job in jobs:
             if (skipped := office.skipped(job)) is not None:
                 yield skipped
@@ -117,14 +140,60 @@ def labour(
             if crew is None:
                 stack.enter_context(joined(settings.address))
                 seen = stack.enter_context(probe(job))
-                crew = Crew(build, settings.device, seen, announce, progress)
+                crew = Crew(build, settings.device, seen, announce, films.tell)
                 stack.callback(crew.end)
-                dispatcher = Dispatcher[Job, Returned](crew.arrived, CHUNK, LOST)
-            # A film is one job of one actor. Who cuts it into parts that several can do puts those here.
-            yield from map(_outcome, dispatcher.put(job, alone=is_film(job.source)))
+                dispatcher = Dispatcher[Item, Returned](crew.arrived, CHUNK, LOST)
+            items: Sequence[Item] = [job]
+            if is_film(job.source) and (actors := crew.size()) > 1:
+                # Read here, while the actors do what they have in hand.
+                divided = office.divided(job, PARTS * actors)
+                if isinstance(divided, Outcome):
+                    yield divided
+                    continue
+                if divided is not None:
+                    items = films.add(job, divided)
+            for item in items:
+                yield from films.outcomes(dispatcher.put(item, alone=is_film(job.source)))
         if crew is not None:
-            yield from map(_outcome, dispatcher.finish())
+            yield from films.outcomes(dispatcher.finish())
             crew.dismiss()
+
+
+class _Films:
+    """The films that are under way in parts."""
+
+    def __init__(self, progress: Progress) -> None:
+        """None yet; `progress` is told how far a film is."""
+        self._progress = progress
+        self._divided: dict[Job, Divided] = {}
+
+    def add(self, job: Job, divided: "Divided") -> Sequence[Piece]:
+        """Takes one; what is to be done of it."""
+        self._divided[job] = divided
+        return divided.pieces
+
+    def tell(self, item: Item, position: Position) -> None:
+        """Is told how far an actor is with something."""
+        if isinstance(item, Piece):
+            position = self._divided[item.job].advanced(item, position)
+        self._progress(position)
+
+    def outcomes(self, answers: Iterable[Answer[Item, Returned]]) -> Iterator[Outcome]:
+        """The outcomes of the jobs that end with these answers."""
+        for answer in answers:
+            item = answer.item
+            if not isinstance(item, Piece):
+                yield _outcome(item, answer)
+                continue
+            film = self._divided[item.job].answered(item, _outcome(item.job, answer))
+            if film is not None:
+                del self._divided[item.job]
+                yield film
+
+    def close(self) -> None:
+        """Gives up those that are still under way; what is done of them stays for the next run."""
+        for divided in self._divided.values():
+            divided.close()
 
 
 @contextlib.contextmanager
@@ -153,16 +222,12 @@ def _workshop(
     return Workshop(root, replace(settings, workers=workers), steering, announce, progress, cores)
 
 
-def _absolute(job: Job) -> Job:
-    return Job(job.source.absolute(), job.destination.absolute())
-
-
-def _outcome(answer: Answer[Job, Returned]) -> Outcome:
-    """The outcome of a job, whose paths are as its user gave them."""
+def _outcome(job: Job, answer: Answer[Item, Returned]) -> Outcome:
+    """The outcome of a job, or of a part of a film, whose paths are as its user gave them."""
     if answer.result is None:
         why = f"{answer.lost} workers of the cluster ended with it in hand, one after the other"
-        return Outcome(answer.item, Status.FAILED, why)
-    outcome = Outcome(answer.item, **answer.result)
+        return Outcome(job, Status.FAILED, why)
+    outcome = Outcome(job, **answer.result)
     if answer.lost and outcome.reason == State.CURRENT.value:
         # It was to be done when the run began, so it was done by the worker that did not live to say so.
         return replace(outcome, status=Status.DONE, reason=None)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
 from ray import exceptions
@@ -16,11 +16,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from colorize_cli import process
 from colorize_cli.engines.dispatch import Worker
 from colorize_cli.engines.endless import Endless
+from colorize_cli.engines.items import Item, Piece, absolute_piece, folder_of, job_of
 from colorize_cli.engines.probe import Probe
 from colorize_cli.errors import ColorizeError, DeviceError, UsageError, one_line
 from colorize_cli.jobs import Job, Outcome, Position, Progress
 from colorize_cli.media import atomic, is_film
 from colorize_cli.media.film import workfolder
+
+if TYPE_CHECKING:
+    from colorize_cli.engines.divided import Divided
 
 # What is raised in place of an actor's answer where the actor, or what it answered, is gone.
 LOST: tuple[type[BaseException], ...] = (
@@ -52,17 +56,27 @@ class Shop(Protocol):
     def film(self, job: Job) -> Outcome:
         """Does a film."""
 
+    def divided(self, job: Job, count: int) -> "Divided | Outcome | None":
+        """Divides a film, of which the parts are then done by others, or says what became of it."""
+
+    def part(self, piece: Piece) -> Outcome:
+        """Does a part of a film."""
+
     def close(self) -> None:
         """Ends what is open."""
 
 
 # How jobs and outcomes travel, which is half the price of the objects: a job as its two paths, and an outcome
-# as its fields but for the job, in the order of the jobs.
-Sent = tuple[str, str]
+# as its fields but for the job, in the order of the jobs. Parts of films are few.
+Sent = tuple[str, str] | Piece
 Returned = dict[str, Any]
 
 # Makes a shop; is given how many cores it has, whom to tell the user's lines, and whom how far a film is.
 Build = Callable[[int, Callable[[str], None], Progress], Shop]
+
+
+# Who is told how far an actor is with something.
+Tell = Callable[[Item, Position], None]
 
 
 class Actor:
@@ -79,11 +93,15 @@ class Actor:
         return lines, atomic.mark()
 
     def outcomes(self, sent: Sequence[Sent]) -> list[Returned]:
-        """Does a chunk: pictures, or one film."""
-        jobs = [Job(Path(source), Path(destination)) for source, destination in sent]
-        return [_fields(outcome) for outcome in self._outcomes(jobs)]
+        """Does a chunk: pictures, or one film or part of one."""
+        items = [item if isinstance(item, Piece) else Job(Path(item[0]), Path(item[1])) for item in sent]
+        return [_fields(outcome) for outcome in self._outcomes(items)]
 
-    def _outcomes(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def _outcomes(self, items: Sequence[Item]) -> list[Outcome]:
+        jobs = [item for item in items if isinstance(item, Job)]
+        self._position = None
+        if len(jobs) < len(items):
+            return [self._shop.part(item) for item in items if isinstance(item, Piece)]
         if is_film(jobs[0].source):
             return [self._shop.film(job) for job in jobs]
         # Asked once more, as a worker may have done them that did not live to say so.
@@ -143,7 +161,7 @@ class Site:
         return NodeAffinitySchedulingStrategy(self.node, soft=False)
 
 
-class Hand(Worker[Job, Returned]):
+class Hand(Worker[Item, Returned]):
     """An actor, as seen from here.
 
     Attributes:
@@ -167,9 +185,9 @@ class Hand(Worker[Job, Returned]):
         self.opened: Future[tuple[list[str], str]] | None
         self.opened = self._actor.open.remote(build, site.cores).future()
         self._mark: str | None = None
-        self._under_way: dict[Future[Sequence[Returned]], Sequence[Job]] = {}
+        self._under_way: dict[Future[Sequence[Returned]], Sequence[Item]] = {}
         self._folders: set[Path] = set()
-        self._film: tuple[Job, Future[Any]] | None = None
+        self._film: tuple[Item, Future[Any]] | None = None
         self._asked: Future[Position | None] | None = None
 
     def welcome(self) -> list[str]:
@@ -179,33 +197,35 @@ class Hand(Worker[Job, Returned]):
         lines, self._mark = opened.result()
         return lines
 
-    def submit(self, items: Sequence[Job]) -> "Future[Sequence[Returned]]":
+    def submit(self, items: Sequence[Item]) -> "Future[Sequence[Returned]]":
         """Hands it a chunk."""
         here = str(Path.cwd())  # where actors are not
-        sent = [(os.path.join(here, job.source), os.path.join(here, job.destination)) for job in items]  # noqa: PTH118
-        answer: Future[Sequence[Returned]] = self._actor.outcomes.remote(sent).future()
+        answer: Future[Sequence[Returned]] = self._actor.outcomes.remote(
+            [_sent(item, here) for item in items]
+        ).future()
         self._under_way[answer] = items
         answer.add_done_callback(self._under_way.pop)
-        if is_film(items[0].source):
+        if is_film(job_of(items[0]).source):
             self._film = items[0], answer
         return answer
 
-    def lost(self, items: Sequence[Job]) -> None:
+    def lost(self, items: Sequence[Item]) -> None:
         """It is no more, or is not to be any more, and did not finish these."""
         self.gone = True
-        self._folders.update(job.destination.parent for job in items)
+        self._folders.update(map(folder_of, items))
         self.end()
         self.clear()  # among it the claim of a film, which is an obstacle to the next one
 
-    def watch(self, progress: Progress) -> bool:
-        """Whether it has a film; tells how far that was when it was asked last, and asks again."""
+    def watch(self, tell: Tell) -> bool:
+        """Whether it has a film, or a part; tells how far that was when it was asked last, and asks again."""
         if self._film is None or self._film[1].done():
             self._film = None
             return False
         if self._asked is not None and self._asked.done():
             position = None if self._asked.exception() else self._asked.result()
-            if position is not None and position.path == self._film[0].source.absolute():
-                progress(replace(position, path=self._film[0].source))
+            path = job_of(self._film[0]).source
+            if position is not None and position.path == path.absolute():
+                tell(self._film[0], replace(position, path=path))
             self._asked = None
         if self._asked is None:
             self._asked = self._actor.position.remote().future()
@@ -219,7 +239,7 @@ class Hand(Worker[Job, Returned]):
     def end(self) -> "list[Future[Sequence[Returned]]]":
         """Ends it at once; gives the chunks that it had in hand, which fail when it is gone."""
         unfinished = dict(self._under_way)
-        self._folders.update(job.destination.parent for items in unfinished.values() for job in items)
+        self._folders.update(folder_of(item) for items in unfinished.values() for item in items)
         with contextlib.suppress(exceptions.RayError):
             ray.kill(self._actor)
         return list(unfinished)
@@ -260,7 +280,7 @@ class Crew:
         device: str,
         probe: Probe,
         announce: Callable[[str], None],
-        progress: Progress,
+        tell: Tell,
     ) -> None:
         """Begins with the first call of `arrived`.
 
@@ -269,17 +289,26 @@ class Crew:
             device: "auto", "cpu" or "cuda".
             probe: What a node has to see.
             announce: Receives lines for the user.
-            progress: Is told how far a film is.
+            tell: Is told how far a film is, or a part of one.
         """
         self._build, self._probe = ray.put(build), ray.put(probe)
         self._device, self._confirm = device, probe.confirm
-        self._announce, self._progress = announce, progress
+        self._announce, self._tell = announce, tell
         self._teams: dict[str, _Team] = {}
         self._turned_away: set[str] = set()
         self._told: set[str] = set()
         self._gone: list[Hand] = []
         self._begun = False
         self._last_seen = time.monotonic()
+
+    def size(self) -> int:
+        """How many actors there are to be on the nodes that there are.
+
+        Raises:
+            ColorizeError: As `arrived`.
+        """
+        self._look()
+        return sum(team.site.actors for team in self._teams.values())
 
     def arrived(self) -> Iterator[Hand]:
         """The actors that got ready since this was called last; none before all nodes have passed the probe.
@@ -300,7 +329,7 @@ class Crew:
             for hand in list(team.hands):
                 if hand.opened is not None and hand.opened.done() and self._is_ready(team, hand):
                     yield hand
-        any(hand.watch(self._progress) for hand in self._hands())
+        any(hand.watch(self._tell) for hand in self._hands())
 
     def dismiss(self) -> None:
         """Lets all actors end what is open; there is nothing more to do."""
@@ -391,6 +420,12 @@ class Crew:
                 self._told.add(line)
                 self._announce(line)
         return True
+
+
+def _sent(item: Item, here: str) -> Sent:
+    if isinstance(item, Piece):
+        return absolute_piece(item)
+    return os.path.join(here, item.source), os.path.join(here, item.destination)  # noqa: PTH118
 
 
 def _fields(outcome: Outcome) -> Returned:

@@ -102,7 +102,7 @@ class WorkFolder:
         Raises:
             OSError: It cannot be made.
         """
-        path = self.path / f"part-{number:04d}"
+        path = part_of(self.path, number)
         path.mkdir(exist_ok=True)
         atomic.sweep(path)
         return WorkFolder(path)
@@ -155,6 +155,11 @@ def claimed(destination: Path, key: str) -> Iterator[WorkFolder | None]:
         with contextlib.suppress(OSError):
             (path / own).unlink(missing_ok=True)
         atomic.release(own)
+
+
+def part_of(folder: Path, number: int) -> Path:
+    """Where that of a part of the film lies, whose own is `folder`."""
+    return folder / f"part-{number:04d}"
 
 
 def disclaim(directory: Path, mark: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from colorize_cli.engines.items import Piece
 from colorize_cli.engines.probe import Probe
 from colorize_cli.jobs import Job, Outcome, Position, Progress, Settings, Status
 from colorize_cli.media import atomic
@@ -45,6 +46,12 @@ class Shop:
             self.progress(Position(job.source, frame, 3, 25.0))
             time.sleep(self.seconds)
         return self._outcome(job)
+
+    def divided(self, job: Job, count: int) -> None:
+        """It leaves films whole."""
+
+    def part(self, piece: Piece) -> Outcome:
+        raise AssertionError(piece)
 
     def close(self) -> None:
         """There is nothing to be closed."""

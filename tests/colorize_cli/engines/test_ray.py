@@ -1,6 +1,8 @@
 """The engine for clusters: what is lost and done again, what is refused, and that nothing is left behind."""
 
 import contextlib
+import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -16,16 +18,18 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from colorize_cli import discovery, media
+from colorize_cli import discovery, media, splitting
 from colorize_cli.cli import command
-from colorize_cli.engines import ENGINES
+from colorize_cli.engines import ENGINES, divided
 from colorize_cli.engines import ray as engine
 from colorize_cli.engines.dispatch import Answer
 from colorize_cli.engines.probe import Probe
 from colorize_cli.engines.ray import cluster as clusters
-from colorize_cli.engines.ray.crew import Site
+from colorize_cli.engines.ray.crew import Crew, Site
 from colorize_cli.errors import ModelError
 from colorize_cli.jobs import Job, Outcome, Position, Settings, Status, available_cores
+from colorize_cli.media.film import workfolder
+from tests.colorize_cli import test_splitting
 from tests.colorize_cli.engines import shops
 from tests.colorize_cli.media.film.making import Recipe, make
 from tests.colorize_cli.test_cli import contents
@@ -249,6 +253,134 @@ def test_a_node_of_another_version_is_named(many, models, nodes, tmp_path):
     assert contents(tmp_path / "out") == {}
 
 
+def actors_below(process: int) -> list[int]:
+    return [
+        number
+        for number, start in descendants(process).items()
+        if "ray::Actor" in str(alive({number: start}))
+    ]
+
+
+def test_a_part_whose_worker_is_killed_is_done_again(models, nodes, tmp_path):
+    second = nodes.add()
+    source, settings = tmp_path / "in" / "a.mkv", Settings(model=models.tinted, device="cpu")
+    source.parent.mkdir()
+    make(source, dataclasses.replace(test_splitting.FILM, width=960, height=720))
+    plan = discovery.plan([source.parent], tmp_path / "local", media.endings())
+    (local,) = ENGINES["local"](plan, settings, print)
+    try:
+        options = ("--address", nodes.address, "--json")
+        running = started("in", "ray", models.tinted, *options, env=nodes.environment, cwd=tmp_path)
+        folders = tmp_path / "ray" / ".colorize"
+        wait_for(lambda: len(list(folders.glob("film-*/part-*"))) == 3)  # the first is done by then
+        assert len(nodes.actors()) == 2
+        parts = json.loads(next(folders.glob("film-*/parts.json")).read_bytes())
+        os.kill(actors_below(os.getpid())[-1], signal.SIGKILL)
+        out, err = running.communicate(timeout=120)
+    finally:
+        nodes.remove(second)
+    assert len(parts) == 4
+    assert running.returncode == 0, err
+    assert "a worker ended; what it had in hand is done again" in err
+    said = json.loads(out)
+    assert (said["source"], said["frames"], said["cuts"]) == ("in/a.mkv", local.frames, local.cuts)
+    assert [path.name for path in (tmp_path / "ray").rglob("*") if "film-" in path.name] == []
+    test_splitting.assert_same(tmp_path / "local" / "a.mkv", tmp_path / "ray" / "a.mkv")
+
+
+class Both:
+    """A film by both engines, by that for clusters as if there were two actors."""
+
+    def __init__(self, folder: Path, model: Path, monkeypatch) -> None:
+        (folder / "in").mkdir()
+        self.folder, self.source = folder, folder / "in" / "a.mkv"
+        self.settings = Settings(model=model, device="cpu")
+        self.answers: list[tuple[int, Status]] = []
+        answered = divided.Divided.answered
+
+        def noted(film, piece, outcome):
+            self.answers.append((piece.part.number, outcome.status))
+            return answered(film, piece, outcome)
+
+        monkeypatch.setattr(Crew, "size", lambda _: 2)
+        monkeypatch.setattr(divided.Divided, "answered", noted)
+
+    def outcome(self, engine: str, **options) -> Outcome:
+        self.answers.clear()
+        plan = discovery.plan([self.source.parent], self.folder / engine, media.endings())
+        (outcome,) = ENGINES[engine](plan, self.settings, print, **options)
+        return outcome
+
+    def assert_same(self) -> None:
+        test_splitting.assert_same(self.folder / "local" / "a.mkv", self.folder / "ray" / "a.mkv")
+        assert list(self.folder.glob("ray/.colorize/film-*")) == []
+
+
+@pytest.fixture
+def both(cluster, models, monkeypatch, tmp_path) -> Both:
+    return Both(tmp_path, models.tinted, monkeypatch)
+
+
+FILM = dataclasses.replace(test_splitting.FILM, width=64, height=48, sounds=1)
+ALL_DONE = [(number, Status.DONE) for number in range(4)]
+
+
+def test_a_film_in_parts_is_as_the_local_engine_makes_it(both):
+    make(both.source, FILM)
+    local, outcome = both.outcome("local"), both.outcome("ray")
+    assert sorted(both.answers, key=str) == ALL_DONE
+    assert (outcome.job.source, outcome.device) == (both.source, "cpu")
+    for field in ("status", "reason", "frames", "cuts", "batch"):
+        assert getattr(outcome, field) == getattr(local, field), field
+    assert outcome.seconds.keys() == local.seconds.keys()
+    both.assert_same()
+    assert both.outcome("ray").reason == "up to date"
+    assert both.answers == []
+
+
+def test_where_a_part_fails_the_film_does_and_the_others_are_not_done_again(both, monkeypatch):
+    make(both.source, FILM)
+    both.outcome("local")
+    parts = splitting.parts
+
+    def longer(*arguments):
+        *others, last = parts(*arguments)
+        return (*others, dataclasses.replace(last, frames=last.frames + 5))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(splitting, "parts", longer)
+        outcome = both.outcome("ray")
+    assert (outcome.status, outcome.reason) == (Status.FAILED, "it had 105 frames, and has 100 now")
+    assert sorted(both.answers, key=str) == [*ALL_DONE[:3], (3, Status.FAILED)]
+    (folder,) = both.folder.glob("ray/.colorize/film-*")
+    assert [path.name for path in folder.iterdir() if path.name.endswith(".claim")] == []
+    assert all(workfolder.WorkFolder(workfolder.part_of(folder, number)).done for number in range(3))
+    assert both.outcome("ray").status is Status.DONE
+    both.assert_same()
+
+
+def test_a_damaged_film_fails_as_with_the_local_engine_and_is_there(both, tmp_path):
+    test_splitting.damaged(make(tmp_path / "whole.mkv", test_splitting.FILM), both.source)
+    local, outcome = both.outcome("local"), both.outcome("ray")
+    assert local.status is Status.FAILED
+    assert (outcome.status, outcome.reason) == (local.status, local.reason)
+    assert sorted(both.answers, key=str) == ALL_DONE
+    assert (both.folder / "ray" / "a.mkv").is_file()
+
+
+def test_what_is_not_worth_dividing_or_may_not_be_is_not_divided(both):
+    """Short films, films in colour, and what is no film at all."""
+    make(both.source, dataclasses.replace(FILM, frames=30, shots=(5, 12), keys=(5, 12)))
+    assert both.outcome("ray").status is Status.DONE
+    make(both.source, dataclasses.replace(FILM, coloured=True))
+    assert both.outcome("ray").reason == "in colour already"
+    both.source.write_bytes(b"no film")
+    local, outcome = both.outcome("local"), both.outcome("ray")
+    assert (outcome.status, outcome.reason) == (local.status, local.reason)
+    assert outcome.status is Status.FAILED
+    assert both.answers == []
+
+
 @contextlib.contextmanager
 def lenient(_: Job) -> Iterator[Probe]:
     yield shops.LENIENT
@@ -354,8 +486,8 @@ def test_where_nothing_is_to_be_done_no_cluster_is_asked_for(models, make_folder
 def test_what_a_lost_worker_had_made_counts_as_done():
     job = Job(Path("a.png"), Path("out") / "a.png")
     returned = {"status": Status.SKIPPED, "reason": "up to date"}
-    assert engine._outcome(Answer(job, returned, lost=1)) == Outcome(job, Status.DONE)
-    assert engine._outcome(Answer(job, returned, lost=0)) == Outcome(job, Status.SKIPPED, "up to date")
+    assert engine._outcome(job, Answer(job, returned, lost=1)) == Outcome(job, Status.DONE)
+    assert engine._outcome(job, Answer(job, returned, lost=0)) == Outcome(job, Status.SKIPPED, "up to date")
 
 
 def node(**resources: float) -> dict:
