@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-_SCHEME = r"[a-z][a-z0-9+.-]*"
+_SCHEME = r"[a-z][a-z0-9+.-]+"  # of one letter it would be a drive of Windows
 # What fsspec takes for an address: `s3://b/k`, or several, of which each lies in the next, `zip://a::s3://b/k`.
 _URL = re.compile(rf"{_SCHEME}(?:::{_SCHEME})*://", re.IGNORECASE)
 _CHAIN = re.compile(rf"::(?={_SCHEME}(?:::|://))", re.IGNORECASE)

@@ -11,7 +11,7 @@ import functools
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,13 +48,13 @@ class Found:
     """What a store says of an object or directory.
 
     Attributes:
-        path: As the store has it.
+        path: As the store has it; of the web it is the address, which may hold secrets.
         is_directory: Whether it is one, or a prefix of objects' names.
         size: In bytes; None where the store does not say.
         version: What changes when it is written to; None where the store does not say.
     """
 
-    path: str
+    path: str = field(repr=False)
     is_directory: bool
     size: int | None
     version: str | None
@@ -305,12 +305,12 @@ class Object:
 
     Attributes:
         store: The store.
-        path: As the store has it.
+        path: As the store has it; as of `Found`.
         url: As it is shown.
     """
 
     store: Store
-    path: str
+    path: str = field(repr=False)
     url: Url
 
     @property
@@ -324,7 +324,7 @@ class Object:
 
     def relative(self, found: Found) -> str:
         """The path of an object that lies in it, below it."""
-        return found.path.strip("/").removeprefix(self.path.strip("/")).removeprefix("/")
+        return found.path.lstrip("/").removeprefix(self.path.strip("/")).removeprefix("/")
 
     def contains(self, other: "Object") -> bool:
         """Whether the other is this or lies in it."""

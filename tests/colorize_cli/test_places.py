@@ -39,7 +39,7 @@ def test_what_is_shown_of_an_address_and_its_name(text, shown, name, suffix):
 
 
 def test_what_is_a_path():
-    for text in ("a.jpg", "s3:a", "s3:/a", "./s3://a", "/x/s3://a", "C:\\a.jpg", "-", "1s3://a"):
+    for text in ("a.jpg", "s3:a", "s3:/a", "./s3://a", "/x/s3://a", "C:\\a.jpg", "C://a.jpg", "-", "1s3://a"):
         assert place(text) == Path(text)
     assert place("file:///a/b%20c.jpg") == Path("/a/b%20c.jpg")
     assert place("local://a.jpg") == Path("a.jpg")

@@ -353,6 +353,7 @@ def test_any_name_that_an_object_may_have(colour, local, bucket, tmp_path):
     result = colour(f"{bucket.url}/in", f"{bucket.url}/out")
     assert result.exit_code == 1
     assert "7 done, 0 skipped, 2 failed" in result.stderr
+    assert "ignored" not in result.stderr
     assert result.stderr.count("its name leads elsewhere") == 2
     assert bucket.contents("out").keys() == set(names)
     assert not [key for key in bucket.keys("out") if "up.png" in key]

@@ -9,6 +9,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from colorize_cli.media import endings
+from colorize_cli.places import Url
+from colorize_cli.remote import plan
 from tests.colorize_cli.test_cli import contents
 
 SECRET = "hush%2Fhush"  # noqa: S105
@@ -137,6 +140,14 @@ def test_a_list_of_addresses(colour, local, web, tmp_path):
     assert f"http://127.0.0.1:{web.server_port}/absent.png: there is no such object" in result.stderr
     assert contents(tmp_path / "out") == {name: expected[name] for name in ("0000.png", "0002.png")}
     assert "hush" not in said(result)
+
+
+def test_no_secret_is_in_a_repr(web, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"x")
+    planned = plan([Url(f"{web.url}/a.png?{QUERY}")], tmp_path / "out", endings())
+    assert "/a.png" in repr(planned)
+    assert "hush" not in repr(planned)
 
 
 def test_the_web_is_no_output(colour, local, web):
