@@ -164,6 +164,8 @@ def _outcomes(
         from colorize_cli.engines import ENGINES
 
         return ENGINES[settings.engine](plan, settings, display.say, display.film)
+    if settings.engine != "local":
+        raise UsageError(f"--engine {settings.engine} needs files that all nodes see, not addresses")
     from colorize_cli import remote
 
     return remote.run(plan, settings, display.say, display.film)
