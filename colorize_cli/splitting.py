@@ -209,7 +209,7 @@ class _Survey:
 
 
 def _surveyed(film: Film, card: Card, settings: Settings) -> _Survey:
-    small, divider = SmallCopy(film.picture, card, settings), Divider(film.picture.rate)
+    cuts, divider = _Cuts(SmallCopy(film.picture, card, settings)), Divider(film.picture.rate)
     places: list[_Place] = []
     marks = array("I")
     before: VideoFrame | None = None
@@ -217,7 +217,7 @@ def _surveyed(film: Film, card: Card, settings: Settings) -> _Survey:
         assert frame.pts is not None  # noqa: S101 - source gives every frame one
         if before is None:
             places.append(_Place(0, frame.pts, 0))
-        elif frame.key_frame and divider.wants(number) and _has_cut(small, before, frame):
+        elif frame.key_frame and divider.wants(number) and cuts.between(before, frame):
             divider.place = number
             places.append(_Place(number, frame.pts, film.damaged))
         marks.append(_mark(frame))
@@ -225,11 +225,22 @@ def _surveyed(film: Film, card: Card, settings: Settings) -> _Survey:
     return _Survey(places, marks, film.damaged)
 
 
-def _has_cut(small: SmallCopy, before: VideoFrame, frame: VideoFrame) -> bool:
-    follower = Follower()
-    follower.next(small(before))
-    move = follower.next(small(frame))
-    return move is not None and move.cut
+class _Cuts:
+    """Looks for cuts, between some of a film's frames only."""
+
+    def __init__(self, small: SmallCopy) -> None:
+        self._small = small
+        self._follower = Follower()
+        self._seen: VideoFrame | None = None
+
+    def between(self, before: VideoFrame, frame: VideoFrame) -> bool:
+        """Whether the film cuts between two frames, one of which follows the other."""
+        if before is not self._seen:
+            self._follower = Follower()
+            self._follower.next(self._small(before))
+        move = self._follower.next(self._small(frame))
+        self._seen = frame
+        return move is not None and move.cut
 
 
 def _parts(survey: _Survey, count: int) -> Iterator[Part]:

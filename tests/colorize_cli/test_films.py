@@ -341,6 +341,21 @@ def test_a_preview_shows_frames_before_and_after(models, tmp_path):
     assert np.abs(first - last).mean() > 10  # from both sides of the cut
 
 
+def test_a_preview_shows_frames_of_a_film_of_open_groups(models, tmp_path):
+    """From most of its key frames on there is first what cannot be decoded."""
+    options = {"crf": "10", "g": "12", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
+    source = make(tmp_path / "a.mp4", Recipe(frames=100, options=options, time_base=Fraction(1, 600)))
+    result = colour(source, tmp_path / "sheet.png", models.tinted, "--preview", "12", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["frames"] == 12
+    wanted = [np.asarray(image) for image in stills(source, [0.1, 0.5, 0.9], 64)]
+    for place, image in zip((10, 50, 90), wanted, strict=True):
+        own = look(source).lumas[place].astype(int)
+        assert (
+            np.abs(np.asarray(Image.fromarray(image).convert("L"), int) - (own - 16) * 255 / 219).mean() < 3
+        )
+
+
 def test_a_preview_of_a_part_goes_through_a_pipe_too(models, tmp_path):
     source = make(tmp_path / "a.mp4", Recipe(frames=100, cut=50, rotation=90))
     options = ("--preview", "2", "--start", "2.5", "--model", models.tinted)

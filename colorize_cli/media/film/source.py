@@ -187,7 +187,7 @@ class Film:
             end: The same; None for all.
 
         Raises:
-            ReadError: As `frames`, and if a film that can be searched has no key frame that can be found.
+            ReadError: As `frames`.
         """
         if begin is not None:
             self._search(begin)

@@ -3,14 +3,12 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 from PIL import Image
 
-from colorize_cli.errors import ReadError
 from colorize_cli.media.film.source import Film, Picture, opened, plane_of
 from colorize_cli.ycbcr import rgb_of
 
@@ -41,20 +39,12 @@ def frames_at(film: Film, times: Sequence[float]) -> Iterator[VideoFrame]:
             that can be found; the last found where there is none.
 
     Raises:
-        ReadError: It is damaged there.
+        ReadError: Its picture changes its size or its kind.
     """
     frame = film.first
     for seconds in times:
-        wanted = film.time_of(seconds)
-        try:
-            if seconds:
-                film.container.seek(wanted, stream=film.stream)
-                for later in film.container.decode(film.stream):
-                    frame = film.planar(later)
-                    if later.pts is None or later.pts >= wanted:
-                        break
-        except av.error.FFmpegError as error:
-            raise ReadError(f"damaged: {error.strerror}") from error
+        if seconds:
+            frame = next(film.between(film.time_of(seconds)), frame)
         yield frame
 
 
