@@ -1,4 +1,7 @@
-"""A cluster of this machine alone, which the tests that need one share."""
+"""A cluster of this machine alone, which the tests that need one share.
+
+Tests that start Ray are run by `pytest -m cluster` and left out otherwise.
+"""
 
 from collections.abc import Iterator
 
@@ -11,3 +14,10 @@ def cluster() -> Iterator[None]:
 
     with joined(None):
         yield
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"cluster", "nodes", "many"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.cluster)

@@ -13,7 +13,9 @@ from colorize_cli.errors import ModelError
 from colorize_cli.jobs import Outcome, Plan, Settings, Status
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.cluster if name == "ray" else ()) for name in ENGINES]
+)
 def engine(request):
     if request.param == "ray":
         request.getfixturevalue("cluster")
