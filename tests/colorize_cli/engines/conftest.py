@@ -1,6 +1,6 @@
 """A cluster of this machine alone, which the tests that need one share.
 
-Tests that start Ray are run by `pytest -m cluster` and left out otherwise.
+Tests that start Ray are run by `pytest -m heavy` and left out otherwise.
 """
 
 from collections.abc import Iterator
@@ -20,4 +20,4 @@ def cluster() -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"cluster", "nodes", "many"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.heavy)

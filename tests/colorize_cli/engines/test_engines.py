@@ -14,7 +14,7 @@ from colorize_cli.jobs import Outcome, Plan, Settings, Status
 
 
 @pytest.fixture(
-    params=[pytest.param(name, marks=pytest.mark.cluster if name == "ray" else ()) for name in ENGINES]
+    params=[pytest.param(name, marks=pytest.mark.heavy if name == "ray" else ()) for name in ENGINES]
 )
 def engine(request):
     if request.param == "ray":

@@ -45,6 +45,7 @@ def test_from_store_to_store_and_not_again(colour, local, bucket, server, tmp_pa
         )
 
 
+@pytest.mark.heavy
 def test_five_hundred_objects_with_faults(models, local, bucket, server, tmp_path):
     source, expected = local(500)
     bucket.fill(source, "in")
