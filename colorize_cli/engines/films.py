@@ -14,7 +14,7 @@ import numpy as np
 from colorize_cli import filming
 from colorize_cli.colouring import Told
 from colorize_cli.engines.outputs import Outputs, SkippedError
-from colorize_cli.errors import ColorizeError, ReadError, WriteError, one_line
+from colorize_cli.errors import ReadError, WriteError, one_line, reason_of
 from colorize_cli.jobs import STREAM, Job, Outcome, Progress, Settings, Status
 from colorize_cli.ledger import DAMAGED, Source
 from colorize_cli.media import atomic, is_film, pipe
@@ -53,12 +53,10 @@ def explained(job: Job, work: Callable[[], Result]) -> Result | Outcome:
         return work()
     except SkippedError as why:
         return Outcome(job, Status.SKIPPED, str(why))
-    except ColorizeError as error:
-        return Outcome(job, Status.FAILED, one_line(error))
     except (OSError, av.error.FFmpegError) as error:
         return Outcome(job, Status.FAILED, one_line(error.strerror or error))
     except Exception as error:  # a stage's defect is this film's failure, as it is a picture's
-        return Outcome(job, Status.FAILED, one_line(f"{type(error).__name__}: {error}"))
+        return Outcome(job, Status.FAILED, reason_of(error))
 
 
 def ended(job: Job, told: Told, device: str | None, batch: int | None) -> Outcome:
