@@ -2,8 +2,8 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
 
 from colorize_cli.jobs import Job, Outcome, Transfer
 
@@ -11,11 +11,11 @@ from colorize_cli.jobs import Job, Outcome, Transfer
 class Endless:
     """Does the jobs of each caller in one run of all of them, so that its stages never drain in between."""
 
-    def __init__(self, run: Callable[[Iterable[Job]], Iterable[Outcome]]) -> None:
+    def __init__(self, run: Callable[[Iterable[Job]], Generator[Outcome, None, None]]) -> None:
         """Begins when the first jobs come.
 
         Args:
-            run: Takes jobs as they come, and yields one outcome of each.
+            run: Takes jobs as they come, and yields one outcome of each; when it is closed it stops.
         """
         self._run = run
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -48,19 +48,38 @@ class Endless:
         if self._thread is not None:
             self._thread.join()
 
+    def stop(self) -> None:
+        """Takes no more, and begins nothing new; who waits, or comes later, gets a CancelledError."""
+        self._fail(CancelledError())
+        self._inbox.put(None)
+
+    def join(self, patience: float) -> None:
+        """Waits until the run has ended, but not for longer than so many seconds."""
+        if self._thread is not None:
+            self._thread.join(patience)
+
+    def _fail(self, error: BaseException) -> None:
+        """Is raised where an outcome is waited for, in other threads."""
+        with self._lock:
+            self._defect = self._defect or error
+            awaited, self._awaited = self._awaited, {}
+        for future in awaited.values():
+            future.set_exception(self._defect)
+
     def _jobs(self) -> Iterator[Job]:
         while (job := self._inbox.get()) is not None:
             yield job
 
     def _work(self) -> None:
+        outcomes = self._run(self._jobs())
         try:
-            for outcome in self._run(self._jobs()):
+            for outcome in outcomes:
                 with self._lock:
-                    future = self._awaited.pop(outcome.job)
+                    future = self._awaited.pop(outcome.job, None)
+                if future is None:  # it was stopped
+                    break
                 future.set_result(outcome)
-        except BaseException as error:  # raised where it is waited for, in other threads
-            with self._lock:
-                self._defect = error
-                awaited, self._awaited = self._awaited, {}
-            for future in awaited.values():
-                future.set_exception(error)
+        except BaseException as error:  # for those who wait
+            self._fail(error)
+        finally:
+            outcomes.close()

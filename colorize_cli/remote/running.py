@@ -9,18 +9,17 @@ bounded by bytes and by number. Films are fetched, coloured and put one by one, 
 """
 
 import contextlib
-import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from colorize_cli.engines.endless import Endless
 from colorize_cli.engines.local import Workshop, is_film_job
 from colorize_cli.engines.outputs import Outputs, SkippedError
-from colorize_cli.errors import ColorizeError, ReadError, WriteError, one_line
-from colorize_cli.jobs import STREAM, Job, Outcome, Position, Progress, Settings, Status, Transfer
+from colorize_cli.errors import ReadError, WriteError, reason_of
+from colorize_cli.jobs import STREAM, Outcome, Position, Progress, Settings, Status, Transfer
 from colorize_cli.ledger import DAMAGED, Source, Stamp, State
 from colorize_cli.media import check_kind, photo
 from colorize_cli.pipeline import Gate, Pipeline, Result, Stage
@@ -187,11 +186,11 @@ class _Run:
         # As many as there can be in the workshop at once.
         batch = self._settings.batch_size or self._workshop.open().batch_size
         colouring = 3 * self._settings.workers + 2 * batch
-        stream = _Stream(self._workshop)
+        stream = Endless(self._workshop.pictures)
         pipeline = Pipeline(
             stages=(
                 Stage("fetch", self._fetch, _FETCHING, gate=Gate(_weight, BYTES_IN_FLIGHT)),
-                Stage("colour", lambda got: _Coloured(got, stream.colour(got.task.job)), colouring),
+                Stage("colour", lambda got: _Coloured(got, *stream.outcomes([got.task.job])), colouring),
                 Stage("put", self._put, _PUTTING),
             ),
             patience=_PATIENCE,
@@ -260,62 +259,6 @@ class _Run:
         return task.shown(outcome)
 
 
-class _Stream:
-    """Lets many threads have pictures coloured by one workshop, which takes them as a stream."""
-
-    def __init__(self, workshop: Workshop) -> None:
-        self._workshop = workshop
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._waiting: dict[Job | Transfer, Future[Outcome]] = {}
-        self._lock = threading.Lock()
-        self._error: BaseException | None = None  # once it has stopped
-        self._thread = threading.Thread(target=self._run, name="workshop", daemon=True)
-        self._thread.start()
-
-    def colour(self, job: Job) -> Outcome:
-        """Waits for the end of a job.
-
-        Raises:
-            BaseException: What ended the workshop.
-        """
-        future: Future[Outcome] = Future()
-        with self._lock:
-            if self._error is not None:
-                raise self._error
-            self._waiting[job] = future
-        self._jobs.put(job)
-        return future.result()
-
-    def stop(self, error: BaseException | None = None) -> None:
-        """Takes no more; who waits gets the error."""
-        with self._lock:
-            self._error = self._error or error or CancelledError()
-            waiting = list(self._waiting.values())
-            self._waiting.clear()
-        self._jobs.put(None)
-        for future in waiting:
-            future.set_exception(self._error)
-
-    def join(self, patience: float) -> None:
-        """Waits until the workshop has stopped, but not for longer than so many seconds."""
-        self._thread.join(patience)
-
-    def _run(self) -> None:
-        outcomes = self._workshop.pictures(iter(self._jobs.get, None))
-        try:
-            for outcome in outcomes:
-                with self._lock:
-                    future = self._waiting.pop(outcome.job, None)
-                if future is None:  # stopped
-                    break
-                future.set_result(outcome)
-            self.stop()
-        except BaseException as error:  # handed to those who wait
-            self.stop(error)
-        finally:
-            outcomes.close()
-
-
 def _roots(plan: RemotePlan) -> tuple[Path | None, Object | None]:
     """The output directory, if it is on this machine, and if it is in a store."""
     here = plan.root if isinstance(plan.root, Path) else None
@@ -341,8 +284,7 @@ def _ended(result: Result[Task]) -> Iterator[Outcome]:
         if isinstance(error, SkippedError):
             yield task.ended(Status.SKIPPED, str(error))
         elif error is not None:
-            reason = str(error) if isinstance(error, ColorizeError) else f"{type(error).__name__}: {error}"
-            failed = task.ended(Status.FAILED, redacted(one_line(reason)))
+            failed = task.ended(Status.FAILED, redacted(reason_of(error)))
             yield replace(failed, seconds=_seconds(result))
         else:
             yield replace(result.value, seconds=_seconds(result))

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,7 +50,7 @@ class Shop(Protocol):
     def open(self) -> Any:
         """Gets ready."""
 
-    def pictures(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+    def pictures(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
         """Does pictures as they come."""
 
     def film(self, job: Job) -> Outcome:
