@@ -65,6 +65,15 @@ class Source:
     content: str
 
     @staticmethod
+    def from_values(values: dict[str, Any]) -> "Source":
+        """The inverse of `asdict`, of values that were JSON.
+
+        Raises:
+            KeyError, TypeError: They are no such values.
+        """
+        return Source(Stamp(**values["stamp"]), str(values["content"]))
+
+    @staticmethod
     def of(path: Path) -> "Source":
         """Reads the file.
 
@@ -110,11 +119,10 @@ class Record:
         """
         try:
             values: dict[str, Any] = json.loads(line)
-            source = values["source"]
             return Record(
                 str(values["output"]),
                 Stamp(**values["written"]),
-                Source(Stamp(**source["stamp"]), str(source["content"])),
+                Source.from_values(values["source"]),
                 str(values["recipe"]),
             )
         except (KeyError, TypeError) as error:

@@ -71,8 +71,7 @@ class Entry:
         """
         try:
             values: dict[str, Any] = json.loads(line)
-            source = values.pop("source")
-            return Entry(source=Source(Stamp(**source["stamp"]), str(source["content"])), **values)
+            return Entry(source=Source.from_values(values.pop("source")), **values)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"no entry: {line!r}") from error
 
