@@ -11,6 +11,7 @@ import io
 import itertools
 import os
 import re
+import shutil
 import socket
 import sys
 import threading
@@ -143,6 +144,35 @@ def remove_marked(directory: Path, mark: str) -> None:
     for path in directory.glob(f"{mark}*"):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def directory(parent: Path, suffix: str, prefix: str = "") -> Iterator[Path]:
+    """A new directory that its user alone can read, for as long as the block lasts.
+
+    Those that runs of this user which were killed on this host have left there are removed.
+
+    Args:
+        parent: What it lies in.
+        suffix: The end of its name.
+        prefix: What its name begins with; not empty, if `sweep` may be asked to look at the parent.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    for path in parent.glob(f"{prefix}.colorize-*{suffix}"):
+        with contextlib.suppress(OSError):
+            own = not hasattr(os, "getuid") or path.lstat().st_uid == os.getuid()
+            if own and not path.is_symlink() and is_left_over(path.name.removeprefix(prefix)):
+                shutil.rmtree(path, ignore_errors=True)
+    name = claim(suffix)
+    path = parent / f"{prefix}{name}"
+    path.mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        release(name)
 
 
 def is_left_over(name: str) -> bool:

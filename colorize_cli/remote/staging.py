@@ -5,8 +5,6 @@ end of the run; that of a run that was killed, by the next one.
 """
 
 import contextlib
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,25 +23,9 @@ def directory() -> Iterator[Path]:
     Raises:
         UsageError: It cannot be made.
     """
-    parent = Path(tempfile.gettempdir())
-    _sweep(parent)
-    name = atomic.claim(".d")
-    path = parent / f"{_PREFIX}{name}"
-    try:
-        path.mkdir(mode=0o700)
-    except OSError as error:
-        raise UsageError(f"cannot make {path}: {error.strerror}") from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            path = stack.enter_context(atomic.directory(Path(tempfile.gettempdir()), ".d", _PREFIX))
+        except OSError as error:
+            raise UsageError(f"cannot make {error.filename}: {error.strerror}") from error
         yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        atomic.release(name)
-
-
-def _sweep(parent: Path) -> None:
-    """Removes what runs of this user that were killed on this host have left."""
-    for path in parent.glob(f"{_PREFIX}.colorize-*"):
-        with contextlib.suppress(OSError):
-            own = not hasattr(os, "getuid") or path.lstat().st_uid == os.getuid()
-            if own and not path.is_symlink() and atomic.is_left_over(path.name.removeprefix(_PREFIX)):
-                shutil.rmtree(path, ignore_errors=True)

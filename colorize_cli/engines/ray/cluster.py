@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
@@ -117,21 +116,10 @@ def _own_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
+def _folder() -> contextlib.AbstractContextManager[Path]:
     """Where a cluster keeps its sockets and logs; those of runs that were killed are removed.
 
     The names of sockets may not be longer than about 100 bytes, of which Ray itself needs 60.
     """
     parent = Path("/tmp") if os.name == "posix" else Path(tempfile.gettempdir())  # noqa: S108
-    for path in parent.glob(f".colorize-*{_SUFFIX}"):
-        if atomic.is_left_over(path.name):
-            shutil.rmtree(path, ignore_errors=True)
-    name = atomic.claim(_SUFFIX)
-    folder = parent / name
-    folder.mkdir(0o700)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        atomic.release(name)
+    return atomic.directory(parent, _SUFFIX)
