@@ -180,6 +180,7 @@ class Nodes:
     def __init__(self, folder: str) -> None:
         from ray.cluster_utils import Cluster
 
+        Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108 - where Ray notes it, wherever all else is
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": folder})
         self.address = self._cluster.address
         self.environment = dict(os.environ)  # with what Ray put there: its token, for those who may join
