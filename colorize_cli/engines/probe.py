@@ -70,11 +70,14 @@ class Probe:
         if beginning != self.beginning:
             why = beginning[1] or "it has another content there"
             raise UsageError(f"does not see the input {self.source}: {why}")
-        answer = self.file.with_name(atomic.claim(_SUFFIX))
+        # It bears the name of the machine that leads, which removes it, also if it never hears of it.
+        answer = self.file.with_suffix(f".{secrets.token_hex(8)}{_SUFFIX}")
         try:
             answer.write_bytes(self.content)
         except OSError as error:
             raise UsageError(f"cannot write to the output {self.file.parent}: {error.strerror}") from error
+        if not self.file.exists():  # nobody waits for it any more
+            answer.unlink(missing_ok=True)
         return answer
 
     def confirm(self, answer: Path) -> None:
@@ -119,6 +122,8 @@ def probing(settings: Settings, folder: Path, source: Path) -> Iterator[Probe]:
         yield Probe(_version(), settings, recipe, file, content, source, _beginning(source))
     finally:
         file.unlink(missing_ok=True)
+        for answer in folder.glob(f"{file.stem}.*"):
+            answer.unlink(missing_ok=True)
         atomic.release(name)
 
 

@@ -1,6 +1,7 @@
 """A cluster that is there already, or one of this machine alone that ends with the run."""
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -48,7 +49,7 @@ def joined(address: str | None) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         begin = partial(_join, address) if address else partial(_start, stack.enter_context(_folder()))
         stack.enter_context(contextlib.redirect_stdout(_Stdout(sys.stdout)))
-        stack.callback(ray.shutdown)
+        stack.callback(_leave)
         with _own_signals():
             begin()
         yield
@@ -79,6 +80,11 @@ def _join(address: str) -> None:
         ray.init(address, **_quiet())
     except Exception as error:
         raise UsageError(f"there is no cluster to be joined at {address}: {one_line(error)}") from error
+
+
+def _leave() -> None:
+    with contextlib.redirect_stdout(io.StringIO()):  # what Ray's threads had yet to print, it prints now
+        ray.shutdown()
 
 
 def _quiet() -> dict[str, Any]:

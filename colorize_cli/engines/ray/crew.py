@@ -34,8 +34,8 @@ LOST: tuple[type[BaseException], ...] = (
     exceptions.NodeDiedError,
     exceptions.WorkerCrashedError,
 )
-# Seconds: for nodes to answer the probe and for a cluster to be without any; for actors to end by themselves;
-# and for those that are killed to be gone.
+# Seconds: for nodes to answer the probe and for a cluster to be without any; for actors to end what is open;
+# and for those that are to leave to be gone.
 _PATIENCE, _FAREWELL, _LAST_WAIT = 60.0, 10.0, 5.0
 # Actors of a node that may end before they have begun, one after the other.
 _MOST_STILLBORN = 3
@@ -117,6 +117,11 @@ class Actor:
         """Ends what is open."""
         self._pictures.close()
         self._shop.close()
+
+    def leave(self) -> None:
+        """Ends the process, with what is half written removed."""
+        atomic.abandon()
+        os._exit(0)
 
     def _note(self, position: Position) -> None:
         self._position = position
@@ -213,7 +218,7 @@ class Hand(Worker[Item, Returned]):
         """It is no more, or is not to be any more, and did not finish these."""
         self.gone = True
         self._folders.update(map(folder_of, items))
-        self.end()
+        self.kill()
         self.clear()  # among it the claim of a film, which is an obstacle to the next one
 
     def watch(self, tell: Tell) -> bool:
@@ -236,13 +241,23 @@ class Hand(Worker[Item, Returned]):
         ended: Future[None] = self._actor.close.remote().future()
         return ended
 
-    def end(self) -> "list[Future[Sequence[Returned]]]":
-        """Ends it at once; gives the chunks that it had in hand, which fail when it is gone."""
-        unfinished = dict(self._under_way)
-        self._folders.update(folder_of(item) for items in unfinished.values() for item in items)
+    def end(self) -> "Future[None] | None":
+        """Ends it at once; gives what fails when it is gone, if that cannot be had at once.
+
+        Killed by Ray, it passes for gone while it still writes. So it is asked to leave, if it ever began.
+        """
+        unfinished = list(self._under_way.values())
+        self._folders.update(folder_of(item) for items in unfinished for item in items)
+        if self._mark is None:
+            self.kill()
+            return None
+        left: Future[None] = self._actor.leave.remote().future()
+        return left
+
+    def kill(self) -> None:
+        """Has it ended by Ray."""
         with contextlib.suppress(exceptions.RayError):
             ray.kill(self._actor)
-        return list(unfinished)
 
     def clear(self) -> None:
         """Removes what it left half written, once it is gone."""
@@ -338,9 +353,9 @@ class Crew:
     def end(self) -> None:
         """Ends all actors at once, and removes what they and those that were lost left half written."""
         hands = [*self._gone, *self._hands()]
-        unfinished = [future for hand in hands for future in hand.end()]
-        wait(unfinished, _LAST_WAIT)  # which fail when their actors are gone
+        wait([left for hand in hands if (left := hand.end()) is not None], _LAST_WAIT)
         for hand in hands:
+            hand.kill()
             hand.clear()
 
     def _hands(self) -> Iterator[Hand]:

@@ -39,6 +39,12 @@ def test_who_sees_the_same_passes_and_leaves_nothing(probe):
     probe.confirm(answer)
 
 
+def test_an_answer_that_is_never_heard_of_is_removed(models, source, folder):
+    with probing(Settings(model=models.grey), folder, source) as probe:
+        assert probe.examine().parent == folder
+    assert list(folder.iterdir()) == []
+
+
 def another_output(probe: Probe) -> None:
     probe.file.write_bytes(b"something else")
 

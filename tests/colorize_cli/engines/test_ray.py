@@ -185,8 +185,10 @@ class Nodes:
         self.address = self._cluster.address
         self.environment = dict(os.environ)  # with what Ray put there: its token, for those who may join
 
-    def add(self, **options):
-        return self._cluster.add_node(**{"num_cpus": 1, **options})
+    def add(self, env_vars: dict[str, str] | None = None, **options):
+        self._cluster.wait_for_nodes()  # until it is known which are gone
+        of_ray = {name: value for name, value in self.environment.items() if name.startswith("RAY_")}
+        return self._cluster.add_node(env_vars={**of_ray, **(env_vars or {})}, **{"num_cpus": 1, **options})
 
     def remove(self, node) -> None:
         self._cluster.remove_node(node, allow_graceful=False)
@@ -420,7 +422,7 @@ def test_outcomes_come_while_jobs_are_taken(cluster):
 
 def test_a_job_that_ends_its_workers_fails_alone(cluster, tmp_path):
     lines: list[str] = []
-    poison = Job(tmp_path / shops.POISON, tmp_path / "out" / shops.POISON)
+    poison = Job(tmp_path / shops.POISON, tmp_path / shops.POISON)
     given = [*shops.jobs(20), poison, *shops.jobs(60)][:70]
     outcomes = list(labour(dict.fromkeys(given), announce=lines.append))
     assert len(outcomes) == len(dict.fromkeys(given))
