@@ -80,6 +80,17 @@ def lab_to_srgb(lab: npt.ArrayLike) -> Floats:
     return linear_to_srgb(np.clip(lab_to_linear(fit_gamut(lab)), 0, 1))
 
 
+def planes_to_srgb(lightness: Floats, a: Floats, b: Floats) -> tuple[Floats, Floats, Floats]:
+    """As `lab_to_srgb`, of planes to planes, which is several times as fast."""
+    red, green, blue = (linear_to_srgb(np.clip(plane, 0, 1)) for plane in _inside(lightness, a, b))
+    return red, green, blue
+
+
+def srgb_of_lightness(lightness: Floats) -> Floats:
+    """The sRGB value in [0, 1] of the grey of L*; the inverse of `lightness_of_grey`."""
+    return linear_to_srgb(np.clip(_f_inverse((lightness + np.float32(16)) * np.float32(1 / 116)), 0, 1))
+
+
 def fit_gamut(lab: npt.ArrayLike) -> Floats:
     """Pulls colours into sRGB by reducing their chroma; lightness and hue stay.
 

@@ -50,33 +50,33 @@ def tint(levels: Bytes, ab: Floats, chroma_pixels: int = CHROMA_PIXELS) -> Bytes
     cell = max(1, int(np.ceil(np.sqrt(height * width / chroma_pixels))))
     factors = _factors(levels, ab, cell)
     rgb = np.empty((height, width, 3), np.uint8)
-    rows = len(factors)
-    step = max(1, _STRIPE_PIXELS // (width * cell))
-    for start in range(0, rows, step):
-        stop = min(start + step, rows)
-        stripe = slice(start * cell, min(stop * cell, height))
-        _multiply(levels[stripe], _enlarged(factors, start, stop, cell), rgb[stripe])
+    _multiply(levels, factors, cell, rgb)
     return rgb
 
 
-def _multiply(levels: Bytes, factors: Floats, rgb: Bytes) -> None:
-    """Fills `rgb` with levels (rows, W) times factors, (rows or more, W or more, 3)."""
-    rows, width = levels.shape
-    shifted = cv2.cvtColor(levels.astype(np.uint16) + np.uint16(_OFFSET), cv2.COLOR_GRAY2RGB)
-    product = cv2.multiply(shifted, factors[:rows, :width], dtype=cv2.CV_16U)
-    samples = product.reshape(rows, -1)
-    cv2.max(samples, _OFFSET, dst=samples)  # type: ignore[call-overload]  # ten times numpy's speed
-    samples -= np.uint16(_OFFSET)
-    rgb[:] = product
-
-
-def _enlarged(factors: Floats, start: int, stop: int, cell: int) -> Floats:
-    """The factors of all pixels in the rows [start, stop) of cells."""
-    if cell == 1:
-        return factors[start:stop]
-    above, below = max(start - 1, 0), min(stop + 1, len(factors))
-    size = (factors.shape[1] * cell, (below - above) * cell)
-    return cv2.resize(factors[above:below], size, interpolation=cv2.INTER_LINEAR)[(start - above) * cell :]  # type: ignore[return-value]
+def _multiply(levels: Bytes, factors: Floats, cell: int, rgb: Bytes) -> None:
+    """Fills `rgb` with levels (H, W) times the factors of their cells, in stripes."""
+    height, width = levels.shape
+    rows, columns, _ = factors.shape
+    step = max(1, _STRIPE_PIXELS // (width * cell))
+    shifted = np.empty((step * cell, width), np.float32)
+    product = np.empty((step * cell, width, 3), np.float32)
+    # What is enlarged has a row of cells more at both ends, as their factors have a part in those inside.
+    large = np.empty(((step + 2) * cell, columns * cell, 3), np.float32)
+    for start in range(0, rows, step):
+        above, below = max(start - 1, 0), min(start + step + 1, rows)
+        first, last = start * cell, min((start + step) * cell, height)
+        count = last - first
+        enlarged = large[: (below - above) * cell]
+        cv2.resize(factors[above:below], enlarged.shape[1::-1], enlarged, interpolation=cv2.INTER_LINEAR)
+        beyond = (start - above) * cell
+        np.add(levels[first:last], np.float32(_OFFSET), out=shifted[:count])
+        samples = product[:count]
+        cv2.cvtColor(shifted[:count], cv2.COLOR_GRAY2RGB, samples)
+        cv2.multiply(samples, enlarged[beyond : beyond + count, :width], samples)
+        samples, done = samples.reshape(count, -1), rgb[first:last].reshape(count, -1)
+        cv2.max(samples, _OFFSET, samples)  # type: ignore[call-overload]
+        cv2.convertScaleAbs(samples, done, 1, -_OFFSET)  # rounds to bytes; nothing is below 0
 
 
 def _factors(levels: Bytes, ab: Floats, cell: int) -> Floats:
@@ -101,12 +101,10 @@ def _factors(levels: Bytes, ab: Floats, cell: int) -> Floats:
 
 def _of_colour(lightness: Floats, ab: Floats) -> tuple[Floats, Floats]:
     """The factors of red and blue of colours, their chroma reduced where sRGB ends."""
-    lab = np.stack([lightness, *ab], axis=-1)
-    grey = color.lab_to_srgb(lab * np.array([1, 0, 0], np.float32))[..., 0]
-    srgb = color.lab_to_srgb(lab)
+    red, _, blue = color.planes_to_srgb(lightness, *ab)
     shift = np.float32(_OFFSET / 255)
-    red, blue = ((srgb[..., channel] + shift) / (grey + shift) for channel in (0, 2))
-    return red, blue
+    grey = color.srgb_of_lightness(lightness) + shift
+    return (red + shift) / grey, (blue + shift) / grey
 
 
 def _left(red: Floats, blue: Floats) -> Floats:

@@ -50,15 +50,18 @@ def working_copy(lightness: Lightness, size: int, multiple_of: int, aspect: floa
     """
     own_height, own_width = lightness.shape
     height, width = working_shape((own_height, max(1, round(own_width * aspect))), size, multiple_of)
-    down, across = (
-        max(1, int(own / (_FINER * new))) for own, new in ((own_height, height), (own_width, width))
-    )
+    down, across = (_halves(own / (_FINER * new)) for own, new in ((own_height, height), (own_width, width)))
     codes = reduced(lightness.codes, down, across)
     finer = Lightness(codes, lightness.table).rows(0, len(codes))
     box = 0, 0, own_width / across, own_height / down  # without what fills the last cells
     return np.array(
         Image.fromarray(finer).resize((width, height), Image.Resampling.BILINEAR, box), np.float32
     )
+
+
+def _halves(most: float) -> int:
+    """The largest power of 2 that is not above `most`, and at least 1."""
+    return 1 << max(0, int(most).bit_length() - 1)
 
 
 def resized(lightness: Lightness, shape: tuple[int, int]) -> Floats:
@@ -107,6 +110,13 @@ def reduced(codes: CodesT, down: int, across: int | None = None) -> CodesT:
     if down == across == 1:
         return codes
     codes = whole_cells(codes, down, across)
+    while down % 2 == across % 2 == 0:  # halves are five times as fast as larger cells
+        down, across = down // 2, across // 2
+        codes = _by_cells(codes, 2, 2)
+    return _by_cells(codes, down, across) if max(down, across) > 1 else codes
+
+
+def _by_cells(codes: CodesT, down: int, across: int) -> CodesT:
     size = codes.shape[1] // across, codes.shape[0] // down
     return cv2.resize(codes, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
