@@ -5,6 +5,8 @@ which share the directory never write to one file, and what a killed run wrote i
 says: the output of this name, size and time of modification was made from a source of this size, time and
 content, by this recipe (the model and the options that shape pixels). It is written just before the output
 gets its name. So an output that no line matches was put there, or changed, by someone else; it is left alone.
+
+In memory there is only where each line is, not what it says: ten million outputs take 160 MB.
 """
 
 import contextlib
@@ -21,10 +23,13 @@ from typing import Any
 
 from colorize_cli.errors import WriteError
 from colorize_cli.jobs import Job
+from colorize_cli.lookup import Lookup
 from colorize_cli.media import atomic
 
 DIRECTORY = ".colorize"
 _SUFFIX = ".jsonl"
+_LONGEST = 1 << 40  # bytes of a journal
+_BLOCK = 1 << 16  # bytes, and longer than any line
 _MOST_JOURNALS = 16  # of ended runs; more are made into one
 
 
@@ -156,8 +161,10 @@ class Ledger:
         self._own = own
         self._origins = origins or {}
         self._folder = root / DIRECTORY
-        self._records: dict[str, dict[Stamp, Record]] = {}
+        self._places = Lookup()
+        self._numbers: dict[str, int] = {}  # of the journals, by their names
         self._read: dict[str, int] = {}
+        self._block: tuple[int, int, bytes] = 0, 0, b""  # of a journal, from a place on, what was read last
         self._journal: _Journal | None = None
         self._lock = threading.Lock()
         if not read_only:
@@ -229,24 +236,43 @@ class Ledger:
 
     def _known(self, name: str, written: Stamp) -> Record | None:
         with self._lock:
-            record = self._records.get(name, {}).get(written)
+            record = self._found(name, written)
             if record is None:  # another run may have made it meanwhile
                 self._refresh()
-                record = self._records.get(name, {}).get(written)
+                record = self._found(name, written)
             return record
+
+    def _found(self, name: str, written: Stamp) -> Record | None:
+        place = self._places.get(_key(name, written))
+        if place is None:
+            return None
+        try:
+            record = Record.from_line(self._line(*divmod(place, _LONGEST)))
+        except (OSError, ValueError):  # another run made its journal and others into one
+            return None
+        return record if (record.output, record.written) == (name, written) else None
+
+    def _line(self, number: int, start: int) -> bytes:
+        """A line of a journal. Those of outputs that lie together often do so too: many are read at once."""
+        journal, first, block = self._block
+        end = block.find(b"\n", start - first) if journal == number and start >= first else -1
+        if end < 0:
+            with (self._folder / list(self._numbers)[number]).open("rb") as file:
+                file.seek(start)
+                first, block = start, file.read(_BLOCK)
+            self._block = number, first, block
+            end = block.find(b"\n")
+        return block[start - first : end + 1]
 
     def _refresh(self) -> None:
         """Reads what the journals have grown by."""
         for path in self._journals():
-            start = self._read.get(path.name, 0)
-            with contextlib.suppress(OSError), path.open("rb") as file:
-                file.seek(start)
-                lines, end, _ = file.read().rpartition(b"\n")
-                self._read[path.name] = start + len(lines) + len(end)
-                for line in lines.splitlines():
-                    with contextlib.suppress(ValueError):  # its output will count as foreign
-                        record = Record.from_line(line)
-                        self._records.setdefault(record.output, {})[record.written] = record
+            number = self._numbers.setdefault(path.name, len(self._numbers))
+            for start, line in _lines(path, self._read.get(path.name, 0)):
+                self._read[path.name] = start + len(line)
+                with contextlib.suppress(ValueError):  # its output will count as foreign
+                    record = Record.from_line(line)
+                    self._places[_key(record.output, record.written)] = number * _LONGEST + start
 
     def _journals(self) -> Iterator[Path]:
         with contextlib.suppress(OSError):
@@ -266,13 +292,21 @@ class Ledger:
             name = atomic.claim(_SUFFIX)
             atomic.release(name)
             with atomic.writing(self._folder / name) as file:
-                for name, records in self._records.items():
-                    with contextlib.suppress(OSError):
-                        record = records.get(Stamp.of((self._root / name).lstat()))
-                        if record is not None:
-                            file.write(record.to_line())
+                for path in ended:
+                    for start, line in _lines(path):
+                        if self._still_holds(line, self._numbers[path.name] * _LONGEST + start):
+                            file.write(line)
             for path in ended:
                 path.unlink(missing_ok=True)
+
+    def _still_holds(self, line: bytes, place: int) -> bool:
+        """Whether a line is the last one on its output, which is as it says."""
+        try:
+            record = Record.from_line(line)
+            written = Stamp.of((self._root / record.output).lstat())
+        except (OSError, ValueError):
+            return False
+        return record.written == written and self._places.get(_key(record.output, written)) == place
 
 
 class _Journal:
@@ -297,6 +331,22 @@ class _Journal:
             os.fsync(self._file)
         os.close(self._file)
         atomic.release(self._name)
+
+
+def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of a journal from a place on, each with its own place."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(start)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            yield start, line
+            start += len(line)
+
+
+def _key(output: str, written: Stamp) -> int:
+    text = f"{written.size} {written.mtime_ns} {output}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
 def _digest() -> hashlib.blake2b:

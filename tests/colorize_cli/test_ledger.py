@@ -184,6 +184,48 @@ def test_journals_of_runs_that_go_on_are_left_alone(job, root, monkeypatch):
     assert Ledger(root, "r").state(other) is State.CURRENT
 
 
+def test_what_is_known_survives_that_another_run_makes_journals_into_one(job, root, monkeypatch):
+    jobs = [Job(job.source, root / f"{i}.png") for i in range(3)]
+    for each in jobs:
+        run_elsewhere(each, root)
+    mine = Ledger(root, "r")
+    assert mine.state(jobs[0]) is State.CURRENT
+    monkeypatch.setattr(ledger, "_MOST_JOURNALS", 2)
+    Ledger(root, "r")
+    assert len(journals(root)) == 1
+    assert [mine.state(each) for each in jobs] == [State.CURRENT] * 3
+
+
+def test_the_last_line_on_an_output_is_kept(job, root, monkeypatch):
+    made(job, root)
+    stat = job.source.stat()
+    os.utime(job.source, ns=(1, 1))
+    book = Ledger(root, "r")
+    assert book.state(job) is State.CURRENT  # and notes the new time
+    book.close()
+    monkeypatch.setattr(ledger, "_MOST_JOURNALS", 0)
+    Ledger(root, "r")
+    (journal,) = journals(root)
+    (line,) = journal.read_bytes().splitlines()
+    assert b'"mtime_ns":1}' in line
+    assert str(stat.st_mtime_ns).encode() not in line
+
+
+def test_many_outputs_are_known_by_little_memory(job, root, monkeypatch):
+    monkeypatch.setattr(ledger, "_BLOCK", 2000)
+    book = Ledger(root, "r")
+    source, jobs = Source.of(job.source), [Job(job.source, root / f"{i:04d}.png") for i in range(500)]
+    root.mkdir()
+    for each in jobs:
+        each.destination.write_bytes(b"colour")
+        book.add(each, source, Stamp.of(each.destination.stat()))
+    book.close()
+    known = Ledger(root, "r")
+    for each in (*jobs, *reversed(jobs), *jobs[::7]):
+        assert known.state(each) is State.CURRENT
+    assert len(known._block[2]) <= 2000
+
+
 def test_a_journal_that_cannot_be_written_is_said(job, root):
     root.mkdir()
     (root / ledger.DIRECTORY).touch()
