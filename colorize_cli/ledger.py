@@ -6,7 +6,7 @@ says: the output of this name, size and time of modification was made from a sou
 content, by this recipe (the model and the options that shape pixels). It is written just before the output
 gets its name. So an output that no line matches was put there, or changed, by someone else; it is left alone.
 
-In memory there is only where each line is, not what it says: ten million outputs take 160 MB.
+In memory there is only where each line is, not what it says, in 16 bytes.
 """
 
 import contextlib

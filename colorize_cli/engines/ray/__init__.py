@@ -28,8 +28,9 @@ from colorize_cli.engines.items import Item, Piece, absolute
 from colorize_cli.engines.local import Workshop
 from colorize_cli.engines.outputs import make_directory
 from colorize_cli.engines.probe import Probe, probing
+from colorize_cli.engines.ray.actor import Build, Returned, Shop
 from colorize_cli.engines.ray.cluster import joined
-from colorize_cli.engines.ray.crew import LOST, Build, Crew, Returned, Shop
+from colorize_cli.engines.ray.crew import LOST, Crew
 from colorize_cli.errors import ColorizeError, UsageError, one_line
 from colorize_cli.jobs import (
     STREAM,
