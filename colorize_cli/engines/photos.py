@@ -28,7 +28,7 @@ from colorize_cli.working import working_copy
 
 # Pixels of pictures between the start of their decoding and the end of their writing. At 10 bytes for each of
 # a grey picture, and up to 20 of a coloured one, this bounds the memory; a larger picture is worked on alone.
-PIXELS_IN_FLIGHT = 64_000_000
+PIXELS_IN_FLIGHT = 100_000_000
 # Of the pages or frames of one file, between their reading and their writing.
 _PAGES_IN_FLIGHT = 32_000_000
 _LEAST_CAPACITY = 4
