@@ -1,6 +1,6 @@
 """What colouring a film costs, beside decoding and encoding it and beside the network.
 
-    python tests/benchmarks/films.py --width 1280 --height 720 --seconds 8 --rounds 3
+    python tests/benchmarks/films.py --width 1280 --height 720 --seconds 8 --rounds 3 --preset medium
 
 The film is made here. Everything is done in turn, as many times as there are rounds, and of each the fastest
 counts: what else a machine does only ever makes something slower. Side by side in one run, each from the
@@ -153,7 +153,7 @@ def measure_once(
 @click.option("--width", default=1280, show_default=True)
 @click.option("--height", default=720, show_default=True)
 @click.option("--seconds", default=8, show_default=True)
-@click.option("--preset", default="veryfast", show_default=True)
+@click.option("--preset", default="medium", show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
 def main(width: int, height: int, seconds: int, preset: str, rounds: int, as_json: bool) -> None:

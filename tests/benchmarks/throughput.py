@@ -129,16 +129,22 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, *map(str, arguments)]
 
 
+# Between this process and another, whose peak would else count as no less than what this one holds.
+_LAUNCHER = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:], stderr=subprocess.DEVNULL)
+sys.stderr.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(status)
+"""
+
+
 def run(line: list[str]) -> tuple[str, int]:
     """What a process prints, and its peak memory in bytes."""
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
-        assert child.stdout is not None
-        printed = child.stdout.read()
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise click.ClickException(f"{' '.join(line[:4])} ... ended with {child.returncode}")
-    return printed, usage.ru_maxrss * 1024
+    launched = [sys.executable, "-I", "-S", "-c", _LAUNCHER, *line]
+    done = subprocess.run(launched, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise click.ClickException(f"{' '.join(line[:4])} ... ended with {done.returncode}")
+    return done.stdout, int(done.stderr) * 1024
 
 
 def cpu_seconds() -> float:
