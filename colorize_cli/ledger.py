@@ -28,6 +28,7 @@ from colorize_cli.media import atomic
 
 DIRECTORY = ".colorize"
 _SUFFIX = ".jsonl"
+_UNFINISHED = ".unfinished"  # of a journal that is made of others
 _LONGEST = 1 << 40  # bytes of a journal
 _BLOCK = 1 << 16  # bytes, and longer than any line
 _MOST_JOURNALS = 16  # of ended runs; more are made into one
@@ -268,11 +269,12 @@ class Ledger:
         """Reads what the journals have grown by."""
         for path in self._journals():
             number = self._numbers.setdefault(path.name, len(self._numbers))
-            for start, line in _lines(path, self._read.get(path.name, 0)):
-                self._read[path.name] = start + len(line)
-                with contextlib.suppress(ValueError):  # its output will count as foreign
-                    record = Record.from_line(line)
-                    self._places[_key(record.output, record.written)] = number * _LONGEST + start
+            with contextlib.suppress(OSError):
+                for start, line in _lines(path, self._read.get(path.name, 0)):
+                    self._read[path.name] = start + len(line)
+                    with contextlib.suppress(ValueError):  # its output will count as foreign
+                        record = Record.from_line(line)
+                        self._places[_key(record.output, record.written)] = number * _LONGEST + start
 
     def _journals(self) -> Iterator[Path]:
         with contextlib.suppress(OSError):
@@ -287,26 +289,28 @@ class Ledger:
         ended = [path for path in self._journals() if atomic.is_left_over(path.name)]
         if len(ended) <= _MOST_JOURNALS:
             return
-        self._refresh()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # one that cannot be read to its end among it: all stay
+            for path in self._folder.glob(f"*{_UNFINISHED}"):
+                if atomic.is_left_over(path.name):
+                    path.unlink(missing_ok=True)
+            last = Lookup()
+            for place, record, _ in _records(ended):
+                last[_key(record.output, record.written)] = place
             name = atomic.claim(_SUFFIX)
             atomic.release(name)
-            with atomic.writing(self._folder / name) as file:
-                for path in ended:
-                    for start, line in _lines(path):
-                        if self._still_holds(line, self._numbers[path.name] * _LONGEST + start):
-                            file.write(line)
+            with atomic.writing(self._folder / name, suffix=_UNFINISHED) as file:
+                for place, record, line in _records(ended):
+                    if last.get(_key(record.output, record.written)) == place and self._is_there(record):
+                        file.write(line)
             for path in ended:
                 path.unlink(missing_ok=True)
 
-    def _still_holds(self, line: bytes, place: int) -> bool:
-        """Whether a line is the last one on its output, which is as it says."""
+    def _is_there(self, record: Record) -> bool:
+        """Whether the output that a record is of is as it says."""
         try:
-            record = Record.from_line(line)
-            written = Stamp.of((self._root / record.output).lstat())
+            return Stamp.of((self._root / record.output).lstat()) == record.written
         except (OSError, ValueError):
             return False
-        return record.written == written and self._places.get(_key(record.output, written)) == place
 
 
 class _Journal:
@@ -335,7 +339,7 @@ class _Journal:
 
 def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
     """The whole lines of a journal from a place on, each with its own place."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
+    with path.open("rb") as file:
         file.seek(start)
         for line in file:
             if not line.endswith(b"\n"):
@@ -344,8 +348,16 @@ def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
             start += len(line)
 
 
+def _records(journals: list[Path]) -> Iterator[tuple[int, Record, bytes]]:
+    """The records of several journals, with a number that tells each from the others, and their lines."""
+    for number, path in enumerate(journals):
+        for start, line in _lines(path):
+            with contextlib.suppress(ValueError):
+                yield number * _LONGEST + start, Record.from_line(line), line
+
+
 def _key(output: str, written: Stamp) -> int:
-    text = f"{written.size} {written.mtime_ns} {output}".encode("utf-8", "surrogateescape")
+    text = f"{written.size} {written.mtime_ns} {output}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 

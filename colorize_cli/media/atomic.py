@@ -50,16 +50,19 @@ def release(name: str) -> None:
 
 @contextlib.contextmanager
 def writing(
-    destination: Path, ready: Callable[[os.stat_result], None] = lambda _: None
+    destination: Path,
+    ready: Callable[[os.stat_result], None] = lambda _: None,
+    suffix: str | None = None,
 ) -> Iterator[BinaryIO]:
     """A file to write to, which becomes `destination` when the block ends, and vanishes if it raises.
 
     Args:
         destination: Its final name.
         ready: Called with the status of the complete file, which the renaming will not change.
+        suffix: Of its temporary name, if not that of the final one.
     """
     with (
-        naming(destination, ready) as temporary,
+        naming(destination, ready, suffix) as temporary,
         temporary.open("xb", buffering=0) as raw,
         _Writer(raw, _BUFFER) as file,
     ):
@@ -67,9 +70,13 @@ def writing(
 
 
 @contextlib.contextmanager
-def naming(destination: Path, ready: Callable[[os.stat_result], None] = lambda _: None) -> Iterator[Path]:
+def naming(
+    destination: Path,
+    ready: Callable[[os.stat_result], None] = lambda _: None,
+    suffix: str | None = None,
+) -> Iterator[Path]:
     """As `writing`, but gives the name of a file that is yet to be made."""
-    name = claim(destination.suffix)
+    name = claim(destination.suffix if suffix is None else suffix)
     temporary = destination.with_name(name)
     _unfinished.add(temporary)
     try:

@@ -50,6 +50,15 @@ def test_colours_are_near_those_worked_out_for_each_pixel_in_lab(chroma_pixels):
     assert difference[:, 0].mean() < 0.15
 
 
+@pytest.mark.parametrize("chroma_pixels", [3_000, 20_000, 10**9])
+@pytest.mark.parametrize("stripe_pixels", [1, 50, 9_000])
+def test_stripes_cannot_be_told_from_the_whole(chroma_pixels, stripe_pixels, monkeypatch):
+    levels, ab = picture(301, 402), smooth_chroma((24, 32), 25)
+    whole = tint(levels, ab, chroma_pixels)
+    monkeypatch.setattr("colorize_cli.tint._STRIPE_PIXELS", stripe_pixels)
+    assert np.abs(tint(levels, ab, chroma_pixels).astype(int) - whole).max() <= 1
+
+
 def test_of_grey_nothing_changes(grey_photo):
     for chroma_pixels in (100, 5_000, 10**9):
         rgb = tint(grey_photo, np.zeros((2, 16, 24), np.float32), chroma_pixels)

@@ -46,6 +46,18 @@ def test_cells_that_are_not_whole_have_their_edge_repeated(dtype):
     assert reduced(codes, 1) is codes
 
 
+@pytest.mark.parametrize(
+    ("down", "across"), [(2, 2), (4, 4), (6, 6), (8, 8), (16, 16), (6, 4), (1, 2), (3, 5)]
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_means_of_cells_are_right_to_a_code_and_a_quarter_too_much_at_most(down, across, dtype):
+    codes = np.random.default_rng(0).integers(0, 256, (240, 480)).astype(dtype)
+    exact = codes.reshape(240 // down, down, 480 // across, across).mean(axis=(1, 3))
+    off = reduced(codes, down, across) - exact
+    assert np.abs(off).max() <= 1.25
+    assert -0.02 < off.mean() < 0.27
+
+
 def test_resizing_does_not_depend_on_stripes(monkeypatch):
     codes = np.random.default_rng(0).integers(0, 256, (301, 407), dtype=np.uint8)
     lightness = Lightness(codes, color.GREY8)

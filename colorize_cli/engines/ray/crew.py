@@ -96,7 +96,8 @@ class Hand(Worker[Item, Returned]):
             num_cpus=site.cores,
             num_gpus=site.gpus,
             scheduling_strategy=site.here(),
-            max_concurrency=site.chunks + 2,  # beside chunks it is asked for its position, and to close
+            # Beside chunks it is asked for its position and to leave, or to close when there are none.
+            max_concurrency=site.chunks + 2,
         )
         self._actor = placed.remote()
         self.opened: Future[tuple[list[str], str]] | None
@@ -154,7 +155,7 @@ class Hand(Worker[Item, Returned]):
         return ended
 
     def end(self) -> "Future[None] | None":
-        """Ends it at once; gives what fails when it is gone, if that cannot be had at once.
+        """Ends it at once; gives what fails when it is gone, or None where there is nothing to wait for.
 
         Killed by Ray, it passes for gone while it still writes. So it is asked to leave, if it ever began.
         """
@@ -175,8 +176,9 @@ class Hand(Worker[Item, Returned]):
         """Removes what it left half written, once it is gone."""
         if self._mark is not None:
             for folder in self._folders:
-                atomic.remove_marked(folder, self._mark)
-                workfolder.disclaim(folder, self._mark)
+                with contextlib.suppress(OSError):  # it is gone, or out of reach
+                    atomic.remove_marked(folder, self._mark)
+                    workfolder.disclaim(folder, self._mark)
 
 
 @dataclass
@@ -260,7 +262,8 @@ class Crew:
 
     def dismiss(self) -> None:
         """Lets all actors end what is open; there is nothing more to do."""
-        wait([hand.close() for hand in self._hands() if hand.opened is None], _FAREWELL)
+        alive = [hand for hand in (*self._gone, *self._hands()) if not hand.gone]
+        wait([hand.close() for hand in alive if hand.opened is None], _FAREWELL)
 
     def end(self) -> None:
         """Ends all actors at once, and removes what they and those that were lost left half written."""
@@ -268,6 +271,7 @@ class Crew:
         wait([left for hand in hands if (left := hand.end()) is not None], _LAST_WAIT)
         for hand in hands:
             hand.kill()
+        for hand in hands:
             hand.clear()
 
     def _hands(self) -> Iterator[Hand]:
@@ -328,9 +332,9 @@ class Crew:
         text = f"node {team.site.name} {why}"
         if not self._begun:
             raise UsageError(text)
-        self._announce(f"{text}; it is left out")
+        self._announce(f"{text}; it gets no more workers")
         self._turned_away.add(team.site.node)
-        del self._teams[team.site.node]
+        self._gone += self._teams.pop(team.site.node).hands
 
     def _is_ready(self, team: _Team, hand: Hand) -> bool:
         try:

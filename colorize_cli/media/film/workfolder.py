@@ -142,7 +142,7 @@ def claimed(destination: Path, key: str) -> Iterator[WorkFolder | None]:
     Raises:
         OSError: The folder cannot be made.
     """
-    digest = hashlib.blake2b(f"{destination.name}\0{key}".encode("utf-8", "surrogateescape"), digest_size=12)
+    digest = hashlib.blake2b(f"{destination.name}\0{key}".encode("utf-8", "surrogatepass"), digest_size=12)
     path = destination.parent / _FOLDERS / f"film-{digest.hexdigest()}"
     path.mkdir(parents=True, exist_ok=True)
     own = atomic.claim(_CLAIM)
