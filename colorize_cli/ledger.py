@@ -289,10 +289,8 @@ class Ledger:
         ended = [path for path in self._journals() if atomic.is_left_over(path.name)]
         if len(ended) <= _MOST_JOURNALS:
             return
+        atomic.sweep(self._folder, _UNFINISHED)
         with contextlib.suppress(OSError):  # one that cannot be read to its end among it: all stay
-            for path in self._folder.glob(f"*{_UNFINISHED}"):
-                if atomic.is_left_over(path.name):
-                    path.unlink(missing_ok=True)
             last = Lookup()
             for place, record, _ in _records(ended):
                 last[_key(record.output, record.written)] = place

@@ -7,7 +7,6 @@ first reads back. Knows nothing of how a probe gets there.
 import contextlib
 import hashlib
 import importlib.metadata
-import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -122,17 +121,8 @@ def probing(settings: Settings, folder: Path, source: Path) -> Iterator[Probe]:
             raise UsageError(f"cannot write to the output {folder}: {error.strerror}") from error
         yield Probe(_version(), settings, recipe, file, content, source, _beginning(source))
     finally:
-        _remove(folder, file.stem)
+        atomic.remove_named_after(file)
         atomic.release(name)
-
-
-def _remove(folder: Path, stem: str) -> None:
-    """Removes a probe and all answers to it; what may not be removed stays."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:  # which may be millions
-        for entry in entries:
-            if entry.name.startswith(stem):
-                with contextlib.suppress(OSError):
-                    Path(entry.path).unlink(missing_ok=True)
 
 
 def _version() -> str:

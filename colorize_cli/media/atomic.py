@@ -120,14 +120,20 @@ def abandon() -> None:
             path.unlink(missing_ok=True)
 
 
-def sweep(directory: Path) -> None:
+def sweep(directory: Path, suffix: str = "") -> None:
     """Removes what runs that were killed on this host left in a directory, if there is such a directory.
 
     What may not be listed or removed stays; writing there will say why.
+
+    Args:
+        directory: Where to look.
+        suffix: Of it, what ends so.
     """
     try:
         with os.scandir(directory) as entries:
-            names = [entry.name for entry in entries if _NAME.fullmatch(entry.name)]
+            names = [
+                entry.name for entry in entries if entry.name.endswith(suffix) and _NAME.fullmatch(entry.name)
+            ]
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
     for name in names:
@@ -148,9 +154,25 @@ def remove_marked(directory: Path, mark: str) -> None:
     """
     if not _MARK.fullmatch(mark):
         raise ValueError(f"no mark of a process: {mark!r}")
-    for path in directory.glob(f"{mark}*"):
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+    _remove(directory, mark)
+
+
+def remove_named_after(path: Path) -> None:
+    """Removes a file of a claimed name, and those beside it that are called as it is but for their suffixes.
+
+    What may not be listed or removed stays.
+    """
+    if not _NAME.fullmatch(path.name):
+        raise ValueError(f"no name that was claimed: {path.name!r}")
+    _remove(path.parent, f"{path.stem}.")
+
+
+def _remove(directory: Path, beginning: str) -> None:
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:  # which may be millions
+        for entry in entries:
+            if entry.name.startswith(beginning):
+                with contextlib.suppress(OSError):
+                    (directory / entry.name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
