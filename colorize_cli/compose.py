@@ -18,9 +18,9 @@ import numpy.typing as npt
 from colorize_cli import color
 from colorize_cli.color import Bytes, Codes, Floats, Lightness
 from colorize_cli.guided import Low
-from colorize_cli.tint import tint
+from colorize_cli.tint import tint, tint_planes
 from colorize_cli.working import resized
-from colorize_cli.ycbcr import Matrix, chroma_of, fit_chroma
+from colorize_cli.ycbcr import BytePlanes, Matrix, chroma_of, fit_chroma
 
 # Small enough for memory, and large enough that threads which compose at once do not spend their time on
 # handing Python's lock to each other.
@@ -70,6 +70,11 @@ def compose(
     rgb = np.empty((*lightness.shape, 3), np.uint8)
     _paint(lightness, ab * np.float32(strength), overlay, rgb, color.compose_rgb8, stripe_pixels)
     return rgb
+
+
+def compose_planes(lightness: Lightness, ab: Floats, strength: float = 1.0) -> BytePlanes:
+    """As `compose`, to what JPEG stores, with chroma as fine as it is worked out: see `tint_planes`."""
+    return tint_planes(lightness.levels(), ab * np.float32(strength))
 
 
 def compose16(

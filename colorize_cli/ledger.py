@@ -32,6 +32,7 @@ _UNFINISHED = ".unfinished"  # of a journal that is made of others
 _LONGEST = 1 << 40  # bytes of a journal
 _BLOCK = 1 << 16  # bytes, and longer than any line
 _MOST_JOURNALS = 16  # of ended runs; more are made into one
+_DIGITS = 32  # of a digest that are noted
 
 
 class State(Enum):
@@ -88,7 +89,7 @@ class Source:
         """
         with path.open("rb") as file:
             stamp = Stamp.of(os.fstat(file.fileno()))
-            return Source(stamp, hashlib.file_digest(file, _digest).hexdigest())
+            return Source(stamp, hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS])
 
 
 # Of a source that could not be read to its end: it counts as changed, so that the next run tries it again.
@@ -357,7 +358,3 @@ def _records(journals: list[Path]) -> Iterator[tuple[int, Record, bytes]]:
 def _key(output: str, written: Stamp) -> int:
     text = f"{written.size} {written.mtime_ns} {output}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
-
-
-def _digest() -> hashlib.blake2b:
-    return hashlib.blake2b(digest_size=16)

@@ -1,149 +1,182 @@
-"""Chroma onto lightness, in 8 bits: the colour of a pixel as factors on its grey.
+"""Chroma onto lightness, in 8 bits: one multiplication for each sample of the full picture.
 
-What light of one colour falls on gets, lighter or darker, the same proportions of red, green and blue. So a
-colour of lightness L* is kept as the three factors q that make it from the grey of L*, and the same q on
-another grey give that grey's lightness exactly: with red, green and blue in linear light and their weights w
-in luminance,
-
-    sum(w q) Y = Y    whatever Y is,  as sum(w q) = 1
-
-The curve of sRGB (IEC 61966-2-1) is, but for its darkest ten codes, a power of the code c plus an offset; so
-the same holds of codes, with q to the power of 1 / 2.4:
-
-    c' = q (c + 14) - 14,     sum(w q ** 2.4) = 1
-
-That leaves one multiplication for each sample of the full picture. The factors are worked out on a picture
-of `CHROMA_PIXELS` at most, with the guided upsampling of `compose`, and enlarged: far finer than what the
-network says, and finer than the chroma of most JPEGs.
+The factors are those of `factors`, worked out on cells and enlarged: far finer than what the network says.
 """
+
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from colorize_cli import color
-from colorize_cli.color import Bytes, Floats, Lightness
-from colorize_cli.guided import Low
-from colorize_cli.working import reduced, resized, whole_cells
+from colorize_cli.color import Bytes, Floats
+from colorize_cli.factors import OFFSET, TO_RGB, Factors, factors_of
+from colorize_cli.working import reduced
+from colorize_cli.ycbcr import BytePlanes
 
-CHROMA_PIXELS = 800_000
-_OFFSET, _POWER = 14, 2.4
-_TOP = 255 + _OFFSET
-_RED, _GREEN, _BLUE = (np.float32(weight) for weight in color.LUMINANCE)
-# Pixels of the full picture that are worked on at a time: what the processor keeps beside it.
-_STRIPE_PIXELS = 1 << 17
-_TINY = np.float32(1e-6)
+# Pixels that are worked on at a time. As floats they are what the processor keeps beside it; as integers, of
+# which there are more steps, so many that threads do not spend their time on handing on Python's lock.
+_STRIPE_FLOATS, _STRIPE_SHORTS = 1 << 17, 1 << 19
+# Products of factors and greys are kept in 16 bits, and so many of these are behind the point: Cb and Cr lie
+# between 3 and 253, and luma is more than the grey by -76 to 8, to which 112 is added.
+_CHROMA_BITS, _NEUTRAL = 8, 128
+_LUMA_BITS, _LIFT = 9, 112
+
+_Shorts = npt.NDArray[np.int16]
 
 
-def tint(levels: Bytes, ab: Floats, chroma_pixels: int = CHROMA_PIXELS) -> Bytes:
+def tint(levels: Bytes, ab: Floats, cells: int | None = None) -> Bytes:
     """Colours a picture.
 
     Args:
         levels: Its greys, as 8-bit sRGB, (H, W).
         ab: CIE a* and b* at low resolution, (2, h, w), covering the same picture.
-        chroma_pixels: Most pixels of the picture on which factors are worked out.
+        cells: The most of them; see `factors_of`.
 
     Returns:
         (H, W, 3) uint8 sRGB of the greys' lightness, to one level; of the greys where a* = b* = 0. Where sRGB
-        does not hold a colour, its factors are brought nearer to 1.
+        does not hold a colour, its chroma is reduced.
     """
-    height, width = levels.shape
-    cell = max(1, int(np.ceil(np.sqrt(height * width / chroma_pixels))))
-    factors = _factors(levels, ab, cell)
-    rgb = np.empty((height, width, 3), np.uint8)
-    _multiply(levels, factors, cell, rgb)
+    factors = factors_of(levels, ab, cells)
+    rgb = np.empty((*levels.shape, 3), np.uint8)
+    _multiply(levels, factors, rgb)
+    beyond = factors.beyond(levels, factors.size)
+    if beyond.size:
+        greys = levels.ravel()[beyond] + np.float32(OFFSET)
+        codes = (
+            np.stack(factors.inside(levels, factors.size, beyond), axis=-1) @ TO_RGB.T * greys[:, None]
+            - OFFSET
+        )
+        rgb.reshape(-1, 3)[beyond] = np.rint(np.clip(codes, 0, 255))
     return rgb
 
 
-def _multiply(levels: Bytes, factors: Floats, cell: int, rgb: Bytes) -> None:
+def tint_planes(levels: Bytes, ab: Floats, cells: int | None = None) -> BytePlanes:
+    """As `tint`, to planes: chroma of each pixel where cells are pixels, and else of two by two."""
+    factors = factors_of(levels, ab, cells)
+    shared = min(factors.size, 2)
+    greys, times = reduced(levels, shared), factors.size // shared
+    planes = [
+        _scaled(greys, factors.luma - 1, times, _LUMA_BITS, _LIFT),
+        _scaled(greys, factors.blue, times, _CHROMA_BITS, _NEUTRAL),
+        _scaled(greys, factors.red, times, _CHROMA_BITS, _NEUTRAL),
+    ]
+    beyond = factors.beyond(greys, times)
+    luma, *chroma = factors.inside(greys, times, beyond)
+    light = greys.ravel()[beyond] + np.float32(OFFSET)
+    for plane, part, more in zip(planes, (luma - 1, *chroma), (_LIFT, _NEUTRAL, _NEUTRAL), strict=True):
+        np.put(plane, beyond, np.rint(part * light + more))
+    lift, blue, red = planes
+    return BytePlanes(_lifted(levels, lift), blue, red)
+
+
+def _multiply(levels: Bytes, factors: Factors, rgb: Bytes) -> None:
     """Fills `rgb` with levels (H, W) times the factors of their cells, in stripes."""
     height, width = levels.shape
-    rows, columns, _ = factors.shape
-    step = max(1, _STRIPE_PIXELS // (width * cell))
-    shifted = np.empty((step * cell, width), np.float32)
-    product = np.empty((step * cell, width, 3), np.float32)
+    size, (rows, columns) = factors.size, factors.luma.shape
+    cells = cv2.transform(cv2.merge([factors.luma, factors.blue, factors.red]), TO_RGB)
+    step = max(1, _STRIPE_FLOATS // (width * size))
+    shifted = np.empty((step * size, width), np.float32)
+    product = np.empty((step * size, width, 3), np.float32)
     # What is enlarged has a row of cells more at both ends, as their factors have a part in those inside.
-    large = np.empty(((step + 2) * cell, columns * cell, 3), np.float32)
+    large = np.empty(((step + 2) * size, columns * size, 3), np.float32)
     for start in range(0, rows, step):
         above, below = max(start - 1, 0), min(start + step + 1, rows)
-        first, last = start * cell, min((start + step) * cell, height)
+        first, last = start * size, min((start + step) * size, height)
         count = last - first
-        enlarged = large[: (below - above) * cell]
-        cv2.resize(factors[above:below], enlarged.shape[1::-1], enlarged, interpolation=cv2.INTER_LINEAR)
-        beyond = (start - above) * cell
-        np.add(levels[first:last], np.float32(_OFFSET), out=shifted[:count])
+        enlarged = large[: (below - above) * size]
+        cv2.resize(cells[above:below], enlarged.shape[1::-1], enlarged, interpolation=cv2.INTER_LINEAR)
+        beyond = (start - above) * size
+        np.add(levels[first:last], np.float32(OFFSET), out=shifted[:count])
         samples = product[:count]
         cv2.cvtColor(shifted[:count], cv2.COLOR_GRAY2RGB, samples)
         cv2.multiply(samples, enlarged[beyond : beyond + count, :width], samples)
         samples, done = samples.reshape(count, -1), rgb[first:last].reshape(count, -1)
-        cv2.max(samples, _OFFSET, samples)  # type: ignore[call-overload]
-        cv2.convertScaleAbs(samples, done, 1, -_OFFSET)  # rounds to bytes; nothing is below 0
+        cv2.max(samples, OFFSET, samples)  # type: ignore[call-overload]
+        cv2.convertScaleAbs(samples, done, 1, -OFFSET)  # rounds to bytes; nothing is below 0
 
 
-def _factors(levels: Bytes, ab: Floats, cell: int) -> Floats:
-    """(ceil(H / cell), ceil(W / cell), 3): the factors of cells of so many pixels across."""
-    levels = whole_cells(levels, cell, cell)
-    lightness = Lightness(reduced(levels, cell), color.GREY8)
-    guide = resized(lightness, (ab.shape[1], ab.shape[2]))
-    low = Low.of(guide, np.stack(_of_colour(guide, ab)))
-    red, blue = low.whole(lightness.rows(0, lightness.shape[0]))
-    left = _left(red, blue)
-    green = _looked_up(left, _ROOTS)
-    room = np.float32(_TOP) / (_lightest(levels, cell).astype(np.float32) + np.float32(_OFFSET))
-    outside = np.flatnonzero((np.maximum(np.maximum(red, blue), green) > room) | (left < 0))
-    if outside.size:
-        part = _part_inside(*(plane.ravel()[outside] for plane in (red, blue, left, room)))
-        for plane in (red, blue):
-            np.put(plane, outside, 1 + (plane.ravel()[outside] - 1) * part)
-        left = _left(red.ravel()[outside], blue.ravel()[outside])
-        np.put(green, outside, _looked_up(left, _ROOTS))
-    return np.asarray(cv2.merge([red, green, blue]), np.float32)
+def _scaled(greys: Bytes, cells: Floats, times: int, bits: int, more: int) -> Bytes:
+    """Greys (H, W) plus 14, times factors, plus a number; (H, W) bytes.
 
-
-def _of_colour(lightness: Floats, ab: Floats) -> tuple[Floats, Floats]:
-    """The factors of red and blue of colours, their chroma reduced where sRGB ends."""
-    red, _, blue = color.planes_to_srgb(lightness, *ab)
-    shift = np.float32(_OFFSET / 255)
-    grey = color.srgb_of_lightness(lightness) + shift
-    return (red + shift) / grey, (blue + shift) / grey
-
-
-def _left(red: Floats, blue: Floats) -> Floats:
-    """What the power of green's factor is, so that with those of red and blue luminance stays as it is."""
-    powers = _RED * _looked_up(red, _POWERS) + _BLUE * _looked_up(blue, _POWERS)
-    return np.asarray((1 - powers) * (1 / _GREEN), np.float32)
-
-
-def _part_inside(red: Floats, blue: Floats, left: Floats, room: Floats) -> Floats:
-    """How far factors may differ from 1, as a part of what they do, so that none exceeds `room`.
-
-    Green's, to the power, is a concave function of that part: it lies below its tangent at 0, which gives a
-    part where it is below `room`, and above its secant, which gives one where it is above 0.
+    Args:
+        greys: (H, W).
+        cells: A factor for each `times` by `times` of them.
+        times: A power of 2.
+        bits: As many of products and factors are behind the point.
+        more: The number, with which they are all positive.
     """
-    rise = (_RED * (1 - red) + _BLUE * (1 - blue)) * (1 / _GREEN)
-    rises = np.maximum(np.maximum(red - 1, blue - 1), rise)
-    part = np.minimum((room - 1) / np.maximum(rises, _TINY), 1 / np.maximum(1 - left, _TINY))
-    return np.clip(part, 0, 1)
+    height, width = greys.shape
+    scaled = np.empty(greys.shape, np.uint8)
+    fixed = np.rint(cells * np.float32(1 << bits)).astype(np.int16)
+    count = max(1, _STRIPE_SHORTS // (width * times))
+    products = np.empty((count * times, width), np.uint16)
+    for start, factors in _enlarged(fixed, times, height, count):
+        rows, product = slice(start, start + len(factors)), products[: len(factors)]
+        np.copyto(product, greys[rows])
+        product += np.uint16(OFFSET)
+        product *= factors[:, :width].view(np.uint16)  # modulo 2 ** 16, as what follows
+        product += np.uint16((more << bits) + (1 << bits - 1))  # for rounding
+        product >>= np.uint16(bits)
+        np.copyto(scaled[rows], product, casting="unsafe")
+    return scaled
 
 
-def _lightest(levels: Bytes, cell: int) -> Bytes:
-    """The lightest level that the factors of each cell have a part in, of whole cells."""
-    if cell == 1:
-        return levels
-    # Up to half a cell beyond its own edges.
-    window = np.ones((2 * cell, 2 * cell), np.uint8)
-    lightest = cv2.dilate(levels, window, anchor=(cell, cell))
-    return np.ascontiguousarray(lightest[cell // 2 :: cell, cell // 2 :: cell])
+def _lifted(levels: Bytes, lift: Bytes) -> Bytes:
+    """Levels (H, W) plus what is said for each of them, or for two by two; between 0 and 255."""
+    width = levels.shape[1]
+    lifted = np.empty(levels.shape, np.uint8)
+    shared = 1 if lift.shape == levels.shape else 2
+    none = np.uint8(_LIFT)
+    step = max(1, _STRIPE_SHORTS // width)
+    for start in range(0, len(lift), step):
+        stripe = lift[start : start + step]
+        up, down = np.maximum(stripe, none) - none, none - np.minimum(stripe, none)
+        if shared == 2:
+            up, down = _twice(up)[:, :width], _twice(down)[:, :width]
+        for row in range(start * shared, start * shared + shared):
+            rows = slice(row, (start + step) * shared, shared)
+            own = lifted[rows]
+            cv2.add(levels[rows], up[: len(own)], own)
+            cv2.subtract(own, down[: len(own)], own)
+    return lifted
 
 
-def _looked_up(values: Floats, table: Floats) -> Floats:
-    """What a table has at the places nearest to values; its ends beyond."""
-    places = values * np.float32(_PER_UNIT)
-    places += np.float32(0.5)
-    np.clip(places, 0, len(table) - 1, out=places)
-    return np.asarray(table.take(places.astype(np.uint16)))
+def _twice(samples: Bytes) -> Bytes:
+    """Each sample of (H, W) twice beside itself, (H, 2 W): as one number of 16 bits."""
+    return (samples.astype(np.uint16) * np.uint16(0x101)).view(np.uint8)
 
 
-# A factor to the power and back, in steps that are below a tenth of a level.
-_PER_UNIT = 1 << 13
-_POWERS: Floats = (np.arange(1 << 16) / _PER_UNIT).astype(np.float32) ** np.float32(_POWER)
-_ROOTS: Floats = (np.arange(2 * _PER_UNIT) / _PER_UNIT).astype(np.float32) ** np.float32(1 / _POWER)
+def _enlarged(cells: _Shorts, times: int, height: int, count: int) -> Iterator[tuple[int, _Shorts]]:
+    """Cells `times` as large, linear between their centres, in stripes of so many rows of cells.
+
+    Yields:
+        The first row of a stripe, and its rows, (rows, W rounded up to whole cells), until the next is asked
+        for. All together have the rows of the picture, of which there are `height`.
+    """
+    if times == 1:
+        for start in range(0, height, count):
+            yield start, cells[start : start + count]
+        return
+    # Rows between the centres of two rows of cells; outside of the first and the last lie the same again.
+    cells = cv2.copyMakeBorder(cells, 1, 1, 0, 0, cv2.BORDER_REPLICATE)  # type: ignore[assignment]
+    gaps, width = len(cells) - 1, cells.shape[1] * times
+    wide = np.empty((count + 1, width), np.int16)
+    sums, steps = np.empty((2, count, width), np.int16)
+    rows = np.empty((count, times, width), np.int16)
+    for first in range(0, gaps, count):
+        used = min(count, gaps - first)
+        cv2.resize(cells[first : first + used + 1], (width, used + 1), wide[: used + 1])  # linear
+        above, below, total, step = wide[:used], wide[1 : used + 1], sums[:used], steps[:used]
+        # In row p of a gap are, of 2 n parts of n rows, 2 p + 1 of what is below.
+        np.subtract(below, above, out=step)
+        np.multiply(above, np.int16(2 * times), out=total)
+        total += step
+        total += np.int16(times)  # for rounding
+        step += step
+        for row in range(times):
+            np.right_shift(total, np.int16((2 * times).bit_length() - 1), out=rows[:used, row])
+            total += step
+        start = first * times - times // 2
+        stripe = rows[:used].reshape(-1, width)
+        yield max(start, 0), stripe[max(-start, 0) : height - start]

@@ -13,7 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from colorize_cli import color
-from colorize_cli.color import Codes, Floats
+from colorize_cli.color import Bytes, Codes, Floats
+
+
+@dataclass(frozen=True)
+class BytePlanes:
+    """Y', Cb and Cr of a picture, as JPEG has them (ITU-T T.871): by BT601's matrix, in all codes of 8 bits.
+
+    Attributes:
+        luma: (H, W).
+        blue: Cb, of each pixel (H, W), or of two by two (ceil(H / 2), ceil(W / 2)).
+        red: Cr, as many.
+    """
+
+    luma: Bytes
+    blue: Bytes
+    red: Bytes
 
 
 @dataclass(frozen=True)
@@ -107,7 +122,7 @@ def chroma_of(lightness: Floats, a: Floats, b: Floats, matrix: Matrix) -> tuple[
     luma = _srgb(color.planes_to_linear(lightness, np.zeros_like(a), np.zeros_like(b))[1])
     excess = _weighted(_primed(lightness, a, b), matrix) - luma
     # The grey that is darker by as much as the colour has too much luma, and the colour at its lightness.
-    nearer = _LIGHTNESS.take(_steps(luma - excess, 0, 1))
+    nearer = _lightness_table().take(_steps(luma - excess, 0, 1))
     planes = _primed(nearer, a, b)
     own = _weighted(planes, matrix)
     red, _, blue = planes
@@ -147,11 +162,9 @@ def rgb_of(luma: Floats, cb: Floats, cr: Floats, matrix: Matrix) -> Floats:
     return np.stack([red, green, blue], axis=-1)
 
 
-# sRGB of linear light, and L* of the greys, by steps so fine that none is off by a fifth of a 10-bit code.
+# Tables have steps so fine that nothing looked up is off by a fifth of a 10-bit code.
 _STEPS = 1 << 16
 _LEAST, _MOST = -0.5, 2.0  # linear light beyond that is of no colour that luma could keep
-_SRGB = color.linear_to_srgb(np.linspace(_LEAST, _MOST, round((_MOST - _LEAST) * _STEPS) + 1))
-_LIGHTNESS = color.lightness_of_grey(np.linspace(0, 1, _STEPS + 1))
 
 Planes = tuple[Floats, Floats, Floats]
 
@@ -163,8 +176,18 @@ def _steps(values: Floats, least: float, most: float) -> npt.NDArray[np.int32]:
     return clipped.astype(np.int32)
 
 
+@functools.cache
+def _srgb_table() -> Floats:
+    return color.linear_to_srgb(np.linspace(_LEAST, _MOST, round((_MOST - _LEAST) * _STEPS) + 1))
+
+
+@functools.cache
+def _lightness_table() -> Floats:
+    return color.lightness_of_grey(np.linspace(0, 1, _STEPS + 1))
+
+
 def _srgb(linear: Floats) -> Floats:
-    return np.asarray(_SRGB.take(_steps(linear, _LEAST, _MOST)))
+    return np.asarray(_srgb_table().take(_steps(linear, _LEAST, _MOST)))
 
 
 def _primed(lightness: Floats, a: Floats, b: Floats) -> Planes:

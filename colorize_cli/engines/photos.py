@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from colorize_cli.color import Codes, Floats
-from colorize_cli.compose import compose, compose16
+from colorize_cli.color import Floats
+from colorize_cli.compose import compose, compose16, compose_planes
 from colorize_cli.engines.outputs import Outputs, SkippedError
 from colorize_cli.errors import DeviceMemoryError, UsageError, WriteError, reason_of
 from colorize_cli.hints import Hints
@@ -20,7 +20,7 @@ from colorize_cli.jobs import STREAM, Job, Outcome, Settings, Status
 from colorize_cli.ledger import Source
 from colorize_cli.media import atomic, check_kind, is_film, photo, pipe
 from colorize_cli.media.formats import FORMATS, HOLDS
-from colorize_cli.media.frame import Frame, Page
+from colorize_cli.media.frame import Colours, Frame, Page
 from colorize_cli.model import Model
 from colorize_cli.pipeline import Gate, Pipeline, Result, Stage
 from colorize_cli.steering import Steering, steered
@@ -73,7 +73,7 @@ class _Predicted:
 @dataclass(frozen=True)
 class _Composed:
     decoded: _Decoded
-    rgb: Codes
+    colours: Colours
     size: int | None
 
 
@@ -163,14 +163,14 @@ class Photos:
             self._outputs.write(item.job, item.source, item.format, self._coloured_pages(item))
         else:
             done = item.decoded
-            self._outputs.write(done.job, done.source, done.format, [(done.frame, item.rgb)])
+            self._outputs.write(done.job, done.source, done.format, [(done.frame, item.colours)])
             return item.size
         return None
 
     def _coloured_pages(self, document: _Document) -> Iterator[Page]:
         """The pages in order; while some are composed, further ones are read."""
         pages = photo.read_pages(self._content(document.job), self._settings.max_pixels)
-        ahead: deque[tuple[Frame, Future[Codes]]] = deque()
+        ahead: deque[tuple[Frame, Future[Colours]]] = deque()
         hints = self._steering.hints.get(document.job)
         with contextlib.closing(pages), ThreadPoolExecutor(self._settings.workers) as pool:
             for frame in pages:
@@ -201,11 +201,13 @@ class Photos:
                     raise
             copy = working_copy(frame.lightness, smaller, multiple)
 
-    def _paint(self, frame: Frame, ab: Floats, format_: str, hints: Hints | None) -> Codes:
+    def _paint(self, frame: Frame, ab: Floats, format_: str, hints: Hints | None) -> Colours:
         if hints is not None and frame.showing is not None:
             raise UsageError("hints are for still pictures, and it is an animation")
-        draw = compose16 if frame.deep and HOLDS[format_].deep else compose
         ab, overlay = steered(frame.lightness, ab, hints, self._steering.reference)
+        if format_ == "JPEG" and overlay is None:
+            return compose_planes(frame.lightness, ab, self._settings.strength)
+        draw = compose16 if frame.deep and HOLDS[format_].deep else compose
         return draw(frame.lightness, ab, self._settings.strength, overlay)
 
     def _content(self, job: Job) -> Path | bytes:
@@ -225,7 +227,7 @@ def _shape(item: _Decoded | _Document) -> tuple[int, ...] | None:
     return item.small.shape if isinstance(item, _Decoded) else None
 
 
-def _awaited(ahead: deque[tuple[Frame, Future[Codes]]]) -> Page:
+def _awaited(ahead: deque[tuple[Frame, Future[Colours]]]) -> Page:
     frame, colours = ahead.popleft()
     return frame, colours.result()
 

@@ -14,6 +14,7 @@ from colorize_cli.color import Bytes, Codes, Lightness
 from colorize_cli.errors import ReadError
 from colorize_cli.media import deep, profile, toning
 from colorize_cli.media.metadata import Metadata, upright
+from colorize_cli.ycbcr import BytePlanes
 
 Convert = Callable[[Image.Image], Image.Image]
 
@@ -73,8 +74,11 @@ class Frame:
         return self.lightness.codes.size
 
 
-Page = tuple[Frame, Codes]
-"""A picture with the colours that it is given, (H, W, 3), uint8 or, where it is `deep`, uint16."""
+Colours = Codes | BytePlanes
+"""Those of a picture: RGB (H, W, 3), uint8 or, where it is `deep`, uint16; or planes, for a JPEG."""
+
+Page = tuple[Frame, Colours]
+"""A picture with the colours that it is given."""
 
 
 def from_image(image: Image.Image) -> Frame:
@@ -154,16 +158,17 @@ def lightness_of(image: Image.Image, icc: bytes | None) -> Lightness:
     Grey pictures keep their own codes, those saved as colour too.
     """
     if image.mode in ("L", "LA"):
-        return Lightness(np.asarray(image.getchannel("L")), profile.grey_table(icc, 256))
+        codes = np.asarray(image if image.mode == "L" else image.getchannel("L"))
+        return Lightness(codes, profile.grey_table(icc, 256))
     convert = profile.to_srgb(icc, _space(image))
     grey = _grey_codes(image, convert)
     if grey is not None:
         return Lightness(grey, color.GREY8)
-    codes = np.empty((image.height, image.width), np.uint16)
+    steps = np.empty((image.height, image.width), np.uint16)
     for start, rgb in _stripes(image, convert):
         lab = color.srgb_to_lab(rgb / np.float32(255))
-        codes[start : start + len(rgb)] = color.uniform_codes(lab[..., 0])
-    return Lightness(codes, color.UNIFORM16)
+        steps[start : start + len(rgb)] = color.uniform_codes(lab[..., 0])
+    return Lightness(steps, color.UNIFORM16)
 
 
 def own_colours(image: Image.Image) -> Bytes:

@@ -1,21 +1,25 @@
-"""JPEG by OpenCV, whose encoder other threads need not wait for; Pillow writes what describes the picture.
+"""JPEG by libjpeg-turbo, told planes of luma and chroma; Pillow writes what describes the picture.
 
-ITU-T T.81 (1992), annex B. Pillow encodes while it holds Python's lock, so that with it only one of all
-threads encodes, and all others wait.
+ITU-T T.81 (1992), annex B. Pillow's own encoder takes pixels of four bytes in RGB, and twice the time.
 """
 
 import functools
 import io
 from typing import Any, BinaryIO
 
-import cv2
+import simplejpeg
 from PIL import Image, JpegImagePlugin
 
 from colorize_cli.color import Bytes
+from colorize_cli.ycbcr import BytePlanes
 
 _SOI, _MARKER = b"\xff\xd8", 0xFF
 _COMMENT = 0xFE
 _APPLICATION = range(0xE0, 0xF0)
+_CHROMA_QUALITY = 95
+# Below a quality of 96 libjpeg-turbo transforms quickly. What that rounds away is little beside what tables
+# do, but for the finest of them.
+_MOST_QUICK, _LEAST_EXACT = 92, 96
 Table = tuple[int, ...]
 
 
@@ -35,39 +39,48 @@ def tables(quality: int) -> tuple[Table, Table]:
     return tuple(luma), tuple(chroma)
 
 
-def write(file: BinaryIO, rgb: Bytes, luma_quality: int, chroma_quality: int, saving: dict[str, Any]) -> None:
-    """Writes a file with chroma at full resolution.
+def write(file: BinaryIO, colours: Bytes | BytePlanes, quality: int | Table, saving: dict[str, Any]) -> None:
+    """Writes a file.
 
     Args:
         file: To write to.
-        rgb: (H, W, 3).
-        luma_quality: From 1 to 100.
-        chroma_quality: The same.
+        colours: RGB (H, W, 3), whose chroma is stored at full resolution; or planes, stored as they are.
+        quality: From 1 to 100, of which 93 to 95 become 96; or the quantisation table of luminance, that of
+            chrominance being then the one of quality 95.
         saving: What Pillow would be told to save with it.
 
     Raises:
         ValueError: It cannot be encoded.
     """
-    done, content = cv2.imencode(
-        ".jpg",
-        cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR),
-        (
-            *(cv2.IMWRITE_JPEG_LUMA_QUALITY, luma_quality),
-            *(cv2.IMWRITE_JPEG_CHROMA_QUALITY, chroma_quality),
-            *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
-        ),
-    )
-    if not done:
-        raise ValueError(f"a picture of {rgb.shape[1]} x {rgb.shape[0]} cannot be encoded")
+    if not isinstance(quality, int):
+        qtables = [list(quality), list(tables(_CHROMA_QUALITY)[1])]
+        image, sampling = _image(colours)
+        image.save(file, "JPEG", **saving | {"qtables": qtables, "subsampling": sampling})
+        return
+    if _MOST_QUICK < quality < _LEAST_EXACT:
+        quality = _LEAST_EXACT
+    if isinstance(colours, BytePlanes):
+        encoded = simplejpeg.encode_jpeg_yuv_planes(colours.luma, colours.blue, colours.red, quality)
+    else:
+        encoded = simplejpeg.encode_jpeg(colours, quality, "RGB", "444")
     small = io.BytesIO()
     Image.new("RGB", (8, 8)).save(small, "JPEG", **saving)
     head = small.getvalue()
     file.write(head[: _described(head)])
-    encoded = content.data
-    file.write(encoded[_described(bytes(encoded[:_HEAD])) :])
+    file.write(memoryview(encoded)[_described(encoded) :])
 
 
-_HEAD = 1 << 10  # OpenCV's own description is shorter
+def _image(colours: Bytes | BytePlanes) -> tuple[Image.Image, str]:
+    """A Pillow image, and how it is to sample chroma so that planes are stored as they are."""
+    if not isinstance(colours, BytePlanes):
+        return Image.fromarray(colours), "4:4:4"
+    height, width = colours.luma.shape
+    if colours.blue.shape == colours.luma.shape:
+        chroma, sampling = [colours.blue, colours.red], "4:4:4"
+    else:
+        chroma = [plane.repeat(2, 0).repeat(2, 1)[:height, :width] for plane in (colours.blue, colours.red)]
+        sampling = "4:2:0"
+    return Image.merge("YCbCr", [Image.fromarray(plane) for plane in (colours.luma, *chroma)]), sampling
 
 
 def _described(content: bytes) -> int:

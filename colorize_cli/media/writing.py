@@ -9,16 +9,19 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from colorize_cli.color import Bytes, Codes
+from colorize_cli.color import Codes
 from colorize_cli.errors import WriteError
 from colorize_cli.media import atomic, jpeg, png, tiff
 from colorize_cli.media.formats import FORMATS, HOLDS, LOSSY
-from colorize_cli.media.frame import Frame, Page, with_alpha
+from colorize_cli.media.frame import Colours, Frame, Page, with_alpha
 from colorize_cli.media.metadata import options
+from colorize_cli.ycbcr import BytePlanes
 
-# Of a JPEG that was not read from one. Colours are rounded where grey is not, so lightness is stored two
-# steps of quality finer: no further off than the grey picture saved at the quality.
-_JPEG_QUALITY, _LIGHTNESS_FINER = 95, 2
+# Of a JPEG that was not read from one. Colours are rounded where grey is not, so it is stored two steps of
+# quality finer: lightness is no further off than in the grey picture saved at the quality.
+_JPEG_QUALITY, _FINER = 95, 2
+# Of one that was, if its colours are not to be in steps that can be seen.
+_LEAST_FINE = 75
 _MOST_LOOPS = 65535  # of a WebP
 
 
@@ -32,7 +35,8 @@ def write(
 
     Args:
         path: Where to; its directory is made if there is none.
-        pages: Each picture with its colours, (H, W, 3), uint8 or, where the format holds 16 bits, uint16.
+        pages: Each picture with its colours: RGB (H, W, 3), uint8 or, where the format holds 16 bits, uint16;
+            or, of JPEG, planes.
         quality: Of JPEG, WebP and AVIF, from 1 to 100; None for that of the input, or a high one.
         ready: Called with the status of the complete file before it gets its name.
 
@@ -82,25 +86,25 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
     """
     if format_ == "TIFF":
         writer = tiff.Writer(file)
-        for frame, rgb in pages:
+        for frame, colours in pages:
             check(format_, frame)
-            writer.add(_samples(format_, frame, rgb), frame.metadata)
+            writer.add(_samples(format_, frame, colours), frame.metadata)
         return
     remaining = iter(pages)
-    first, rgb = next(remaining)
+    first, colours = next(remaining)
     check(format_, first)
     if first.showing is None and next(remaining, None) is not None:
         raise WriteError(f"{format_} holds a single picture, and here are several; choose TIFF")
     saving = HOLDS[format_].saving | options(first.metadata, format_)
     if format_ == "JPEG":
-        _write_jpeg(file, first, np.asarray(rgb, np.uint8), quality, saving)
+        _write_jpeg(file, first, colours, quality, saving)
         return
     if quality is not None and format_ in LOSSY:
         saving["quality"] = quality
-    if format_ == "PNG" and rgb.dtype == np.uint16:
-        png.write(file, np.asarray(_samples(format_, first, rgb), np.uint16), saving)
+    if format_ == "PNG" and isinstance(colours, np.ndarray) and colours.dtype == np.uint16:
+        png.write(file, np.asarray(_samples(format_, first, colours), np.uint16), saving)
         return
-    animation = [(first, rgb), *remaining]
+    animation = [(first, colours), *remaining]
     images: list[Image.Image] = [Image.fromarray(_samples(format_, *page)) for page in animation]
     if first.showing is not None:
         saving |= _timing(format_, [frame for frame, _ in animation])
@@ -113,24 +117,23 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
         raise WriteError(f"{format_} cannot hold it: {error}") from error
 
 
-def _samples(format_: str, frame: Frame, rgb: Codes) -> Codes:
+def _samples(format_: str, frame: Frame, colours: Colours) -> Codes:
     """What is stored of a picture: its colours, and its transparency where the format has that."""
-    return with_alpha(frame, rgb) if HOLDS[format_].alpha else rgb
+    if isinstance(colours, BytePlanes):
+        raise TypeError(f"planes are for JPEG, not {format_}")
+    return with_alpha(frame, colours) if HOLDS[format_].alpha else colours
 
 
 def _write_jpeg(
-    file: BinaryIO, frame: Frame, rgb: Bytes, quality: int | None, saving: dict[str, Any]
+    file: BinaryIO, frame: Frame, colours: Colours, quality: int | None, saving: dict[str, Any]
 ) -> None:
-    chroma = quality or _JPEG_QUALITY
-    luma: int | None = min(chroma + _LIGHTNESS_FINER, 100)
+    if not isinstance(colours, BytePlanes):
+        colours = np.asarray(colours, np.uint8)
+    fineness: int | jpeg.Table = min((quality or _JPEG_QUALITY) + _FINER, 100)
     if quality is None and frame.luma_table is not None:
-        luma = jpeg.quality_of(tuple(frame.luma_table))
-        if luma is None:  # a table of some other program, which Pillow can be told
-            saving |= {"qtables": [list(frame.luma_table), list(jpeg.tables(chroma)[1])]}
-            Image.fromarray(rgb).save(file, "JPEG", **saving)
-            return
-    assert luma is not None  # noqa: S101 - it is a table's or what is asked for
-    jpeg.write(file, rgb, luma, chroma, saving)
+        own = jpeg.quality_of(frame.luma_table)
+        fineness = own if own is not None and own >= _LEAST_FINE else frame.luma_table
+    jpeg.write(file, colours, fineness, saving)
 
 
 def _timing(format_: str, frames: list[Frame]) -> dict[str, Any]:

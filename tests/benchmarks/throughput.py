@@ -42,7 +42,7 @@ from rich.console import Console
 from rich.table import Table
 
 from colorize_cli import model, process
-from colorize_cli.compose import compose
+from colorize_cli.compose import compose, compose_planes
 from colorize_cli.jobs import Settings
 from colorize_cli.media import photo, writing
 from colorize_cli.working import working_copy, working_shape
@@ -97,7 +97,8 @@ class Floors:
         self._shape = working_shape(size, card.working_size, card.multiple_of)
         frame = photo.read(paths[0], Settings().max_pixels)
         copy = working_copy(frame.lightness, card.working_size, card.multiple_of)
-        self._coloured = compose(frame.lightness, self.network.predict(copy[None, None])[0])
+        paint = compose_planes if frame.format == "JPEG" else compose
+        self._coloured = paint(frame.lightness, self.network.predict(copy[None, None])[0])
 
     def codecs(self) -> None:
         self._each(self._code)
@@ -141,7 +142,9 @@ sys.exit(status)
 def run(line: list[str]) -> tuple[str, int]:
     """What a process prints, and its peak memory in bytes."""
     launched = [sys.executable, "-I", "-S", "-c", _LAUNCHER, *line]
-    done = subprocess.run(launched, capture_output=True, text=True, check=False)
+    # An installed package has its modules compiled, and what is run here is to find them so too.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(launched, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise click.ClickException(f"{' '.join(line[:4])} ... ended with {done.returncode}")
     return done.stdout, int(done.stderr) * 1024
