@@ -25,7 +25,7 @@ import numpy.typing as npt
 from colorize_cli import color
 from colorize_cli.color import Bytes, Floats, Lightness
 from colorize_cli.guided import Low
-from colorize_cli.working import reduced, resized
+from colorize_cli.working import resized
 from colorize_cli.ycbcr import BT601
 
 Indices = npt.NDArray[np.intp]
@@ -57,10 +57,9 @@ _TINY = np.float32(1e-6)
 
 @dataclass(frozen=True)
 class Factors:
-    """Of each cell, (ceil(H / size), ceil(W / size)) each.
+    """Of each cell, (rows, columns) each.
 
     Attributes:
-        size: Pixels of a cell, down and across: a power of 2.
         luma: Of Y' plus 14.
         blue: Of Cb.
         red: Of Cr.
@@ -68,7 +67,6 @@ class Factors:
             beside it have a part in them; 255 where a cell is a pixel, and its factors are for that alone.
     """
 
-    size: int
     luma: Floats
     blue: Floats
     red: Floats
@@ -81,16 +79,13 @@ class Factors:
             greys: The picture's, (H, W), or means of some.
             times: How many of them, down and across, a cell has.
         """
-        height, width = greys.shape
-        step = max(1, _STRIPE // (width * times))
-        found = []
-        for start in range(0, len(self.limit), step):
-            limit = self.limit[start : start + step]
-            size = limit.shape[1] * times, limit.shape[0] * times
-            large = cv2.resize(limit, size, interpolation=cv2.INTER_NEAREST)[: height - start * times, :width]
-            stripe = greys[start * times : start * times + len(large)]
-            found.append(np.flatnonzero(stripe > large) + start * times * width)
-        return np.concatenate(found)
+        size = self.limit.shape[1] * times, len(self.limit)
+        limit = cv2.resize(self.limit, size, interpolation=cv2.INTER_NEAREST)[:, : greys.shape[1]]
+        beyond = np.empty(greys.shape, np.bool_)
+        for row in range(times):  # of each cell
+            rows = greys[row::times]
+            np.greater(rows, limit[: len(rows)], out=beyond[row::times])
+        return np.flatnonzero(beyond)
 
     def inside(self, greys: Bytes, times: int, places: Indices) -> tuple[Floats, Floats, Floats]:
         """Factors of luma, Cb and Cr for some greys, their chroma reduced so that they are a colour of sRGB.
@@ -109,19 +104,29 @@ class Factors:
         return _inside(blue, red, _room(greys.ravel()[places]))
 
 
-def factors_of(levels: Bytes, ab: Floats, most: int | None = None) -> Factors:
-    """The factors of a picture's cells.
+def cell_size(shape: tuple[int, int], ab: Floats, most: int | None = None) -> int:
+    """Pixels of a cell, down and across: a power of 2.
 
     Args:
-        levels: Its greys, as 8-bit sRGB, (H, W).
-        ab: CIE a* and b* at low resolution, (2, h, w), covering the same picture.
+        shape: Height and width of the picture in pixels.
+        ab: CIE a* and b* at low resolution, (2, h, w).
         most: How many cells there may be; None for some as fine as anything can be told of them.
     """
     most = most or max(_FEWEST, _PER_PIXEL * ab[0].size)
     size = 1
-    while -(-levels.shape[0] // size) * -(-levels.shape[1] // size) > most:
+    while -(-shape[0] // size) * -(-shape[1] // size) > most:
         size *= 2
-    cells = reduced(levels, size)
+    return size
+
+
+def factors_of(cells: Bytes, size: int, ab: Floats) -> Factors:
+    """The factors of a picture's cells.
+
+    Args:
+        cells: Mean greys of each, as 8-bit sRGB, (rows, columns).
+        size: Pixels of a cell, down and across.
+        ab: CIE a* and b* at low resolution, (2, h, w), covering the same picture.
+    """
     lightness = Lightness(cells, color.GREY8)
     guide = resized(lightness, (ab.shape[1], ab.shape[2]))
     low = Low.of(guide, np.stack(_of_colour(guide, ab)))
@@ -135,9 +140,9 @@ def factors_of(levels: Bytes, ab: Floats, most: int | None = None) -> Factors:
             np.put(plane, outside, part)
         np.put(needed, outside, room.ravel()[outside])
     if size == 1:
-        return Factors(size, luma, blue, red, np.full_like(cells, 255))
+        return Factors(luma, blue, red, np.full_like(cells, 255))
     limit = np.minimum(np.float32(255 + OFFSET + _SLACK) / needed - np.float32(OFFSET), 255).astype(np.uint8)
-    return Factors(size, luma, blue, red, np.asarray(cv2.erode(limit, _BESIDE), np.uint8))
+    return Factors(luma, blue, red, np.asarray(cv2.erode(limit, _BESIDE), np.uint8))
 
 
 def _room(greys: Bytes) -> Floats:
@@ -194,7 +199,6 @@ def _sampled(planes: Floats, across: Floats, down: Floats) -> list[Floats]:
 
 
 _ROW = 256
-_STRIPE = 1 << 19  # pixels that are compared at a time
 # The factors of chroma that colours of sRGB have lie between these; the table's steps are so fine that it is
 # off by less than a tenth of a level.
 _LEAST, _MOST_BLUE, _MOST_RED = np.float32(-0.75), 1.5, 1.0

@@ -22,7 +22,7 @@ MODEL_KINDS = ("native", "ddcolor", "deoldify")  # the names of `contracts.CONTR
 STREAM = Path("-")
 # Raised whenever the same picture, model and options give other pixels than before.
 _RENDERING = 5
-_FILM_RENDERING = 3
+_FILM_RENDERING = 4
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,25 @@
 The factors are those of `factors`, worked out on cells and enlarged: far finer than what the network says.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from colorize_cli.color import Bytes, Floats
-from colorize_cli.factors import OFFSET, TO_RGB, Factors, factors_of
+from colorize_cli.factors import OFFSET, TO_RGB, Factors, cell_size, factors_of
 from colorize_cli.working import reduced
 from colorize_cli.ycbcr import BytePlanes
 
 # Pixels that are worked on at a time. As floats they are what the processor keeps beside it; as integers, of
 # which there are more steps, so many that threads do not spend their time on handing on Python's lock.
 _STRIPE_FLOATS, _STRIPE_SHORTS = 1 << 17, 1 << 19
-# Products of factors and greys are kept in 16 bits, and so many of these are behind the point: Cb and Cr lie
-# between 3 and 253, and luma is more than the grey by -76 to 8, to which 112 is added.
-_CHROMA_BITS, _NEUTRAL = 8, 128
-_LUMA_BITS, _LIFT = 9, 112
+# Products of greys and factors are kept in 16 bits: how many of these are behind the point, and what is added
+# so that none is negative. Cb and Cr are -125 to 125, and luma is more than the grey by -76 to 8.
+_LIFT, _CHROMA = (9, 112), (8, 128)
 
+_Form = tuple[int, int]
 _Shorts = npt.NDArray[np.int16]
 
 
@@ -31,49 +31,44 @@ def tint(levels: Bytes, ab: Floats, cells: int | None = None) -> Bytes:
     Args:
         levels: Its greys, as 8-bit sRGB, (H, W).
         ab: CIE a* and b* at low resolution, (2, h, w), covering the same picture.
-        cells: The most of them; see `factors_of`.
+        cells: The most of them; see `cell_size`.
 
     Returns:
         (H, W, 3) uint8 sRGB of the greys' lightness, to one level; of the greys where a* = b* = 0. Where sRGB
         does not hold a colour, its chroma is reduced.
     """
-    factors = factors_of(levels, ab, cells)
+    size = cell_size(levels.shape, ab, cells)
+    factors = factors_of(reduced(levels, size), size, ab)
     rgb = np.empty((*levels.shape, 3), np.uint8)
-    _multiply(levels, factors, rgb)
-    beyond = factors.beyond(levels, factors.size)
-    if beyond.size:
-        greys = levels.ravel()[beyond] + np.float32(OFFSET)
-        codes = (
-            np.stack(factors.inside(levels, factors.size, beyond), axis=-1) @ TO_RGB.T * greys[:, None]
-            - OFFSET
-        )
-        rgb.reshape(-1, 3)[beyond] = np.rint(np.clip(codes, 0, 255))
+    _multiply(levels, factors, size, rgb)
+    beyond = factors.beyond(levels, size)
+    channels = TO_RGB @ np.stack(factors.inside(levels, size, beyond))
+    codes = channels * (levels.ravel()[beyond] + np.float32(OFFSET)) - np.float32(OFFSET)
+    rgb.reshape(-1, 3)[beyond] = np.rint(np.clip(codes, 0, 255)).T
     return rgb
 
 
 def tint_planes(levels: Bytes, ab: Floats, cells: int | None = None) -> BytePlanes:
     """As `tint`, to planes: chroma of each pixel where cells are pixels, and else of two by two."""
-    factors = factors_of(levels, ab, cells)
-    shared = min(factors.size, 2)
-    greys, times = reduced(levels, shared), factors.size // shared
-    planes = [
-        _scaled(greys, factors.luma - 1, times, _LUMA_BITS, _LIFT),
-        _scaled(greys, factors.blue, times, _CHROMA_BITS, _NEUTRAL),
-        _scaled(greys, factors.red, times, _CHROMA_BITS, _NEUTRAL),
-    ]
+    size = cell_size(levels.shape, ab, cells)
+    shared = min(size, 2)
+    greys, times = reduced(levels, shared), size // shared
+    factors = factors_of(reduced(greys, times), size, ab)
+    forms = _LIFT, _CHROMA, _CHROMA
+    planes = _products(greys, (factors.luma - 1, factors.blue, factors.red), times, forms)
     beyond = factors.beyond(greys, times)
     luma, *chroma = factors.inside(greys, times, beyond)
     light = greys.ravel()[beyond] + np.float32(OFFSET)
-    for plane, part, more in zip(planes, (luma - 1, *chroma), (_LIFT, _NEUTRAL, _NEUTRAL), strict=True):
+    for plane, part, (_, more) in zip(planes, (luma - 1, *chroma), forms, strict=True):
         np.put(plane, beyond, np.rint(part * light + more))
     lift, blue, red = planes
     return BytePlanes(_lifted(levels, lift), blue, red)
 
 
-def _multiply(levels: Bytes, factors: Factors, rgb: Bytes) -> None:
+def _multiply(levels: Bytes, factors: Factors, size: int, rgb: Bytes) -> None:
     """Fills `rgb` with levels (H, W) times the factors of their cells, in stripes."""
     height, width = levels.shape
-    size, (rows, columns) = factors.size, factors.luma.shape
+    rows, columns = factors.luma.shape
     cells = cv2.transform(cv2.merge([factors.luma, factors.blue, factors.red]), TO_RGB)
     step = max(1, _STRIPE_FLOATS // (width * size))
     shifted = np.empty((step * size, width), np.float32)
@@ -96,30 +91,37 @@ def _multiply(levels: Bytes, factors: Factors, rgb: Bytes) -> None:
         cv2.convertScaleAbs(samples, done, 1, -OFFSET)  # rounds to bytes; nothing is below 0
 
 
-def _scaled(greys: Bytes, cells: Floats, times: int, bits: int, more: int) -> Bytes:
-    """Greys (H, W) plus 14, times factors, plus a number; (H, W) bytes.
+def _products(greys: Bytes, cells: Iterable[Floats], times: int, forms: Sequence[_Form]) -> list[Bytes]:
+    """Greys (H, W) plus 14, times several factors; for each of these (H, W) bytes.
 
     Args:
         greys: (H, W).
-        cells: A factor for each `times` by `times` of them.
+        cells: The factors, each for `times` by `times` greys.
         times: A power of 2.
-        bits: As many of products and factors are behind the point.
-        more: The number, with which they are all positive.
+        forms: How the products of each are kept.
     """
     height, width = greys.shape
-    scaled = np.empty(greys.shape, np.uint8)
-    fixed = np.rint(cells * np.float32(1 << bits)).astype(np.int16)
     count = max(1, _STRIPE_SHORTS // (width * times))
-    products = np.empty((count * times, width), np.uint16)
-    for start, factors in _enlarged(fixed, times, height, count):
-        rows, product = slice(start, start + len(factors)), products[: len(factors)]
-        np.copyto(product, greys[rows])
-        product += np.uint16(OFFSET)
-        product *= factors[:, :width].view(np.uint16)  # modulo 2 ** 16, as what follows
-        product += np.uint16((more << bits) + (1 << bits - 1))  # for rounding
-        product >>= np.uint16(bits)
-        np.copyto(scaled[rows], product, casting="unsafe")
-    return scaled
+    planes = [np.empty(greys.shape, np.uint8) for _ in forms]
+    fixed = [
+        np.rint(own * np.float32(1 << bits)).astype(np.int16)
+        for own, (bits, _) in zip(cells, forms, strict=True)
+    ]
+    lights, products = np.empty((2, count * times, width), np.uint16)
+    for stripes in zip(*(_enlarged(own, times, height, count) for own in fixed), strict=True):
+        start, first = stripes[0]
+        rows = slice(start, start + len(first))
+        light, product = lights[: len(first)], products[: len(first)]
+        np.copyto(light, greys[rows])
+        light += np.uint16(OFFSET)
+        for plane, (_, factors), (bits, more) in zip(planes, stripes, forms, strict=True):
+            np.multiply(
+                light, factors[:, :width].view(np.uint16), out=product
+            )  # modulo 2 ** 16, as what follows
+            product += np.uint16((more << bits) + (1 << bits - 1))  # for rounding
+            product >>= np.uint16(bits)
+            np.copyto(plane[rows], product, casting="unsafe")
+    return planes
 
 
 def _lifted(levels: Bytes, lift: Bytes) -> Bytes:
@@ -127,24 +129,19 @@ def _lifted(levels: Bytes, lift: Bytes) -> Bytes:
     width = levels.shape[1]
     lifted = np.empty(levels.shape, np.uint8)
     shared = 1 if lift.shape == levels.shape else 2
-    none = np.uint8(_LIFT)
     step = max(1, _STRIPE_SHORTS // width)
     for start in range(0, len(lift), step):
         stripe = lift[start : start + step]
-        up, down = np.maximum(stripe, none) - none, none - np.minimum(stripe, none)
-        if shared == 2:
-            up, down = _twice(up)[:, :width], _twice(down)[:, :width]
+        none = np.full_like(stripe, _LIFT[1])
+        changes = cv2.subtract(stripe, none), cv2.subtract(none, stripe)
+        # Each as often beside itself as it is shared.
+        up, down = (cv2.merge([change] * shared).reshape(len(stripe), -1)[:, :width] for change in changes)
         for row in range(start * shared, start * shared + shared):
             rows = slice(row, (start + step) * shared, shared)
             own = lifted[rows]
             cv2.add(levels[rows], up[: len(own)], own)
             cv2.subtract(own, down[: len(own)], own)
     return lifted
-
-
-def _twice(samples: Bytes) -> Bytes:
-    """Each sample of (H, W) twice beside itself, (H, 2 W): as one number of 16 bits."""
-    return (samples.astype(np.uint16) * np.uint16(0x101)).view(np.uint8)
 
 
 def _enlarged(cells: _Shorts, times: int, height: int, count: int) -> Iterator[tuple[int, _Shorts]]:

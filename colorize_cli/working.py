@@ -112,10 +112,18 @@ def reduced(codes: CodesT, down: int, across: int | None = None) -> CodesT:
     if down == across == 1:
         return codes
     codes = whole_cells(codes, down, across)
-    # Halves are five times as fast as larger cells, and round up where they may: not more than twice.
-    if down % 2 == across % 2 == 0 and max(down, across) > 2:
-        codes, down, across = _by_cells(codes, 2, 2), down // 2, across // 2
-    return _by_cells(codes, down, across)
+    # Halves are five times as fast as larger cells, and round up where they may. Every second time they do so
+    # of the inverse.
+    inverted = False
+    while down % 2 == across % 2 == 0 and max(down, across) > 2:
+        codes, down, across = _inverse(_by_cells(codes, 2, 2)), down // 2, across // 2
+        inverted = not inverted
+    codes = _by_cells(codes, down, across)
+    return _inverse(codes) if inverted else codes
+
+
+def _inverse(codes: CodesT) -> CodesT:
+    return np.invert(codes)  # type: ignore[return-value]
 
 
 def _by_cells(codes: CodesT, down: int, across: int) -> CodesT:

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colorize_cli import color
-from colorize_cli.factors import OFFSET, TO_RGB, Factors, factors_of
+from colorize_cli.factors import OFFSET, TO_RGB, Factors, cell_size, factors_of
+from colorize_cli.working import reduced
 
 
 def of_channels(factors: Factors) -> np.ndarray:
@@ -38,10 +39,7 @@ def noise(shape: tuple[int, int], low_shape: tuple[int, int], strength: float, s
     ],
 )
 def test_cells_are_as_many_as_may_be(shape, low_shape, most, size):
-    factors = factors_of(*noise(shape, low_shape, 10, 0), most)
-    assert factors.size == size
-    assert factors.luma.shape == tuple(-(-side // size) for side in shape)
-    assert factors.luma.shape == factors.blue.shape == factors.red.shape
+    assert cell_size(shape, np.zeros((2, *low_shape), np.float32), most) == size
 
 
 @settings(deadline=None, max_examples=100)
@@ -54,19 +52,22 @@ def test_cells_are_as_many_as_may_be(shape, low_shape, most, size):
 )
 def test_colours_keep_lightness_and_fit_whatever_grey_they_are_for(shape, low_shape, most, strength, seed):
     levels, ab = noise(shape, low_shape, strength, seed)
-    factors = factors_of(levels, ab, most)
+    size = cell_size(shape, ab, most)
+    factors = factors_of(reduced(levels, size), size, ab)
+    assert factors.luma.shape == tuple(-(-side // size) for side in shape)
+    assert factors.luma.shape == factors.blue.shape == factors.red.shape == factors.limit.shape
     channels, chroma = of_channels(factors), np.maximum(np.abs(factors.blue), np.abs(factors.red))
     check_colours(channels)
     # Enlarged, a cell has a part in what is in the cells beside it.
-    around = np.ones((1, 1) if factors.size == 1 else (3, 3))
-    light = (levels if factors.size == 1 else factors.limit).astype(int) + OFFSET
+    around = np.ones((1, 1) if size == 1 else (3, 3))
+    light = (levels if size == 1 else factors.limit).astype(int) + OFFSET
     for plane in (*channels, 2 * chroma):
         assert (cv2.dilate(plane.astype(np.float32), around) * light).max() < 256.5 + OFFSET
     # What is lighter than that is seen to one by one.
-    beyond = factors.beyond(levels, factors.size)
-    large = factors.limit.repeat(factors.size, 0).repeat(factors.size, 1)[: shape[0], : shape[1]]
+    beyond = factors.beyond(levels, size)
+    large = factors.limit.repeat(size, 0).repeat(size, 1)[: shape[0], : shape[1]]
     np.testing.assert_array_equal(beyond, np.flatnonzero(levels > large))
-    luma, blue, red = factors.inside(levels, factors.size, beyond)
+    luma, blue, red = factors.inside(levels, size, beyond)
     channels = TO_RGB @ np.stack([luma, blue, red])
     check_colours(channels)
     light = levels.ravel()[beyond].astype(int) + OFFSET
@@ -80,7 +81,7 @@ def check_colours(channels: np.ndarray) -> None:
 
 
 def test_of_grey_they_are_one_and_nothing(grey_photo):
-    factors = factors_of(grey_photo, np.zeros((2, 16, 24), np.float32))
+    factors = factors_of(grey_photo, 1, np.zeros((2, 16, 24), np.float32))
     np.testing.assert_allclose(factors.luma, 1, atol=1e-4)
     np.testing.assert_allclose(factors.blue, 0, atol=1e-5)
     np.testing.assert_allclose(factors.red, 0, atol=1e-5)
@@ -90,7 +91,7 @@ def test_they_are_those_of_the_colours_that_the_network_says():
     levels = np.full((40, 60), 128, np.uint8)
     ab = np.empty((2, 10, 15), np.float32)
     ab[0], ab[1] = 20, -30
-    channels = of_channels(factors_of(levels, ab))
+    channels = of_channels(factors_of(levels, 1, ab))
     codes = channels * (128 + OFFSET) - OFFSET
     lab = color.srgb_to_lab(np.moveaxis(codes, 0, -1) / 255)
     np.testing.assert_allclose(lab, np.broadcast_to([color.GREY8[128], 20, -30], lab.shape), atol=0.3)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from colorize_cli import color
 from colorize_cli.color import Lightness
 from colorize_cli.compose import compose16
-from colorize_cli.factors import factors_of
+from colorize_cli.factors import cell_size, factors_of
 from colorize_cli.tint import tint, tint_planes
 from colorize_cli.working import reduced
 from colorize_cli.ycbcr import BytePlanes
@@ -190,10 +190,11 @@ def test_planes_are_the_factors_times_the_greys(shape, low_shape, cells, strengt
     if seed % 2:
         levels[:] = levels[0, 0]
     ab = random.normal(0, strength, (2, *low_shape)).astype(np.float32)
-    factors = factors_of(levels, ab, cells)
     planes = tint_planes(levels, ab, cells)
-    fewer = min(factors.size, 2)
-    greys, times = reduced(levels, fewer), factors.size // fewer
+    size = cell_size(shape, ab, cells)
+    fewer = min(size, 2)
+    greys, times = reduced(levels, fewer), size // fewer
+    factors = factors_of(reduced(greys, times), size, ab)
     beyond = factors.beyond(greys, times)
     wanted = []
     planes_of_factors = factors.luma - 1, factors.blue, factors.red
