@@ -4,8 +4,9 @@
 
 For each case, on so many cores, over several rounds in which all take turns and of which the fastest counts:
 
-- codecs: decode what is needed of each picture and encode one in colour (the first, as `colorize` would),
-  by the functions that `colorize` itself uses, in as many threads as there are cores.
+- codecs: decode what is needed of each picture and encode one in colour (the first, as `colorize` would, for
+  JPEG from planes of luma and chroma), by the functions that `colorize` itself uses, in as many threads as there
+  are cores.
 - network: the working copies alone, in the same batches, on all cores.
 - codecs + network: both, in as many threads as there are cores, each doing one picture after the other: what
   a pipeline that keeps all cores busy cannot be faster than, if it does nothing else.
@@ -167,7 +168,7 @@ def measure(case: Case, cores: int, pictures: int, rounds: int) -> dict[str, Any
         paths = make_pictures(source, case, pictures)
         floors = Floors(paths, out, cores)
         size = floors.network.card.working_size
-        some = paths[: max(3, pictures // 8)]  # they take as long for each, and are slow
+        some = paths[:5]  # they take as long for each, and are slow
         options = ("--device", "cpu", "--overwrite", "--json", "-q")
         scripts = {name: command(SCRIPTS, name, BUNDLED, size, out, *some) for name in ("pillow", "opencv")}
         singles = {name: line[: 1 - len(some)] for name, line in scripts.items()}
@@ -272,7 +273,7 @@ def plot(found: list[dict[str, Any]], path: Path) -> None:
 @click.command()
 @click.option("--case", "cases", multiple=True, default=DEFAULT_CASES, show_default=True)
 @click.option("--cores", multiple=True, type=int, default=(1, 2), show_default=True)
-@click.option("--pictures", type=int, help="In each case.  [default: 480 megapixels of them, at most 200]")
+@click.option("--pictures", type=int, help="In each case.  [default: 1200 megapixels of them, at most 200]")
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
 @click.option("--plot", "plot_to", type=click.Path(path_type=Path), help="A PNG; needs matplotlib.")
@@ -288,7 +289,7 @@ def main(
 ) -> None:
     """Time them all, and print their ratios."""
     parsed = [Case.parse(text) for text in cases]
-    counts = [pictures or min(200, max(5, round(480 / case.megapixels))) for case in parsed]
+    counts = [pictures or min(200, round(1200 / case.megapixels)) for case in parsed]
     if one:
         click.echo(json.dumps(measure(parsed[0], cores[0], counts[0], rounds)))
         return
