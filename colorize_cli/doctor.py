@@ -206,11 +206,14 @@ def _write_and_read(format_: str) -> None:
 
     from colorize_cli.media import photo, writing
     from colorize_cli.media.frame import from_image
+    from colorize_cli.ycbcr import BytePlanes
 
     grey = np.add.outer(np.arange(64, dtype=np.uint8), np.arange(64, dtype=np.uint8))
     frame = from_image(Image.fromarray(grey))
     file = io.BytesIO()
-    writing.encode(file, format_, [(frame, np.dstack([grey] * 3))])
+    neutral = np.full((32, 32), 128, np.uint8)
+    colours = BytePlanes(grey, neutral, neutral) if format_ == "JPEG" else np.dstack([grey] * 3)
+    writing.encode(file, format_, [(frame, colours)])
     read = photo.read(file.getvalue(), max_pixels=grey.size).lightness
     off = np.abs(read.rows(0, 64) - frame.lightness.rows(0, 64)).mean()
     if off > _MOST_LOSS:

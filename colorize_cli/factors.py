@@ -16,6 +16,7 @@ near 1, those of chroma are what the network says, and it is luma's that follows
 """
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -44,7 +45,8 @@ TO_RGB = np.array(
     np.float32,
 )
 # Most cells for each pixel of a* and b*, which is at least four by four: finer than anything can be told.
-_PER_PIXEL, _FEWEST = 128, 1 << 16
+_PER_PIXEL, _FEWEST, _MOST = 128, 1 << 16, 1 << 20
+_LONGEST = 1 << 14  # cells beside each other; cv2 takes less than twice as many
 # A cell's colour is to be one of sRGB for greys that are lighter than the cells around it by so much. Lighter
 # ones, as specks of dust, are a matter of their own.
 _GRAIN = np.uint8(6)
@@ -72,36 +74,31 @@ class Factors:
     red: Floats
     limit: Bytes
 
-    def beyond(self, greys: Bytes, times: int) -> Indices:
-        """Which greys are beyond the limit of their cells, by their place in a row.
+    def beyond(self, greys: Bytes, times: int) -> Iterator[tuple[Indices, Floats, Floats, Floats]]:
+        """Greys beyond the limit of their cells, with factors of their own.
 
         Args:
             greys: The picture's, (H, W), or means of some.
             times: How many of them, down and across, a cell has.
+
+        Yields:
+            Their places in `greys`, as if that were one row, and their factors of luma, Cb and Cr, with which
+            they, with less chroma, are colours of sRGB; (n,) each.
         """
-        size = self.limit.shape[1] * times, len(self.limit)
-        limit = cv2.resize(self.limit, size, interpolation=cv2.INTER_NEAREST)[:, : greys.shape[1]]
-        beyond = np.empty(greys.shape, np.bool_)
-        for row in range(times):  # of each cell
-            rows = greys[row::times]
-            np.greater(rows, limit[: len(rows)], out=beyond[row::times])
-        return np.flatnonzero(beyond)
-
-    def inside(self, greys: Bytes, times: int, places: Indices) -> tuple[Floats, Floats, Floats]:
-        """Factors of luma, Cb and Cr for some greys, their chroma reduced so that they are a colour of sRGB.
-
-        Args:
-            greys: As in `beyond`.
-            times: The same.
-            places: What that found, (n,).
-
-        Returns:
-            (n,) each.
-        """
-        down, across = divmod(places, greys.shape[1])
-        centres = [((axis + 0.5) / times - 0.5).astype(np.float32) for axis in (across, down)]
-        blue, red = _sampled(np.dstack([self.blue, self.red]), *centres)
-        return _inside(blue, red, _room(greys.ravel()[places]))
+        width = greys.shape[1]
+        chroma = np.dstack([self.blue, self.red])
+        step = max(1, _BLOCK // (width * times))
+        for start in range(0, len(self.limit), step):
+            cells = self.limit[start : start + step]
+            size = cells.shape[1] * times, len(cells) * times
+            rows = greys[start * times : start * times + size[1]]
+            limit = cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST)[: len(rows), :width]
+            places = np.flatnonzero(rows > limit) + start * times * width
+            if places.size:
+                centres = (((axis + 0.5) / times - 0.5).astype(np.float32) for axis in divmod(places, width))
+                down, across = centres
+                blue, red = _sampled(chroma, across, down)
+                yield places, *_inside(blue, red, _room(greys.ravel()[places]))
 
 
 def cell_size(shape: tuple[int, int], ab: Floats, most: int | None = None) -> int:
@@ -112,11 +109,13 @@ def cell_size(shape: tuple[int, int], ab: Floats, most: int | None = None) -> in
         ab: CIE a* and b* at low resolution, (2, h, w).
         most: How many cells there may be; None for some as fine as anything can be told of them.
     """
-    most = most or max(_FEWEST, _PER_PIXEL * ab[0].size)
+    most = most or min(max(_FEWEST, _PER_PIXEL * ab[0].size), _MOST)
     size = 1
-    while -(-shape[0] // size) * -(-shape[1] // size) > most:
+    while True:
+        rows, columns = (-(-side // size) for side in shape)
+        if rows * columns <= most and max(rows, columns) <= _LONGEST:
+            return size
         size *= 2
-    return size
 
 
 def factors_of(cells: Bytes, size: int, ab: Floats) -> Factors:
@@ -199,6 +198,7 @@ def _sampled(planes: Floats, across: Floats, down: Floats) -> list[Floats]:
 
 
 _ROW = 256
+_BLOCK = 1 << 20  # greys that are looked at at a time
 # The factors of chroma that colours of sRGB have lie between these; the table's steps are so fine that it is
 # off by less than a tenth of a level.
 _LEAST, _MOST_BLUE, _MOST_RED = np.float32(-0.75), 1.5, 1.0

@@ -21,6 +21,7 @@ _STRIPE_FLOATS, _STRIPE_SHORTS = 1 << 17, 1 << 19
 # so that none is negative. Cb and Cr are -125 to 125, and luma is more than the grey by -76 to 8.
 _LIFT, _CHROMA = (9, 112), (8, 128)
 
+_MOST_TIMES = 32  # with factors below 2 in units of 1 / 256
 _Form = tuple[int, int]
 _Shorts = npt.NDArray[np.int16]
 
@@ -41,10 +42,11 @@ def tint(levels: Bytes, ab: Floats, cells: int | None = None) -> Bytes:
     factors = factors_of(reduced(levels, size), size, ab)
     rgb = np.empty((*levels.shape, 3), np.uint8)
     _multiply(levels, factors, size, rgb)
-    beyond = factors.beyond(levels, size)
-    channels = TO_RGB @ np.stack(factors.inside(levels, size, beyond))
-    codes = channels * (levels.ravel()[beyond] + np.float32(OFFSET)) - np.float32(OFFSET)
-    rgb.reshape(-1, 3)[beyond] = np.rint(np.clip(codes, 0, 255)).T
+    pixels = rgb.reshape(-1, 3)
+    for places, *own in factors.beyond(levels, size):
+        light = levels.ravel()[places] + np.float32(OFFSET)
+        codes = TO_RGB @ np.stack(own) * light - np.float32(OFFSET)
+        pixels[places] = np.rint(np.clip(codes, 0, 255)).T
     return rgb
 
 
@@ -56,11 +58,10 @@ def tint_planes(levels: Bytes, ab: Floats, cells: int | None = None) -> BytePlan
     factors = factors_of(reduced(greys, times), size, ab)
     forms = _LIFT, _CHROMA, _CHROMA
     planes = _products(greys, (factors.luma - 1, factors.blue, factors.red), times, forms)
-    beyond = factors.beyond(greys, times)
-    luma, *chroma = factors.inside(greys, times, beyond)
-    light = greys.ravel()[beyond] + np.float32(OFFSET)
-    for plane, part, (_, more) in zip(planes, (luma - 1, *chroma), forms, strict=True):
-        np.put(plane, beyond, np.rint(part * light + more))
+    for places, luma, *chroma in factors.beyond(greys, times):
+        light = greys.ravel()[places] + np.float32(OFFSET)
+        for plane, own, (_, more) in zip(planes, (luma - 1, *chroma), forms, strict=True):
+            np.put(plane, places, np.rint(own * light + more))
     lift, blue, red = planes
     return BytePlanes(_lifted(levels, lift), blue, red)
 
@@ -159,21 +160,26 @@ def _enlarged(cells: _Shorts, times: int, height: int, count: int) -> Iterator[t
     cells = cv2.copyMakeBorder(cells, 1, 1, 0, 0, cv2.BORDER_REPLICATE)  # type: ignore[assignment]
     gaps, width = len(cells) - 1, cells.shape[1] * times
     wide = np.empty((count + 1, width), np.int16)
-    sums, steps = np.empty((2, count, width), np.int16)
+    # Twice as many parts as there are rows do not fit in 16 bits where these are many.
+    exact = np.int16 if times <= _MOST_TIMES else np.int32
+    sums, steps = np.empty((2, count, width), exact)
     rows = np.empty((count, times, width), np.int16)
     for first in range(0, gaps, count):
         used = min(count, gaps - first)
         cv2.resize(cells[first : first + used + 1], (width, used + 1), wide[: used + 1])  # linear
         above, below, total, step = wide[:used], wide[1 : used + 1], sums[:used], steps[:used]
         # In row p of a gap are, of 2 n parts of n rows, 2 p + 1 of what is below.
-        np.subtract(below, above, out=step)
-        np.multiply(above, np.int16(2 * times), out=total)
+        np.subtract(below, above, out=step, dtype=exact)
+        np.multiply(above, 2 * times, out=total, dtype=exact)
         total += step
-        total += np.int16(times)  # for rounding
+        total += exact(times)  # for rounding
         step += step
         for row in range(times):
-            np.right_shift(total, np.int16((2 * times).bit_length() - 1), out=rows[:used, row])
+            np.right_shift(
+                total, (2 * times).bit_length() - 1, out=rows[:used, row], dtype=exact, casting="unsafe"
+            )
             total += step
         start = first * times - times // 2
         stripe = rows[:used].reshape(-1, width)
-        yield max(start, 0), stripe[max(-start, 0) : height - start]
+        if start < height:  # else all its rows lie below the picture
+            yield max(start, 0), stripe[max(-start, 0) : height - start]

@@ -31,8 +31,8 @@ class Format:
     saving: dict[str, Any] = field(default_factory=dict)
 
 
-# What each format holds, by Pillow's names. JPEG and AVIF with full-resolution chroma, for chroma is what is
-# added here; PNG at the level beyond which files hardly shrink and time doubles.
+# What each format holds, by Pillow's names. AVIF with full-resolution chroma, for chroma is what is added; PNG at
+# the level beyond which files hardly shrink and time doubles.
 HOLDS: dict[str, Format] = {
     "AVIF": Format(
         (".avif",),
@@ -43,7 +43,7 @@ HOLDS: dict[str, Format] = {
     "BMP": Format((".bmp",)),
     # Of 256 colours a coloured photograph would not keep its lightness; browsers show animated PNG too.
     "GIF": Format((".gif",), written_as="PNG"),
-    "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), longest=65500, saving={"subsampling": "4:4:4"}),
+    "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), longest=65500),
     "JPEG2000": Format((".jp2", ".j2k", ".j2c", ".jpx"), alpha=True),
     "PNG": Format((".png", ".apng"), alpha=True, deep=True, animated=True, saving={"compress_level": 2}),
     "TIFF": Format((".tif", ".tiff"), alpha=True, deep=True),

@@ -7,6 +7,8 @@ import functools
 import io
 from typing import Any, BinaryIO
 
+import cv2
+import numpy as np
 import simplejpeg
 from PIL import Image, JpegImagePlugin
 
@@ -16,7 +18,8 @@ from colorize_cli.ycbcr import BytePlanes
 _SOI, _MARKER = b"\xff\xd8", 0xFF
 _COMMENT = 0xFE
 _APPLICATION = range(0xE0, 0xF0)
-_CHROMA_QUALITY = 95
+# Coarser chroma would be in steps that can be seen. What quality some other program's table is, is not known.
+_LEAST_CHROMA, _CHROMA_BESIDE_TABLE = 75, 95
 # Below a quality of 96 libjpeg-turbo transforms quickly. What that rounds away is little beside what tables
 # do, but for the finest of them.
 _MOST_QUICK, _LEAST_EXACT = 92, 96
@@ -45,22 +48,26 @@ def write(file: BinaryIO, colours: Bytes | BytePlanes, quality: int | Table, sav
     Args:
         file: To write to.
         colours: RGB (H, W, 3), whose chroma is stored at full resolution; or planes, stored as they are.
-        quality: From 1 to 100, of which 93 to 95 become 96; or the quantisation table of luminance, that of
-            chrominance being then the one of quality 95.
+        quality: From 1 to 100, of which 93 to 95 become 96, with chrominance no coarser than at 75; or a
+            quantisation table of luminance, with that of chrominance at 95.
         saving: What Pillow would be told to save with it.
 
     Raises:
         ValueError: It cannot be encoded.
     """
     if not isinstance(quality, int):
-        qtables = [list(quality), list(tables(_CHROMA_QUALITY)[1])]
-        image, sampling = _image(colours)
-        image.save(file, "JPEG", **saving | {"qtables": qtables, "subsampling": sampling})
+        _write_by_pillow(file, colours, (quality, tables(_CHROMA_BESIDE_TABLE)[1]), saving)
+        return
+    if quality < _LEAST_CHROMA:
+        _write_by_pillow(file, colours, (tables(quality)[0], tables(_LEAST_CHROMA)[1]), saving)
         return
     if _MOST_QUICK < quality < _LEAST_EXACT:
         quality = _LEAST_EXACT
     if isinstance(colours, BytePlanes):
-        encoded = simplejpeg.encode_jpeg_yuv_planes(colours.luma, colours.blue, colours.red, quality)
+        luma = colours.luma
+        if colours.blue.shape != luma.shape:
+            luma = _even(luma)
+        encoded = simplejpeg.encode_jpeg_yuv_planes(luma, colours.blue, colours.red, quality)
     else:
         encoded = simplejpeg.encode_jpeg(colours, quality, "RGB", "444")
     small = io.BytesIO()
@@ -68,6 +75,24 @@ def write(file: BinaryIO, colours: Bytes | BytePlanes, quality: int | Table, sav
     head = small.getvalue()
     file.write(head[: _described(head)])
     file.write(memoryview(encoded)[_described(encoded) :])
+
+
+def _even(plane: Bytes) -> Bytes:
+    """The plane (H, W) with the same again in memory beyond its odd edges, where the encoder reads."""
+    height, width = plane.shape
+    if not (height % 2 or width % 2):
+        return plane
+    larger = cv2.copyMakeBorder(plane, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    return np.asarray(larger, np.uint8)[:height, :width]
+
+
+def _write_by_pillow(
+    file: BinaryIO, colours: Bytes | BytePlanes, qtables: tuple[Table, Table], saving: dict[str, Any]
+) -> None:
+    image, sampling = _image(colours)
+    image.save(
+        file, "JPEG", **saving | {"qtables": [list(table) for table in qtables], "subsampling": sampling}
+    )
 
 
 def _image(colours: Bytes | BytePlanes) -> tuple[Image.Image, str]:

@@ -20,8 +20,6 @@ from colorize_cli.ycbcr import BytePlanes
 # Of a JPEG that was not read from one. Colours are rounded where grey is not, so it is stored two steps of
 # quality finer: lightness is no further off than in the grey picture saved at the quality.
 _JPEG_QUALITY, _FINER = 95, 2
-# Of one that was, if its colours are not to be in steps that can be seen.
-_LEAST_FINE = 75
 _MOST_LOOPS = 65535  # of a WebP
 
 
@@ -131,8 +129,7 @@ def _write_jpeg(
         colours = np.asarray(colours, np.uint8)
     fineness: int | jpeg.Table = min((quality or _JPEG_QUALITY) + _FINER, 100)
     if quality is None and frame.luma_table is not None:
-        own = jpeg.quality_of(frame.luma_table)
-        fineness = own if own is not None and own >= _LEAST_FINE else frame.luma_table
+        fineness = jpeg.quality_of(frame.luma_table) or frame.luma_table
     jpeg.write(file, colours, fineness, saving)
 
 

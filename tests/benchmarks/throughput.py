@@ -4,9 +4,9 @@
 
 For each case, on so many cores, over several rounds in which all take turns and of which the fastest counts:
 
-- codecs: decode what is needed of each picture and encode one in colour (the first, as `colorize` would, for
-  JPEG from planes of luma and chroma), by the functions that `colorize` itself uses, in as many threads as there
-  are cores.
+- codecs: decode what is needed of each picture and encode one in colour (the first, as `colorize` would; for
+  JPEG its planes of luma and chroma), by the functions that `colorize` itself uses, in as many threads as
+  there are cores.
 - network: the working copies alone, in the same batches, on all cores.
 - codecs + network: both, in as many threads as there are cores, each doing one picture after the other: what
   a pipeline that keeps all cores busy cannot be faster than, if it does nothing else.
@@ -23,6 +23,7 @@ says something only on a quiet machine.
 
 import json
 import os
+import queue
 import resource
 import subprocess
 import sys
@@ -93,7 +94,9 @@ class Floors:
         with Image.open(paths[0]) as first:
             size = first.height, first.width
         self.network = model.load(None, "cpu", threads=cores)
-        self._alone = model.load(None, "cpu", threads=1)
+        self._alone: queue.SimpleQueue[model.Model] = queue.SimpleQueue()
+        for _ in range(cores):
+            self._alone.put(model.load(None, "cpu", threads=1))
         card = self.network.card
         self._shape = working_shape(size, card.working_size, card.multiple_of)
         frame = photo.read(paths[0], Settings().max_pixels)
@@ -113,7 +116,9 @@ class Floors:
         copy = np.full((1, 1, *self._shape), 50, np.float32)
 
         def one(path: Path) -> None:
-            self._alone.predict(copy)
+            network = self._alone.get()
+            network.predict(copy)
+            self._alone.put(network)
             self._code(path)
 
         self._each(one)

@@ -33,7 +33,8 @@ def noise(shape: tuple[int, int], low_shape: tuple[int, int], strength: float, s
         ((513, 512), (32, 64), None, 2),
         ((1500, 2000), (64, 88), None, 4),
         ((3000, 4000), (64, 88), None, 8),
-        ((3000, 4000), (256, 256), None, 2),
+        ((3000, 4000), (256, 256), None, 4),
+        ((2, 40_000), (64, 64), None, 4),
         ((10, 10), (3, 3), 1, 16),
         ((1, 100), (3, 3), 25, 4),
     ],
@@ -64,15 +65,16 @@ def test_colours_keep_lightness_and_fit_whatever_grey_they_are_for(shape, low_sh
     for plane in (*channels, 2 * chroma):
         assert (cv2.dilate(plane.astype(np.float32), around) * light).max() < 256.5 + OFFSET
     # What is lighter than that is seen to one by one.
-    beyond = factors.beyond(levels, size)
     large = factors.limit.repeat(size, 0).repeat(size, 1)[: shape[0], : shape[1]]
-    np.testing.assert_array_equal(beyond, np.flatnonzero(levels > large))
-    luma, blue, red = factors.inside(levels, size, beyond)
-    channels = TO_RGB @ np.stack([luma, blue, red])
-    check_colours(channels)
-    light = levels.ravel()[beyond].astype(int) + OFFSET
-    assert (channels * light).max(initial=0) < 255.5 + OFFSET
-    assert np.abs(np.stack([blue, red]) * light).max(initial=0) < 125.5
+    seen = []
+    for places, luma, blue, red in factors.beyond(levels, size):
+        seen.append(places)
+        channels = TO_RGB @ np.stack([luma, blue, red])
+        check_colours(channels)
+        light = levels.ravel()[places].astype(int) + OFFSET
+        assert (channels * light).max() < 255.5 + OFFSET
+        assert np.abs(np.stack([blue, red]) * light).max() < 125.5
+    np.testing.assert_array_equal(np.concatenate([[], *seen]), np.flatnonzero(levels > large))
 
 
 def check_colours(channels: np.ndarray) -> None:
@@ -95,3 +97,14 @@ def test_they_are_those_of_the_colours_that_the_network_says():
     codes = channels * (128 + OFFSET) - OFFSET
     lab = color.srgb_to_lab(np.moveaxis(codes, 0, -1) / 255)
     np.testing.assert_allclose(lab, np.broadcast_to([color.GREY8[128], 20, -30], lab.shape), atol=0.3)
+
+
+def test_many_that_are_beyond_are_seen_to_in_blocks():
+    """More than cv2 takes at once."""
+    levels = np.full((4600, 4600), 120, np.uint8)
+    levels[::2] = 250
+    ab = np.full((2, 16, 16), 25, np.float32)
+    factors = factors_of(reduced(levels, 8), 8, ab)
+    blocks = [len(places) for places, *_ in factors.beyond(levels, 8)]
+    assert sum(blocks) == (levels == 250).sum()
+    assert max(blocks) <= 1 << 20

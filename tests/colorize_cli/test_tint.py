@@ -195,15 +195,14 @@ def test_planes_are_the_factors_times_the_greys(shape, low_shape, cells, strengt
     fewer = min(size, 2)
     greys, times = reduced(levels, fewer), size // fewer
     factors = factors_of(reduced(greys, times), size, ab)
-    beyond = factors.beyond(greys, times)
     wanted = []
-    planes_of_factors = factors.luma - 1, factors.blue, factors.red
-    inside = factors.inside(greys, times, beyond)
-    for plane, few in zip(planes_of_factors, (inside[0] - 1, *inside[1:]), strict=True):
+    for plane in (factors.luma - 1, factors.blue, factors.red):
         enlarged = cv2.resize(plane, None, fx=times, fy=times, interpolation=cv2.INTER_LINEAR)
-        enlarged = np.array(enlarged[: greys.shape[0], : greys.shape[1]])
-        np.put(enlarged, beyond, few)
-        wanted.append(enlarged * (greys + 14.0))
+        wanted.append(np.array(enlarged[: greys.shape[0], : greys.shape[1]]))
+    for places, luma, *chroma in factors.beyond(greys, times):
+        for plane, own in zip(wanted, (luma - 1, *chroma), strict=True):
+            np.put(plane, places, own)
+    wanted = [plane * (greys + 14.0) for plane in wanted]
     lift = np.kron(wanted[0], np.ones((fewer, fewer)))[: shape[0], : shape[1]]
     np.testing.assert_allclose(planes.luma, np.clip(levels + lift, 0, 255), atol=2)
     np.testing.assert_allclose(planes.blue, 128 + wanted[1], atol=2)
@@ -221,3 +220,34 @@ def test_specks_of_dust_take_no_colour_from_what_is_beside_them(paint):
     specks = dusty == 255
     assert np.abs(one - other)[~specks].max() <= 3
     assert (other[specks].min(axis=-1) >= 250).all()
+
+
+@settings(deadline=None, max_examples=150)
+@given(sizes(1, 90), st.sampled_from([1, 4, 30, 300]), st.sampled_from([1, 60, 400, 3000]))
+def test_planes_of_any_size_in_stripes_of_any_size(shape, cells, stripe_pixels):
+    levels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    ab = smooth_chroma((3, 4), 30)
+    whole = tint_planes(levels, ab, cells)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("colorize_cli.tint._STRIPE_SHORTS", stripe_pixels)
+        stripes = tint_planes(levels, ab, cells)
+    for name in ("luma", "blue", "red"):
+        assert np.abs(getattr(stripes, name).astype(int) - getattr(whole, name)).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(4, 40_000), (40_000, 4), (3114, 4000)])
+def test_very_long_and_large_pictures(shape):
+    planes = tint_planes(np.full(shape, 100, np.uint8), np.full((2, 64, 88), 10, np.float32))
+    assert planes.luma.shape == shape
+    assert np.ptp(planes.red.astype(int)) <= 1
+
+
+@pytest.mark.parametrize("size", [16, 64, 128, 512])
+def test_cells_of_any_size_give_the_same_colour(size):
+    levels = np.full((size, size), 60, np.uint8)
+    ab = np.full((2, 1, 1), -60, np.float32)
+    ab[0] = 40
+    planes = tint_planes(levels, ab, 1)
+    exact = tint_planes(levels, ab, 10**9)
+    for name in ("luma", "blue", "red"):
+        assert np.abs(getattr(planes, name).astype(int) - int(getattr(exact, name)[0, 0])).max() <= 1
