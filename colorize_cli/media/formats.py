@@ -31,8 +31,8 @@ class Format:
     saving: dict[str, Any] = field(default_factory=dict)
 
 
-# What each format holds, by Pillow's names. AVIF with full-resolution chroma, for chroma is what is added; PNG at
-# the level beyond which files hardly shrink and time doubles.
+# What each format holds, by Pillow's names. AVIF with full-resolution chroma, for chroma is what is added;
+# PNG at the level beyond which files hardly shrink and time doubles.
 HOLDS: dict[str, Format] = {
     "AVIF": Format(
         (".avif",),
