@@ -44,8 +44,9 @@ MODULES: dict[str, str] = {
     "PIL": "pillow",
     "platformdirs": "platformdirs",
     "rich": "rich",
+    "simplejpeg": "simplejpeg",
 }
-_NEED_NUMPY = ("cv2", "onnxruntime")
+_NEED_NUMPY = ("cv2", "onnxruntime", "simplejpeg")
 _WITH_CUDA = "onnxruntime-gpu[cuda,cudnn]"
 # By how much a* or b* may differ between CUDA and the CPU: TF32 and fp16 round more coarsely than fp32.
 TOLERANCE = 2.0

@@ -86,14 +86,18 @@ class Factors:
             they, with less chroma, are colours of sRGB; (n,) each.
         """
         width = greys.shape[1]
-        chroma = np.dstack([self.blue, self.red])
+        chroma = np.asarray(cv2.merge([self.blue, self.red]), np.float32)
         step = max(1, _BLOCK // (width * times))
         for start in range(0, len(self.limit), step):
             cells = self.limit[start : start + step]
-            size = cells.shape[1] * times, len(cells) * times
-            rows = greys[start * times : start * times + size[1]]
-            limit = cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST)[: len(rows), :width]
-            places = np.flatnonzero(rows > limit) + start * times * width
+            rows = greys[start * times : (start + len(cells)) * times]
+            size = cells.shape[1] * times, len(cells)
+            limit = cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST)[:, :width]
+            lighter = np.empty(rows.shape, np.bool_)
+            for row in range(times):  # of each cell
+                own = rows[row::times]
+                np.greater(own, limit[: len(own)], out=lighter[row::times])
+            places = np.flatnonzero(lighter) + start * times * width
             if places.size:
                 centres = (((axis + 0.5) / times - 0.5).astype(np.float32) for axis in divmod(places, width))
                 down, across = centres
