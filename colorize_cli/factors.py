@@ -27,7 +27,7 @@ from colorize_cli import color
 from colorize_cli.color import Bytes, Floats, Lightness
 from colorize_cli.guided import Low
 from colorize_cli.working import resized
-from colorize_cli.ycbcr import BT601
+from colorize_cli.ycbcr import BT601, luma_of
 
 Indices = npt.NDArray[np.intp]
 
@@ -156,7 +156,7 @@ def _room(greys: Bytes) -> Floats:
 def _of_colour(lightness: Floats, ab: Floats) -> tuple[Floats, Floats]:
     """The factors of Cb and Cr of colours, their chroma reduced where sRGB ends."""
     red, green, blue = color.planes_to_srgb(lightness, *ab)
-    luma = np.float32(BT601.red) * red + np.float32(_GREEN) * green + np.float32(BT601.blue) * blue
+    luma = luma_of((red, green, blue), BT601)
     grey = color.srgb_of_lightness(lightness) + np.float32(OFFSET / 255)
     return (blue - luma) / (grey * np.float32(_BLUE_OF_BLUE)), (red - luma) / (grey * np.float32(_RED_OF_RED))
 

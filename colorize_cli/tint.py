@@ -1,4 +1,4 @@
-"""Chroma onto lightness, in 8 bits: one multiplication for each sample of the full picture.
+"""Chroma onto lightness, in 8 bits: one multiplication for each sample of what is stored of a colour.
 
 The factors are those of `factors`, worked out on cells and enlarged: far finer than what the network says.
 """
@@ -116,9 +116,8 @@ def _products(greys: Bytes, cells: Iterable[Floats], times: int, forms: Sequence
         np.copyto(light, greys[rows])
         light += np.uint16(OFFSET)
         for plane, (_, factors), (bits, more) in zip(planes, stripes, forms, strict=True):
-            np.multiply(
-                light, factors[:, :width].view(np.uint16), out=product
-            )  # modulo 2 ** 16, as what follows
+            # Modulo 2 ** 16, until what is added makes it what it is.
+            np.multiply(light, factors[:, :width].view(np.uint16), out=product)
             product += np.uint16((more << bits) + (1 << bits - 1))  # for rounding
             product >>= np.uint16(bits)
             np.copyto(plane[rows], product, casting="unsafe")

@@ -120,11 +120,11 @@ def chroma_of(lightness: Floats, a: Floats, b: Floats, matrix: Matrix) -> tuple[
         Cb and Cr, (H, W) each; 0, but for rounding of floats, where a* = b* = 0.
     """
     luma = _srgb(color.planes_to_linear(lightness, np.zeros_like(a), np.zeros_like(b))[1])
-    excess = _weighted(_primed(lightness, a, b), matrix) - luma
+    excess = luma_of(_primed(lightness, a, b), matrix) - luma
     # The grey that is darker by as much as the colour has too much luma, and the colour at its lightness.
     nearer = _lightness_table().take(_steps(luma - excess, 0, 1))
     planes = _primed(nearer, a, b)
-    own = _weighted(planes, matrix)
+    own = luma_of(planes, matrix)
     red, _, blue = planes
     cb = np.asarray((blue - own) / np.float32(2 * (1 - matrix.blue)), np.float32)
     cr = np.asarray((red - own) / np.float32(2 * (1 - matrix.red)), np.float32)
@@ -196,7 +196,8 @@ def _primed(lightness: Floats, a: Floats, b: Floats) -> Planes:
     return _srgb(red), _srgb(green), _srgb(blue)
 
 
-def _weighted(planes: Planes, matrix: Matrix) -> Floats:
+def luma_of(planes: Planes, matrix: Matrix) -> Floats:
+    """Y' of R', G' and B'."""
     red, green, blue = planes
     weight = np.float32(1 - matrix.red - matrix.blue)
     return np.asarray(np.float32(matrix.red) * red + weight * green + np.float32(matrix.blue) * blue)
