@@ -1,6 +1,19 @@
-"""`python -m colorize_cli` is `colorize`."""
+"""The command `colorize`, as a process: what has to be settled before its modules are loaded."""
 
-from colorize_cli.cli import main
+import gc
+import os
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """The entry point."""
+    # Its threads would wait for work by spinning, which is none here (see `process`).
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.disable()  # until there is something to be collected
+    from colorize_cli import cli
+
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -174,11 +174,10 @@ def _outcomes(
 def _run(
     plan: "Plan | RemotePlan", settings: Settings, display: Display, report: Path | None, *, fail_fast: bool
 ) -> int:
-    from colorize_cli import process
-
-    process.prepare()
     if plan.ignored:
         display.say(f"{plan.ignored} files of other kinds ignored")
+    from colorize_cli import process
+
     with contextlib.ExitStack() as stack:
         page = None
         if report is not None:
@@ -186,6 +185,7 @@ def _run(
 
             page = stack.enter_context(Report(report, settings))
         outcomes = _outcomes(plan, settings, display)
+        process.prepare()
         stopped = None
         try:
             display.show(_tapped(outcomes, page, fail_fast=fail_fast))

@@ -20,28 +20,24 @@ U+DCFF (PEP 383). Fields may be added.
 """
 
 import json
+import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+import click
 
 from colorize_cli.errors import printable
 from colorize_cli.jobs import Outcome, Position, Status
 from colorize_cli.places import Place
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from colorize_cli.bar import Bar
 
 
 def to_json(outcome: Outcome) -> str:
@@ -66,16 +62,20 @@ class Display:
     """What a run says while it runs, and at its end."""
 
     def __init__(
-        self, total: int, *, quiet: bool, json_lines: TextIO | None = None, console: Console | None = None
+        self, total: int, *, quiet: bool, json_lines: TextIO | None = None, console: "Console | None" = None
     ) -> None:
         """Prepares to show `total` outcomes; with `quiet`, people are shown failures alone."""
+        if console is None and _on_terminal():
+            from colorize_cli import bar
+
+            console = bar.console()
         self._total = total
         self._quiet = quiet
         self._json_lines = json_lines
-        self._console = console or Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+        self._console = console
         self.counts: Counter[Status] = Counter()
         self._reasons: Counter[str] = Counter()
-        self._bar: tuple[Progress, TaskID] | None = None
+        self._bar: Bar | None = None
         self._showing: Place | None = None
         self._begun = (0.0, 0)
 
@@ -86,32 +86,24 @@ class Display:
 
     def show(self, outcomes: Iterable[Outcome]) -> None:
         """Shows outcomes as they come, and counts them."""
-        if self._quiet or not self._console.is_terminal or self._console.is_dumb_terminal:
+        bar = None if self._quiet else self._new_bar()
+        if bar is None:
             for outcome in outcomes:
                 self._count(outcome)
                 if outcome.status is Status.DONE and self._json_lines is None:
                     self.say(f"{outcome.job.source} -> {outcome.job.destination}")
             return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self._console, transient=True) as progress:
-            task = progress.add_task("colouring", total=self._total)
-            self._bar = progress, task
+        with bar:
+            self._bar = bar
             for outcome in outcomes:
                 self._count(outcome)
-                progress.update(task, advance=1, description="colouring")
+                bar.advance()
             self._bar = None
 
     def film(self, position: Position) -> None:
         """Shows how far a film is."""
         if self._bar is None:
             return
-        progress, task = self._bar
         if position.path != self._showing:
             self._showing, self._begun = position.path, (time.monotonic(), position.frames)
         seconds = time.monotonic() - self._begun[0]
@@ -124,7 +116,7 @@ class Display:
                 remaining = max(0, position.expected - position.frames) / rate
                 left = f", {timedelta(seconds=round(remaining))} left"
         name = printable(position.path.name)
-        progress.update(task, description=f"{name}: frame {position.frames}{of}{speed}{left}")
+        self._bar.describe(f"{name}: frame {position.frames}{of}{speed}{left}")
 
     def summarise(self, stopped: str | None = None) -> None:
         """Prints how many jobs ended how, and how many are left where the run was stopped, by what."""
@@ -142,14 +134,23 @@ class Display:
         if outcome.status is Status.SKIPPED:
             self._reasons[outcome.reason or "not needed"] += 1
         if outcome.status is Status.FAILED:
-            self._print(f"{outcome.job.source}: {outcome.reason}", style="red")
+            self._print(f"{outcome.job.source}: {outcome.reason}", bad=True)
 
-    def _print(self, line: str, style: str = "") -> None:
-        self._console.print(Text(printable(line), style=style))
+    def _print(self, line: str, *, bad: bool = False) -> None:
+        if self._console is None:
+            click.echo(printable(line), err=True)
+        else:
+            from colorize_cli import bar
+
+            bar.print_line(self._console, printable(line), bad=bad)
+
+    def _new_bar(self) -> "Bar | None":
+        if self._console is None:
+            return None
+        from colorize_cli import bar
+
+        return bar.Bar(self._console, self._total) if bar.has_bars(self._console) else None
 
 
-class _Rate(ProgressColumn):
-    """Files per second."""
-
-    def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.1f} files/s")
+def _on_terminal() -> bool:
+    return "FORCE_COLOR" in os.environ or (sys.stderr is not None and sys.stderr.isatty())

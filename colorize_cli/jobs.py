@@ -159,7 +159,7 @@ class Settings:
             raise UsageError("an address is of a cluster, which is for the engine ray")
 
     def recipe(self, model: bytes) -> str:
-        """A digest of everything but the picture that decides its pixels; `model` is the file's content."""
+        """A digest of everything but the picture that decides its pixels; `model` is the model's digest."""
         digest = hashlib.blake2b(model, digest_size=16)
         digest.update(repr((_RENDERING, self.size, self.strength, self.quality)).encode())
         if self.if_colored == "copy":

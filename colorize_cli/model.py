@@ -1,9 +1,10 @@
 """One ONNX file, loaded: what it says of itself, and lightness -> ab."""
 
+import contextlib
+import functools
 import hashlib
-import importlib.resources
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,7 @@ def load(
     threads: int | None = None,
     precision: str = "auto",
     kind: str | None = None,
+    parallel: int = 1,
 ) -> Model:
     """Loads an ONNX file.
 
@@ -127,11 +129,13 @@ def load(
         device: "cuda": the whole network runs on the first GPU or this fails; "cuda:1" on that one,
             "cuda:0,1" on both, batch by batch, and "cuda:all" on all. "cpu". "auto": cuda or, if that does
             not work, cpu.
-        threads: Threads of the CPU within one call of `predict`; None for as many as there are cores.
+        threads: Threads of the CPU for calls of `predict`; None for as many as there are cores.
         precision: "fp32": the file itself. "int8": on the CPU, a variant of it that lies beside it as
             NAME-int8.onnx, with integers of 8 bits. "fp16": on GPUs, likewise NAME-fp16.onnx, with floats of
             16 bits. "auto": integers on the CPU, if there is such a variant, and fp32 on GPUs.
         kind: The contract that the file is of (see `contracts`); None to find out.
+        parallel: How many calls run at the same time on the CPU, and share its threads. A call ends soonest
+            with all of them, many calls with one for each.
 
     Raises:
         ModelError: There is no such file, or it is not of a kind known here.
@@ -144,18 +148,18 @@ def load(
     gpus = gpus_of(device)
     if (gpus is not None and precision == "int8") or (device == "cpu" and precision == "fp16"):
         raise DeviceError(f"{precision} is for {_DEVICE_OF[precision]}")
-    data = read(path)
+    digest(path)  # which may fail: whatever else does is not the cause then
     reason = "asked for"
     if device == "auto" and precision == "int8":
         reason = "int8 is for it"
     elif device != "cpu":
         try:
-            return _load_cuda(path, data, gpus or [0], precision, kind)
+            return _load_cuda(path, gpus or [0], precision, kind)
         except DeviceError as error:
             if device != "auto" or precision == "fp16":
                 raise
             reason = str(error)
-    return _load_cpu(path, data, reason, threads, precision, kind)
+    return _load_cpu(path, reason, (threads, parallel), precision, kind)
 
 
 def gpus_of(device: str) -> list[int] | None:
@@ -183,43 +187,64 @@ def read(path: Path | None = None) -> bytes:
     Raises:
         ModelError: It cannot be read.
     """
-    if path is not None:
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise ModelError(f"cannot read the model {path}: {error.strerror}") from error
     try:
-        return importlib.resources.files("colorize_cli").joinpath(BUNDLED).read_bytes()
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"this installation lacks its model, colorize_cli/{BUNDLED}; install it anew or pass --model"
-        ) from error
+        return _file(path).read_bytes()
+    except OSError as error:
+        why = f"cannot read the model {path}: {error.strerror}"
+        if path is None:
+            why = (
+                f"this installation lacks its model, colorize_cli/{BUNDLED}; install it anew or pass --model"
+            )
+        raise ModelError(why) from error
+
+
+def digest(path: Path | None = None) -> bytes:
+    """The SHA-256 of an ONNX file's content; None for the model that comes with this package.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
+    changed = None
+    with contextlib.suppress(OSError):  # which reading it will say
+        status = _file(path).stat()
+        changed = status.st_mtime_ns, status.st_size
+    return _digest(path, changed)
+
+
+@functools.cache
+def _digest(path: Path | None, _: tuple[int, int] | None) -> bytes:
+    return hashlib.sha256(read(path)).digest()
+
+
+def _file(path: Path | None) -> Path:
+    return Path(__file__).parent / BUNDLED if path is None else path
 
 
 def _load_cpu(
-    path: Path | None, data: bytes, reason: str, threads: int | None, precision: str, kind: str | None
+    path: Path | None, reason: str, shared: tuple[int | None, int], precision: str, kind: str | None
 ) -> Model:
     if precision != "fp32":
         try:
             variant = _variant_file(path, "int8")
-            made = _model([runtime.on_cpu(read(variant), threads)], "cpu", reason, None)
-            return _checked(made, variant, data)
+            made = _model(runtime.on_cpu(read(variant), *shared), "cpu", reason, None)
+            return _checked(made, variant, path)
         except _NoVariantError as error:
             if precision == "int8":
                 raise ModelError(str(error)) from error
-    return _model([runtime.on_cpu(data, threads)], "cpu", reason, kind)
+    return _model(runtime.on_cpu(read(path), *shared), "cpu", reason, kind)
 
 
-def _load_cuda(path: Path | None, data: bytes, gpus: list[int], precision: str, kind: str | None) -> Model:
+def _load_cuda(path: Path | None, gpus: list[int], precision: str, kind: str | None) -> Model:
     reason = "it can run the whole network"
+    data = read(path)
     if precision != "fp16":
         return _model(runtime.on_gpus(data, gpus), "cuda", reason, kind)
     try:
         variant = _variant_file(path, "fp16")
-        half = _checked(_model(runtime.on_gpus(read(variant), gpus), "cuda", reason, None), variant, data)
+        half = _checked(_model(runtime.on_gpus(read(variant), gpus), "cuda", reason, None), variant, path)
     except _NoVariantError as error:
         raise ModelError(str(error)) from error
-    difference = _difference(half, _model([runtime.on_cpu(data, None)], "cpu", "", kind))
+    difference = _difference(half, _model(runtime.on_cpu(data, None), "cpu", "", kind))
     if difference > _MOST_DIFFERENCE:
         raise DeviceError(f"fp16 differs from fp32 by {difference:.2f} in a* and b* here, on average")
     return half
@@ -230,16 +255,16 @@ class _NoVariantError(Exception):
 
 
 def _variant_file(path: Path | None, precision: str) -> Path:
-    file = Path(str(importlib.resources.files("colorize_cli"))) / BUNDLED if path is None else path
+    file = _file(path)
     variant = file.with_stem(file.stem + VARIANTS[precision])
     if not variant.is_file():
         raise _NoVariantError(f"there is no {precision} variant of the model beside it ({variant.name})")
     return variant
 
 
-def _checked(made: Model, variant: Path, data: bytes) -> Model:
+def _checked(made: Model, variant: Path, path: Path | None) -> Model:
     """A variant, if it is of the file with that content, whose hash is in its metadata."""
-    if made.card.variant_of != hashlib.sha256(data).hexdigest():
+    if made.card.variant_of != digest(path).hex():
         raise _NoVariantError(f"{variant} was made of another file")
     return made
 
@@ -263,4 +288,5 @@ def _model(
         metadata=dict(first.get_modelmeta().custom_metadata_map),
     )
     adapter = contracts.recognise(signature, kind)
-    return Model(adapter.card, device, reason, adapter, Sessions(sessions))
+    made = Model(adapter.card, device, reason, adapter, Sessions(sessions))
+    return replace(made, batch_size=1) if device == "cpu" and made.parallel > 1 else made

@@ -7,10 +7,14 @@ Memory of arrays that are no more is kept for the next ones. By itself glibc giv
 back to the kernel at once and gets it anew, page by page, which for the chroma of a film takes as long as the
 work itself (2.3 times the time for 720 lines). That is `mallopt(3)`; where there is another C library nothing
 is changed.
+
+What modules consist of stays until the process ends: Python's collector need not look at it again and again,
+at the end of the process once more.
 """
 
 import contextlib
 import ctypes
+import gc
 
 import cv2
 
@@ -23,7 +27,9 @@ _KEPT, _PADDING = 128 << 20, 16 << 20
 
 
 def prepare() -> None:
-    """Does so; more than once does no harm."""
+    """Does so, when all modules are loaded; more than once does no harm."""
+    gc.freeze()
+    gc.enable()
     cv2.setNumThreads(1)
     cv2.utils.logging.setLogLevel(0)  # what it cannot read is said once, with the name of the file
     with contextlib.suppress(OSError, AttributeError, TypeError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from colorize_cli import driver
 from colorize_cli.color import Floats
 from colorize_cli.errors import DeviceError, ModelError, one_line
+from colorize_cli.jobs import available_cores
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -22,10 +23,10 @@ _SILENT = 4
 
 
 class Sessions:
-    """One session for each GPU, or one for the CPU.
+    """One session for each GPU, or one for the CPU as often as it is to run at the same time.
 
     Attributes:
-        count: How many.
+        count: How many run at the same time.
         most: Most pictures that fit their memory; None while all did.
     """
 
@@ -50,12 +51,13 @@ def means_out_of_memory(error: Exception) -> bool:
     return any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
 
 
-def on_cpu(data: bytes, threads: int | None) -> "onnxruntime.InferenceSession":
-    """A session on the CPU.
+def on_cpu(data: bytes, threads: int | None, parallel: int = 1) -> "list[onnxruntime.InferenceSession]":
+    """A session on the CPU, as often as it is to run at the same time.
 
     Args:
         data: An ONNX file.
-        threads: Within one run; None for as many as there are cores.
+        threads: Which its runs share; None for as many as there are cores.
+        parallel: How many runs these are.
 
     Raises:
         ModelError: It is no such file.
@@ -63,7 +65,7 @@ def on_cpu(data: bytes, threads: int | None) -> "onnxruntime.InferenceSession":
     import onnxruntime
 
     options = _options()
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = max(1, (threads or available_cores()) // parallel)
     # Threads that wait for work by spinning would take the cores from the codecs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
@@ -71,7 +73,7 @@ def on_cpu(data: bytes, threads: int | None) -> "onnxruntime.InferenceSession":
     except Exception as error:
         raise ModelError(f"not an ONNX file that can be loaded: {one_line(error)}") from error
     session.disable_fallback()
-    return session
+    return [session] * parallel
 
 
 def on_gpus(data: bytes, gpus: list[int]) -> "list[onnxruntime.InferenceSession]":

@@ -1,7 +1,7 @@
 """All on this machine: pictures through stages that run at once, then films, one after the other."""
 
 import functools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,7 +111,7 @@ class Workshop:
         self._cores = cores or available_cores()
         self._announce, self._progress = announce, progress
         self._outputs = Outputs(root, settings, steering, origins=origins)
-        self._network: Model | None = None
+        self._networks: dict[int, Model] = {}  # by how many calls run at the same time
         self._swept: set[Path] = set()
 
     def skipped(self, job: Job) -> Outcome | None:
@@ -136,24 +136,34 @@ class Workshop:
         asked = self._settings
         return model.load(asked.model, "cpu", 1, "fp32", asked.model_kind).card
 
-    def open(self) -> Model:
+    def open(self, *, parallel: bool = True) -> Model:
         """Makes the output directory and loads the model; more than once does no harm.
+
+        Args:
+            parallel: Whether on the CPU there are to be as many calls at the same time as there are cores, as
+                there are where pictures are many; else one at a time has them all.
 
         Raises:
             ModelError: The model cannot be loaded.
             DeviceError: The device asked for does not work.
             UsageError: The output directory cannot be made.
         """
-        if self._network is None:
+        calls = self._cores if parallel else 1
+        known = next(iter(self._networks.values()), None)
+        if known is not None and known.device != "cpu":
+            return known
+        if calls not in self._networks:
             self._outputs.make_root()
             asked = self._settings
-            network = model.load(asked.model, asked.device, self._cores, asked.precision, asked.model_kind)
-            if asked.device == "auto":
+            network = model.load(
+                asked.model, asked.device, self._cores, asked.precision, asked.model_kind, calls
+            )
+            if asked.device == "auto" and known is None:
                 self._announce(f"device: {network.device} ({network.reason}), {network.precision}")
             if asked.batch_size is None:
                 network = replace(network, batch_size=trial.batch_size(network, asked.size))
-            self._network = network
-        return self._network
+            self._networks[calls] = network
+        return self._networks[calls]
 
     def pictures(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
         """Colours pictures, which may be given while others are being worked on; yields outcomes as they end.
@@ -161,7 +171,9 @@ class Workshop:
         Raises:
             Exception: As `open`.
         """
-        yield from Photos(self.open(), self._settings, self._steering, self._outputs).colour(jobs)
+        many = not isinstance(jobs, Sized) or len(jobs) >= self._cores
+        network = self.open(parallel=many)
+        yield from Photos(network, self._settings, self._steering, self._outputs).colour(jobs)
 
     def film(self, job: Job) -> Outcome:
         """Colours a film.
@@ -171,7 +183,7 @@ class Workshop:
         """
         from colorize_cli.engines import films  # PyAV takes longer to load than all of Pillow
 
-        return films.colour(job, self.open(), self._settings, self._outputs, self._progress)
+        return films.colour(job, self.open(parallel=False), self._settings, self._outputs, self._progress)
 
     def divided(self, job: Job, count: int) -> "Divided | Outcome | None":
         """A film in about so many parts, as `divided.begin` gives it.
@@ -191,7 +203,7 @@ class Workshop:
         """
         from colorize_cli.engines import divided
 
-        return divided.colour(piece, self.open(), self._settings, self._progress)
+        return divided.colour(piece, self.open(parallel=False), self._settings, self._progress)
 
     def close(self) -> None:
         """Ends the notes on what was made."""

@@ -41,7 +41,7 @@ class Outputs:
 
     @functools.cached_property
     def _recipe(self) -> str:
-        return self._settings.recipe(model.read(self._settings.model))
+        return self._settings.recipe(model.digest(self._settings.model))
 
     def recipe_of(self, job: Job) -> str:
         """A digest of all but the source that decides what the job's output is."""

@@ -55,7 +55,7 @@ class Probe:
         if (version := _version()) != self.version:
             raise UsageError(f"has colorize-cli {version}, and here it is {self.version}")
         try:
-            recipe = self.settings.recipe(model.read(self.settings.model))
+            recipe = self.settings.recipe(model.digest(self.settings.model))
         except ColorizeError as error:
             raise UsageError(str(error)) from error
         if recipe != self.recipe:
@@ -110,7 +110,7 @@ def probing(settings: Settings, folder: Path, source: Path) -> Iterator[Probe]:
         ModelError: The model cannot be read.
         UsageError: The output directory cannot be written to.
     """
-    recipe = settings.recipe(model.read(settings.model))
+    recipe = settings.recipe(model.digest(settings.model))
     content = secrets.token_bytes(32)
     name = atomic.claim(_SUFFIX)
     file = folder / name

@@ -149,7 +149,7 @@ class _Run:
                 (films if is_film_job(task.job) else pictures).append(task)
         if pictures or films:
             self._outputs.prepare()
-            self._workshop.open()
+            self._workshop.open(parallel=bool(pictures))
         if pictures:
             yield from self._pictures(pictures)
         for task in films:

@@ -23,7 +23,6 @@ says something only on a quiet machine.
 
 import json
 import os
-import queue
 import resource
 import subprocess
 import sys
@@ -93,10 +92,7 @@ class Floors:
         self._paths, self._out, self._cores = paths, out, cores
         with Image.open(paths[0]) as first:
             size = first.height, first.width
-        self.network = model.load(None, "cpu", threads=cores)
-        self._alone: queue.SimpleQueue[model.Model] = queue.SimpleQueue()
-        for _ in range(cores):
-            self._alone.put(model.load(None, "cpu", threads=1))
+        self.network = model.load(None, "cpu", threads=cores, parallel=cores)
         card = self.network.card
         self._shape = working_shape(size, card.working_size, card.multiple_of)
         frame = photo.read(paths[0], Settings().max_pixels)
@@ -108,17 +104,11 @@ class Floors:
         self._each(self._code)
 
     def predictions(self) -> None:
-        count = len(self._paths)
-        for start in range(0, count, BATCH):
-            self.network.predict(np.full((min(BATCH, count - start), 1, *self._shape), 50, np.float32))
+        self._each(self._predict)
 
     def both(self) -> None:
-        copy = np.full((1, 1, *self._shape), 50, np.float32)
-
         def one(path: Path) -> None:
-            network = self._alone.get()
-            network.predict(copy)
-            self._alone.put(network)
+            self._predict(path)
             self._code(path)
 
         self._each(one)
@@ -126,6 +116,9 @@ class Floors:
     def _each(self, one: Callable[[Path], None]) -> None:
         with ThreadPoolExecutor(self._cores) as pool:
             list(pool.map(one, self._paths))
+
+    def _predict(self, _: Path) -> None:
+        self.network.predict(np.full((1, 1, *self._shape), 50, np.float32))
 
     def _code(self, path: Path) -> None:
         frame = photo.read(path, Settings().max_pixels)

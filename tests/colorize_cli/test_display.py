@@ -1,4 +1,7 @@
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,6 +42,24 @@ def test_quiet_shows_failures_alone():
     assert shown(quiet=True, terminal=False).splitlines() == ["line\\nbreak\\x1b[31m.jpg: it is [red]empty"]
 
 
+def test_without_a_terminal_rich_is_not_loaded():
+    code = (
+        "import sys; from pathlib import Path; from colorize_cli.display import Display;"
+        "from colorize_cli.jobs import Job, Outcome, Status;"
+        "display = Display(1, quiet=False);"
+        "display.show([Outcome(Job(Path('a\\n.jpg'), Path('b')), Status.FAILED, 'empty')]);"
+        "display.summarise(); sys.exit('rich' in sys.modules)"
+    )
+    for colour, loaded in (("", 0), ("1", 1)):
+        environment = {**os.environ, "FORCE_COLOR": colour, "NO_COLOR": "1"}
+        if not colour:
+            del environment["FORCE_COLOR"]
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+        assert (done.returncode, done.stdout) == (loaded, "")
+        assert "a\\n.jpg: empty\n" in done.stderr
+        assert "0 done, 0 skipped, 1 failed" in done.stderr
+
+
 def test_a_terminal_gets_a_bar_and_the_failures():
     text = shown(quiet=False, terminal=True)
     assert "3/3" in text
@@ -55,8 +76,7 @@ def test_a_film_tells_its_speed_and_the_time_left(monkeypatch):
     def outcomes():
         display.film(Position(Path("a.mp4"), 100, 1000, 25.0))
         display.film(Position(Path("a.mp4"), 350, 1000, 25.0))
-        (progress, task) = display._bar
-        told.append(progress.tasks[task].description)
+        told.append(display._bar.description)
         yield OUTCOMES[0]
 
     told = []

@@ -1,5 +1,7 @@
 import ctypes
 import dataclasses
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -19,6 +21,12 @@ def has_gpu() -> bool:
     except OSError:
         return False
     return True
+
+
+def threads_of(network: model.Model) -> int:
+    session = network._sessions._idle.get()
+    network._sessions._idle.put(session)
+    return session.get_session_options().intra_op_num_threads
 
 
 def test_predicts_chroma(models):
@@ -171,3 +179,27 @@ def test_no_such_device(device):
 def test_all_gpus(monkeypatch):
     monkeypatch.setattr(model.driver, "ask", lambda: Driver((12, 4), ("one", "two", "three")))
     assert model.gpus_of("cuda:all") == [0, 1, 2]
+
+
+def test_parallel_calls_on_the_cpu_share_its_threads(models):
+    alone = model.load(models.tinted, "cpu", threads=4)
+    network = model.load(models.tinted, "cpu", threads=4, parallel=3)
+    assert (alone.parallel, alone.batch_size) == (1, 8)
+    assert (network.parallel, network.batch_size) == (3, 1)
+    assert [threads_of(loaded) for loaded in (alone, network)] == [4, 1]
+    lightness = np.random.default_rng(1).uniform(0, 100, (40, 1, 1, 64, 64)).astype(np.float32)
+    with ThreadPoolExecutor(6) as pool:
+        for given, ab in zip(lightness, pool.map(network.predict, lightness), strict=True):
+            np.testing.assert_array_equal(ab, alone.predict(given))
+
+
+def test_the_digest_is_of_the_content_that_is_there_now(tmp_path):
+    path = tmp_path / "m.onnx"
+    for content in (b"one", b"another"):
+        path.write_bytes(content)
+        assert model.digest(path) == hashlib.sha256(content).digest()
+    path.unlink()
+    with pytest.raises(ModelError, match=r"cannot read the model .*m\.onnx"):
+        model.digest(path)
+    with pytest.raises(ModelError, match=r"cannot read the model .*m\.onnx"):
+        model.load(path, "cpu", precision="int8")
