@@ -21,7 +21,7 @@ MODEL_KINDS = ("native", "ddcolor", "deoldify")  # the names of `contracts.CONTR
 # In place of a file: standard input or output. A file of that name has a directory before it.
 STREAM = Path("-")
 # Raised whenever the same picture, model and options give other pixels than before.
-_RENDERING = 5
+_RENDERING = 6
 _FILM_RENDERING = 4
 
 

@@ -4,6 +4,7 @@ The factors are those of `factors`, worked out on cells and enlarged: far finer 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -20,10 +21,8 @@ _STRIPE_FLOATS, _STRIPE_SHORTS = 1 << 17, 1 << 19
 # Products of greys and factors are kept in 16 bits: how many of these are behind the point, and what is added
 # so that none is negative. Cb and Cr are -125 to 125, and luma is more than the grey by -76 to 8.
 _LIFT, _CHROMA = (9, 112), (8, 128)
-
-_MOST_TIMES = 32  # with factors below 2 in units of 1 / 256
 _Form = tuple[int, int]
-_Shorts = npt.NDArray[np.int16]
+Values = TypeVar("Values", npt.NDArray[np.int16], Floats)
 
 
 def tint(levels: Bytes, ab: Floats, cells: int | None = None) -> Bytes:
@@ -69,25 +68,16 @@ def tint_planes(levels: Bytes, ab: Floats, cells: int | None = None) -> BytePlan
 def _multiply(levels: Bytes, factors: Factors, size: int, rgb: Bytes) -> None:
     """Fills `rgb` with levels (H, W) times the factors of their cells, in stripes."""
     height, width = levels.shape
-    rows, columns = factors.luma.shape
     cells = cv2.transform(cv2.merge([factors.luma, factors.blue, factors.red]), TO_RGB)
-    step = max(1, _STRIPE_FLOATS // (width * size))
-    shifted = np.empty((step * size, width), np.float32)
-    product = np.empty((step * size, width, 3), np.float32)
-    # What is enlarged has a row of cells more at both ends, as their factors have a part in those inside.
-    large = np.empty(((step + 2) * size, columns * size, 3), np.float32)
-    for start in range(0, rows, step):
-        above, below = max(start - 1, 0), min(start + step + 1, rows)
-        first, last = start * size, min((start + step) * size, height)
-        count = last - first
-        enlarged = large[: (below - above) * size]
-        cv2.resize(cells[above:below], enlarged.shape[1::-1], enlarged, interpolation=cv2.INTER_LINEAR)
-        beyond = (start - above) * size
-        np.add(levels[first:last], np.float32(OFFSET), out=shifted[:count])
-        samples = product[:count]
-        cv2.cvtColor(shifted[:count], cv2.COLOR_GRAY2RGB, samples)
-        cv2.multiply(samples, enlarged[beyond : beyond + count, :width], samples)
-        samples, done = samples.reshape(count, -1), rgb[first:last].reshape(count, -1)
+    count = max(1, _STRIPE_FLOATS // (width * size))
+    shifted = np.empty((count * size, width), np.float32)
+    product = np.empty((count * size, width, 3), np.float32)
+    for rows, enlarged in _enlarged(np.asarray(cells, np.float32), size, height, count):
+        light, samples = shifted[: len(enlarged)], product[: len(enlarged)]
+        np.add(levels[rows], np.float32(OFFSET), out=light)
+        cv2.cvtColor(light, cv2.COLOR_GRAY2RGB, samples)
+        cv2.multiply(samples, enlarged[:, :width], samples)
+        samples, done = samples.reshape(len(light), -1), rgb[rows].reshape(len(light), -1)
         cv2.max(samples, OFFSET, samples)  # type: ignore[call-overload]
         cv2.convertScaleAbs(samples, done, 1, -OFFSET)  # rounds to bytes; nothing is below 0
 
@@ -108,16 +98,16 @@ def _products(greys: Bytes, cells: Iterable[Floats], times: int, forms: Sequence
         np.rint(own * np.float32(1 << bits)).astype(np.int16)
         for own, (bits, _) in zip(cells, forms, strict=True)
     ]
-    lights, products = np.empty((2, count * times, width), np.uint16)
+    lights = np.empty((count * times, width), np.uint16)
     for stripes in zip(*(_enlarged(own, times, height, count) for own in fixed), strict=True):
-        start, first = stripes[0]
-        rows = slice(start, start + len(first))
-        light, product = lights[: len(first)], products[: len(first)]
+        rows, first = stripes[0]
+        light = lights[: len(first)]
         np.copyto(light, greys[rows])
         light += np.uint16(OFFSET)
         for plane, (_, factors), (bits, more) in zip(planes, stripes, forms, strict=True):
             # Modulo 2 ** 16, until what is added makes it what it is.
-            np.multiply(light, factors[:, :width].view(np.uint16), out=product)
+            product = factors[:, :width].view(np.uint16)
+            product *= light
             product += np.uint16((more << bits) + (1 << bits - 1))  # for rounding
             product >>= np.uint16(bits)
             np.copyto(plane[rows], product, casting="unsafe")
@@ -144,41 +134,20 @@ def _lifted(levels: Bytes, lift: Bytes) -> Bytes:
     return lifted
 
 
-def _enlarged(cells: _Shorts, times: int, height: int, count: int) -> Iterator[tuple[int, _Shorts]]:
+def _enlarged(cells: Values, times: int, height: int, count: int) -> Iterator[tuple[slice, Values]]:
     """Cells `times` as large, linear between their centres, in stripes of so many rows of cells.
 
     Yields:
-        The first row of a stripe, and its rows, (rows, W rounded up to whole cells), until the next is asked
-        for. All together have the rows of the picture, of which there are `height`.
+        The rows of the picture, of which there are `height`, that a stripe is for, and the stripe, as wide as
+        whole cells are, until the next is asked for. It may be written to.
     """
-    if times == 1:
-        for start in range(0, height, count):
-            yield start, cells[start : start + count]
-        return
-    # Rows between the centres of two rows of cells; outside of the first and the last lie the same again.
-    cells = cv2.copyMakeBorder(cells, 1, 1, 0, 0, cv2.BORDER_REPLICATE)  # type: ignore[assignment]
-    gaps, width = len(cells) - 1, cells.shape[1] * times
-    wide = np.empty((count + 1, width), np.int16)
-    # Twice as many parts as there are rows do not fit in 16 bits where these are many.
-    exact = np.int16 if times <= _MOST_TIMES else np.int32
-    sums, steps = np.empty((2, count, width), exact)
-    rows = np.empty((count, times, width), np.int16)
-    for first in range(0, gaps, count):
-        used = min(count, gaps - first)
-        cv2.resize(cells[first : first + used + 1], (width, used + 1), wide[: used + 1])  # linear
-        above, below, total, step = wide[:used], wide[1 : used + 1], sums[:used], steps[:used]
-        # In row p of a gap are, of 2 n parts of n rows, 2 p + 1 of what is below.
-        np.subtract(below, above, out=step, dtype=exact)
-        np.multiply(above, 2 * times, out=total, dtype=exact)
-        total += step
-        total += exact(times)  # for rounding
-        step += step
-        for row in range(times):
-            np.right_shift(
-                total, (2 * times).bit_length() - 1, out=rows[:used, row], dtype=exact, casting="unsafe"
-            )
-            total += step
-        start = first * times - times // 2
-        stripe = rows[:used].reshape(-1, width)
-        if start < height:  # else all its rows lie below the picture
-            yield max(start, 0), stripe[max(-start, 0) : height - start]
+    width = cells.shape[1] * times
+    # With a row of cells more at both ends, as these have a part in what is inside.
+    large = np.empty(((count + 2) * times, width, *cells.shape[2:]), cells.dtype)
+    for start in range(0, len(cells), count):
+        above, below = max(start - 1, 0), min(start + count + 1, len(cells))
+        rows = large[: (below - above) * times]
+        cv2.resize(cells[above:below], (width, len(rows)), rows, interpolation=cv2.INTER_LINEAR)
+        first, beyond = start * times, (start - above) * times
+        last = min(first + count * times, height)
+        yield slice(first, last), rows[beyond : beyond + last - first]
