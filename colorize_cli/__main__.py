@@ -5,11 +5,16 @@ import os
 from typing import NoReturn
 
 
-def main() -> NoReturn:
-    """The entry point."""
+def settle() -> None:
+    """Settles it."""
     # Its threads would wait for work by spinning, which is none here (see `process`).
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.disable()  # until there is something to be collected
+
+
+def main() -> NoReturn:
+    """The entry point."""
+    settle()
     from colorize_cli import cli
 
     cli.main()

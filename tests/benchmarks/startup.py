@@ -24,6 +24,8 @@ import sys, time
 def tell(what):
     print(what, time.time(), file=sys.stderr)
 tell("python")
+from colorize_cli import __main__
+__main__.settle()
 from colorize_cli import cli
 tell("command")
 import colorize_cli.engines
