@@ -187,8 +187,8 @@ network = _group(
         "--batch-size",
         type=click.IntRange(min=1),
         default=None,
-        help="Most pictures in one call of the network.  [default: on the CPU 1, with as many calls at the "
-        "same time as there are cores, and else 8; on a GPU what a trial finds best]",
+        help="Most pictures in one call of the network.  [default: on the CPU 1, several calls at the same "
+        "time, or of a film 8; on a GPU what a trial finds best]",
     ),
     click.option(
         "--workers",

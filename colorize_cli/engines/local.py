@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from colorize_cli.engines.divided import Divided
 
 
+# Of the network at the same time on the CPU: so many take as much memory as one for a batch of films' frames.
+_MOST_CALLS = 8
+
+
 def run(
     plan: Plan,
     settings: Settings,
@@ -140,15 +144,15 @@ class Workshop:
         """Makes the output directory and loads the model; more than once does no harm.
 
         Args:
-            parallel: Whether on the CPU there are to be as many calls at the same time as there are cores, as
-                there are where pictures are many; else one at a time has them all.
+            parallel: Whether on the CPU calls are to share the cores, as where pictures are many; else one at
+                a time has them all.
 
         Raises:
             ModelError: The model cannot be loaded.
             DeviceError: The device asked for does not work.
             UsageError: The output directory cannot be made.
         """
-        calls = self._cores if parallel else 1
+        calls = min(self._cores, _MOST_CALLS) if parallel else 1
         known = next(iter(self._networks.values()), None)
         if known is not None and known.device != "cpu":
             return known

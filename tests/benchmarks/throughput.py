@@ -7,7 +7,7 @@ For each case, on so many cores, over several rounds in which all take turns and
 - codecs: decode what is needed of each picture and encode one in colour (the first, as `colorize` would; for
   JPEG its planes of luma and chroma), by the functions that `colorize` itself uses, in as many threads as
   there are cores.
-- network: the working copies alone, in the same batches, on all cores.
+- network: the working copies alone, as `colorize` has them seen, in as many threads as there are cores.
 - codecs + network: both, in as many threads as there are cores, each doing one picture after the other: what
   a pipeline that keeps all cores busy cannot be faster than, if it does nothing else.
 - start: `colorize` as a command, in a process of its own, for a picture of one pixel: starting Python and
@@ -50,7 +50,6 @@ from colorize_cli.working import working_copy, working_shape
 
 SCRIPTS = Path(__file__).with_name("scripts.py")
 BUNDLED = Path(model.__file__).with_name("models") / "default.onnx"
-BATCH = model.Model.batch_size
 DEFAULT_CASES = ("jpeg:1", "jpeg:12", "jpeg:48", "png:12")
 
 

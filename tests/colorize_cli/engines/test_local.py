@@ -32,6 +32,12 @@ def test_many_pictures_are_seen_in_parallel_and_few_as_soon_as_can_be(
     shop.close()
 
 
+def test_calls_at_the_same_time_are_eight_at_the_most(models, tmp_path):
+    shop = Workshop(tmp_path, Settings(model=models.tinted, device="cpu"), Steering(), cores=20)
+    assert [shop.open(parallel=which).parallel for which in (True, False)] == [8, 1]
+    shop.close()
+
+
 def test_a_device_is_announced_once(models, tmp_path):
     lines: list[str] = []
     shop = Workshop(tmp_path, Settings(model=models.tinted), Steering(), lines.append, cores=2)
