@@ -153,4 +153,5 @@ class Display:
 
 
 def _on_terminal() -> bool:
-    return "FORCE_COLOR" in os.environ or (sys.stderr is not None and sys.stderr.isatty())
+    told = {"FORCE_COLOR", "TTY_COMPATIBLE"} & set(os.environ)  # what rich goes by
+    return bool(told) or (sys.stderr is not None and sys.stderr.isatty())

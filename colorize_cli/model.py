@@ -3,10 +3,10 @@
 import contextlib
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class Model:
 
     @property
     def parallel(self) -> int:
-        """How many calls of `predict` run at the same time, on as many GPUs."""
+        """How many calls of `predict` run at the same time, each on a GPU or with a part of the CPU."""
         return self._sessions.count
 
     @property
@@ -85,22 +85,24 @@ class Model:
             most = self._adapter.batch or self._sessions.most or len(lightness)
             part = lightness[done : done + most]
             try:
-                answers.append(self._answer(part))
+                answers.append(self._answer(part, self._sessions.run))
             except DeviceMemoryError:
-                if len(part) == 1 or self._adapter.batch is not None:
+                if len(part) > 1 and self._adapter.batch is None:
+                    self._sessions.most = len(part) // 2
+                    continue
+                if not self._sessions.shares_memory:
                     raise
-                self._sessions.most = len(part) // 2
-            else:
-                done += len(part)
+                answers.append(self._answer(part, self._sessions.run_alone))
+            done += len(part)
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
-    def _answer(self, lightness: Floats) -> Floats:
+    def _answer(self, lightness: Floats, run: Callable[[list[str], dict[str, Floats]], list[Any]]) -> Floats:
         """As `predict`, in one call of the network."""
         count = len(lightness)
         if self._adapter.batch is not None:  # it takes no fewer
             lightness = np.resize(lightness, (self._adapter.batch, *lightness.shape[1:]))
         try:
-            outputs = self._sessions.run(list(self._adapter.outputs), self._adapter.feed(lightness))
+            outputs = run(list(self._adapter.outputs), self._adapter.feed(lightness))
         except Exception as error:
             why = f"the network failed on {self.device}: {one_line(error)}"
             if runtime.means_out_of_memory(error):
@@ -148,7 +150,7 @@ def load(
     gpus = gpus_of(device)
     if (gpus is not None and precision == "int8") or (device == "cpu" and precision == "fp16"):
         raise DeviceError(f"{precision} is for {_DEVICE_OF[precision]}")
-    digest(path)  # which may fail: whatever else does is not the cause then
+    _stamp(path)  # which may fail: whatever else does is not the cause then
     reason = "asked for"
     if device == "auto" and precision == "int8":
         reason = "int8 is for it"
@@ -187,15 +189,8 @@ def read(path: Path | None = None) -> bytes:
     Raises:
         ModelError: It cannot be read.
     """
-    try:
+    with _explained(path):
         return _file(path).read_bytes()
-    except OSError as error:
-        why = f"cannot read the model {path}: {error.strerror}"
-        if path is None:
-            why = (
-                f"this installation lacks its model, colorize_cli/{BUNDLED}; install it anew or pass --model"
-            )
-        raise ModelError(why) from error
 
 
 def digest(path: Path | None = None) -> bytes:
@@ -204,16 +199,33 @@ def digest(path: Path | None = None) -> bytes:
     Raises:
         ModelError: It cannot be read.
     """
-    changed = None
-    with contextlib.suppress(OSError):  # which reading it will say
-        status = _file(path).stat()
-        changed = status.st_mtime_ns, status.st_size
-    return _digest(path, changed)
+    return _digest(path, _stamp(path))
 
 
 @functools.cache
-def _digest(path: Path | None, _: tuple[int, int] | None) -> bytes:
+def _digest(path: Path | None, _: tuple[int, int]) -> bytes:
     return hashlib.sha256(read(path)).digest()
+
+
+def _stamp(path: Path | None) -> tuple[int, int]:
+    """When a file was changed, and its size."""
+    with _explained(path):
+        status = _file(path).stat()
+        return status.st_mtime_ns, status.st_size
+
+
+@contextlib.contextmanager
+def _explained(path: Path | None) -> Iterator[None]:
+    """Why a file cannot be read, as a ModelError."""
+    try:
+        yield
+    except OSError as error:
+        why = f"cannot read the model {_file(path)}: {error.strerror}"
+        if path is None and isinstance(error, FileNotFoundError):
+            why = (
+                f"this installation lacks its model, colorize_cli/{BUNDLED}; install it anew or pass --model"
+            )
+        raise ModelError(why) from error
 
 
 def _file(path: Path | None) -> Path:
@@ -289,4 +301,4 @@ def _model(
     )
     adapter = contracts.recognise(signature, kind)
     made = Model(adapter.card, device, reason, adapter, Sessions(sessions))
-    return replace(made, batch_size=1) if device == "cpu" and made.parallel > 1 else made
+    return replace(made, batch_size=adapter.batch or 1) if made._sessions.shares_memory else made

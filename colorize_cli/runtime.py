@@ -3,6 +3,7 @@
 import contextlib
 import io
 import queue
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +29,15 @@ class Sessions:
     Attributes:
         count: How many run at the same time.
         most: Most pictures that fit their memory; None while all did.
+        shares_memory: Whether those that run at the same time have the same memory.
     """
 
     def __init__(self, sessions: "Sequence[onnxruntime.InferenceSession]") -> None:
         self.count = len(sessions)
         self.most: int | None = None
+        self.shares_memory = self.count > len(set(map(id, sessions)))
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._alone = threading.Lock()
         for session in sessions:
             self._idle.put(session)
 
@@ -44,6 +48,16 @@ class Sessions:
             return list(session.run(outputs, feed))
         finally:
             self._idle.put(session)
+
+    def run_alone(self, outputs: list[str], feed: dict[str, Floats]) -> list[Any]:
+        """As `run`, while no other runs."""
+        with self._alone:
+            taken = [self._idle.get() for _ in range(self.count)]
+            try:
+                return list(taken[0].run(outputs, feed))
+            finally:
+                for session in taken:
+                    self._idle.put(session)
 
 
 def means_out_of_memory(error: Exception) -> bool:

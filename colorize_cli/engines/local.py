@@ -1,7 +1,7 @@
 """All on this machine: pictures through stages that run at once, then films, one after the other."""
 
 import functools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from colorize_cli.engines.divided import Divided
 
 
-# Of the network at the same time on the CPU: so many take as much memory as one for a batch of films' frames.
-_MOST_CALLS = 8
+# Pictures that are in the network at the same time on the CPU, as many as frames of a film.
+_MOST_PICTURES = Model.batch_size
 
 
 def run(
@@ -48,7 +48,7 @@ def run(
     steering = Steering.of(settings, plan)
     if not plan.jobs:
         return
-    workshop = Workshop(plan.root, settings, steering, announce, progress)
+    workshop = Workshop(plan.root, settings, steering, announce, progress, many=are_many(plan.jobs))
     try:
         pictures: list[Job] = []
         films: list[Job] = []
@@ -87,6 +87,17 @@ def is_film_job(job: Job) -> bool:
         return False
 
 
+def are_many(jobs: Sequence[Job]) -> bool:
+    """Whether they are pictures alone, and enough of them for all cores."""
+    return len(jobs) >= available_cores() and not any(is_film_job(job) for job in jobs)
+
+
+def _calls(cores: int, batch_size: int | None) -> int:
+    """How many calls of the network are to share the cores: each has as many threads, and few idle."""
+    most = max(1, _MOST_PICTURES // (batch_size or 1))
+    return cores // -(-cores // most)
+
+
 class Workshop:
     """What colours jobs below one output directory, with one model, in this process."""
 
@@ -99,6 +110,7 @@ class Workshop:
         progress: Progress = lambda _: None,
         cores: int | None = None,
         origins: Mapping[Path, Stamp] | None = None,
+        many: bool = False,
     ) -> None:
         """Reads what there is already.
 
@@ -110,12 +122,14 @@ class Workshop:
             progress: As in `run`.
             cores: How many the network may use; None for all that this process may.
             origins: As of `Ledger`.
+            many: Whether many pictures are to come, and no films: on the CPU, calls of the network are to
+                share its cores, and else one at a time to have them all.
         """
         self._settings, self._steering = settings, steering
-        self._cores = cores or available_cores()
+        self._cores, self._many = cores or available_cores(), many
         self._announce, self._progress = announce, progress
         self._outputs = Outputs(root, settings, steering, origins=origins)
-        self._networks: dict[int, Model] = {}  # by how many calls run at the same time
+        self._network: Model | None = None
         self._swept: set[Path] = set()
 
     def skipped(self, job: Job) -> Outcome | None:
@@ -140,34 +154,27 @@ class Workshop:
         asked = self._settings
         return model.load(asked.model, "cpu", 1, "fp32", asked.model_kind).card
 
-    def open(self, *, parallel: bool = True) -> Model:
+    def open(self) -> Model:
         """Makes the output directory and loads the model; more than once does no harm.
-
-        Args:
-            parallel: Whether on the CPU calls are to share the cores, as where pictures are many; else one at
-                a time has them all.
 
         Raises:
             ModelError: The model cannot be loaded.
             DeviceError: The device asked for does not work.
             UsageError: The output directory cannot be made.
         """
-        calls = min(self._cores, _MOST_CALLS) if parallel else 1
-        known = next(iter(self._networks.values()), None)
-        if known is not None and known.device != "cpu":
-            return known
-        if calls not in self._networks:
+        if self._network is None:
             self._outputs.make_root()
             asked = self._settings
+            calls = _calls(self._cores, asked.batch_size) if self._many else 1
             network = model.load(
                 asked.model, asked.device, self._cores, asked.precision, asked.model_kind, calls
             )
-            if asked.device == "auto" and known is None:
+            if asked.device == "auto":
                 self._announce(f"device: {network.device} ({network.reason}), {network.precision}")
             if asked.batch_size is None:
                 network = replace(network, batch_size=trial.batch_size(network, asked.size))
-            self._networks[calls] = network
-        return self._networks[calls]
+            self._network = network
+        return self._network
 
     def pictures(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
         """Colours pictures, which may be given while others are being worked on; yields outcomes as they end.
@@ -175,9 +182,7 @@ class Workshop:
         Raises:
             Exception: As `open`.
         """
-        many = not isinstance(jobs, Sized) or len(jobs) >= self._cores
-        network = self.open(parallel=many)
-        yield from Photos(network, self._settings, self._steering, self._outputs).colour(jobs)
+        yield from Photos(self.open(), self._settings, self._steering, self._outputs).colour(jobs)
 
     def film(self, job: Job) -> Outcome:
         """Colours a film.
@@ -187,7 +192,7 @@ class Workshop:
         """
         from colorize_cli.engines import films  # PyAV takes longer to load than all of Pillow
 
-        return films.colour(job, self.open(parallel=False), self._settings, self._outputs, self._progress)
+        return films.colour(job, self.open(), self._settings, self._outputs, self._progress)
 
     def divided(self, job: Job, count: int) -> "Divided | Outcome | None":
         """A film in about so many parts, as `divided.begin` gives it.
@@ -207,7 +212,7 @@ class Workshop:
         """
         from colorize_cli.engines import divided
 
-        return divided.colour(piece, self.open(parallel=False), self._settings, self._progress)
+        return divided.colour(piece, self.open(), self._settings, self._progress)
 
     def close(self) -> None:
         """Ends the notes on what was made."""

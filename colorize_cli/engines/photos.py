@@ -174,13 +174,16 @@ class Photos:
         hints = self._steering.hints.get(document.job)
         with contextlib.closing(pages), ThreadPoolExecutor(self._settings.workers) as pool:
             for frame in pages:
-                ab, _ = self._predict_one(frame, self._copy(frame))
                 while ahead and sum(other.pixels for other, _ in ahead) + frame.pixels > _PAGES_IN_FLIGHT:
                     yield _awaited(ahead)
-                ahead.append((frame, pool.submit(self._paint, frame, ab, document.format, hints)))
+                ahead.append((frame, pool.submit(self._coloured, frame, document.format, hints)))
                 hints = None  # they are for the first page
             while ahead:
                 yield _awaited(ahead)
+
+    def _coloured(self, frame: Frame, format_: str, hints: Hints | None) -> Colours:
+        ab, _ = self._predict_one(frame, self._copy(frame))
+        return self._paint(frame, ab, format_, hints)
 
     def _copy(self, frame: Frame) -> Floats:
         return working_copy(frame.lightness, *self._sides)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from colorize_cli.engines.endless import Endless
-from colorize_cli.engines.local import Workshop, is_film_job
+from colorize_cli.engines.local import Workshop, are_many, is_film_job
 from colorize_cli.engines.outputs import Outputs, SkippedError
 from colorize_cli.errors import ReadError, WriteError, reason_of
 from colorize_cli.jobs import STREAM, Outcome, Position, Progress, Settings, Status, Transfer
@@ -136,7 +136,8 @@ class _Run:
             progress(replace(position, path=shown[position.path]))
 
         steering = steering_of(plan, settings, tasks)
-        self._workshop = Workshop(here, settings, steering, announce, show, origins=self._origins)
+        many = are_many([task.job for task in tasks])
+        self._workshop = Workshop(here, settings, steering, announce, show, origins=self._origins, many=many)
         self._outputs = RemoteOutputs(there, overwrite=settings.overwrite)
 
     def outcomes(self) -> Generator[Outcome, None, None]:
@@ -149,7 +150,7 @@ class _Run:
                 (films if is_film_job(task.job) else pictures).append(task)
         if pictures or films:
             self._outputs.prepare()
-            self._workshop.open(parallel=bool(pictures))
+            self._workshop.open()
         if pictures:
             yield from self._pictures(pictures)
         for task in films:
@@ -184,8 +185,9 @@ class _Run:
 
     def _pictures(self, tasks: list[Task]) -> Generator[Outcome, None, None]:
         # As many as there can be in the workshop at once.
-        batch = self._settings.batch_size or self._workshop.open().batch_size
-        colouring = 3 * self._settings.workers + 2 * batch
+        network = self._workshop.open()
+        batch = self._settings.batch_size or network.batch_size
+        colouring = 3 * self._settings.workers + 2 * max(batch, network.parallel)
         stream = Endless(self._workshop.pictures)
         pipeline = Pipeline(
             stages=(

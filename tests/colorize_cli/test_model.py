@@ -1,6 +1,8 @@
 import ctypes
 import dataclasses
 import hashlib
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -191,6 +193,39 @@ def test_parallel_calls_on_the_cpu_share_its_threads(models):
     with ThreadPoolExecutor(6) as pool:
         for given, ab in zip(lightness, pool.map(network.predict, lightness), strict=True):
             np.testing.assert_array_equal(ab, alone.predict(given))
+
+
+class Crowded(Session):
+    """Memory for so many calls at the same time."""
+
+    def __init__(self, calls: int):
+        super().__init__(10**9)
+        self.calls, self.inside, self.lock = calls, 0, threading.Lock()
+
+    def run(self, *call) -> list[np.ndarray]:
+        with self.lock:
+            self.inside += 1
+        try:
+            time.sleep(0.01)
+            if self.inside > self.calls:
+                raise RuntimeError("Failed to allocate memory for requested buffer of size 1")
+            return super().run(*call)
+        finally:
+            with self.lock:
+                self.inside -= 1
+
+
+def test_where_memory_does_not_suffice_for_calls_at_the_same_time_one_is_alone(models):
+    loaded = model.load(models.tinted, "cpu", threads=6, parallel=6)
+    lightness = np.random.default_rng(2).uniform(0, 100, (30, 1, 1, 64, 64)).astype(np.float32)
+    for calls in (1, 2, 5):
+        network = dataclasses.replace(loaded, _sessions=Sessions([Crowded(calls)] * 6))
+        with ThreadPoolExecutor(12) as pool:
+            for given, ab in zip(lightness, pool.map(network.predict, lightness), strict=True):
+                np.testing.assert_allclose(ab[:, 0], given[:, 0, ::2, ::2] / 5, rtol=1e-6)
+    network = dataclasses.replace(loaded, _sessions=Sessions([Crowded(0)] * 6))
+    with pytest.raises(DeviceMemoryError, match="allocate"):
+        network.predict(lightness[0])
 
 
 def test_the_digest_is_of_the_content_that_is_there_now(tmp_path):

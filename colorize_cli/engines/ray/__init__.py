@@ -25,7 +25,7 @@ from ray import exceptions
 
 from colorize_cli.engines.dispatch import Answer, Dispatcher
 from colorize_cli.engines.items import Item, Piece, absolute
-from colorize_cli.engines.local import Workshop
+from colorize_cli.engines.local import Workshop, are_many
 from colorize_cli.engines.outputs import make_directory
 from colorize_cli.engines.probe import Probe, probing
 from colorize_cli.engines.ray.actor import Build, Returned, Shop
@@ -101,6 +101,7 @@ def run(
         replace(steering, hints={absolute(job): hints for job, hints in steering.hints.items()}),
         # What is as many as here was not asked for, but is the default.
         settings.workers == available_cores(),
+        are_many(plan.jobs),
     )
     office = Workshop(plan.root, settings, steering)
     yield from labour(plan.jobs, office, build, settings, probe, announce, progress)
@@ -215,12 +216,14 @@ def _workshop(
     settings: Settings,
     steering: Steering,
     by_cores: bool,
+    many: bool,
     cores: int,
     announce: Callable[[str], None],
     progress: Progress,
 ) -> Workshop:
     workers = cores if by_cores else settings.workers
-    return Workshop(root, replace(settings, workers=workers), steering, announce, progress, cores)
+    own = replace(settings, workers=workers)
+    return Workshop(root, own, steering, announce, progress, cores, many=many)
 
 
 def _outcome(job: Job, answer: Answer[Item, Returned]) -> Outcome:

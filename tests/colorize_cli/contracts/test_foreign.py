@@ -69,6 +69,12 @@ def test_dynamic_sides(tmp_path, kind, batch, dtype):
     np.testing.assert_allclose(ab, expected(kind, lightness), atol=tolerance)
 
 
+@pytest.mark.parametrize(("batch", "used"), [(1, 1), (None, 1), (4, 4)])
+def test_parallel_calls_are_for_as_many_pictures_as_the_file_takes(tmp_path, batch, used):
+    path = write(tmp_path / "m.onnx", "ddcolor", side=64, batch=batch)
+    assert model.load(path, "cpu", threads=2, parallel=2).batch_size == used
+
+
 @pytest.mark.parametrize("kind", ["ddcolor", "deoldify"])
 @pytest.mark.parametrize("batch", [1, None])
 def test_fixed_sides_are_given_the_whole_picture_stretched(tmp_path, kind, batch):

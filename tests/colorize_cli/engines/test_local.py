@@ -1,47 +1,46 @@
 """The workshop, and what it asks of the model."""
 
+from pathlib import Path
+
 import pytest
 
 from colorize_cli.engines import local
 from colorize_cli.engines.local import Workshop
-from colorize_cli.jobs import Job, Settings, Status
+from colorize_cli.jobs import Job, Settings
 from colorize_cli.steering import Steering
 
 
-@pytest.mark.parametrize(("pictures", "parallel"), [(1, 1), (3, 1), (4, 4), (9, 4)])
-def test_many_pictures_are_seen_in_parallel_and_few_as_soon_as_can_be(
-    models, make_folder, tmp_path, monkeypatch, pictures, parallel
+@pytest.mark.parametrize(
+    ("batch_size", "cores", "parallel"),
+    [
+        (None, 1, 1),
+        (None, 2, 2),
+        (None, 8, 8),
+        (None, 9, 4),
+        (None, 12, 6),
+        (None, 64, 8),
+        (2, 8, 4),
+        (8, 8, 1),
+        (100, 8, 1),
+    ],
+)
+def test_many_pictures_share_the_cores_and_no_more_memory_than_a_batch(
+    models, tmp_path, batch_size, cores, parallel
 ):
-    opened = []
-
-    class Photos(local.Photos):
-        def __init__(self, network, *rest):
-            opened.append(network)
-            super().__init__(network, *rest)
-
-    monkeypatch.setattr(local, "Photos", Photos)
-    source = make_folder(tmp_path / "in", pictures)
-    shop = Workshop(tmp_path, Settings(model=models.tinted, device="cpu", workers=2), Steering(), cores=4)
-    todo = [Job(path, tmp_path / "out" / path.name) for path in sorted(source.rglob("*.*"))]
-    assert [outcome.status for outcome in shop.pictures(todo)] == [Status.DONE] * pictures
-    assert [network.parallel for network in opened] == [parallel]
-    # Whoever gives them one by one has many.
-    again = [Job(job.source, job.destination.with_stem("again")) for job in todo]
-    assert all(outcome.status is Status.DONE for outcome in shop.pictures(iter(again)))
-    assert opened[-1].parallel == 4
-    shop.close()
+    settings = Settings(model=models.tinted, device="cpu", batch_size=batch_size)
+    for many in (True, False):
+        shop = Workshop(tmp_path, settings, Steering(), cores=cores, many=many)
+        network = shop.open()
+        assert network.parallel == (parallel if many else 1)
+        assert (batch_size or network.batch_size) * network.parallel <= max(8, batch_size or 1)
+        assert shop.open() is network
+        shop.close()
 
 
-def test_calls_at_the_same_time_are_eight_at_the_most(models, tmp_path):
-    shop = Workshop(tmp_path, Settings(model=models.tinted, device="cpu"), Steering(), cores=20)
-    assert [shop.open(parallel=which).parallel for which in (True, False)] == [8, 1]
-    shop.close()
-
-
-def test_a_device_is_announced_once(models, tmp_path):
-    lines: list[str] = []
-    shop = Workshop(tmp_path, Settings(model=models.tinted), Steering(), lines.append, cores=2)
-    assert [shop.open(parallel=which).parallel for which in (True, False, True)] == [2, 1, 2]
-    assert shop.open() is shop.open()
-    assert len(lines) == 1
-    shop.close()
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(["a.jpg"], False), (["a.jpg"] * 4, True), (["a.jpg"] * 9, True), (["a.jpg"] * 9 + ["b.mp4"], False)],
+)
+def test_few_pictures_and_films_have_all_cores_one_at_a_time(monkeypatch, names, expected):
+    monkeypatch.setattr(local, "available_cores", lambda: 4)
+    assert local.are_many([Job(Path(name), Path("out", name)) for name in names]) is expected
