@@ -138,7 +138,7 @@ def test_all_weights_but_the_small_ones_are_stored_as_half_precision(exported):
 
 
 def test_the_file_is_half_the_size_of_the_weights(tmp_path):
-    config = replace(CONFIG, model=ModelConfig("chroma_unet", width=16))
+    config = replace(CONFIG, model=ModelConfig("pix2pix_unet", width=32, depth=4))
     generator = generator_of(config)
     export(generator, config, FACTS, tmp_path / "model.onnx")
     whole = 4 * sum(parameter.numel() for parameter in generator.parameters())
@@ -256,7 +256,7 @@ def test_the_hash_in_the_file_is_that_of_the_training_configuration(exported):
 
 
 def test_chroma_gain_multiplies_the_chroma(tmp_path):
-    config = Config(model=ModelConfig(width=8))
+    config = Config(model=ModelConfig("pix2pix_unet", width=8, depth=3))
     generator = generator_of(config)
     export(generator, config, replace(FACTS, chroma_gain=1.25), tmp_path / "model.onnx")
     lightness = 100 * torch.rand(2, 1, 32, 48)
