@@ -6,10 +6,9 @@ from typing import NoReturn
 
 
 def settle() -> None:
-    """Settles it."""
-    # Its threads would wait for work by spinning, which is none here (see `process`).
+    """No threads of OpenBLAS, which would spin while they wait for work, and for now no collector."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    gc.disable()  # until there is something to be collected
+    gc.disable()  # `process.prepare` has it back
 
 
 def main() -> NoReturn:

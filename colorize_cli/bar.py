@@ -18,19 +18,21 @@ from rich.text import Text
 _DESCRIPTION = "colouring"
 
 
-def console() -> Console:
-    """Of stderr, for lines as they are."""
-    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+class Screen:
+    """A terminal."""
 
+    def __init__(self, console: Console | None = None) -> None:
+        """Takes a console; None for one on stderr that shows lines as they are."""
+        self._console = console or Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
-def has_bars(console: Console) -> bool:
-    """Whether lines can be drawn anew there."""
-    return console.is_terminal and not console.is_dumb_terminal
+    def print(self, line: str, *, bad: bool = False) -> None:
+        """Prints a line, above the bar if there is one."""
+        self._console.print(Text(line, style="red" if bad else ""))
 
-
-def print_line(console: Console, line: str, *, bad: bool = False) -> None:
-    """Prints a line, above the bar if there is one."""
-    console.print(Text(line, style="red" if bad else ""))
+    def bar(self, total: int) -> "Bar | None":
+        """A bar for so many; None where lines can't be drawn anew."""
+        console = self._console
+        return Bar(console, total) if console.is_terminal and not console.is_dumb_terminal else None
 
 
 class Bar:

@@ -37,7 +37,7 @@ from colorize_cli.places import Place
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from colorize_cli.bar import Bar
+    from colorize_cli.bar import Bar, Screen
 
 
 def to_json(outcome: Outcome) -> str:
@@ -65,14 +65,14 @@ class Display:
         self, total: int, *, quiet: bool, json_lines: TextIO | None = None, console: "Console | None" = None
     ) -> None:
         """Prepares to show `total` outcomes; with `quiet`, people are shown failures alone."""
-        if console is None and _on_terminal():
+        self._screen: Screen | None = None
+        if console is not None or _on_terminal():
             from colorize_cli import bar
 
-            console = bar.console()
+            self._screen = bar.Screen(console)
         self._total = total
         self._quiet = quiet
         self._json_lines = json_lines
-        self._console = console
         self.counts: Counter[Status] = Counter()
         self._reasons: Counter[str] = Counter()
         self._bar: Bar | None = None
@@ -86,7 +86,7 @@ class Display:
 
     def show(self, outcomes: Iterable[Outcome]) -> None:
         """Shows outcomes as they come, and counts them."""
-        bar = None if self._quiet else self._new_bar()
+        bar = None if self._quiet or self._screen is None else self._screen.bar(self._total)
         if bar is None:
             for outcome in outcomes:
                 self._count(outcome)
@@ -137,19 +137,10 @@ class Display:
             self._print(f"{outcome.job.source}: {outcome.reason}", bad=True)
 
     def _print(self, line: str, *, bad: bool = False) -> None:
-        if self._console is None:
+        if self._screen is None:
             click.echo(printable(line), err=True)
         else:
-            from colorize_cli import bar
-
-            bar.print_line(self._console, printable(line), bad=bad)
-
-    def _new_bar(self) -> "Bar | None":
-        if self._console is None:
-            return None
-        from colorize_cli import bar
-
-        return bar.Bar(self._console, self._total) if bar.has_bars(self._console) else None
+            self._screen.print(printable(line), bad=bad)
 
 
 def _on_terminal() -> bool:

@@ -3,10 +3,10 @@
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -85,24 +85,25 @@ class Model:
             most = self._adapter.batch or self._sessions.most or len(lightness)
             part = lightness[done : done + most]
             try:
-                answers.append(self._answer(part, self._sessions.run))
+                answers.append(self._answer(part))
             except DeviceMemoryError:
                 if len(part) > 1 and self._adapter.batch is None:
                     self._sessions.most = len(part) // 2
                     continue
                 if not self._sessions.shares_memory:
                     raise
-                answers.append(self._answer(part, self._sessions.run_alone))
+                answers.append(self._answer(part, alone=True))
             done += len(part)
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
-    def _answer(self, lightness: Floats, run: Callable[[list[str], dict[str, Floats]], list[Any]]) -> Floats:
+    def _answer(self, lightness: Floats, *, alone: bool = False) -> Floats:
         """As `predict`, in one call of the network."""
         count = len(lightness)
         if self._adapter.batch is not None:  # it takes no fewer
             lightness = np.resize(lightness, (self._adapter.batch, *lightness.shape[1:]))
         try:
-            outputs = run(list(self._adapter.outputs), self._adapter.feed(lightness))
+            feed = self._adapter.feed(lightness)
+            outputs = self._sessions.run(list(self._adapter.outputs), feed, alone=alone)
         except Exception as error:
             why = f"the network failed on {self.device}: {one_line(error)}"
             if runtime.means_out_of_memory(error):

@@ -41,23 +41,15 @@ class Sessions:
         for session in sessions:
             self._idle.put(session)
 
-    def run(self, outputs: list[str], feed: dict[str, Floats]) -> list[Any]:
-        """Runs one that is idle, as soon as one is."""
-        session = self._idle.get()
+    def run(self, outputs: list[str], feed: dict[str, Floats], *, alone: bool = False) -> list[Any]:
+        """Runs one that is idle, as soon as one is; `alone`, as soon as all are, while no other runs."""
+        with self._alone if alone else contextlib.nullcontext():
+            taken = [self._idle.get() for _ in range(self.count if alone else 1)]
         try:
-            return list(session.run(outputs, feed))
+            return list(taken[0].run(outputs, feed))
         finally:
-            self._idle.put(session)
-
-    def run_alone(self, outputs: list[str], feed: dict[str, Floats]) -> list[Any]:
-        """As `run`, while no other runs."""
-        with self._alone:
-            taken = [self._idle.get() for _ in range(self.count)]
-            try:
-                return list(taken[0].run(outputs, feed))
-            finally:
-                for session in taken:
-                    self._idle.put(session)
+            for session in taken:
+                self._idle.put(session)
 
 
 def means_out_of_memory(error: Exception) -> bool:

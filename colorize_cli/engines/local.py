@@ -1,7 +1,7 @@
 """All on this machine: pictures through stages that run at once, then films, one after the other."""
 
 import functools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,6 @@ from colorize_cli.steering import Steering
 
 if TYPE_CHECKING:
     from colorize_cli.engines.divided import Divided
-
 
 # Pictures that are in the network at the same time on the CPU, as many as frames of a film.
 _MOST_PICTURES = Model.batch_size
@@ -48,7 +47,7 @@ def run(
     steering = Steering.of(settings, plan)
     if not plan.jobs:
         return
-    workshop = Workshop(plan.root, settings, steering, announce, progress, many=are_many(plan.jobs))
+    workshop = Workshop(plan.root, settings, steering, announce, progress)
     try:
         pictures: list[Job] = []
         films: list[Job] = []
@@ -57,6 +56,8 @@ def run(
                 yield skipped
             else:
                 (films if is_film_job(job) else pictures).append(job)
+        if pictures or films:
+            workshop.open(many=are_many(len(pictures), films=bool(films)))
         if pictures:
             yield from workshop.pictures(pictures)
         for job in films:
@@ -87,9 +88,9 @@ def is_film_job(job: Job) -> bool:
         return False
 
 
-def are_many(jobs: Sequence[Job]) -> bool:
-    """Whether they are pictures alone, and enough of them for all cores."""
-    return len(jobs) >= available_cores() and not any(is_film_job(job) for job in jobs)
+def are_many(pictures: int, *, films: bool) -> bool:
+    """Whether there are pictures alone, and enough of them for all cores."""
+    return pictures >= available_cores() and not films
 
 
 def _calls(cores: int, batch_size: int | None) -> int:
@@ -110,7 +111,6 @@ class Workshop:
         progress: Progress = lambda _: None,
         cores: int | None = None,
         origins: Mapping[Path, Stamp] | None = None,
-        many: bool = False,
     ) -> None:
         """Reads what there is already.
 
@@ -122,11 +122,9 @@ class Workshop:
             progress: As in `run`.
             cores: How many the network may use; None for all that this process may.
             origins: As of `Ledger`.
-            many: Whether many pictures are to come, and no films: on the CPU, calls of the network are to
-                share its cores, and else one at a time to have them all.
         """
         self._settings, self._steering = settings, steering
-        self._cores, self._many = cores or available_cores(), many
+        self._cores = cores or available_cores()
         self._announce, self._progress = announce, progress
         self._outputs = Outputs(root, settings, steering, origins=origins)
         self._network: Model | None = None
@@ -154,8 +152,12 @@ class Workshop:
         asked = self._settings
         return model.load(asked.model, "cpu", 1, "fp32", asked.model_kind).card
 
-    def open(self) -> Model:
-        """Makes the output directory and loads the model; more than once does no harm.
+    def open(self, *, many: bool = False) -> Model:
+        """Makes the output directory and loads the model, the first time; gives what that loaded.
+
+        Args:
+            many: Whether many pictures are to come, and no films: on the CPU, calls of the network are to
+                share its cores, and else one at a time to have them all.
 
         Raises:
             ModelError: The model cannot be loaded.
@@ -165,7 +167,7 @@ class Workshop:
         if self._network is None:
             self._outputs.make_root()
             asked = self._settings
-            calls = _calls(self._cores, asked.batch_size) if self._many else 1
+            calls = _calls(self._cores, asked.batch_size) if many else 1
             network = model.load(
                 asked.model, asked.device, self._cores, asked.precision, asked.model_kind, calls
             )

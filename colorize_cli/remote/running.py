@@ -136,8 +136,7 @@ class _Run:
             progress(replace(position, path=shown[position.path]))
 
         steering = steering_of(plan, settings, tasks)
-        many = are_many([task.job for task in tasks])
-        self._workshop = Workshop(here, settings, steering, announce, show, origins=self._origins, many=many)
+        self._workshop = Workshop(here, settings, steering, announce, show, origins=self._origins)
         self._outputs = RemoteOutputs(there, overwrite=settings.overwrite)
 
     def outcomes(self) -> Generator[Outcome, None, None]:
@@ -150,7 +149,7 @@ class _Run:
                 (films if is_film_job(task.job) else pictures).append(task)
         if pictures or films:
             self._outputs.prepare()
-            self._workshop.open()
+            self._workshop.open(many=are_many(len(pictures), films=bool(films)))
         if pictures:
             yield from self._pictures(pictures)
         for task in films:

@@ -101,7 +101,7 @@ def run(
         replace(steering, hints={absolute(job): hints for job, hints in steering.hints.items()}),
         # What is as many as here was not asked for, but is the default.
         settings.workers == available_cores(),
-        are_many(plan.jobs),
+        are_many(len(plan.jobs), films=any(is_film(job.source) for job in plan.jobs)),
     )
     office = Workshop(plan.root, settings, steering)
     yield from labour(plan.jobs, office, build, settings, probe, announce, progress)
@@ -223,7 +223,9 @@ def _workshop(
 ) -> Workshop:
     workers = cores if by_cores else settings.workers
     own = replace(settings, workers=workers)
-    return Workshop(root, own, steering, announce, progress, cores, many=many)
+    shop = Workshop(root, own, steering, announce, progress, cores)
+    shop.open(many=many)
+    return shop
 
 
 def _outcome(job: Job, answer: Answer[Item, Returned]) -> Outcome:

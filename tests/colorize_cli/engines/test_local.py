@@ -1,12 +1,11 @@
 """The workshop, and what it asks of the model."""
 
-from pathlib import Path
-
 import pytest
 
+from colorize_cli import discovery, media
 from colorize_cli.engines import local
 from colorize_cli.engines.local import Workshop
-from colorize_cli.jobs import Job, Settings
+from colorize_cli.jobs import Settings
 from colorize_cli.steering import Steering
 
 
@@ -29,8 +28,8 @@ def test_many_pictures_share_the_cores_and_no_more_memory_than_a_batch(
 ):
     settings = Settings(model=models.tinted, device="cpu", batch_size=batch_size)
     for many in (True, False):
-        shop = Workshop(tmp_path, settings, Steering(), cores=cores, many=many)
-        network = shop.open()
+        shop = Workshop(tmp_path, settings, Steering(), cores=cores)
+        network = shop.open(many=many)
         assert network.parallel == (parallel if many else 1)
         assert (batch_size or network.batch_size) * network.parallel <= max(8, batch_size or 1)
         assert shop.open() is network
@@ -38,9 +37,24 @@ def test_many_pictures_share_the_cores_and_no_more_memory_than_a_batch(
 
 
 @pytest.mark.parametrize(
-    ("names", "expected"),
-    [(["a.jpg"], False), (["a.jpg"] * 4, True), (["a.jpg"] * 9, True), (["a.jpg"] * 9 + ["b.mp4"], False)],
+    ("pictures", "films", "expected"),
+    [(1, False, False), (4, False, True), (9, False, True), (9, True, False)],
 )
-def test_few_pictures_and_films_have_all_cores_one_at_a_time(monkeypatch, names, expected):
+def test_few_pictures_and_films_have_all_cores_one_at_a_time(monkeypatch, pictures, films, expected):
     monkeypatch.setattr(local, "available_cores", lambda: 4)
-    assert local.are_many([Job(Path(name), Path("out", name)) for name in names]) is expected
+    assert local.are_many(pictures, films=films) is expected
+
+
+def test_what_a_run_is_to_do_decides(models, make_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "available_cores", lambda: 3)
+    asked = []
+    opened = Workshop.open
+    monkeypatch.setattr(Workshop, "open", lambda shop, **how: (asked.append(how), opened(shop, **how))[1])
+    source, out = make_folder(tmp_path / "in", 3), tmp_path / "out"
+    settings = Settings(model=models.tinted, device="cpu", workers=1)
+    for many in (True, False):
+        assert len(list(local.run(discovery.plan([source], out, media.endings()), settings, print))) == 3
+        assert asked[0] == {"many": many}
+        asked.clear()
+        for path in sorted(out.glob("[!.]*.*"))[:1]:  # what the next run is to make again
+            path.unlink()
