@@ -177,6 +177,16 @@ def start_from(trainee: Trainee, path: Path) -> None:
         ) from error
 
 
+def load_pretrained(trainee: Trainee) -> None:
+    """Begin a new run with the published weights of the generator's encoder, if it has one.
+
+    Raises:
+        ConfigError: if the package that contains them is not installed.
+    """
+    trainee.ema.load_pretrained()  # type: ignore[operator]  # it is a Generator
+    trainee.generator.load_state_dict(trainee.ema.state_dict())
+
+
 def _first_line(error: Exception) -> str:
     """torch lists every tensor that does not fit, one to a line."""
     return str(error).partition("\n")[0]

@@ -15,9 +15,11 @@ from trainer.config import Config, ConfigError, override, to_json
 from trainer.presets import PRESETS
 
 if TYPE_CHECKING:
-    from trainer.evaluate import Evaluation
+    from trainer.realism import Recognizer
+    from trainer.scores import Evaluation
 
 _PATH = click.Path(path_type=Path)
+_SHARES = (0.65, 0.8, 0.97)  # of the true colorfulness, at which `evaluate` compares models
 
 
 @click.group()
@@ -100,6 +102,8 @@ def train(
 
     `torchrun --nproc-per-node N -m trainer train ...` trains in N processes, which share every batch.
     """
+    if start_from is not None:
+        assignments = (*assignments, f"start_from={json.dumps(str(start_from))}")
     config = _resolve(preset, assignments)
     from trainer.checkpoint import CheckpointError
     from trainer.data.prepare import DataError
@@ -114,7 +118,7 @@ def train(
         raise click.ClickException(str(error)) from error
     if fabric.is_global_zero:
         click.echo(to_json(config))
-    place = Run(folder, data, validation, start_from, stop_after=2 if dry_run else None)
+    place = Run(folder, data, validation, stop_after=2 if dry_run else None)
     try:
         with _Bar(config, visible=fabric.is_global_zero) as bar:
             progress = run(config, place, fabric, bar)
@@ -135,25 +139,34 @@ def train(
 )
 @click.option("--strength", default=1.0, show_default=True, help="Factor on the predicted chroma.")
 @click.option(
+    "--at-colorfulness",
     "--at-colourfulness",
+    "at_colorfulness",
     type=click.FloatRange(0, 2),
     metavar="SHARE",
-    help="Choose the strength so that colourfulness is this share of the true pictures'.",
+    help="Choose the strength so that colorfulness is this share of the true pictures'.",
 )
-@click.option("--sheet", type=_PATH, help="Write a PNG of grey, coloured and true pictures.")
+@click.option("--sheet", type=_PATH, help="Write a PNG of gray, colored and true pictures.")
 @click.option("--sheet-pictures", default=24, show_default=True, type=click.IntRange(1), help="How many.")
+@click.option(
+    "--realism/--no-realism",
+    default=True,
+    show_default=True,
+    help="Measure KID and the probability of the true class, which takes most of the time.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def evaluate(
     model: Path,
     sources: tuple[Path, ...],
     size: int | None,
     strength: float,
-    at_colourfulness: float | None,
+    at_colorfulness: float | None,
     sheet: Path | None,
     sheet_pictures: int,
+    realism: bool,
     as_json: bool,
 ) -> None:
-    """Measure MODEL, an ONNX file or a checkpoint, on colour PICTURES.
+    """Measure MODEL, an ONNX file or a checkpoint, on color PICTURES.
 
     PICTURES are folders, tar files or single files, folders that `prepare` made, or CIFAR-10, of which the
     test split is taken.
@@ -166,9 +179,9 @@ def evaluate(
 
     try:
         samples = predict_samples(sources, load_predictor(model), size)
-        if at_colourfulness is not None:
-            strength = strength_for(samples, at_colourfulness)
-        figures = measure(samples, strength)
+        if at_colorfulness is not None:
+            strength = strength_for(samples, at_colorfulness)
+        figures = measure(samples, strength, _SHARES, _recognizer() if realism else None)
     except (ColorizeError, CheckpointError, DataError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
@@ -182,15 +195,26 @@ def evaluate(
             raise click.ClickException(f"{sheet}: cannot be written ({error})") from error
 
 
+def _recognizer() -> Recognizer | None:
+    """Return what measures realism; None, with a line on stderr, without the package that it needs."""
+    from trainer.realism import Recognizer
+
+    try:
+        return Recognizer()
+    except ConfigError as error:
+        click.echo(f"realism is not measured: {error}", err=True)
+        return None
+
+
 def _print_scores(figures: Evaluation) -> None:
-    numbers = (Column(name, justify="right") for name in ("model", "left grey", "truth"))
+    numbers = (Column(name, justify="right") for name in ("model", "left gray", "truth"))
     table = Table(f"{figures.pictures} pictures", *numbers)
     for row in figures.rows():
         table.add_row(*row)
     console = Console()
     console.print(table)
     console.print(
-        f"{figures.gain:+.3f} dB above grey at {figures.colourfulness_share:.1%} of the true colourfulness, "
+        f"{figures.gain:+.3f} dB above gray at {figures.colorfulness_share:.1%} of the true colorfulness, "
         f"strength {figures.strength:.3f}"
     )
 
@@ -203,6 +227,18 @@ def _print_scores(figures: Evaluation) -> None:
 @click.option("--trained-on", required=True, help="The pictures it learnt from.")
 @click.option("--licence", required=True, help="Terms of the weights.")
 @click.option("--chroma-gain", default=1.0, show_default=True, help="Factor on the predicted chroma.")
+@click.option(
+    "--mean-factor",
+    default=1.0,
+    show_default=True,
+    help="Factor on each picture's mean chroma, its color cast.",
+)
+@click.option(
+    "--chroma-exponent",
+    default=1.0,
+    show_default=True,
+    help="Power of the predicted chroma; above 1, pale colors become paler and strong ones stronger.",
+)
 @click.option(
     "--blend",
     type=(_PATH, click.FloatRange(0, 1)),
@@ -218,12 +254,14 @@ def export(
     trained_on: str,
     licence: str,
     chroma_gain: float,
+    mean_factor: float,
+    chroma_exponent: float,
     blend: tuple[Path, float] | None,
     weights: Path | None,
 ) -> None:
     """Write the averaged generator of CHECKPOINT as ONNX to OUT."""
     from trainer.checkpoint import CheckpointError, blended, load_generator, save_weights
-    from trainer.export import ExportError, ModelFacts
+    from trainer.export import Calibration, ExportError, ModelFacts
     from trainer.export import export as run
 
     if weights is not None and weights.suffix != ".safetensors":
@@ -232,7 +270,8 @@ def export(
         generator, config = load_generator(checkpoint)
         if blend is not None:
             generator = blended(load_generator(blend[0])[0], generator, 1 - blend[1])
-        facts = ModelFacts(name, working_size, trained_on, licence, chroma_gain)
+        calibration = Calibration(chroma_gain, mean_factor, chroma_exponent)
+        facts = ModelFacts(name, working_size, trained_on, licence, calibration)
         difference = run(generator, config, facts, out)
         if weights is not None:
             save_weights(weights, generator, config)

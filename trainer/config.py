@@ -30,6 +30,8 @@ class Phase:
     """The generator's learning rate at its end; cosine in between."""
     warmup: int = 0
     """Samples over which the learning rate rises linearly from zero."""
+    perceptual: float = 0.0
+    """Weight of the perceptual loss (`trainer.models.perceptual`); 0 leaves it out."""
     adversarial: float = 0.0
     """Weight of the adversarial loss; 0 leaves the discriminator out altogether."""
     feature_matching: float = 0.0
@@ -42,22 +44,27 @@ class Phase:
 class ModelConfig:
     """The two networks."""
 
-    generator: str = "chroma_unet"
+    generator: str = "encoder_unet"
     """A row of `trainer.models.GENERATORS`."""
-    width: int = 32
-    """Channels of the generator at its finest resolution; coarser ones are multiples of it."""
-    chroma_scale: int = 2
-    """`chroma_unet`, `chroma_classes`: sides of the lightness over those of the chroma, 1 or 2."""
-    temperature: float = 0.38
-    """`chroma_classes` only: of the annealed mean; lower leans further to the likeliest colour."""
+    width: int = 48
+    """Unit of the generator's channels; each scale has a multiple of it."""
+    encoder: str = "efficientnet_lite0"
+    """A row of `trainer.models.encoders.ENCODERS`: the encoder of `encoder_unet`, of the projected
+    discriminator and of the perceptual loss."""
+    frozen_blocks: int = 3
+    """`encoder_unet` only: number of the encoder's first blocks, after its stem, that are not trained."""
+    enlarge: int = 1
+    """`encoder_unet` only: factor by which the network enlarges its input, 1, 2 or 4."""
     depth: int = 8
     """`pix2pix_unet` only: the number of times it halves the picture."""
+    discriminator: str = "patchgan"
+    """A row of `trainer.models.DISCRIMINATORS`."""
     discriminator_width: int = 64
-    """Channels of the PatchGAN's first layer."""
+    """Channels of the PatchGAN's first layer, or of the projected discriminator's heads."""
     discriminator_layers: int = 3
     """Stride-2 layers of the PatchGAN; 3 gives the 70 x 70 receptive field of pix2pix."""
     spectral_norm: bool = True
-    """Spectral normalisation (Miyato et al. 2018) of the PatchGAN in place of its batch normalisation."""
+    """Spectral normalization (Miyato et al. 2018) of the PatchGAN in place of its batch normalization."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +72,10 @@ class LossConfig:
     """What both phases share of the objective."""
 
     reconstruction: str = "smooth_l1"
-    """A row of `trainer.losses.RECONSTRUCTION`; generators that classify have their cross entropy instead."""
+    """A row of `trainer.losses.RECONSTRUCTION`."""
     beta: float = 6.0
-    """Error of ab, in CIE units, where `smooth_l1` turns linear and below which `log_mse` is flat."""
+    """Error where `smooth_l1` turns linear and below which logarithmic losses are flat; in CIE units of ab,
+    for `log_mse_rgb` in levels of 255."""
     saturation_weight: float = 4.0
     """Extra weight of a pixel whose true chroma is `saturated_chroma` or more; 0 weighs all alike."""
     saturated_chroma: float = 50.0
@@ -81,7 +89,7 @@ class FilmConfig:
     """The share of samples whose lightness gets each look of old film; see `trainer.data.film`."""
 
     spectral: float = 0.0
-    """The colour response of another emulsion."""
+    """The color response of another emulsion."""
     softness: float = 0.0
     """Blur."""
     contrast: float = 0.0
@@ -122,8 +130,13 @@ class Config:
     """What is reduced."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """How crops are varied."""
+    start_from: str = ""
+    """Checkpoint or weights file whose generator a new run begins with; empty: the encoder's ImageNet weights
+    and a fresh decoder."""
     optimizer: str = "muon"
     """The generator's: a row of `trainer.optim.OPTIMIZERS`."""
+    encoder_rate: float = 0.25
+    """Learning rate of a pretrained encoder, which AdamW trains, over that of the decoder."""
     weight_decay: float = 1e-2
     """Decoupled weight decay of the generator's convolutions."""
     ema_decay: float = 0.998
@@ -157,9 +170,10 @@ class Config:
             _require(0 <= share <= 1, f"augment.film.{name}", "must be in [0, 1]")
         _require(self.loss.beta > 0, "loss.beta", "must be positive")
         _require(self.loss.saturated_chroma > 0, "loss.saturated_chroma", "must be positive")
-        _require(self.model.temperature > 0, "model.temperature", "must be positive")
         _require(self.model.depth >= 2, "model.depth", "must be at least 2")
-        _require(self.model.chroma_scale in {1, 2}, "model.chroma_scale", "must be 1 or 2")
+        _require(self.model.enlarge in {1, 2, 4}, "model.enlarge", "must be 1, 2 or 4")
+        _require(self.model.frozen_blocks >= 0, "model.frozen_blocks", "must not be negative")
+        _require(0 <= self.encoder_rate < float("inf"), "encoder_rate", "must not be negative")
         for name in ("width", "discriminator_width", "discriminator_layers"):
             _require(getattr(self.model, name) >= 1, f"model.{name}", "must be positive")
         precisions = ("auto", "32-true", "bf16-mixed")
@@ -168,7 +182,7 @@ class Config:
             for name in ("samples", "crop_size", "batch_size"):
                 _require(getattr(phase, name) >= 1, f"phases.{i}.{name}", "must be positive")
             rates = ("learning_rate", "final_learning_rate", "discriminator_learning_rate")
-            for name in (*rates, "adversarial"):
+            for name in (*rates, "adversarial", "perceptual", "feature_matching"):
                 value = getattr(phase, name)
                 _require(0 <= value < float("inf"), f"phases.{i}.{name}", "must not be negative")
             if phase.feature_matching:
@@ -183,6 +197,11 @@ class Config:
     def hash(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of the configuration's JSON."""
         return hashlib.sha256(to_json(self).encode()).hexdigest()[:16]
+
+    @property
+    def perceptual(self) -> bool:
+        """True if any phase uses the perceptual loss."""
+        return any(phase.perceptual > 0 for phase in self.phases)
 
     @property
     def adversarial(self) -> bool:

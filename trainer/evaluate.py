@@ -1,13 +1,13 @@
-"""A model over whole pictures, as `colorize` would colour them, beside leaving them grey."""
+"""A model over whole pictures, as `colorize` would color them, beside leaving them gray."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -26,17 +26,11 @@ from trainer.checkpoint import load_generator
 from trainer.data.cifar10 import is_cifar10, read_cifar10
 from trainer.data.dataset import load_crops
 from trainer.data.prepare import MANIFEST_NAME, DataError, read_sources
-from trainer.lab import ciede2000, rgb_to_lab
-from trainer.metrics import (
-    SSIM_WINDOW,
-    ChromaStatistics,
-    accuracy,
-    bisect_strength,
-    colourfulness,
-    psnr,
-    ssim,
-)
+from trainer.lab import rgb_to_lab
+from trainer.metrics import SSIM_WINDOW, colorfulness, find_strength, psnr
 from trainer.models import Generator
+from trainer.realism import Recognizer, join, probability_of_true_class
+from trainer.scores import Evaluation, GainAtShare, Tally, Truth, mean_ab
 from trainer.sheet import save_sheet
 
 _LARGE_TILE = 192  # pixels; small pictures are shown at twice their size, up to this
@@ -83,7 +77,7 @@ class _Unexported:
 
 @dataclass(frozen=True)
 class Sample:
-    """A colour picture and what the model says of its lightness."""
+    """A color picture and what the model says of its lightness."""
 
     name: str
     truth: NDArray[np.uint8]
@@ -96,84 +90,6 @@ class Sample:
     def render(self, strength: float) -> NDArray[np.uint8]:
         """(H, W, 3) sRGB as `colorize --strength` gives it."""
         return compose(self.lightness, self.ab, strength)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How close coloured pictures are to the truth: means over pictures, and figures of the whole set.
-
-    RGB is 8-bit sRGB as written to a file, Lab is computed from it.
-    """
-
-    psnr: float
-    """In dB, over the three channels of a picture."""
-    ssim: float
-    """Structural similarity (Wang et al. 2004), the mean over the channels."""
-    mae_rgb: float
-    """Mean absolute error of the channels, in per cent of full scale."""
-    mae_ab: float
-    """Mean absolute error of a* and b*, in CIE units."""
-    accuracy_2: float
-    """Per cent of pixels with every sRGB channel within 2 % of full scale (see `metrics.accuracy`)."""
-    accuracy_5: float
-    """The same within 5 %."""
-    ciede2000: float
-    """Colour difference."""
-    colourfulness: float
-    """Hasler & Suesstrunk 2003."""
-    colourfulness_gap: float
-    """|mean colourfulness - mean colourfulness of the truth|."""
-    auc: float
-    """Area under the curve of ab error (Zhang et al. 2016), in per cent."""
-    auc_balanced: float
-    """The same with all true colours counting alike, in per cent."""
-    jensen_shannon: float
-    """Distance of the histograms of ab, in [0, 1]."""
-    mean_a: float
-    mean_b: float
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What there is to say of the true pictures alone; the fields are those of `Scores`."""
-
-    colourfulness: float
-    mean_a: float
-    mean_b: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A model's scores beside those of the same pictures left grey."""
-
-    pictures: int
-    strength: float
-    """Factor on the predicted chroma."""
-    model: Scores
-    grey: Scores
-    truth: Truth
-
-    @property
-    def gain(self) -> float:
-        """PSNR above that of the grey pictures, in dB."""
-        return self.model.psnr - self.grey.psnr
-
-    @property
-    def colourfulness_share(self) -> float:
-        """Colourfulness over that of the truth."""
-        return self.model.colourfulness / self.truth.colourfulness
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it as plain values."""
-        return asdict(self) | {"gain": self.gain, "colourfulness_share": self.colourfulness_share}
-
-    def rows(self) -> list[tuple[str, str, str, str]]:
-        """Name, model, grey and truth of every figure, for a table."""
-        model, grey, truth = asdict(self.model), asdict(self.grey), asdict(self.truth)
-        return [
-            (name, f"{model[name]:.3f}", f"{grey[name]:.3f}", f"{truth[name]:.3f}" if name in truth else "")
-            for name in model
-        ]
 
 
 def predict_samples(
@@ -208,85 +124,78 @@ def predict_samples(
     return samples
 
 
-def evaluate(samples: Sequence[Sample], strength: float = 1.0) -> Evaluation:
-    """Measure the pictures coloured at a strength.
+def evaluate(
+    samples: Sequence[Sample],
+    strength: float = 1.0,
+    shares: Sequence[float] = (),
+    recognizer: Recognizer | None = None,
+) -> Evaluation:
+    """Measure the pictures colored at a strength.
+
+    Args:
+        samples: pictures with predicted chroma.
+        strength: factor on the predicted chroma.
+        shares: parts of the true colorfulness at which the gain over gray is measured as well.
+        recognizer: measures realism; None leaves it out.
 
     Raises:
-        DataError: if there is no colour in any of them.
+        DataError: if there is no color in any of them.
     """
-    model, grey = _Tally(), _Tally()
-    colours = []
+    model, gray = Tally(recognizer), Tally(recognizer)
+    colors, recognized = [], []
     for batch in _batches(samples):
         true = _to_tensor([sample.truth for sample in batch])
-        colours.append(torch.stack((colourfulness(true), *_mean_ab(rgb_to_lab(true)))))
+        colors.append(torch.stack((colorfulness(true), *mean_ab(rgb_to_lab(true)))))
+        if recognizer is not None:
+            recognized.append(recognizer.recognize(true))
         model.add(_to_tensor([sample.render(strength) for sample in batch]), true)
-        grey.add(_to_tensor([sample.render(0.0) for sample in batch]), true)
-    truth = Truth(*torch.cat(colours, dim=1).double().mean(1).tolist())
-    if not truth.colourfulness:
-        raise DataError("the pictures are all grey: there is no colour to compare with")
-    return Evaluation(len(samples), strength, model.scores(truth), grey.scores(truth), truth)
-
-
-class _Tally:
-    """Collects the scores of one way to colour the pictures."""
-
-    def __init__(self) -> None:
-        self._rows: dict[str, list[Tensor]] = {}
-        self._chroma = ChromaStatistics()
-
-    def add(self, coloured: Tensor, truth: Tensor) -> None:
-        """Measure (N, 3, H, W) sRGB in [0, 1] against the truth."""
-        lab, true_lab = rgb_to_lab(coloured), rgb_to_lab(truth)
-        whole = (1, 2, 3)
-        rows = {
-            "psnr": psnr(coloured, truth),
-            "ssim": ssim(coloured, truth),
-            "mae_rgb": 100 * (coloured - truth).abs().mean(whole),
-            "mae_ab": (lab - true_lab)[:, 1:].abs().mean(whole),
-            "accuracy_2": 100 * accuracy(coloured, truth, 0.02),
-            "accuracy_5": 100 * accuracy(coloured, truth, 0.05),
-            "ciede2000": ciede2000(lab, true_lab).mean(whole),
-            "colourfulness": colourfulness(coloured),
-            **dict(zip(("mean_a", "mean_b"), _mean_ab(lab), strict=True)),
-        }
-        for name, values in rows.items():
-            self._rows.setdefault(name, []).append(values)
-        self._chroma.add(lab[:, 1:], true_lab[:, 1:])
-
-    def scores(self, truth: Truth) -> Scores:
-        means = {name: float(torch.cat(values).double().mean()) for name, values in self._rows.items()}
-        return Scores(
-            colourfulness_gap=abs(means["colourfulness"] - truth.colourfulness),
-            auc=100 * self._chroma.auc,
-            auc_balanced=100 * self._chroma.auc_balanced,
-            jensen_shannon=self._chroma.jensen_shannon,
-            **means,
-        )
-
-
-def _mean_ab(lab: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean a* and b* of each picture: (N, 3, H, W) => twice (N,)."""
-    _, a, b = lab.mean((2, 3)).unbind(1)
-    return a, b
-
-
-def strength_for(samples: Sequence[Sample], share: float) -> float:
-    """The strength at which the mean colourfulness is `share` of the true pictures'."""
-
-    def mean_colourfulness(render: Callable[[Sample], NDArray[np.uint8]]) -> float:
-        parts = [
-            colourfulness(_to_tensor([render(sample) for sample in batch])) for batch in _batches(samples)
-        ]
-        return float(torch.cat(parts).double().mean())
-
-    target = share * mean_colourfulness(lambda sample: sample.truth)
-    return bisect_strength(
-        lambda strength: mean_colourfulness(lambda sample: sample.render(strength)), target
+        gray.add(_to_tensor([sample.render(0.0) for sample in batch]), true)
+    true_recognition = join(recognized) if recognized else None
+    seen = None
+    if true_recognition is not None:
+        seen = probability_of_true_class(true_recognition, true_recognition)
+    mean_colorfulness, mean_a, mean_b = torch.cat(colors, dim=1).double().mean(1).tolist()
+    truth = Truth(mean_colorfulness, mean_a, mean_b, seen)
+    if not truth.colorfulness:
+        raise DataError("the pictures are all gray: there is no color to compare with")
+    gray_scores = gray.scores(truth, true_recognition)
+    gains = tuple(_gain_at(samples, share, truth.colorfulness, gray_scores.psnr) for share in shares)
+    return Evaluation(
+        len(samples), strength, model.scores(truth, true_recognition), gray_scores, truth, gains
     )
 
 
+def _gain_at(samples: Sequence[Sample], share: float, true_colorfulness: float, gray: float) -> GainAtShare:
+    strength = _strength_at(samples, share * true_colorfulness)
+    found = [
+        psnr(
+            _to_tensor([sample.render(strength) for sample in batch]),
+            _to_tensor([sample.truth for sample in batch]),
+        )
+        for batch in _batches(samples)
+    ]
+    return GainAtShare(share, strength, float(torch.cat(found).double().mean()) - gray)
+
+
+def strength_for(samples: Sequence[Sample], share: float) -> float:
+    """Find the strength at which the mean colorfulness is `share` of the true pictures'."""
+    true = [colorfulness(_to_tensor([sample.truth for sample in batch])) for batch in _batches(samples)]
+    return _strength_at(samples, share * float(torch.cat(true).double().mean()))
+
+
+def _strength_at(samples: Sequence[Sample], target: float) -> float:
+    def colorfulness_at(strength: float) -> float:
+        found = [
+            colorfulness(_to_tensor([sample.render(strength) for sample in batch]))
+            for batch in _batches(samples)
+        ]
+        return float(torch.cat(found).double().mean())
+
+    return find_strength(colorfulness_at, target)
+
+
 def write_sheet(samples: Sequence[Sample], strength: float, path: Path, pictures: int = 24) -> None:
-    """A PNG of so many pictures spread over the samples, cut to squares: grey, coloured, true."""
+    """A PNG of so many pictures spread over the samples, cut to squares: gray, colored, true."""
     chosen = [samples[len(samples) * i // pictures] for i in range(min(pictures, len(samples)))]
     if len(samples) <= pictures:
         chosen = list(samples)

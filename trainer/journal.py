@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from trainer.checkpoint import Progress
 from trainer.config import Config, to_json
 from trainer.data.dataset import Batch
-from trainer.metrics import to_rgb
+from trainer.lab import recompose
 from trainer.sheet import save_sheet
 
 CONFIG_NAME = "config.json"
@@ -70,8 +70,10 @@ class Journal:
         if self._folder is None:
             return
         every = max(1, len(predicted) // _SHEET_PICTURES)
-        lightness, ab, predicted = (x[::every][:_SHEET_PICTURES] for x in (*batch, predicted))
-        rows = (to_rgb(lightness, chroma) for chroma in (torch.zeros_like(ab), predicted, ab))
+        lightness, ab, predicted = (
+            x[::every][:_SHEET_PICTURES] for x in (batch.lightness, batch.ab, predicted)
+        )
+        rows = (recompose(lightness, chroma) for chroma in (torch.zeros_like(ab), predicted, ab))
         save_sheet(self._folder / SAMPLES_NAME / f"{progress.samples_seen:09d}.png", *rows)
 
 

@@ -8,6 +8,7 @@ would be infinite, so that gradients are finite everywhere.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _XYZ_FROM_RGB = (
@@ -18,10 +19,10 @@ _XYZ_FROM_RGB = (
 _WHITE_D65 = (0.95047, 1.0, 1.08883)
 _DELTA = 6 / 29
 
-_NORMALISED_XYZ_FROM_RGB = torch.tensor(_XYZ_FROM_RGB, dtype=torch.float64) / torch.tensor(
+_NORMALIZED_XYZ_FROM_RGB = torch.tensor(_XYZ_FROM_RGB, dtype=torch.float64) / torch.tensor(
     _WHITE_D65, dtype=torch.float64
 ).unsqueeze(1)
-_RGB_FROM_NORMALISED_XYZ = torch.linalg.inv(_NORMALISED_XYZ_FROM_RGB)
+_RGB_FROM_NORMALIZED_XYZ = torch.linalg.inv(_NORMALIZED_XYZ_FROM_RGB)
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
     Returns:
         (N, 3, H, W): L* in [0, 100], then a* and b* in CIE units (within about ±110 for sRGB).
     """
-    fx, fy, fz = _cube_root(_mix(_NORMALISED_XYZ_FROM_RGB, rgb_to_linear(rgb))).unbind(1)
+    fx, fy, fz = _cube_root(_mix(_NORMALIZED_XYZ_FROM_RGB, rgb_to_linear(rgb))).unbind(1)
     return torch.stack((116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)), dim=1)
 
 
@@ -44,16 +45,33 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
         lab: (N, 3, H, W): L*, a*, b* in CIE units.
 
     Returns:
-        (N, 3, H, W), gamma-encoded sRGB; outside [0, 1] where the colour is outside the sRGB gamut.
+        (N, 3, H, W), gamma-encoded sRGB; outside [0, 1] where the color is outside the sRGB gamut.
     """
     lightness, a, b = lab.unbind(1)
     fy = (lightness + 16) / 116
     f = torch.stack((fy + a / 500, fy, fy - b / 200), dim=1)
     t = torch.where(f > _DELTA, f**3, 3 * _DELTA**2 * (f - 4 / 29))
-    linear = _mix(_RGB_FROM_NORMALISED_XYZ, t)
+    linear = _mix(_RGB_FROM_NORMALIZED_XYZ, t)
     return torch.where(
         linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
     )
+
+
+def recompose(lightness: Tensor, ab: Tensor) -> Tensor:
+    """Put chroma on lightness, in fp32 also under autocast.
+
+    Args:
+        lightness: (N, 1, H, W) L* in [0, 100].
+        ab: (N, 2, h, w) a*, b* in CIE units, upsampled bilinearly.
+
+    Returns:
+        (N, 3, H, W) sRGB, clipped to [0, 1].
+    """
+    with torch.autocast(lightness.device.type, enabled=False):
+        chroma = ab.float()
+        if chroma.shape[-2:] != lightness.shape[-2:]:
+            chroma = F.interpolate(chroma, lightness.shape[-2:], mode="bilinear", align_corners=False)
+        return lab_to_rgb(torch.cat((lightness.float(), chroma), dim=1)).clamp(0, 1)
 
 
 def rgb_to_linear(rgb: Tensor) -> Tensor:
@@ -77,7 +95,7 @@ def _mix(matrix: Tensor, channels: Tensor) -> Tensor:
 
 
 def ciede2000(first: Tensor, second: Tensor) -> Tensor:
-    """Colour difference CIEDE2000 (CIE 142-2001) with k_L = k_C = k_H = 1.
+    """Color difference CIEDE2000 (CIE 142-2001) with k_L = k_C = k_H = 1.
 
     The equations and their numbers are those of Sharma, Wu & Dalal 2005, "The CIEDE2000 color-difference
     formula: Implementation notes, supplementary test data, and mathematical observations".
@@ -90,16 +108,16 @@ def ciede2000(first: Tensor, second: Tensor) -> Tensor:
         (N, 1, H, W), not negative.
     """
     (l1, a1, b1), (l2, a2, b2) = first.unbind(1), second.unbind(1)
-    # Step 1: a* is stretched near the grey axis, which gives C' and h'.  (2)-(7)
+    # Step 1: a* is stretched near the gray axis, which gives C' and h'.  (2)-(7)
     g = 0.5 * (1 - _of_seventh_power((torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2))
     a1, a2 = a1 * (1 + g), a2 * (1 + g)
     c1, c2 = torch.hypot(a1, b1), torch.hypot(a2, b2)
     h1, h2 = (torch.atan2(b, a).rad2deg().remainder(360) for a, b in ((a1, b1), (a2, b2)))
-    grey = c1 * c2 == 0
+    gray = c1 * c2 == 0
     # Step 2: the differences; hue is taken the short way round.  (8)-(11)
     turn = h2 - h1
     turn = torch.where(turn > 180, turn - 360, torch.where(turn < -180, turn + 360, turn))
-    turn = torch.where(grey, 0, turn)
+    turn = torch.where(gray, 0, turn)
     delta_l, delta_c = l2 - l1, c2 - c1
     delta_h = 2 * (c1 * c2).sqrt() * (turn / 2).deg2rad().sin()
     # Step 3: the means and the weights that depend on them.  (12)-(21)
@@ -107,7 +125,7 @@ def ciede2000(first: Tensor, second: Tensor) -> Tensor:
     apart = (h1 - h2).abs() > 180
     middle = (h1 + h2) / 2
     h = torch.where(apart, torch.where(h1 + h2 < 360, middle + 180, middle - 180), middle)
-    h = torch.where(grey, h1 + h2, h)
+    h = torch.where(gray, h1 + h2, h)
     t = (
         1
         - 0.17 * (h - 30).deg2rad().cos()

@@ -19,20 +19,19 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
-from trainer.checkpoint import Progress, resume, save_checkpoint, start_from
+from trainer.checkpoint import Progress, load_pretrained, resume, save_checkpoint, start_from
 from trainer.config import Config, ConfigError, Phase, from_json
 from trainer.data.dataset import Batch, Crops, Part, draw_batch, load_crops, resize, to_batch
 from trainer.journal import CONFIG_NAME, Journal
 from trainer.losses import ADVERSARIAL, RECONSTRUCTION
 from trainer.metrics import measure
 from trainer.models import build_generator
-from trainer.models.palette import Palette
-from trainer.step import Trainee, build_trainee, set_learning_rate, update
+from trainer.optim import set_learning_rate
+from trainer.step import Trainee, build_trainee, update
 
 CHECKPOINT_NAME = "checkpoint.pt"
 _LOG_EVERY = 50  # updates
 _EVALUATION_BATCH = 64
-_PRIOR_CROPS, _PRIOR_SIZE = 1000, 32
 
 
 class Watcher(Protocol):
@@ -52,8 +51,6 @@ class Run:
     folder: Path
     train_data: Path
     validation_data: Path
-    start_from: Path | None = None
-    """Weights that a new run begins with."""
     stop_after: int | None = None
     """Updates after which to stop, for a dry run: nothing is written."""
 
@@ -106,10 +103,10 @@ def train(config: Config, run: Run, fabric: Fabric, watcher: Watcher) -> Progres
     progress = resume(checkpoint, trainee, config, watcher.notice) if run.stop_after is None else None
     if progress is None:
         progress = Progress()
-        if trainee.palette is not None:
-            _learn_prior(trainee.palette, crops)
-        if run.start_from is not None:
-            start_from(trainee, run.start_from)
+        if config.start_from:
+            start_from(trainee, Path(config.start_from))
+        else:
+            load_pretrained(trainee)
     writes = run.stop_after is None and fabric.is_global_zero
     with (
         Journal(run.folder if writes else None, config, progress) as journal,
@@ -174,13 +171,6 @@ def _advance(
     )
     log = update(trainee, batch, phase, config, fabric)
     return replace(progress, samples_seen=progress.samples_seen + count), log
-
-
-def _learn_prior(palette: Palette, crops: Crops) -> None:
-    """From crops spread over the data, at a size that keeps their colours."""
-    some = crops.pixels[:: max(1, len(crops) // _PRIOR_CROPS)]
-    size = min(crops.size, _PRIOR_SIZE)
-    palette.learn_prior(to_batch(resize(some.to(palette.weights.device), size)).ab)
 
 
 def _validation_batch(crops: Crops, config: Config) -> Batch:

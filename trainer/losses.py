@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.config import LossConfig
+from trainer.lab import lab_to_rgb
 
 
 def saturation_weights(ab: Tensor, config: LossConfig) -> Tensor:
     """(N, 2, H, W) true ab to (N, 1, H, W) weights of at least 1, higher where chroma is high.
 
-    Most pixels of most photographs are nearly grey, so an unweighted loss is least for brown averages; Zhang
+    Most pixels of most photographs are nearly gray, so an unweighted loss is least for brown averages; Zhang
     et al. 2016, "Colorful Image Colorization", rebalance classes of ab for that reason. This is the mild form
     for regression: the weight grows linearly with chroma up to `saturated_chroma`.
     """
@@ -22,7 +23,7 @@ def saturation_weights(ab: Tensor, config: LossConfig) -> Tensor:
     return 1 + config.saturation_weight * (chroma / config.saturated_chroma).clamp(max=1)
 
 
-def smooth_l1(prediction: Tensor, ab: Tensor, config: LossConfig) -> Tensor:
+def smooth_l1(prediction: Tensor, ab: Tensor, _: Tensor, config: LossConfig) -> Tensor:
     """Smooth L1 (Girshick 2015) of ab, quadratic below `beta`, weighted by saturation.
 
     Both tensors (N, 2, H, W) in CIE units; the loss is divided by `beta`, so that small errors count as
@@ -32,24 +33,44 @@ def smooth_l1(prediction: Tensor, ab: Tensor, config: LossConfig) -> Tensor:
     return (error * saturation_weights(ab, config)).mean()
 
 
-def l1(prediction: Tensor, ab: Tensor, config: LossConfig) -> Tensor:
+def l1(prediction: Tensor, ab: Tensor, _: Tensor, config: LossConfig) -> Tensor:
     """L1 of ab as in pix2pix (Isola et al. 2017), on ab / 110, weighted by saturation."""
     return ((prediction - ab).abs() * saturation_weights(ab, config)).mean() / 110
 
 
-def log_mse(prediction: Tensor, ab: Tensor, config: LossConfig) -> Tensor:
+def log_mse(prediction: Tensor, ab: Tensor, _: Tensor, config: LossConfig) -> Tensor:
     """Logarithm of the mean square error of each picture, weighted by saturation, averaged over pictures.
 
     Up to a factor the PSNR that is measured in the end. Unlike a mean over all pixels of the batch it cares
-    as much for a picture that is nearly grey, where a little wrong chroma shows, as for one whose strong
-    colours cannot be known. `beta` is the error, in CIE units, below which little is gained.
+    as much for a picture that is nearly gray, where a little wrong chroma shows, as for one whose strong
+    colors cannot be known. `beta` is the error, in CIE units, below which little is gained.
     """
     error = (prediction - ab).square().sum(1, keepdim=True) * saturation_weights(ab, config)
     return (error.mean(dim=(1, 2, 3)) / config.beta**2).log1p().mean()
 
 
-Reconstruction = Callable[[Tensor, Tensor, LossConfig], Tensor]
-RECONSTRUCTION: dict[str, Reconstruction] = {"smooth_l1": smooth_l1, "l1": l1, "log_mse": log_mse}
+def log_mse_rgb(prediction: Tensor, ab: Tensor, lightness: Tensor, config: LossConfig) -> Tensor:
+    """Like `log_mse`, but of sRGB: up to a factor the PSNR of each picture.
+
+    Errors of chroma count as much as they change the picture: little where it is dark. `beta` is in levels
+    of 255. Predictions outside the sRGB gamut are clipped a fifth of full scale beyond it, so that gradients
+    lead back into it.
+    """
+    with torch.autocast(prediction.device.type, enabled=False):
+        found, expected = (lab_to_rgb(torch.cat((lightness, x.float()), dim=1)) for x in (prediction, ab))
+    error = (255 * (found.clamp(-0.2, 1.2) - expected.clamp(0, 1))).square().mean(1, keepdim=True)
+    weighted = error * saturation_weights(ab, config)
+    return (weighted.mean(dim=(1, 2, 3)) / config.beta**2).log1p().mean()
+
+
+Reconstruction = Callable[[Tensor, Tensor, Tensor, LossConfig], Tensor]
+"""Predicted ab and true ab, (N, 2, H, W) in CIE units, and the picture's L*, (N, 1, H, W), to a scalar."""
+RECONSTRUCTION: dict[str, Reconstruction] = {
+    "smooth_l1": smooth_l1,
+    "l1": l1,
+    "log_mse": log_mse,
+    "log_mse_rgb": log_mse_rgb,
+}
 
 
 class _Hinge:

@@ -1,4 +1,4 @@
-"""How close and how colourful predicted pictures are: pure functions of batches of pictures."""
+"""How close and how colorful predicted pictures are: pure functions of batches of pictures."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from trainer.lab import lab_to_rgb
+from trainer.lab import recompose
 
 SSIM_WINDOW = 11  # pixels across
 _WORST = 150.0  # the error of ab at which Zhang et al. 2016 end their sweep
 _CELL = 10.0  # side of a cell of the ab plane, in CIE units
-_CELLS = 27  # in a row and in a column, about the grey axis: sRGB lies within
+_CELLS = 27  # in a row and in a column, about the gray axis: sRGB lies within
 
 
 def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -21,10 +21,10 @@ def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
     return -10 * (prediction - truth).square().mean(dim=(1, 2, 3)).clamp(min=1e-10).log10()
 
 
-def colourfulness(rgb: Tensor) -> Tensor:
-    """Colourfulness of each picture: (N, 3, H, W) => (N,).
+def colorfulness(rgb: Tensor) -> Tensor:
+    """Colorfulness of each picture: (N, 3, H, W) => (N,).
 
-    Hasler & Suesstrunk 2003, "Measuring colourfulness in natural images": the standard deviations of the
+    Hasler & Suesstrunk 2003, "Measuring colorfulness in natural images": the standard deviations of the
     opponent axes R - G and (R + G) / 2 - B, in 8-bit units, plus 0.3 times the length of their mean.
     """
     red, green, blue = (255 * rgb).unbind(1)
@@ -54,7 +54,7 @@ def ssim(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def accuracy(prediction: Tensor, truth: Tensor, tolerance: float) -> Tensor:
-    """Share of the pixels of each picture that have the true colour: (N, 3, H, W) sRGB twice => (N,).
+    """Share of the pixels of each picture that have the true color: (N, 3, H, W) sRGB twice => (N,).
 
     Nazeri et al. 2018, "Image Colorization using Generative Adversarial Networks", section 4: a pixel counts
     if each of its channels is within the tolerance. Here the channels are sRGB's, and `tolerance` is a part
@@ -116,24 +116,34 @@ def _cells_of(ab: Tensor) -> Tensor:
     return (row * _CELLS + column).flatten().cpu()
 
 
-def to_rgb(lightness: Tensor, ab: Tensor) -> Tensor:
-    """(N, 1, H, W) L* and (N, 2, H, W) ab to (N, 3, H, W) sRGB, clipped to [0, 1]."""
-    return lab_to_rgb(torch.cat((lightness, ab), dim=1)).clamp(0, 1)
+def find_strength(colorfulness_at: Callable[[float], float], target: float) -> float:
+    """Find the factor of the chroma, in [0, 8], at which the mean colorfulness is `target`.
 
-
-def bisect_strength(colourfulness_at: Callable[[float], float], target: float) -> float:
-    """The factor of the chroma, in [0, 8], at which the mean colourfulness is `target`, by bisection.
-
-    Recipes are compared at equal colourfulness, not at each one's own.
+    Recipes are compared at equal colorfulness, not at each one's own. Colorfulness grows nearly linearly with
+    the factor, so regula falsi in its Illinois variant (Dowell & Jarratt 1971) takes a handful of steps; it
+    ends within 0.05 % of the target. Returns 8 if that is still too pale.
     """
     low, high = 0.0, 8.0
-    for _ in range(12):
-        middle = (low + high) / 2
-        if colourfulness_at(middle) < target:
-            low = middle
+    below, above = colorfulness_at(low) - target, colorfulness_at(high) - target
+    if above <= 0:
+        return high
+    if below >= 0:
+        return low
+    side = 0
+    for _ in range(30):
+        middle = (low * above - high * below) / (above - below)
+        value = colorfulness_at(middle) - target
+        if abs(value) <= 5e-4 * target:
+            break
+        if value < 0:
+            low, below = middle, value
+            above = above / 2 if side < 0 else above
+            side = -1
         else:
-            high = middle
-    return (low + high) / 2
+            high, above = middle, value
+            below = below / 2 if side > 0 else below
+            side = 1
+    return middle
 
 
 def measure(
@@ -145,27 +155,28 @@ def measure(
         lightness: (N, 1, H, W) L*.
         prediction: (N, 2, H, W) predicted a*, b*.
         ab: (N, 2, H, W) true a*, b*.
-        shares: parts of the true colourfulness at which the PSNR is read as well.
+        shares: parts of the true colorfulness at which the PSNR is read as well.
 
     Returns:
-        Mean PSNR and colourfulness, `gain` (PSNR above that of the grey picture), mean absolute ab error, and
-        `gain_at_65` and the like with the chroma scaled to that share of the true colourfulness.
+        Mean PSNR and colorfulness, `gain` (PSNR above that of the gray picture), mean absolute ab error, and
+        `gain_at_65` and the like with the chroma scaled to that share of the true colorfulness.
     """
-    truth = to_rgb(lightness, ab)
-    grey = psnr(to_rgb(lightness, torch.zeros_like(ab)), truth).mean()
-    predicted = to_rgb(lightness, prediction)
-    target = float(colourfulness(truth).mean())
+    truth = recompose(lightness, ab)
+    gray = psnr(recompose(lightness, torch.zeros_like(ab)), truth).mean()
+    predicted = recompose(lightness, prediction)
+    target = float(colorfulness(truth).mean())
     figures = {
         "psnr": float(psnr(predicted, truth).mean()),
-        "gain": float(psnr(predicted, truth).mean() - grey),
-        "colourfulness": float(colourfulness(predicted).mean()),
-        "colourfulness_share": float(colourfulness(predicted).mean()) / target,
+        "gain": float(psnr(predicted, truth).mean() - gray),
+        "colorfulness": float(colorfulness(predicted).mean()),
+        "colorfulness_share": float(colorfulness(predicted).mean()) / target,
         "ab_mae": float((prediction - ab).abs().mean()),
     }
     for share in shares:
-        strength = bisect_strength(
-            lambda factor: float(colourfulness(to_rgb(lightness, prediction * factor)).mean()), share * target
+        strength = find_strength(
+            lambda factor: float(colorfulness(recompose(lightness, prediction * factor)).mean()),
+            share * target,
         )
-        matched = psnr(to_rgb(lightness, prediction * strength), truth).mean()
-        figures[f"gain_at_{share * 100:.0f}"] = float(matched - grey)
+        matched = psnr(recompose(lightness, prediction * strength), truth).mean()
+        figures[f"gain_at_{share * 100:.0f}"] = float(matched - gray)
     return figures

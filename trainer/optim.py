@@ -1,7 +1,7 @@
 """Optimizers by name: how a network's parameters are moved along their gradients.
 
-A row of the table takes a network and a weight decay and gives the optimizers that together move all its
-parameters; their learning rates are set before every update.
+A row of the table takes parameters and a weight decay and gives the optimizers that together move them all;
+their learning rates are set before every update.
 """
 
 from __future__ import annotations
@@ -94,38 +94,53 @@ def orthogonalised(matrix: Tensor, steps: int) -> Tensor:
     return orthonormal
 
 
-def _adamw(network: nn.Module, weight_decay: float) -> list[Optimizer]:
-    filters = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
-    return [_adamw_of(filters, vectors, weight_decay)]
-
-
-def _muon(network: nn.Module, weight_decay: float) -> list[Optimizer]:
-    """Muon for the filters, AdamW for everything else."""
-    wide = [p for p in network.parameters() if p.ndim > 1 and min(p.shape[0], p[0].numel()) >= _MIN_SIDE]
-    taken = set(map(id, wide))
-    narrow = [p for p in network.parameters() if p.ndim > 1 and id(p) not in taken]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
-    others = _adamw_of(narrow, vectors, weight_decay)
-    return [Muon(wide, weight_decay), others] if wide else [others]
-
-
-def _adamw_of(filters: list[nn.Parameter], vectors: list[nn.Parameter], weight_decay: float) -> Optimizer:
-    """Weight decay for what multiplies features, none for norms and biases."""
+def _adamw(parameters: list[nn.Parameter], weight_decay: float) -> list[Optimizer]:
+    filters = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    # Weight decay for what multiplies features, none for norms and biases.
     groups = [{"params": filters, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     filled = [group for group in groups if group["params"]]
-    return AdamW(cast(Any, filled), lr=0.0, betas=(0.9, 0.99), fused=True)
+    return [AdamW(cast(Any, filled), lr=0.0, betas=(0.9, 0.99), fused=True)] if filled else []
+
+
+def _muon(parameters: list[nn.Parameter], weight_decay: float) -> list[Optimizer]:
+    """Muon for the filters, AdamW for everything else."""
+    wide = [p for p in parameters if p.ndim > 1 and min(p.shape[0], p[0].numel()) >= _MIN_SIDE]
+    taken = set(map(id, wide))
+    others = _adamw([p for p in parameters if id(p) not in taken], weight_decay)
+    return [Muon(wide, weight_decay), *others] if wide else others
 
 
 def build_optimizers(config: Config, network: nn.Module) -> list[Optimizer]:
-    """The optimizers that the configuration names, for a generator.
+    """Build the optimizers that together train a generator.
+
+    A pretrained encoder (the network's attribute `encoder`) is trained by AdamW at `config.encoder_rate`
+    times the learning rate, the rest by the row of `OPTIMIZERS` that the configuration names. Frozen
+    parameters are left out.
 
     Raises:
-        ConfigError: if there is none of that name.
+        ConfigError: if there is no such row.
     """
     if config.optimizer not in OPTIMIZERS:
         raise ConfigError(f"optimizer: {config.optimizer!r} is none of {', '.join(OPTIMIZERS)}")
-    return OPTIMIZERS[config.optimizer](network, config.weight_decay)
+    encoder = getattr(network, "encoder", None)
+    pretrained = [] if encoder is None else [p for p in encoder.parameters() if p.requires_grad]
+    taken = set(map(id, pretrained))
+    rest = [p for p in network.parameters() if p.requires_grad and id(p) not in taken]
+    slow = _adamw(pretrained, config.weight_decay)
+    for optimizer in slow:
+        for group in optimizer.param_groups:
+            group["rate_factor"] = config.encoder_rate
+    return [*OPTIMIZERS[config.optimizer](rest, config.weight_decay), *slow]
 
 
-OPTIMIZERS: dict[str, Callable[[nn.Module, float], list[Optimizer]]] = {"adamw": _adamw, "muon": _muon}
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameter groups, times the group's `rate_factor` if it has one."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("rate_factor", 1.0)
+
+
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], float], list[Optimizer]]] = {
+    "adamw": _adamw,
+    "muon": _muon,
+}

@@ -14,7 +14,7 @@ _OLD_PHOTOGRAPHS = FilmConfig(
 # Pictures of 32 x 32 pixels are taken whole: what lies at their rim is part of the thing.
 _WHOLE_PICTURES = AugmentConfig(min_scale=1.0, aspect=0.0)
 
-# Isola et al. 2017: L1 with the weight of 100 against an adversarial loss of 1, Adam at 2e-4, all colours
+# Isola et al. 2017: L1 with the weight of 100 against an adversarial loss of 1, Adam at 2e-4, all colors
 # weighed alike. The U-Net halves 32 pixels four times, the PatchGAN's patches are 16 x 16.
 _PIX2PIX = Config(
     phases=(
@@ -44,8 +44,8 @@ PRESETS: dict[str, Config] = {
         ),
     ),
     # From the bundled model's weights (`--start-from trainer/pretrained/photo.safetensors`), for 50,000 small
-    # pictures are too few to learn from alone what has which colour. What PSNR rewards first, at twice the
-    # scales at which photographs are seen; then the GAN, briefly, for the strength of the colours.
+    # pictures are too few to learn from alone what has which color. What PSNR rewards first, at twice the
+    # scales at which photographs are seen; then the GAN, briefly, for the strength of the colors.
     "cifar10": Config(
         phases=(
             Phase(
@@ -75,7 +75,7 @@ PRESETS: dict[str, Config] = {
                 discriminator_learning_rate=1e-4,
             ),
         ),
-        model=ModelConfig(chroma_scale=1, discriminator_layers=1),
+        model=ModelConfig(enlarge=2, frozen_blocks=0, discriminator_layers=1),
         loss=LossConfig(reconstruction="log_mse", beta=3.0, saturation_weight=0.0),
         # With whole pictures it begins to know them by heart after 250,000 samples.
         augment=AugmentConfig(min_scale=0.7, aspect=0.1, film=FilmConfig(contrast=0.3, grain=0.1)),
@@ -83,43 +83,21 @@ PRESETS: dict[str, Config] = {
         ema_decay=0.999,
         evaluate_size=32,
     ),
-    # Reconstruction on small pictures, then on larger ones while the learning rate falls, then the GAN.
+    # The squares are nearly whole pictures, at nearly their stored size: smaller windows would be enlarged
+    # and blurred.
     "photo": Config(
         phases=(
             Phase(
-                samples=470_000,
-                crop_size=64,
+                samples=140_000,
+                crop_size=128,
                 batch_size=48,
-                warmup=5_000,
-                learning_rate=1e-3,
-                final_learning_rate=1e-3,
-            ),
-            Phase(
-                samples=260_000,
-                crop_size=80,
-                batch_size=48,
-                learning_rate=1e-3,
-                final_learning_rate=6e-4,
-            ),
-            Phase(
-                samples=100_000,
-                crop_size=96,
-                batch_size=48,
-                learning_rate=6e-4,
+                warmup=3_000,
+                learning_rate=5e-4,
                 final_learning_rate=1e-5,
-            ),
-            Phase(
-                samples=16_000,
-                crop_size=96,
-                warmup=1_000,
-                learning_rate=1e-4,
-                final_learning_rate=1e-5,
-                adversarial=0.15,
-                feature_matching=1.5,
             ),
         ),
-        # Smaller windows would be enlarged, and blurred, to the size of the last crops.
-        augment=AugmentConfig(min_scale=0.75, film=_OLD_PHOTOGRAPHS),
-        evaluate_size=96,
+        loss=LossConfig(reconstruction="log_mse_rgb", beta=8.0, saturation_weight=2.0),
+        augment=AugmentConfig(min_scale=0.85, film=_OLD_PHOTOGRAPHS),
+        evaluate_size=128,
     ),
 }

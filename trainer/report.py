@@ -96,7 +96,7 @@ def _slider(sheets: Sequence[Path]) -> str:
     if not sheets:
         return "<p>No sample sheet has been written yet.</p>"
     images = "\n".join(
-        f'<img src="{_embedded(sheet)}" alt="After {_samples(sheet)} samples: grey, predicted and true '
+        f'<img src="{_embedded(sheet)}" alt="After {_samples(sheet)} samples: gray, predicted and true '
         f'pictures" data-samples="{_samples(sheet)}"{"" if sheet == sheets[-1] else " hidden"}>'
         for sheet in sheets
     )
@@ -180,7 +180,7 @@ def _scores(path: Path) -> str:
     """The table of an evaluation."""
     try:
         values = json.loads(_read(path))
-        columns: dict[str, Mapping[str, float]] = {name: values[name] for name in ("model", "grey", "truth")}
+        columns: dict[str, Mapping[str, float]] = {name: values[name] for name in ("model", "gray", "truth")}
         rows = "\n".join(
             f"<tr><th>{escape(name)}</th>"
             + "".join(
@@ -191,12 +191,12 @@ def _scores(path: Path) -> str:
             for name in columns["model"]
         )
         caption = (
-            f"{values['pictures']} pictures; {values['gain']:+.3f} dB above grey at "
-            f"{values['colourfulness_share']:.1%} of the true colourfulness"
+            f"{values['pictures']} pictures; {values['gain']:+.3f} dB above gray at "
+            f"{values['colorfulness_share']:.1%} of the true colorfulness"
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ReportError(f"{path}: not what `colorize-train evaluate --json` prints") from error
-    head = "".join(f"<th>{name}</th>" for name in ("", "model", "left grey", "truth"))
+    head = "".join(f"<th>{name}</th>" for name in ("", "model", "left gray", "truth"))
     return f"<h2>Evaluation</h2>\n<table><caption>{caption}</caption><tr>{head}</tr>\n{rows}</table>"
 
 

@@ -1,13 +1,13 @@
 """One update of the conditional GAN. No I/O, no data, no schedule.
 
-With several processes each sees its part of a batch; gradients and the statistics of batch normalisation are
+With several processes each sees its part of a batch; gradients and the statistics of batch normalization are
 those of the whole.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from trainer.config import Config, Phase
 from trainer.data.dataset import Batch
 from trainer.losses import ADVERSARIAL, RECONSTRUCTION, feature_matching
 from trainer.models import build_discriminator, build_generator
-from trainer.models.palette import Palette, cross_entropy
+from trainer.models.perceptual import PerceptualLoss
 from trainer.optim import build_optimizers
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -42,15 +42,10 @@ class Trainee:
     judge: nn.Module | None
     """The discriminator outside of what gathers its gradients, for it gets none from the generator."""
     discriminator_optimizer: Optimizer | None
+    perceptual: PerceptualLoss | None
+    """Where a phase uses it."""
     chroma_scale: int
-    palette: Palette | None = None
-    """The generator's own, where it classifies."""
     updates: int = 0
-
-    def learn(self, lightness: Tensor) -> tuple[Tensor, Any]:
-        """The generator's `learn`, by way of what gathers its gradients."""
-        predicted: tuple[Tensor, Any] = self.generator.learn(lightness)  # type: ignore[operator]
-        return predicted
 
 
 def build_trainee(config: Config, fabric: Fabric) -> Trainee:
@@ -62,13 +57,18 @@ def build_trainee(config: Config, fabric: Fabric) -> Trainee:
     judge = discriminator = discriminator_optimizer = None
     if config.adversarial:
         judge = _channels_last(build_discriminator(config.model, generator))
+        judge.load_pretrained()
+        trained = [parameter for parameter in judge.parameters() if parameter.requires_grad]
         discriminator, discriminator_optimizer = fabric.setup(
-            judge, AdamW(judge.parameters(), lr=0.0, betas=(0.5, 0.999), weight_decay=0.0, fused=True)
+            judge, AdamW(trained, lr=0.0, betas=(0.5, 0.999), weight_decay=0.0, fused=True)
         )
-    chroma_scale, palette = generator.chroma_scale, generator.palette
+    perceptual = None
+    if config.perceptual:
+        perceptual = _channels_last(PerceptualLoss(config.model.encoder)).to(fabric.device)
+        perceptual.load_pretrained()
+    chroma_scale = generator.chroma_scale
     optimizers = build_optimizers(config, generator)
     generator, *optimizers = fabric.setup(generator, *optimizers)
-    generator.mark_forward_method("learn")
     return Trainee(
         generator,
         ema.eval().requires_grad_(False),
@@ -76,8 +76,8 @@ def build_trainee(config: Config, fabric: Fabric) -> Trainee:
         discriminator,
         judge,
         discriminator_optimizer,
+        perceptual,
         chroma_scale,
-        palette,
     )
 
 
@@ -99,28 +99,29 @@ def update(trainee: Trainee, batch: Batch, phase: Phase, config: Config, fabric:
     """
     trainee.generator.train()
     real = F.avg_pool2d(batch.ab, trainee.chroma_scale)
-    with fabric.autocast():  # Fabric's own is around `forward` only
-        fake, scores = trainee.learn(batch.lightness)
-    fake = fake.float()
-    if trainee.palette is None:
-        log = {"reconstruction": RECONSTRUCTION[config.loss.reconstruction](fake, real, config.loss)}
-    else:
-        log = {"reconstruction": cross_entropy(scores.float(), real, trainee.palette)}
+    fake = trainee.generator(batch.lightness).float()
+    lightness = F.avg_pool2d(batch.clean, trainee.chroma_scale)
+    log = {"reconstruction": RECONSTRUCTION[config.loss.reconstruction](fake, real, lightness, config.loss)}
     total = log["reconstruction"]
+    if phase.perceptual > 0:
+        assert trainee.perceptual is not None  # noqa: S101 - config.perceptual built it
+        with fabric.autocast():
+            log["perceptual"] = trainee.perceptual(batch.clean, fake, real)
+        total = total + phase.perceptual * log["perceptual"]
     if phase.adversarial > 0:
         assert trainee.judge is not None  # noqa: S101 - config.adversarial built it
         log["discriminator"] = _update_discriminator(
-            trainee, batch.lightness, real, fake.detach(), config, fabric
+            trainee, batch.clean, real, fake.detach(), config, fabric
         )
         with fabric.autocast():
             log["adversarial"], log["feature_matching"] = _judge(
-                trainee.judge, batch.lightness, real, fake, config
+                trainee.judge, batch.clean, real, fake, config
             )
         total = (
             total + phase.adversarial * log["adversarial"] + phase.feature_matching * log["feature_matching"]
         )
     if not total.isfinite():
-        raise TrainingError(f"the loss is {float(total)} after {trainee.updates} updates")
+        raise TrainingError(f"the loss is {float(total.detach())} after {trainee.updates} updates")
     trainee.generator.zero_grad()
     fabric.backward(total)
     log["gradient_norm"] = clip_grad_norm_(trainee.generator.parameters(), config.gradient_clip)
@@ -131,22 +132,20 @@ def update(trainee: Trainee, batch: Batch, phase: Phase, config: Config, fabric:
     return {name: value.detach() for name, value in log.items()}
 
 
-def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
-    """Set the learning rate of all parameter groups."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
 def _update_discriminator(
     trainee: Trainee, lightness: Tensor, real: Tensor, fake: Tensor, config: Config, fabric: Fabric
 ) -> Tensor:
     discriminator, optimizer = trainee.discriminator, trainee.discriminator_optimizer
-    assert discriminator is not None  # noqa: S101 - config.adversarial built both
+    assert trainee.judge is not None  # noqa: S101 - config.adversarial built all three
+    assert discriminator is not None  # noqa: S101
     assert optimizer is not None  # noqa: S101
-    discriminator.train().requires_grad_(True)
-    loss = ADVERSARIAL[config.loss.gan].discriminator(
-        discriminator(lightness, real)[0].float(), discriminator(lightness, fake)[0].float()
-    )
+    discriminator.train()
+    trainee.judge.requires_grad_(True)
+    real_scores, fake_scores = discriminator(lightness, real)[0], discriminator(lightness, fake)[0]
+    gan = ADVERSARIAL[config.loss.gan]
+    loss = torch.stack(
+        [gan.discriminator(r.float(), f.float()) for r, f in zip(real_scores, fake_scores, strict=True)]
+    ).mean()
     optimizer.zero_grad()
     fabric.backward(loss)
     optimizer.step()
@@ -161,7 +160,9 @@ def _judge(
     scores, features = judge(lightness, fake)
     with torch.no_grad():
         real_features = judge(lightness, real)[1]
-    return ADVERSARIAL[config.loss.gan].generator(scores.float()), feature_matching(real_features, features)
+    gan = ADVERSARIAL[config.loss.gan]
+    adversarial = torch.stack([gan.generator(score.float()) for score in scores]).mean()
+    return adversarial, feature_matching(real_features, features)
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
-"""Fixtures of the trainer's tests: coloured pictures, prepared folders, configurations that train at once."""
+"""Fixtures of the trainer's tests: colored pictures, prepared folders, configurations that train at once."""
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,19 @@ import torch
 from lightning.fabric import Fabric
 from PIL import Image
 
+from trainer.checkpoint import Progress, load_generator, save_checkpoint, save_weights
 from trainer.config import Config, LossConfig, ModelConfig, Phase
 from trainer.data.dataset import Batch
 from trainer.data.prepare import prepare
+from trainer.export import ModelFacts, export
+from trainer.models import Generator
+from trainer.step import build_trainee
 
 BATCH = 4
 
 
 def _picture(seed: int, width: int = 40, height: int = 40) -> Image.Image:
-    """A smooth picture of strong colours, another for every seed."""
+    """A smooth picture of strong colors, another for every seed."""
     random = np.random.default_rng(seed)
     corners = random.integers(0, 256, (2, 2, 3), dtype=np.uint8)
     corners[0, 0] = np.eye(3, dtype=np.uint8)[seed % 3] * 255
@@ -54,15 +59,18 @@ def fabric() -> Fabric:
     return Fabric(accelerator="cpu", devices=1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> Config:
-    """Six updates: two of reconstruction, then four of the GAN, evaluated and saved after each."""
+    """Six updates: two of reconstruction, then four of the GAN, evaluated and saved after each.
+
+    Its generator is the one that trains fastest; `with_encoder` has the default one.
+    """
     return Config(
         phases=(
             Phase(samples=2 * BATCH, crop_size=32, batch_size=BATCH, warmup=BATCH),
             Phase(samples=4 * BATCH, crop_size=48, batch_size=BATCH, adversarial=0.1, feature_matching=1.0),
         ),
-        model=ModelConfig(width=4, depth=4, discriminator_width=4, discriminator_layers=1),
+        model=ModelConfig("pix2pix_unet", width=4, depth=3, discriminator_width=4, discriminator_layers=1),
         loss=LossConfig(gan="hinge"),
         evaluate_every=BATCH,
         checkpoint_every=BATCH,
@@ -70,13 +78,69 @@ def tiny() -> Config:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def with_encoder(tiny: Config) -> Config:
+    """`tiny` with the pretrained encoder, some of it frozen, in the generator. It takes 6 M parameters."""
+    model = replace(tiny.model, generator="encoder_unet", width=4, enlarge=2, frozen_blocks=3)
+    return replace(tiny, model=model)
+
+
+@pytest.fixture(scope="session")
 def batch() -> Batch:
-    """Four pictures of 32 pixels: two tones of lightness, and one colour for each tone."""
+    """Four pictures of 32 pixels: two tones of lightness, and one color for each tone. Not to be changed."""
     random = torch.Generator().manual_seed(1)
     tone = (torch.rand(BATCH, 1, 4, 4, generator=random) > 0.5).float()
     tone = torch.nn.functional.interpolate(tone, (32, 32), mode="nearest")
-    return Batch(30 + 40 * tone, torch.cat((60 * tone - 20, 30 - 50 * tone), dim=1))
+    lightness = 30 + 40 * tone
+    return Batch(lightness, torch.cat((60 * tone - 20, 30 - 50 * tone), dim=1), lightness)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One generator in all the forms in which there are any. The files are not to be changed."""
+
+    config: Config
+    generator: Generator
+    checkpoint: Path
+    weights: Path
+    onnx: Path
+    difference: float
+    """What `export` returned."""
+
+
+def _export(config: Config, fabric: Fabric, folder: Path, noise: float) -> Exported:
+    """Export a generator whose average, unlike the generator in training, paints strong colors."""
+    torch.manual_seed(0)
+    trainee = build_trainee(config, fabric)
+    trainee.ema.load_pretrained()
+    with torch.no_grad():
+        for name, parameter in trainee.ema.named_parameters():
+            if not name.startswith("encoder."):
+                parameter.add_(noise * torch.randn_like(parameter))
+        trainee.ema.train()
+        for _ in range(5):  # running statistics that no fresh network has
+            trainee.ema(100 * torch.rand(4, 1, 64, 64))
+    checkpoint, weights, onnx = (folder / name for name in ("a-run.pt", "w.safetensors", "deep/model.onnx"))
+    save_checkpoint(checkpoint, trainee, config, Progress(16))
+    generator, _ = load_generator(checkpoint)
+    save_weights(weights, generator, config)
+    difference = export(generator, config, ModelFacts("exported", 32, "nothing", "CC0-1.0"), onnx)
+    return Exported(config, generator, checkpoint, weights, onnx, difference)
+
+
+@pytest.fixture(scope="session")
+def small_export(fabric: Fabric, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The generator that is exported fastest, for tests of everything but the export of networks."""
+    phases = (Phase(samples=8, crop_size=64, batch_size=4), Phase(samples=8, crop_size=32, batch_size=4))
+    config = Config(phases=phases, model=ModelConfig("pix2pix_unet", width=8, depth=2))
+    return _export(config, fabric, tmp_path_factory.mktemp("small_export"), noise=0.3)
+
+
+@pytest.fixture(scope="session")
+def encoder_export(fabric: Fabric, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The default generator, narrow."""
+    config = Config(phases=(Phase(samples=8, crop_size=32, batch_size=4),), model=ModelConfig(width=8))
+    return _export(config, fabric, tmp_path_factory.mktemp("encoder_export"), noise=0.05)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@ import json
 import math
 import tarfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,25 +19,20 @@ import trainer.evaluate
 from colorize_cli.color import srgb_to_lab
 from colorize_cli.errors import ColorizeError
 from colorize_cli.model import load
-from trainer.checkpoint import CheckpointError, Progress, load_generator, save_checkpoint, save_weights
+from trainer.checkpoint import CheckpointError, load_generator
 from trainer.cli import main
-from trainer.config import Config, ModelConfig, Phase
 from trainer.data import cifar10
 from trainer.data.cifar10 import SPLITS, prepare_cifar10
 from trainer.data.prepare import CROPS_NAME, MANIFEST_NAME, DataError
 from trainer.evaluate import (
-    Evaluation,
     Sample,
-    Scores,
-    Truth,
     evaluate,
     load_predictor,
     predict_samples,
     strength_for,
     write_sheet,
 )
-from trainer.export import ModelFacts, export
-from trainer.step import build_trainee
+from trainer.scores import Evaluation, GainAtShare, Scores, Truth
 
 
 @pytest.fixture
@@ -65,7 +60,8 @@ def mixed(models, tmp_path, picture) -> list[Sample]:
 
 
 def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+    """Without the measures of realism, which test_realism.py has."""
+    return CliRunner().invoke(main, ["evaluate", "--no-realism", *map(str, arguments)])
 
 
 def assert_one_line_error(result: Result, *names: object) -> None:
@@ -77,30 +73,35 @@ def assert_one_line_error(result: Result, *names: object) -> None:
     assert all(str(name) in result.stderr for name in names), result.stderr
 
 
-def test_a_grey_model_gains_nothing(models, pictures):
+def measured(scores: Scores | Truth) -> dict[str, float]:
+    """The figures without those of realism, which nothing here measures."""
+    return {name: value for name, value in asdict(scores).items() if name not in {"kid", "true_class"}}
+
+
+def test_a_gray_model_gains_nothing(models, pictures):
     figures = evaluate(predict_samples([pictures], load(models.grey, "cpu", threads=1)))
     assert figures.pictures == 4
     assert figures.gain == 0
-    assert figures.colourfulness_share == 0
-    assert figures.model == figures.grey
-    assert figures.grey.colourfulness == pytest.approx(0, abs=1e-4)
-    assert figures.grey.mean_a == pytest.approx(0, abs=0.01)
-    assert figures.grey.mean_b == pytest.approx(0, abs=0.01)
-    assert figures.grey.colourfulness_gap == pytest.approx(figures.truth.colourfulness)
+    assert figures.colorfulness_share == 0
+    assert figures.model == figures.gray
+    assert figures.gray.colorfulness == pytest.approx(0, abs=1e-4)
+    assert figures.gray.mean_a == pytest.approx(0, abs=0.01)
+    assert figures.gray.mean_b == pytest.approx(0, abs=0.01)
+    assert figures.gray.colorfulness_gap == pytest.approx(figures.truth.colorfulness)
 
 
-def test_strength_0_is_to_leave_them_grey(tinted):
+def test_strength_0_is_to_leave_them_gray(tinted):
     figures = evaluate(tinted, 0.0)
-    assert figures.model == figures.grey == evaluate(tinted).grey
+    assert figures.model == figures.gray == evaluate(tinted).gray
     assert figures.strength == 0
 
 
-def test_grey_baseline_is_the_truth_without_its_chroma(tinted):
+def test_gray_baseline_is_the_truth_without_its_chroma(tinted):
     errors = [
         ((sample.render(0.0).astype(float) - sample.truth.astype(float)) / 255) ** 2 for sample in tinted
     ]
     expected = np.mean([-10 * np.log10(error.mean()) for error in errors])
-    assert evaluate(tinted).grey.psnr == pytest.approx(expected, abs=1e-3)
+    assert evaluate(tinted).gray.psnr == pytest.approx(expected, abs=1e-3)
 
 
 def hasler_suesstrunk(rgb: np.ndarray) -> float:
@@ -109,10 +110,10 @@ def hasler_suesstrunk(rgb: np.ndarray) -> float:
     return math.hypot(rg.std(), yb.std()) + 0.3 * math.hypot(rg.mean(), yb.mean())
 
 
-def expected_scores(coloured: list[np.ndarray], truths: list[np.ndarray]) -> Scores:
+def expected_scores(colored: list[np.ndarray], truths: list[np.ndarray]) -> Scores:
     """Every figure anew, from (H, W, 3) 8-bit pictures by numpy, scipy and scikit-image."""
     rows = []
-    for one, truth in zip(coloured, truths, strict=True):
+    for one, truth in zip(colored, truths, strict=True):
         error = np.abs(one.astype(int) - truth.astype(int))
         lab, true_lab = (srgb_to_lab(rgb / 255).astype(float) for rgb in (one, truth))
         rows.append(
@@ -132,16 +133,16 @@ def expected_scores(coloured: list[np.ndarray], truths: list[np.ndarray]) -> Sco
                 "accuracy_2": 100 * (error.max(-1) <= 5).mean(),
                 "accuracy_5": 100 * (error.max(-1) <= 12).mean(),
                 "ciede2000": deltaE_ciede2000(lab, true_lab).mean(),
-                "colourfulness": hasler_suesstrunk(one),
+                "colorfulness": hasler_suesstrunk(one),
                 "mean_a": lab[..., 1].mean(),
                 "mean_b": lab[..., 2].mean(),
             }
         )
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    gap = means["colourfulness"] - np.mean([hasler_suesstrunk(truth) for truth in truths])
+    gap = means["colorfulness"] - np.mean([hasler_suesstrunk(truth) for truth in truths])
     ab, true_ab = (
         np.concatenate([srgb_to_lab(rgb / 255)[..., 1:].reshape(-1, 2) for rgb in kind]).astype(float)
-        for kind in (coloured, truths)
+        for kind in (colored, truths)
     )
     errors = np.minimum(np.hypot(*(ab - true_ab).T), 150)
     edges = np.arange(-135, 136, 10)
@@ -149,7 +150,7 @@ def expected_scores(coloured: list[np.ndarray], truths: list[np.ndarray]) -> Sco
     cells = np.unique(np.digitize(true_ab, edges), axis=0, return_inverse=True)[1]
     by_cell = [errors[cells == cell].mean() for cell in range(cells.max() + 1)]
     return Scores(
-        colourfulness_gap=abs(gap),
+        colorfulness_gap=abs(gap),
         auc=100 * (1 - errors.mean() / 150),
         auc_balanced=100 * (1 - np.mean(by_cell) / 150),
         jensen_shannon=float(jensenshannon(*histograms, base=2)),
@@ -161,40 +162,41 @@ def expected_scores(coloured: list[np.ndarray], truths: list[np.ndarray]) -> Sco
 def test_every_figure_is_what_it_says(mixed, strength):
     figures = evaluate(mixed, strength)
     truths = [sample.truth for sample in mixed]
-    for scores, at in ((figures.model, strength), (figures.grey, 0.0)):
+    for scores, at in ((figures.model, strength), (figures.gray, 0.0)):
         expected = expected_scores([sample.render(at) for sample in mixed], truths)
-        for name, value in asdict(expected).items():
+        assert (scores.kid, scores.true_class) == (None, None)
+        for name, value in measured(expected).items():
             assert getattr(scores, name) == pytest.approx(value, rel=1e-3, abs=1e-3), name
     truth = expected_scores(truths, [255 - truth for truth in truths])
-    assert figures.truth.colourfulness == pytest.approx(truth.colourfulness, rel=1e-4)
+    assert figures.truth.colorfulness == pytest.approx(truth.colorfulness, rel=1e-4)
     assert figures.truth.mean_a == pytest.approx(truth.mean_a, abs=1e-3)
     assert figures.truth.mean_b == pytest.approx(truth.mean_b, abs=1e-3)
 
 
-def test_gain_and_share_are_those_above_grey_and_of_the_truth(tinted):
+def test_gain_and_share_are_those_above_gray_and_of_the_truth(tinted):
     figures = evaluate(tinted, 0.5)
     assert (figures.pictures, figures.strength) == (4, 0.5)
-    assert figures.gain == figures.model.psnr - figures.grey.psnr != 0
-    assert figures.colourfulness_share == figures.model.colourfulness / figures.truth.colourfulness
+    assert figures.gain == figures.model.psnr - figures.gray.psnr != 0
+    assert figures.colorfulness_share == figures.model.colorfulness / figures.truth.colorfulness
 
 
 class Knowing:
-    """A predictor that says what the pictures are coloured like: one colour each, which is all there is."""
+    """A predictor that says what the pictures are colored like: one color each, which is all there is."""
 
-    def __init__(self, card: object, *colours: tuple[float, float]) -> None:
-        self.card, self.colours = card, list(colours)
+    def __init__(self, card: object, *colors: tuple[float, float]) -> None:
+        self.card, self.colors = card, list(colors)
 
     def predict(self, lightness: np.ndarray) -> np.ndarray:
-        ab = np.array(self.colours.pop(0), np.float32).reshape(1, 2, 1, 1)
+        ab = np.array(self.colors.pop(0), np.float32).reshape(1, 2, 1, 1)
         return np.tile(ab, (1, 1, *lightness.shape[2:]))
 
 
-def test_the_true_colours_score_best(models, tmp_path):
-    """But for rounding, in pictures of one colour each, which a network can say."""
-    colours = [(200, 90, 60), (70, 110, 180), (120, 150, 90)]
-    for number, colour in enumerate(colours):
-        Image.new("RGB", (24, 20), colour).save(tmp_path / f"{number}.png")
-    ab = [tuple(srgb_to_lab(np.array(colour) / 255)[1:]) for colour in colours]
+def test_the_true_colors_score_best(models, tmp_path):
+    """But for rounding, in pictures of one color each, which a network can say."""
+    colors = [(200, 90, 60), (70, 110, 180), (120, 150, 90)]
+    for number, color in enumerate(colors):
+        Image.new("RGB", (24, 20), color).save(tmp_path / f"{number}.png")
+    ab = [tuple(srgb_to_lab(np.array(color) / 255)[1:]) for color in colors]
     model = Knowing(load(models.grey, "cpu", threads=1).card, *ab)
     figures = evaluate(predict_samples([tmp_path], model))
     assert figures.model.accuracy_2 == figures.model.accuracy_5 == 100
@@ -204,22 +206,22 @@ def test_the_true_colours_score_best(models, tmp_path):
     assert figures.model.auc_balanced > 99.5
     assert figures.model.ciede2000 < 0.5
     assert figures.model.jensen_shannon == pytest.approx(0, abs=1e-6)
-    assert figures.model.colourfulness_gap < 1
-    assert figures.colourfulness_share == pytest.approx(1, abs=0.02)
-    assert figures.grey.accuracy_5 == 0
-    assert figures.grey.jensen_shannon == pytest.approx(1)
+    assert figures.model.colorfulness_gap < 1
+    assert figures.colorfulness_share == pytest.approx(1, abs=0.02)
+    assert figures.gray.accuracy_5 == 0
+    assert figures.gray.jensen_shannon == pytest.approx(1)
 
 
 def test_figures_are_means_over_pictures_not_over_batches_or_pixels(mixed):
     whole = evaluate(mixed)
     alone = [evaluate([sample]) for sample in mixed]
-    over_the_set = {"colourfulness_gap", "auc", "auc_balanced", "jensen_shannon"}
-    for name in {field.name for field in fields(Scores)} - over_the_set:
-        for kind in ("model", "grey"):
+    over_the_set = {"colorfulness_gap", "auc", "auc_balanced", "jensen_shannon"}
+    for name in {field.name for field in fields(Scores)} - over_the_set - {"kid", "true_class"}:
+        for kind in ("model", "gray"):
             expected = np.mean([getattr(getattr(one, kind), name) for one in alone])
             assert getattr(getattr(whole, kind), name) == pytest.approx(expected, rel=1e-4, abs=1e-4), name
-    gap = abs(whole.model.colourfulness - whole.truth.colourfulness)
-    assert whole.model.colourfulness_gap == pytest.approx(gap)
+    gap = abs(whole.model.colorfulness - whole.truth.colorfulness)
+    assert whole.model.colorfulness_gap == pytest.approx(gap)
 
 
 @pytest.mark.parametrize("pixels", [1, 48 * 64 * 2, 1 << 30])
@@ -230,16 +232,16 @@ def test_neither_batches_nor_the_order_of_pictures_change_the_figures(mixed, mon
     for samples in (mixed, together, mixed[::-1]):
         figures = evaluate(samples)
         assert (figures.pictures, figures.strength) == (expected.pictures, expected.strength)
-        for kind in ("model", "grey", "truth"):
-            found = asdict(getattr(figures, kind))
-            assert found == pytest.approx(asdict(getattr(expected, kind)), rel=1e-4, abs=1e-4)
+        for kind in ("model", "gray", "truth"):
+            found = measured(getattr(figures, kind))
+            assert found == pytest.approx(measured(getattr(expected, kind)), rel=1e-4, abs=1e-4)
 
 
-def test_grey_pictures_cannot_be_measured(models, pictures):
+def test_gray_pictures_cannot_be_measured(models, pictures):
     for path in pictures.iterdir():
         Image.open(path).convert("L").save(path)
     samples = predict_samples([pictures], load(models.tinted, "cpu", threads=1))
-    with pytest.raises(DataError, match="grey"):
+    with pytest.raises(DataError, match="gray"):
         evaluate(samples)
 
 
@@ -248,13 +250,13 @@ def test_strength_that_is_found_does_not_depend_on_batches(mixed, monkeypatch):
     monkeypatch.setattr(trainer.evaluate, "_BATCH_PIXELS", 1)
     together = sorted(mixed, key=lambda sample: sample.truth.shape)
     assert strength_for(together, 0.1) == pytest.approx(expected, abs=0.005)
-    share = evaluate(mixed, expected).colourfulness_share
+    share = evaluate(mixed, expected).colorfulness_share
     assert share == pytest.approx(0.1, rel=0.02), "the mean is over pictures, not over shapes"
 
 
-def test_strength_reaches_the_share_of_colourfulness(tinted):
+def test_strength_reaches_the_share_of_colorfulness(tinted):
     strength = strength_for(tinted, 0.2)
-    assert evaluate(tinted, strength).colourfulness_share == pytest.approx(0.2, rel=0.02)
+    assert evaluate(tinted, strength).colorfulness_share == pytest.approx(0.2, rel=0.02)
 
 
 def test_means_are_those_of_the_model(tinted):
@@ -366,33 +368,10 @@ def test_a_damaged_archive_is_one_line(models, archive):
 # Checkpoints.
 
 
-@dataclass(frozen=True)
-class Trained:
+@pytest.fixture
+def trained(small_export):
     """One generator in all the forms in which there are any."""
-
-    config: Config
-    checkpoint: Path
-    weights: Path
-    onnx: Path
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, fabric) -> Trained:
-    """Of which the average, not the generator in training, paints strong colours."""
-    folder = tmp_path_factory.mktemp("trained")
-    phases = (Phase(samples=8, crop_size=64, batch_size=4), Phase(samples=8, crop_size=32, batch_size=4))
-    config = Config(phases=phases, model=ModelConfig("pix2pix_unet", width=4, depth=2))
-    torch.manual_seed(0)
-    trainee = build_trainee(config, fabric)
-    with torch.no_grad():
-        for parameter in trainee.ema.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    trained = Trained(config, folder / "a-run.pt", folder / "weights.safetensors", folder / "model.onnx")
-    save_checkpoint(trained.checkpoint, trainee, config, Progress(16))
-    generator, _ = load_generator(trained.checkpoint)
-    save_weights(trained.weights, generator, config)
-    export(generator, config, ModelFacts("exported", 32, "nothing", "CC0-1.0"), trained.onnx)
-    return trained
+    return small_export
 
 
 def test_a_checkpoint_is_seen_at_the_size_it_was_trained_on_last(trained):
@@ -418,11 +397,11 @@ def test_checkpoint_weights_and_exported_model_score_the_same(trained, mixed, tm
         evaluate(predict_samples([tmp_path / "mixed"], load_predictor(path)))
         for path in (trained.checkpoint, trained.weights, trained.onnx)
     ]
-    assert found[0].model.colourfulness > 10, "colours that matter"
+    assert found[0].model.colorfulness > 10, "colors that matter"
     assert found[0].model != evaluate(mixed).model
     for other in found[1:]:
-        assert asdict(other.model) == pytest.approx(asdict(found[0].model), rel=5e-3, abs=0.02)
-        assert (other.grey, other.truth) == (found[0].grey, found[0].truth)
+        assert measured(other.model) == pytest.approx(measured(found[0].model), rel=5e-3, abs=0.02)
+        assert (other.gray, other.truth) == (found[0].gray, found[0].truth)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".onnx"])
@@ -456,7 +435,7 @@ def test_pictures_on_a_sheet_are_large_enough_to_see_and_no_larger(models, pictu
         assert sheet.size == (8 * side, 3 * side)
 
 
-def test_a_sheet_shows_grey_coloured_and_true_middles(tinted, tmp_path):
+def test_a_sheet_shows_gray_colored_and_true_middles(tinted, tmp_path):
     write_sheet(tinted, 0.5, tmp_path / "sheet.png")
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     for place, sample in enumerate(tinted):
@@ -508,80 +487,119 @@ def test_a_sheet_shows_so_many_pictures_spread_over_the_samples(
     assert len(numbers) == -(-len(shown) // columns) * columns
 
 
+# Gains at shares of the true colorfulness.
+
+
+def test_gain_at_a_share_is_that_at_the_strength_which_reaches_it(mixed):
+    shares = (0.1, 0.3)
+    figures = evaluate(mixed, shares=shares)
+    assert [at.share for at in figures.gains] == list(shares)
+    for at in figures.gains:
+        there = evaluate(mixed, at.strength)
+        assert there.colorfulness_share == pytest.approx(at.share, rel=0.01)
+        assert at.gain == pytest.approx(there.gain, abs=1e-6)
+    assert figures.gains[0].strength < figures.gains[1].strength
+    assert evaluate(mixed).gains == ()
+
+
+def test_gains_at_shares_do_not_depend_on_the_strength_of_the_evaluation(mixed):
+    faint, strong = (evaluate(mixed, strength, (0.2,)).gains for strength in (0.3, 2.0))
+    assert faint == strong
+
+
 # The command.
 
 
 def test_json_has_every_figure_by_its_name(tinted):
-    figures = evaluate(tinted, 0.5)
+    figures = evaluate(tinted, 0.5, (0.2, 0.4))
     values = figures.to_json()
-    assert json.loads(json.dumps(values)) == values
+    assert json.loads(json.dumps(values)) == values | {"gains": list(values["gains"])}
     assert values.keys() == {
         "pictures",
         "strength",
         "model",
-        "grey",
+        "gray",
         "truth",
         "gain",
-        "colourfulness_share",
+        "gains",
+        "colorfulness_share",
     }
-    names = {"psnr", "ssim", "mae_rgb", "mae_ab", "accuracy_2", "accuracy_5", "ciede2000", "colourfulness"}
-    names |= {"colourfulness_gap", "auc", "auc_balanced", "jensen_shannon", "mean_a", "mean_b"}
-    assert values["model"].keys() == values["grey"].keys() == names
-    assert values["truth"].keys() == {"colourfulness", "mean_a", "mean_b"}
+    names = {"psnr", "ssim", "mae_rgb", "mae_ab", "accuracy_2", "accuracy_5", "ciede2000", "colorfulness"}
+    names |= {"colorfulness_gap", "auc", "auc_balanced", "jensen_shannon", "mean_a", "mean_b"}
+    names |= {"kid", "true_class"}
+    assert values["model"].keys() == values["gray"].keys() == names
+    assert values["truth"].keys() == {"colorfulness", "mean_a", "mean_b", "true_class"}
     assert values["gain"] == figures.gain
-    assert values["colourfulness_share"] == figures.colourfulness_share
+    assert values["colorfulness_share"] == figures.colorfulness_share
     assert (
         Evaluation(
             values["pictures"],
             values["strength"],
             Scores(**values["model"]),
-            Scores(**values["grey"]),
+            Scores(**values["gray"]),
             Truth(**values["truth"]),
+            tuple(GainAtShare(**at) for at in values["gains"]),
         )
         == figures
     )
-    assert all(math.isfinite(value) for kind in ("model", "grey", "truth") for value in values[kind].values())
+    for kind in ("model", "gray", "truth"):
+        assert {name for name, value in values[kind].items() if value is None} <= {"kid", "true_class"}
+        assert all(value is None or math.isfinite(value) for value in values[kind].values())
 
 
-def test_rows_are_every_figure_of_model_grey_and_truth(tinted):
-    figures = evaluate(tinted)
+def test_rows_are_every_figure_that_was_measured_of_model_gray_and_truth(tinted):
+    figures = evaluate(tinted, 1.0, (0.2, 0.4))
     rows = {name: rest for name, *rest in figures.rows()}
-    assert list(rows) == [field.name for field in fields(Scores)]
-    assert rows["psnr"] == [f"{figures.model.psnr:.3f}", f"{figures.grey.psnr:.3f}", ""]
-    for name in ("colourfulness", "mean_a", "mean_b"):
-        expected = [getattr(kind, name) for kind in (figures.model, figures.grey, figures.truth)]
+    gains = ["gain at 20% colorfulness", "gain at 40% colorfulness"]
+    measured = [field.name for field in fields(Scores) if field.name not in {"kid", "true_class"}]
+    assert list(rows) == measured + gains
+    assert rows["psnr"] == [f"{figures.model.psnr:.3f}", f"{figures.gray.psnr:.3f}", ""]
+    for name in ("colorfulness", "mean_a", "mean_b"):
+        expected = [getattr(kind, name) for kind in (figures.model, figures.gray, figures.truth)]
         assert rows[name] == [f"{value:.3f}" for value in expected]
+    assert [rows[name] for name in gains] == [[f"{at.gain:+.3f}", "", ""] for at in figures.gains]
+
+
+SHARES = (0.65, 0.8, 0.97)
+
+
+def as_printed(figures: Evaluation) -> object:
+    return json.loads(json.dumps(figures.to_json()))
 
 
 def test_command_prints_the_figures(models, pictures, tinted):
     result = invoke(models.tinted, pictures, "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout) == evaluate(tinted).to_json()
+    assert json.loads(result.stdout) == as_printed(evaluate(tinted, shares=SHARES))
     table = invoke(models.tinted, pictures)
     assert table.exit_code == 0, table.output
     words = [set(line.replace("│", " ").split()) for line in table.stdout.splitlines()]
-    for row in evaluate(tinted).rows():
-        assert any(set(row) - {""} <= line for line in words), row
+    for name, *figures in evaluate(tinted, shares=SHARES).rows():
+        row = {*name.split(), *filter(None, figures)}
+        assert any(row <= line for line in words), row
+    assert "realism" not in table.stderr
+    assert not {"kid", "true_class"} & set(table.stdout.split())
     assert "4 pictures" in table.stdout
-    assert {"model", "grey", "truth"} <= set(table.stdout.split())
-    assert f"{evaluate(tinted).gain:+.3f} dB above grey" in table.stdout
+    assert {"model", "gray", "truth"} <= set(table.stdout.split())
+    assert f"{evaluate(tinted).gain:+.3f} dB above gray" in table.stdout
 
 
 def test_command_measures_checkpoints_and_prepared_folders(trained, prepared):
     result = invoke(trained.checkpoint, prepared, "--json")
     assert result.exit_code == 0, result.output
-    expected = evaluate(predict_samples([prepared], load_predictor(trained.checkpoint)))
-    assert json.loads(result.stdout) == expected.to_json()
+    expected = evaluate(predict_samples([prepared], load_predictor(trained.checkpoint)), shares=SHARES)
+    assert json.loads(result.stdout) == as_printed(expected)
 
 
-def test_command_takes_strength_or_colourfulness_and_size(models, pictures, tinted):
+def test_command_takes_strength_or_colorfulness_and_size(models, pictures, tinted):
     at_strength = invoke(models.tinted, pictures, "--strength", "0.5", "--json")
-    assert json.loads(at_strength.stdout) == evaluate(tinted, 0.5).to_json()
-    at_share = invoke(models.tinted, pictures, "--at-colourfulness", "0.2", "--json")
-    assert json.loads(at_share.stdout) == evaluate(tinted, strength_for(tinted, 0.2)).to_json()
+    assert json.loads(at_strength.stdout) == as_printed(evaluate(tinted, 0.5, SHARES))
+    at_share = invoke(models.tinted, pictures, "--at-colorfulness", "0.2", "--json")
+    assert json.loads(at_share.stdout) == as_printed(evaluate(tinted, strength_for(tinted, 0.2), SHARES))
     smaller = predict_samples([pictures], load(models.tinted, "cpu", threads=1), 16)
     at_size = invoke(models.tinted, pictures, "--size", "16", "--json")
-    assert json.loads(at_size.stdout) == evaluate(smaller).to_json() != evaluate(tinted).to_json()
+    assert json.loads(at_size.stdout) == as_printed(evaluate(smaller, shares=SHARES))
+    assert evaluate(smaller) != evaluate(tinted)
 
 
 def test_command_writes_the_sheet_of_what_it_measured(models, pictures, tinted, tmp_path):

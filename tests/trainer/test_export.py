@@ -1,6 +1,6 @@
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import onnx
@@ -10,10 +10,18 @@ import torch
 
 import trainer.export
 from trainer.config import Config, ModelConfig
-from trainer.export import PARITY_TOLERANCE, ExportError, ModelFacts, export, parity
+from trainer.export import (
+    PARITY_TOLERANCE,
+    Calibration,
+    ExportError,
+    ModelFacts,
+    calibrate,
+    export,
+    parity,
+)
 from trainer.models import GENERATORS, Generator, build_generator
 
-FACTS = ModelFacts("test", 96, "nothing at all", "CC0-1.0")
+FACTS = ModelFacts("test", 32, "nothing", "CC0-1.0")
 RUNS_ON_CUDA = {
     "Add",
     "Cast",
@@ -25,9 +33,9 @@ RUNS_ON_CUDA = {
     "Div",
     "Sub",
     "Relu",
-} | {
+    "Clip",
+    "Expand",
     "ReduceMean",
-    "Softmax",
     "GlobalAveragePool",
     "Resize",
     "Tanh",
@@ -35,25 +43,22 @@ RUNS_ON_CUDA = {
 }
 
 
-def generator_of(config: Config) -> Generator:
-    """One whose weights and running statistics are not those of a fresh network."""
+CONFIG = Config(model=ModelConfig("pix2pix_unet", width=4, depth=2))
+EXPORTS = {"encoder_unet": "encoder_export", "pix2pix_unet": "small_export"}
+
+
+@pytest.fixture(params=GENERATORS)
+def exported(request):
+    """A generator, its configuration, the file it was exported to, and the difference that was found."""
+    made = request.getfixturevalue(EXPORTS[request.param])
+    assert made.config.model.generator == request.param
+    return made.generator, made.config, made.onnx, made.difference
+
+
+@pytest.fixture
+def generator() -> Generator:
     torch.manual_seed(0)
-    generator = build_generator(config.model).train()
-    with torch.no_grad():
-        for parameter in generator.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-        for _ in range(5):
-            generator(100 * torch.rand(4, 1, 64, 64))
-    return generator.eval()
-
-
-@pytest.fixture(scope="module", params=GENERATORS)
-def exported(request, tmp_path_factory):
-    """A generator, its configuration, and the file it was exported to."""
-    config = Config(model=ModelConfig(generator=request.param, width=8, depth=3))
-    generator, path = generator_of(config), tmp_path_factory.mktemp("export") / "deep" / "model.onnx"
-    difference = export(generator, config, FACTS, path)
-    return generator, config, path, difference
+    return build_generator(CONFIG.model).eval()
 
 
 @pytest.fixture
@@ -105,21 +110,22 @@ def test_metadata_is_complete(exported, session):
     generator, config, _, _ = exported
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     assert json.loads(metadata.pop("colorize.config"))["model"]["generator"] == config.model.generator
+    calibration = {"gain": 1.0, "mean_factor": 1.0, "exponent": 1.0}
+    assert json.loads(metadata.pop("colorize.calibration")) == calibration
     assert metadata == {
         "colorize.contract": "1",
-        "colorize.name": "test",
-        "colorize.working_size": "96",
+        "colorize.name": "exported",
+        "colorize.working_size": "32",
         "colorize.multiple_of": str(generator.multiple_of),
-        "colorize.trained_on": "nothing at all",
+        "colorize.trained_on": "nothing",
         "colorize.licence": "CC0-1.0",
-        "colorize.chroma_gain": "1.0",
         "colorize.config_hash": config.hash,
     }
 
 
 def test_the_file_is_read_by_colorize_cli(exported):
     model = pytest.importorskip("colorize_cli.model")
-    assert model.load(exported[2], "cpu").card.working_size == 96
+    assert model.load(exported[2], "cpu").card.working_size == 32
 
 
 def test_the_file_names_nothing_of_the_machine_it_was_made_on(exported):
@@ -137,12 +143,9 @@ def test_all_weights_but_the_small_ones_are_stored_as_half_precision(exported):
             assert weight.data_type == (onnx.TensorProto.FLOAT16 if large else onnx.TensorProto.FLOAT)
 
 
-def test_the_file_is_half_the_size_of_the_weights(tmp_path):
-    config = replace(CONFIG, model=ModelConfig("pix2pix_unet", width=32, depth=4))
-    generator = generator_of(config)
-    export(generator, config, FACTS, tmp_path / "model.onnx")
-    whole = 4 * sum(parameter.numel() for parameter in generator.parameters())
-    assert (tmp_path / "model.onnx").stat().st_size < 0.55 * whole
+def test_export_of_large_weights_halves_their_size(encoder_export):
+    whole = 4 * sum(parameter.numel() for parameter in encoder_export.generator.parameters())
+    assert encoder_export.onnx.stat().st_size < 0.6 * whole
 
 
 def test_every_node_can_run_on_cuda(exported):
@@ -154,9 +157,6 @@ def test_every_node_can_run_on_cuda(exported):
 
 def test_only_the_file_is_left(exported):
     assert [path.name for path in exported[2].parent.iterdir()] == ["model.onnx"]
-
-
-CONFIG = Config(model=ModelConfig("pix2pix_unet", width=4, depth=2))
 
 
 @pytest.fixture
@@ -174,9 +174,8 @@ def assert_refused(generator, path):
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
-def test_weights_that_overflow_half_precision_are_refused(path, monkeypatch):
+def test_weights_that_overflow_half_precision_are_refused(path, generator, monkeypatch):
     monkeypatch.setattr(trainer.export, "_SMALL", 1)
-    generator = generator_of(CONFIG)
     with torch.no_grad():
         first = next(generator.parameters())
         first.mul_(1e6)
@@ -184,8 +183,7 @@ def test_weights_that_overflow_half_precision_are_refused(path, monkeypatch):
     assert_refused(generator, path)
 
 
-def test_a_network_that_gives_no_numbers_is_refused(path):
-    generator = generator_of(CONFIG)
+def test_a_network_that_gives_no_numbers_is_refused(path, generator):
     with torch.no_grad():
         generator.head[1].bias.fill_(float("nan"))
     assert_refused(generator, path)
@@ -217,35 +215,25 @@ WRONG = {
 }
 
 
-def test_a_runtime_that_differs_is_refused(path, monkeypatch):
+def test_a_runtime_that_differs_is_refused(path, generator, monkeypatch):
     tampered_session(monkeypatch, WRONG["shifted"])
-    assert_refused(generator_of(CONFIG), path)
+    assert_refused(generator, path)
 
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
-def test_no_difference_is_overlooked(exported, monkeypatch, change):
-    generator, _, path, _ = exported
+def test_no_difference_is_overlooked(small_export, monkeypatch, change):
     tampered_session(monkeypatch, change)
     try:
-        difference = parity(generator, onnx.load(path))
+        difference = parity(small_export.generator, onnx.load(small_export.onnx))
     except ExportError:
         return
     assert not difference < PARITY_TOLERANCE
 
 
-def test_a_generator_in_training_mode_is_not_exported_as_it_is(path):
-    """Its batch normalisation would make chroma depend on the rest of the batch."""
-    generator = generator_of(CONFIG).train()
-    try:
-        export(generator, CONFIG, FACTS, path)
-    except Exception:  # whatever it says
-        assert path.read_bytes() == b"earlier"
-        return
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    lightness = 100 * torch.rand(2, 1, 16, 16).numpy()
-    (together,) = session.run(["ab"], {"lightness": lightness})
-    (alone,) = session.run(["ab"], {"lightness": lightness[:1]})
-    np.testing.assert_allclose(together[:1], alone, atol=1e-3)
+@pytest.mark.filterwarnings("ignore:Exporting a model while it is in training mode:UserWarning")
+def test_a_generator_in_training_mode_is_refused(path, generator):
+    """Its batch normalization would make chroma depend on the rest of the batch."""
+    assert_refused(generator.train(), path)
 
 
 def test_the_hash_in_the_file_is_that_of_the_training_configuration(exported):
@@ -255,10 +243,53 @@ def test_the_hash_in_the_file_is_that_of_the_training_configuration(exported):
     assert metadata["colorize.config_hash"] == config.hash != replace(config, seed=1).hash
 
 
-def test_chroma_gain_multiplies_the_chroma(tmp_path):
-    config = Config(model=ModelConfig("pix2pix_unet", width=8, depth=3))
-    generator = generator_of(config)
-    export(generator, config, replace(FACTS, chroma_gain=1.25), tmp_path / "model.onnx")
+def cast_and_detail() -> torch.Tensor:
+    """(2, 2, 4, 4) chroma about a mean that is not gray, another one in each picture."""
+    detail = 15 * torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    return (
+        detail
+        - detail.mean((2, 3), keepdim=True)
+        + torch.tensor([[10.0, -20.0], [-30.0, 5.0]])[..., None, None]
+    )
+
+
+def test_calibrate_by_nothing_changes_nothing():
+    assert torch.equal(calibrate(cast_and_detail(), Calibration()), cast_and_detail())
+
+
+def test_calibrate_by_a_gain_multiplies_the_chroma():
+    torch.testing.assert_close(calibrate(cast_and_detail(), Calibration(gain=1.25)), 1.25 * cast_and_detail())
+
+
+def test_calibrate_by_a_mean_factor_scales_the_cast_of_each_picture_and_keeps_its_detail():
+    ab = cast_and_detail()
+    found = calibrate(ab, Calibration(mean_factor=0.5))
+    torch.testing.assert_close(found.mean((2, 3)), 0.5 * ab.mean((2, 3)))
+    torch.testing.assert_close(found - found.mean((2, 3), keepdim=True), ab - ab.mean((2, 3), keepdim=True))
+    torch.testing.assert_close(found[1:], calibrate(ab[1:], Calibration(mean_factor=0.5)))
+
+
+def test_calibrate_by_an_exponent_keeps_hue_and_a_chroma_of_20_and_spreads_the_others():
+    hue = torch.tensor([0.6, -0.8]).view(1, 2, 1, 1)
+    chroma = torch.tensor([5.0, 10.0, 20.0, 40.0]).view(1, 1, 1, 4)
+    found = calibrate(hue * chroma, Calibration(exponent=1.5))
+    expected = hue * 20 * (chroma / 20) ** 1.5
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 1.5])
+def test_calibrate_leaves_gray_gray_with_finite_gradients(exponent):
+    gray = torch.zeros(1, 2, 3, 3, requires_grad=True)
+    found = calibrate(gray, Calibration(1.5, 0.5, exponent))
+    found.sum().backward()
+    assert found.abs().max() == 0
+    assert gray.grad.isfinite().all()
+
+
+def test_calibration_is_part_of_the_exported_model(small_export, tmp_path):
+    generator, config = small_export.generator, small_export.config
+    calibration = Calibration(gain=1.25, mean_factor=0.6, exponent=1.2)
+    export(generator, config, replace(FACTS, calibration=calibration), tmp_path / "model.onnx")
     lightness = 100 * torch.rand(2, 1, 32, 48)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -266,5 +297,12 @@ def test_chroma_gain_multiplies_the_chroma(tmp_path):
         tmp_path / "model.onnx", options, providers=["CPUExecutionProvider"]
     )
     found = session.run(["ab"], {"lightness": lightness.numpy()})[0]
-    np.testing.assert_allclose(found, 1.25 * generator(lightness).detach().numpy(), atol=0.5)
-    assert session.get_modelmeta().custom_metadata_map["colorize.chroma_gain"] == "1.25"
+    with torch.no_grad():
+        plain = generator(lightness)
+    expected = calibrate(plain, calibration).numpy()
+    assert np.abs(expected - plain.numpy()).max() > 10, "it shows"
+    np.testing.assert_allclose(found, expected, atol=0.5)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["colorize.calibration"]) == asdict(calibration)
+    nodes = onnx.load(tmp_path / "model.onnx").graph.node
+    assert {node.op_type for node in nodes} <= RUNS_ON_CUDA | {"ReduceSum", "Sqrt", "Pow"}

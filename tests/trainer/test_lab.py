@@ -5,9 +5,9 @@ from skimage import color
 from skimage.color import colorconv
 from torch import Tensor
 
-from trainer.lab import ciede2000, lab_to_rgb, luminance_to_lightness, rgb_to_lab, rgb_to_linear
+from trainer.lab import ciede2000, lab_to_rgb, luminance_to_lightness, recompose, rgb_to_lab, rgb_to_linear
 
-# Lindbloom's CIE colour calculator: sRGB, D65, no adaptation.
+# Lindbloom's CIE color calculator: sRGB, D65, no adaptation.
 REFERENCES = {
     "black": ((0, 0, 0), (0, 0, 0)),
     "white": ((1, 1, 1), (100, 0, 0)),
@@ -20,16 +20,16 @@ REFERENCES = {
 }
 
 
-def as_picture(colours: np.ndarray) -> Tensor:
-    """(M, 3) colours to a picture of one column: (1, 3, M, 1)."""
-    return torch.from_numpy(colours).T[None, :, :, None]
+def as_picture(colors: np.ndarray) -> Tensor:
+    """(M, 3) colors to a picture of one column: (1, 3, M, 1)."""
+    return torch.from_numpy(colors).T[None, :, :, None]
 
 
-def as_colours(picture: Tensor) -> np.ndarray:
+def as_colors(picture: Tensor) -> np.ndarray:
     return picture[0, :, :, 0].T.numpy()
 
 
-def greys() -> np.ndarray:
+def grays() -> np.ndarray:
     return np.repeat(np.arange(256)[:, None] / 255, 3, axis=1)
 
 
@@ -41,7 +41,7 @@ def scattered() -> np.ndarray:
     return np.random.default_rng(0).random((2000, 3))
 
 
-COLOURS = pytest.mark.parametrize("colours", [greys(), grid(), scattered()], ids=["greys", "grid", "random"])
+COLOURS = pytest.mark.parametrize("colors", [grays(), grid(), scattered()], ids=["grays", "grid", "random"])
 
 
 @pytest.fixture
@@ -64,31 +64,31 @@ def exact_white(monkeypatch):
 @pytest.mark.parametrize("name", REFERENCES)
 def test_agrees_with_published_values(name):
     rgb, lab = (np.array([values], dtype=np.float64) for values in REFERENCES[name])
-    np.testing.assert_allclose(as_colours(rgb_to_lab(as_picture(rgb))), lab, atol=2e-3)
-    np.testing.assert_allclose(as_colours(lab_to_rgb(as_picture(lab))), rgb, atol=1e-3)
+    np.testing.assert_allclose(as_colors(rgb_to_lab(as_picture(rgb))), lab, atol=2e-3)
+    np.testing.assert_allclose(as_colors(lab_to_rgb(as_picture(lab))), rgb, atol=1e-3)
 
 
 @COLOURS
-def test_agrees_with_skimage_to_a_thousandth(colours, exact_white):
-    lab = color.rgb2lab(colours)
-    np.testing.assert_allclose(as_colours(rgb_to_lab(as_picture(colours))), lab, atol=1e-3)
-    np.testing.assert_allclose(as_colours(lab_to_rgb(as_picture(lab))), color.lab2rgb(lab), atol=1e-3)
+def test_agrees_with_skimage_to_a_thousandth(colors, exact_white):
+    lab = color.rgb2lab(colors)
+    np.testing.assert_allclose(as_colors(rgb_to_lab(as_picture(colors))), lab, atol=1e-3)
+    np.testing.assert_allclose(as_colors(lab_to_rgb(as_picture(lab))), color.lab2rgb(lab), atol=1e-3)
 
 
 @COLOURS
-def test_differs_from_skimage_as_it_is_by_its_white_only(colours):
-    np.testing.assert_allclose(as_colours(rgb_to_lab(as_picture(colours))), color.rgb2lab(colours), atol=5e-3)
+def test_differs_from_skimage_as_it_is_by_its_white_only(colors):
+    np.testing.assert_allclose(as_colors(rgb_to_lab(as_picture(colors))), color.rgb2lab(colors), atol=5e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @COLOURS
-def test_one_direction_undoes_the_other(colours, dtype):
-    rgb = as_picture(colours).to(dtype)
+def test_one_direction_undoes_the_other(colors, dtype):
+    rgb = as_picture(colors).to(dtype)
     assert (lab_to_rgb(rgb_to_lab(rgb)) - rgb).abs().max() < 1e-5
 
 
-def test_greys_have_no_chroma_and_lightness_stays_within_its_range():
-    lab = as_colours(rgb_to_lab(as_picture(greys()).float()))
+def test_grays_have_no_chroma_and_lightness_stays_within_its_range():
+    lab = as_colors(rgb_to_lab(as_picture(grays()).float()))
     assert np.abs(lab[:, 1:]).max() < 1e-3
     assert lab[:, 0].min() >= -1e-5
     assert lab[:, 0].max() <= 100 + 1e-4
@@ -123,8 +123,8 @@ def test_light_is_converted_in_any_shape(convert, shape):
 
 
 @COLOURS
-def test_lightness_of_lab_is_that_of_the_luminance(colours):
-    rgb = as_picture(colours)
+def test_lightness_of_lab_is_that_of_the_luminance(colors):
+    rgb = as_picture(colors)
     luminance = (rgb_to_linear(rgb) * torch.tensor([0.2126729, 0.7151522, 0.0721750]).view(3, 1, 1)).sum(1)
     torch.testing.assert_close(luminance_to_lightness(luminance), rgb_to_lab(rgb)[:, 0], atol=1e-5, rtol=0)
 
@@ -156,8 +156,8 @@ def test_gradient_to_rgb_is_finite_inside_and_outside_the_gamut(lightness, chrom
 @pytest.mark.parametrize("convert", [rgb_to_lab, lab_to_rgb])
 def test_gradient_is_right(convert):
     rgb = torch.tensor([[0.02, 0.6, 0.9], [0.3, 0.01, 0.7], [0.5, 0.5, 0.5]], dtype=torch.float64)
-    colours = rgb if convert is rgb_to_lab else color_to_lab(rgb)
-    torch.autograd.gradcheck(convert, (colours.T[None, :, :, None].clone().requires_grad_(),))
+    colors = rgb if convert is rgb_to_lab else color_to_lab(rgb)
+    torch.autograd.gradcheck(convert, (colors.T[None, :, :, None].clone().requires_grad_(),))
 
 
 def color_to_lab(rgb: Tensor) -> Tensor:
@@ -173,7 +173,58 @@ def test_each_picture_of_a_batch_is_converted_alone(convert):
     torch.testing.assert_close(converted[1:2], convert(pictures[1:2]), atol=1e-4, rtol=0)
 
 
-# Sharma, Wu & Dalal 2005, table 1: two colours and their difference.
+@pytest.fixture
+def pictures() -> Tensor:
+    """(3, 3, 16, 24) of moderate chroma."""
+    coarse = 0.3 + 0.4 * torch.rand(3, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(coarse, (16, 24), mode="bilinear")
+
+
+def test_recompose_of_the_channels_of_a_picture_gives_it_back(pictures):
+    lab = rgb_to_lab(pictures)
+    torch.testing.assert_close(recompose(lab[:, :1], lab[:, 1:]), pictures, atol=1e-4, rtol=0)
+
+
+def test_recompose_of_colors_outside_srgb_is_clipped(pictures):
+    lab = rgb_to_lab(pictures)
+    vivid = recompose(lab[:, :1], 10 * lab[:, 1:])
+    assert vivid.min() == 0
+    assert vivid.max() == 1
+
+
+def test_recompose_without_chroma_is_gray(pictures):
+    gray = recompose(rgb_to_lab(pictures)[:, :1], torch.zeros(3, 2, 1, 1))
+    assert gray.shape == pictures.shape
+    assert (gray.amax(1) - gray.amin(1)).max() < 1e-4
+
+
+def test_recompose_of_coarse_chroma_is_that_of_the_chroma_upsampled_bilinearly(pictures):
+    lightness, ab = rgb_to_lab(pictures).split((1, 2), dim=1)
+    coarse = torch.nn.functional.avg_pool2d(ab, 4)
+    upsampled = torch.nn.functional.interpolate(coarse, (16, 24), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(recompose(lightness, coarse), recompose(lightness, upsampled))
+    assert (recompose(lightness, coarse) - recompose(lightness, ab)).abs().max() > 1e-3
+
+
+def test_recompose_under_autocast_is_in_fp32_also_of_half_precision_chroma(pictures):
+    lightness, ab = rgb_to_lab(pictures).split((1, 2), dim=1)
+    ab = torch.nn.functional.avg_pool2d(ab, 2).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = recompose(lightness, ab)
+        assert torch.is_autocast_enabled("cpu"), "it goes on afterwards"
+    assert found.dtype == torch.float32
+    assert torch.equal(found, recompose(lightness, ab.float()))
+
+
+def test_gradient_of_recompose_reaches_coarse_chroma_inside_the_gamut(pictures):
+    lightness, ab = rgb_to_lab(pictures).split((1, 2), dim=1)
+    coarse = torch.nn.functional.avg_pool2d(ab, 4).requires_grad_()
+    recompose(lightness, coarse).square().sum().backward()
+    assert coarse.grad.isfinite().all()
+    assert (coarse.grad != 0).all()
+
+
+# Sharma, Wu & Dalal 2005, table 1: two colors and their difference.
 CIEDE2000_PAIRS = [
     ((50.0000, 2.6772, -79.7751), (50.0000, 0.0000, -82.7485), 2.0425),
     ((50.0000, 3.1571, -77.2803), (50.0000, 0.0000, -82.7485), 2.8615),
@@ -213,12 +264,12 @@ CIEDE2000_PAIRS = [
 
 
 def differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """CIEDE2000 of (M, 3) colours twice."""
+    """CIEDE2000 of (M, 3) colors twice."""
     return ciede2000(as_picture(first), as_picture(second))[0, 0, :, 0].numpy()
 
 
-def colours_of_lab() -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of colours over and beyond sRGB, near and far, greys on one side, on the other and on both."""
+def colors_of_lab() -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of colors over and beyond sRGB, near and far, grays on one side, on the other and on both."""
     random = np.random.default_rng(0)
     first, second = random.uniform([0, -120, -120], [100, 120, 120], (2, 4000, 3))
     second[1000:2000] = first[1000:2000] + random.normal(0, 3, (1000, 3))
@@ -229,28 +280,28 @@ def colours_of_lab() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("first", "second", "published"), CIEDE2000_PAIRS, ids=range(1, 35))
-def test_colour_difference_is_the_published_one(first, second, published):
+def test_color_difference_is_the_published_one(first, second, published):
     one, other = np.array([first]), np.array([second])
     assert color.deltaE_ciede2000(one, other)[0] == pytest.approx(published, abs=1e-4)
     assert differences(one, other)[0] == pytest.approx(published, abs=1e-4)
     assert differences(other, one)[0] == pytest.approx(published, abs=1e-4)
 
 
-def test_colour_difference_agrees_with_skimage():
-    first, second = colours_of_lab()
+def test_color_difference_agrees_with_skimage():
+    first, second = colors_of_lab()
     expected = color.deltaE_ciede2000(first, second)
     np.testing.assert_allclose(differences(first, second), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_colour_difference_in_single_precision_is_good_enough_for_pictures():
-    first, second = colours_of_lab()
+def test_color_difference_in_single_precision_is_good_enough_for_pictures():
+    first, second = colors_of_lab()
     single = differences(first.astype(np.float32), second.astype(np.float32))
     assert single.dtype == np.float32
     np.testing.assert_allclose(single, differences(first, second), rtol=1e-4, atol=2e-3)
 
 
-def test_colour_difference_is_symmetric_and_not_negative():
-    first, second = colours_of_lab()
+def test_color_difference_is_symmetric_and_not_negative():
+    first, second = colors_of_lab()
     forth, back = differences(first, second), differences(second, first)
     np.testing.assert_allclose(forth, back, rtol=1e-12, atol=1e-12)
     assert (forth > 0).all()
@@ -258,21 +309,21 @@ def test_colour_difference_is_symmetric_and_not_negative():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("place", [0, 1])
-def test_colour_difference_of_equal_colours_is_zero(dtype, place):
-    colours = np.concatenate([colours_of_lab()[place], np.zeros((1, 3)), [[100, 0, 0]]]).astype(dtype)
-    assert (differences(colours, colours) == 0).all()
+def test_color_difference_of_equal_colors_is_zero(dtype, place):
+    colors = np.concatenate([colors_of_lab()[place], np.zeros((1, 3)), [[100, 0, 0]]]).astype(dtype)
+    assert (differences(colors, colors) == 0).all()
 
 
-def test_colour_difference_of_greys_is_that_of_their_lightness():
+def test_color_difference_of_grays_is_that_of_their_lightness():
     """About 50, where S_L is 1."""
-    grey, lighter = np.array([[49.5, 0, 0]]), np.array([[50.5, 0, 0]])
-    assert differences(grey, lighter)[0] == pytest.approx(1)
+    gray, lighter = np.array([[49.5, 0, 0]]), np.array([[50.5, 0, 0]])
+    assert differences(gray, lighter)[0] == pytest.approx(1)
 
 
-def test_colour_difference_is_of_each_pixel_of_each_picture():
+def test_color_difference_is_of_each_pixel_of_each_picture():
     first, second = (
-        torch.from_numpy(colours.reshape(40, 20, 5, 3)).permute(0, 3, 1, 2) for colours in colours_of_lab()
+        torch.from_numpy(colors.reshape(40, 20, 5, 3)).permute(0, 3, 1, 2) for colors in colors_of_lab()
     )
     found = ciede2000(first, second)
     assert found.shape == (40, 1, 20, 5)
-    np.testing.assert_allclose(found.flatten().numpy(), differences(*colours_of_lab()), rtol=1e-9)
+    np.testing.assert_allclose(found.flatten().numpy(), differences(*colors_of_lab()), rtol=1e-9)

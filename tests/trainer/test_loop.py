@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from trainer.checkpoint import CheckpointError, load_generator
+from trainer.checkpoint import CheckpointError, load_generator, save_weights
 from trainer.config import ConfigError, Phase, from_json, to_json
 from trainer.data.prepare import CROPS_NAME, MANIFEST_NAME, DataError
 from trainer.journal import CONFIG_NAME, METRICS_NAME
 from trainer.loop import CHECKPOINT_NAME, Run, learning_rate, on_hardware, train
-from trainer.models import GENERATORS
+from trainer.models.encoders import build_encoder
 
 BATCH = 4
 
@@ -91,25 +92,57 @@ def differences(one, other, where="") -> list[str]:
     return [] if one == other or where == ".seconds" else [where]
 
 
-@pytest.fixture(params=GENERATORS)
-def any_generator(tiny, request):
-    return replace(tiny, model=replace(tiny.model, generator=request.param))
+@pytest.fixture(scope="module")
+def straight(tiny, prepared, fabric, tmp_path_factory) -> Run:
+    """A run of `tiny` that nothing disturbed. Not to be changed."""
+    run = Run(tmp_path_factory.mktemp("loop") / "straight", prepared, prepared)
+    train(tiny, run, fabric, Observer())
+    return run
+
+
+@pytest.fixture
+def finished(straight, run) -> Run:
+    """A copy of it."""
+    shutil.copytree(straight.folder, run.folder)
+    return run
 
 
 @pytest.mark.parametrize("stop", [1, 3])  # updates: in the first and in the adversarial phase
-def test_an_interrupted_run_continues_bit_for_bit(any_generator, run, fabric, tmp_path, stop):
-    straight = replace(run, folder=tmp_path / "straight")
-    train(any_generator, straight, fabric, Observer())
-    stopped = train(any_generator, run, fabric, interrupt_at(stop * BATCH))
+def test_an_interrupted_run_continues_bit_for_bit(tiny, straight, run, fabric, stop):
+    stopped = train(tiny, run, fabric, interrupt_at(stop * BATCH))
     assert stopped.samples_seen == stop * BATCH
-    finished = train(any_generator, run, fabric, Observer())
-    assert finished.samples_seen == any_generator.total_samples == 6 * BATCH
+    finished = train(tiny, run, fabric, Observer())
+    assert finished.samples_seen == tiny.total_samples == 6 * BATCH
     assert differences(checkpoint(straight), checkpoint(run)) == []
 
 
-def test_a_crashed_run_continues_bit_for_bit_from_its_last_checkpoint(tiny, run, fabric, tmp_path):
+def test_an_interrupted_run_with_every_pretrained_part_continues_bit_for_bit(
+    with_encoder, run, fabric, tmp_path
+):
+    """An encoder of which some is frozen, a perceptual loss, and a judge on fixed features."""
+    phase = Phase(3 * BATCH, 32, BATCH, perceptual=0.5, adversarial=0.1, feature_matching=1.0)
+    model = replace(with_encoder.model, discriminator="projected")
+    config = replace(with_encoder, phases=(phase,), model=model)
     straight = replace(run, folder=tmp_path / "straight")
-    train(tiny, straight, fabric, Observer())
+    train(config, straight, fabric, Observer())
+    assert train(config, run, fabric, interrupt_at(2 * BATCH)).samples_seen == 2 * BATCH
+    train(config, run, fabric, Observer())
+    assert differences(checkpoint(straight), checkpoint(run)) == []
+
+
+def test_a_new_run_begins_with_the_published_weights_of_the_encoder(with_encoder, run, fabric):
+    """Without a rate nothing moves, so that the checkpoint tells what the run began with."""
+    phase = Phase(BATCH, 32, BATCH, learning_rate=0.0, final_learning_rate=0.0)
+    train(replace(with_encoder, phases=(phase,)), run, fabric, Observer())
+    published = build_encoder(with_encoder.model.encoder)
+    published.load_pretrained()
+    state = checkpoint(run)
+    for part in ("generator", "ema"):
+        for name, value in published.state_dict().items():
+            torch.testing.assert_close(state[part][f"encoder.{name}"], value, msg=name)
+
+
+def test_a_crashed_run_continues_bit_for_bit_from_its_last_checkpoint(tiny, straight, run, fabric):
     with pytest.raises(RuntimeError, match="power cut"):
         train(tiny, run, fabric, crash_at(5 * BATCH))
     assert checkpoint(run)["samples_seen"] == 4 * BATCH
@@ -117,35 +150,31 @@ def test_a_crashed_run_continues_bit_for_bit_from_its_last_checkpoint(tiny, run,
     assert differences(checkpoint(straight), checkpoint(run)) == []
 
 
-def test_training_twice_gives_the_same(tiny, run, fabric, tmp_path):
-    again = replace(run, folder=tmp_path / "again")
-    for place in (run, again):
-        torch.manual_seed(time.monotonic_ns())  # what was drawn before does not matter
-        train(tiny, place, fabric, Observer())
-    assert differences(checkpoint(run), checkpoint(again)) == []
-
-
-def test_another_seed_trains_on_other_batches(tiny, run, fabric, tmp_path):
-    """Also from the same weights to start with."""
+def test_training_twice_gives_the_same(tiny, straight, run, fabric):
+    torch.manual_seed(time.monotonic_ns())  # what was drawn before does not matter
     train(tiny, run, fabric, Observer())
-    start = run.folder / CHECKPOINT_NAME
+    assert differences(checkpoint(straight), checkpoint(run)) == []
+
+
+def test_another_seed_trains_on_other_batches(tiny, straight, run, fabric, tmp_path):
+    """Also from the same weights to start with."""
     weights = []
     for seed in (1, 2):
-        place = Run(tmp_path / str(seed), run.train_data, run.validation_data, start_from=start)
-        train(replace(tiny, seed=seed, phases=tiny.phases[:1]), place, fabric, Observer())
-        weights.append(checkpoint(place)["generator"]["head.weight"])
+        place = replace(run, folder=tmp_path / str(seed))
+        start_from = str(straight.folder / CHECKPOINT_NAME)
+        config = replace(tiny, seed=seed, phases=tiny.phases[:1], start_from=start_from)
+        train(config, place, fabric, Observer())
+        weights.append(checkpoint(place)["generator"]["head.1.weight"])
     assert not torch.equal(*weights)
 
 
-def test_a_finished_run_is_left_as_it_is(tiny, run, fabric):
-    first = train(tiny, run, fabric, Observer())
-    before, lines = checkpoint(run), metrics(run)
+def test_a_finished_run_is_left_as_it_is(tiny, finished, fabric):
+    before, lines = checkpoint(finished), metrics(finished)
     observer = Observer()
-    again = train(tiny, run, fabric, observer)
-    assert again.samples_seen == first.samples_seen
+    assert train(tiny, finished, fabric, observer).samples_seen == tiny.total_samples
     assert observer.seen == []
-    assert differences(before, checkpoint(run)) == []
-    assert metrics(run) == lines
+    assert differences(before, checkpoint(finished)) == []
+    assert metrics(finished) == lines
 
 
 def test_a_phase_whose_samples_are_no_multiple_of_its_batch_ends_exactly(tiny, run, fabric):
@@ -184,9 +213,7 @@ def test_a_damaged_checkpoint_is_named_and_left_alone(tiny, run, fabric):
 
 
 @pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: path.write_bytes(b"damaged")])
-def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_taken(tiny, run, fabric, tmp_path, harm):
-    straight = replace(run, folder=tmp_path / "straight")
-    train(tiny, straight, fabric, Observer())
+def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_taken(tiny, straight, run, fabric, harm):
     with pytest.raises(RuntimeError, match="power cut"):
         train(tiny, run, fabric, crash_at(5 * BATCH))
     harm(run.folder / CHECKPOINT_NAME)
@@ -207,15 +234,14 @@ def test_a_run_that_crashed_leaves_no_line_of_metrics_twice(tiny, run, fabric):
     assert evaluated == [4, 8, 12, 16, 20, 24]
 
 
-def test_metrics_are_json_lines_in_order(tiny, run, fabric):
-    train(tiny, run, fabric, Observer())
-    lines = metrics(run)
+def test_metrics_are_json_lines_in_order(straight):
+    lines = metrics(straight)
     assert [line["samples"] for line in lines if line["kind"] == "evaluation"] == [4, 8, 12, 16, 20, 24]
     assert [line["samples"] for line in lines if line["kind"] == "train"][-1] == 24
     for line in lines:
         assert line["seconds"] >= 0
         assert all(math.isfinite(value) for name, value in line.items() if name != "kind")
-    wanted = {"psnr", "gain", "gain_at_65", "colourfulness", "colourfulness_share", "ab_mae"}
+    wanted = {"psnr", "gain", "gain_at_65", "colorfulness", "colorfulness_share", "ab_mae"}
     assert all(wanted <= line.keys() for line in lines if line["kind"] == "evaluation")
     assert {"reconstruction", "discriminator", "adversarial", "feature_matching"} <= lines[-2].keys()
 
@@ -246,30 +272,27 @@ def test_seconds_add_up_over_the_sessions_of_a_run(tiny, run, fabric):
     assert seconds == sorted(seconds)
 
 
-def test_every_evaluation_leaves_a_sample_sheet(tiny, run, fabric):
-    train(tiny, run, fabric, Observer())
-    sheets = sorted((run.folder / "samples").iterdir())
+def test_every_evaluation_leaves_a_sample_sheet(straight):
+    sheets = sorted((straight.folder / "samples").iterdir())
     assert [sheet.name for sheet in sheets] == [f"{samples:09d}.png" for samples in range(4, 25, 4)]
     with Image.open(sheets[-1]) as sheet:
-        assert sheet.size == (8 * 32, 2 * 3 * 32)  # 16 pictures in two bands of grey, predicted, true
+        assert sheet.size == (8 * 32, 2 * 3 * 32)  # 16 pictures in two bands of gray, predicted, true
         pixels = np.asarray(sheet).astype(int)
     chroma = np.ptp(pixels, axis=2)
-    assert chroma[:32].max() <= 1, "the first row is grey"
+    assert chroma[:32].max() <= 1, "the first row is gray"
     assert chroma[64:96].mean() > 20, "the third row is true"
 
 
-def test_run_leaves_its_configuration_and_a_tensorboard_file(tiny, run, fabric):
-    train(tiny, run, fabric, Observer())
-    assert from_json((run.folder / CONFIG_NAME).read_text()) == tiny
-    events = list((run.folder / "tensorboard").glob("events.out.tfevents.*"))
+def test_run_leaves_its_configuration_and_a_tensorboard_file(tiny, straight):
+    assert from_json((straight.folder / CONFIG_NAME).read_text()) == tiny
+    events = list((straight.folder / "tensorboard").glob("events.out.tfevents.*"))
     assert len(events) == 1
     assert events[0].stat().st_size > 1000
-    assert not list(run.folder.rglob("*.part"))
+    assert not list(straight.folder.rglob("*.part"))
 
 
-def test_the_checkpoint_can_be_exported_from(tiny, run, fabric):
-    train(tiny, run, fabric, Observer())
-    generator, config = load_generator(run.folder / CHECKPOINT_NAME)
+def test_the_checkpoint_can_be_exported_from(tiny, straight):
+    generator, config = load_generator(straight.folder / CHECKPOINT_NAME)
     assert config == tiny
     assert all(parameter.isfinite().all() for parameter in generator.parameters())
 
@@ -287,18 +310,50 @@ def test_a_dry_run_leaves_a_run_that_has_begun_alone(tiny, run, fabric):
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_new_run_can_start_from_the_weights_of_another(tiny, run, fabric, tmp_path):
-    train(tiny, run, fabric, Observer())
-    place = Run(tmp_path / "new", run.train_data, run.validation_data, run.folder / CHECKPOINT_NAME)
-    still = replace(tiny, phases=(replace(tiny.phases[0], learning_rate=0.0, final_learning_rate=0.0),))
-    train(still, place, fabric, Observer())
-    old, new = checkpoint(run)["ema"], checkpoint(place)["generator"]
-    assert torch.equal(old["head.weight"], new["head.weight"])
+@pytest.mark.parametrize("name", [CHECKPOINT_NAME, "weights.safetensors"])
+def test_a_new_run_starts_from_the_file_that_its_configuration_names(
+    tiny, straight, run, fabric, tmp_path, name
+):
+    weights = tmp_path / "weights.safetensors"
+    save_weights(weights, load_generator(straight.folder / CHECKPOINT_NAME)[0], tiny)
+    start = straight.folder / name if name == CHECKPOINT_NAME else weights
+    phase = replace(tiny.phases[0], samples=BATCH, learning_rate=0.0, final_learning_rate=0.0)
+    config = replace(tiny, phases=(phase,), start_from=str(start))
+    train(config, run, fabric, Observer())
+    old, new = checkpoint(straight)["ema"], checkpoint(run)["generator"]
+    torch.testing.assert_close(old["head.1.weight"], new["head.1.weight"], rtol=1e-3, atol=1e-6)
+    assert from_json((run.folder / CONFIG_NAME).read_text()) == config
+
+
+def test_a_run_that_has_begun_continues_without_the_file_that_it_started_from(
+    tiny, straight, run, fabric, tmp_path
+):
+    start = tmp_path / "start.pt"
+    shutil.copy(straight.folder / CHECKPOINT_NAME, start)
+    config = replace(tiny, phases=tiny.phases[:1], start_from=str(start))
+    train(config, run, fabric, interrupt_at(BATCH))
+    start.unlink()
+    assert train(config, run, fabric, Observer()).samples_seen == 2 * BATCH
+
+
+@pytest.mark.parametrize("kind", ["missing", "damaged", "another generator's"])
+def test_a_file_that_cannot_be_started_from_is_named_before_anything_is_written(
+    tiny, straight, run, fabric, tmp_path, kind
+):
+    start, config = tmp_path / "start.pt", tiny
+    if kind == "damaged":
+        start.write_bytes(b"damaged")
+    elif kind == "another generator's":
+        shutil.copy(straight.folder / CHECKPOINT_NAME, start)
+        config = replace(tiny, model=replace(tiny.model, width=8))
+    with pytest.raises(CheckpointError, match=r"start\.pt"):
+        train(replace(config, start_from=str(start)), run, fabric, Observer())
+    assert not run.folder.exists()
 
 
 def test_signals_are_handled_as_before_afterwards(tiny, run, fabric):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    train(tiny, run, fabric, Observer())
+    train(tiny, run, fabric, interrupt_at(BATCH))
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
@@ -319,9 +374,9 @@ def test_damaged_data_is_named_before_anything_is_written(tiny, run, fabric, tmp
 
 UNTRAINABLE = {
     "crops larger than the prepared": {"phases": (Phase(4, 64, 2),)},
-    "crops that do not fit the generator": {"phases": (Phase(4, 40, 2),)},
+    "crops that do not fit the generator": {"phases": (Phase(4, 36, 2),)},
     "crops too small for the discriminator": {"phases": (Phase(4, 16, 2, adversarial=1),)},
-    "evaluation that does not fit the generator": {"phases": (Phase(4, 32, 2),), "evaluate_size": 40},
+    "evaluation that does not fit the generator": {"phases": (Phase(4, 32, 2),), "evaluate_size": 36},
 }
 
 
@@ -335,13 +390,19 @@ def test_sizes_that_do_not_fit_are_a_config_error_before_anything_is_written(tin
 
 @pytest.mark.parametrize(
     ("part", "change"),
-    [("model", {"generator": "vgg"}), ("loss", {"reconstruction": "l3"}), ("loss", {"gan": "magic"})],
+    [
+        ("model", {"generator": "vgg"}),
+        ("model", {"discriminator": "vgg"}),
+        ("model", {"generator": "encoder_unet", "encoder": "vgg"}),
+        ("loss", {"reconstruction": "l3"}),
+        ("loss", {"gan": "magic"}),
+    ],
 )
 def test_names_that_no_table_has_are_a_config_error_before_anything_is_written(
     tiny, run, fabric, part, change
 ):
     config = replace(tiny, **{part: replace(getattr(tiny, part), **change)})
-    with pytest.raises(ConfigError, match=next(iter(change.values()))):
+    with pytest.raises(ConfigError, match=list(change.values())[-1]):
         train(config, run, fabric, Observer())
     assert not run.folder.exists()
 
@@ -375,7 +436,8 @@ def test_a_run_uses_the_rates_of_its_phases(tiny, run, fabric):
     def look(samples):
         if samples > BATCH:  # there is a checkpoint of the update before
             state = checkpoint(run)
-            groups = [g for i in (0, 1) for g in state[f"generator_optimizer_{i}"]["param_groups"]]
+            optimizers = [value for key, value in state.items() if key.startswith("generator_optimizer")]
+            groups = [group for optimizer in optimizers for group in optimizer["param_groups"]]
             rates.append({group["lr"] for group in groups})
 
     train(config, run, fabric, Observer(look))
@@ -406,7 +468,9 @@ def wait_for_evaluation(process, run, after: int) -> None:
 def test_a_stopped_process_leaves_a_checkpoint_and_the_same_command_continues(run, subprocess_environment):
     fields = {
         "phases": [{"samples": 10**7, "crop_size": 32, "batch_size": 4}],
+        "model.generator": "pix2pix_unet",
         "model.width": 4,
+        "model.depth": 3,
         "evaluate_every": 4,
         "evaluate_size": 32,
     }

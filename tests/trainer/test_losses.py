@@ -4,9 +4,20 @@ import pytest
 import torch
 
 from trainer.config import LossConfig
-from trainer.losses import ADVERSARIAL, RECONSTRUCTION, feature_matching, l1, saturation_weights, smooth_l1
+from trainer.lab import lab_to_rgb, recompose
+from trainer.losses import (
+    ADVERSARIAL,
+    RECONSTRUCTION,
+    feature_matching,
+    l1,
+    log_mse_rgb,
+    saturation_weights,
+    smooth_l1,
+)
+from trainer.metrics import psnr
 
 EVEN = LossConfig(saturation_weight=0.0)
+MIDDLE = torch.full((2, 1, 4, 4), 50.0)  # L*
 
 
 def constant(a: float, b: float) -> torch.Tensor:
@@ -23,27 +34,27 @@ def test_weight_grows_with_chroma_until_it_is_saturated(chroma, weight):
 
 def test_weight_depends_on_the_truth_alone():
     config = LossConfig(saturation_weight=2.0)
-    vivid, grey = constant(50, 0), constant(0, 0)
-    assert l1(grey, vivid, config) == 3 * l1(vivid, grey, config)
+    vivid, gray = constant(50, 0), constant(0, 0)
+    assert l1(gray, vivid, MIDDLE, config) == 3 * l1(vivid, gray, MIDDLE, config)
 
 
 def test_smooth_l1_is_quadratic_below_beta_and_linear_above():
     config = LossConfig(beta=15.0, saturation_weight=0.0)
     truth = constant(0, 0)
-    assert smooth_l1(constant(3, 3), truth, config).item() == pytest.approx(3**2 / (2 * 15**2))
-    assert smooth_l1(constant(40, 40), truth, config).item() == pytest.approx(40 / 15 - 0.5)
+    assert smooth_l1(constant(3, 3), truth, MIDDLE, config).item() == pytest.approx(3**2 / (2 * 15**2))
+    assert smooth_l1(constant(40, 40), truth, MIDDLE, config).item() == pytest.approx(40 / 15 - 0.5)
 
 
 def test_l1_is_a_part_of_the_range_of_ab():
-    assert l1(constant(11, -11), constant(0, 0), EVEN).item() == pytest.approx(0.1)
+    assert l1(constant(11, -11), constant(0, 0), MIDDLE, EVEN).item() == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("loss", RECONSTRUCTION.values(), ids=RECONSTRUCTION)
 def test_reconstruction_is_zero_at_the_truth_and_pulls_towards_it(loss):
     truth = constant(20, -20)
-    assert loss(truth, truth, LossConfig()).item() == 0
+    assert loss(truth, truth, MIDDLE, LossConfig()).item() == 0
     prediction = constant(30, -30).requires_grad_()
-    value = loss(prediction, truth, LossConfig())
+    value = loss(prediction, truth, MIDDLE, LossConfig())
     value.backward()
     assert value > 0
     assert value.shape == ()
@@ -52,10 +63,49 @@ def test_reconstruction_is_zero_at_the_truth_and_pulls_towards_it(loss):
 
 
 @pytest.mark.parametrize("loss", RECONSTRUCTION.values(), ids=RECONSTRUCTION)
-def test_reconstruction_has_a_finite_gradient_at_grey(loss):
+def test_reconstruction_has_a_finite_gradient_at_gray(loss):
     prediction = constant(0, 0).requires_grad_()
-    loss(prediction, constant(0, 0), LossConfig()).backward()
+    loss(prediction, constant(0, 0), MIDDLE, LossConfig()).backward()
     assert prediction.grad.isfinite().all()
+
+
+def test_log_mse_rgb_of_a_picture_is_the_logarithm_of_its_error_in_srgb():
+    """Without weights, of one picture: log(1 + 255^2 / (10^(PSNR / 10) beta^2))."""
+    config = LossConfig(beta=8.0, saturation_weight=0.0)
+    prediction, truth = constant(10, 5)[:1], constant(-10, 15)[:1]
+    rgb = (recompose(MIDDLE[:1], ab) for ab in (prediction, truth))
+    decibels = psnr(*rgb).item()
+    expected = math.log1p(255**2 / 10 ** (decibels / 10) / 8**2)
+    assert log_mse_rgb(prediction, truth, MIDDLE[:1], config).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_log_mse_rgb_of_a_batch_is_the_mean_over_its_pictures():
+    prediction = torch.cat((constant(10, 5)[:1], constant(1, 0)[:1]))
+    truth, lightness = constant(-10, 15), torch.tensor([30.0, 70.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
+    alone = [log_mse_rgb(*(x[i : i + 1] for x in (prediction, truth, lightness)), EVEN) for i in (0, 1)]
+    torch.testing.assert_close(log_mse_rgb(prediction, truth, lightness, EVEN), sum(alone) / 2)
+
+
+@pytest.mark.parametrize("level", [5.0, 50.0, 95.0])
+def test_log_mse_rgb_leads_a_prediction_just_outside_srgb_back(level):
+    lightness = torch.full((2, 1, 4, 4), level)
+    losses = [log_mse_rgb(constant(0, 0), constant(0, 0), lightness, EVEN).item()]
+    for factor in (1.0, 1.2):
+        outside = constant(70 * factor, -90 * factor).requires_grad_()
+        assert (lab_to_rgb(torch.cat((lightness, outside), dim=1)) - 0.5).abs().max() > 0.5
+        value = log_mse_rgb(outside, constant(0, 0), lightness, EVEN)
+        (gradient,) = torch.autograd.grad(value, outside)
+        assert gradient.isfinite().all()
+        assert ((gradient * outside).sum(1) > 0).all(), "a step against it lessens the chroma"
+        losses.append(value.item())
+    assert losses == sorted(losses)
+
+
+def test_log_mse_rgb_under_autocast_is_that_of_fp32():
+    inputs = (constant(10, 5), constant(-10, 15), MIDDLE, LossConfig())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = log_mse_rgb(*inputs)
+    assert torch.equal(found, log_mse_rgb(*inputs))
 
 
 @pytest.mark.parametrize("loss", ADVERSARIAL.values(), ids=ADVERSARIAL)

@@ -9,18 +9,18 @@ from torch import Tensor
 
 from colorize_cli import color
 from trainer.data.dataset import to_batch
+from trainer.lab import recompose
 from trainer.metrics import (
     ChromaStatistics,
     accuracy,
-    bisect_strength,
-    colourfulness,
+    colorfulness,
+    find_strength,
     measure,
     psnr,
     ssim,
-    to_rgb,
 )
 
-CELL_EDGES = np.arange(-135, 136, 10)  # cells of 10 CIE units about the grey axis
+CELL_EDGES = np.arange(-135, 136, 10)  # cells of 10 CIE units about the gray axis
 
 
 def hasler_suesstrunk(rgb: np.ndarray) -> float:
@@ -56,73 +56,103 @@ def test_psnr_of_the_truth_is_finite():
     assert 90 < psnr(picture, picture).item() < 200
 
 
-def test_colourfulness_is_that_of_the_paper(pictures):
+def test_colorfulness_is_that_of_the_paper(pictures):
     eight_bit = (255 * pictures).round()
     expected = [hasler_suesstrunk(picture.permute(1, 2, 0).numpy()) for picture in eight_bit]
-    np.testing.assert_allclose(colourfulness(eight_bit / 255).numpy(), expected, rtol=1e-4)
+    np.testing.assert_allclose(colorfulness(eight_bit / 255).numpy(), expected, rtol=1e-4)
 
 
-def test_colourfulness_is_that_of_colorize_compare(pictures):
+def test_colorfulness_is_that_of_colorize_compare(pictures):
     eight_bit = (255 * pictures).round()
     pixels = eight_bit.permute(0, 2, 3, 1).numpy().astype(np.uint8)
     expected = [color.colourfulness(picture) for picture in pixels]
-    np.testing.assert_allclose(colourfulness(eight_bit / 255).numpy(), expected, rtol=1e-4)
+    np.testing.assert_allclose(colorfulness(eight_bit / 255).numpy(), expected, rtol=1e-4)
 
 
-def test_colourfulness_of_grey_is_zero():
-    assert colourfulness(torch.rand(2, 1, 8, 8).expand(2, 3, 8, 8)).abs().max() < 1e-3
+def test_colorfulness_of_gray_is_zero():
+    assert colorfulness(torch.rand(2, 1, 8, 8).expand(2, 3, 8, 8)).abs().max() < 1e-3
 
 
-def test_to_rgb_undoes_to_batch_and_clips(pictures):
-    lightness, ab = to_batch(pictures)
-    torch.testing.assert_close(to_rgb(lightness, ab), pictures, atol=1e-4, rtol=0)
-    vivid = to_rgb(lightness, 10 * ab)
-    assert vivid.min() >= 0
-    assert vivid.max() <= 1
+def colorfulness_of(pictures):
+    """Mean colorfulness by strength."""
+    lightness, ab, _ = to_batch(pictures)
+    return lambda strength: float(colorfulness(recompose(lightness, strength * ab)).mean())
 
 
-@pytest.mark.parametrize("share", [0.3, 0.65, 1.0, 1.2])
-def test_bisected_strength_reaches_its_target(pictures, share):
-    lightness, ab = to_batch(pictures)
-
-    def colourfulness_at(strength: float) -> float:
-        return float(colourfulness(to_rgb(lightness, strength * ab)).mean())
-
-    target = share * colourfulness_at(1.0)
-    assert colourfulness_at(bisect_strength(colourfulness_at, target)) == pytest.approx(target, rel=0.02)
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.65, 1.0, 1.2])
+def test_find_strength_of_a_share_reaches_it_to_a_thousandth(pictures, share):
+    colorfulness_at = colorfulness_of(pictures)
+    target = share * colorfulness_at(1.0)
+    assert colorfulness_at(find_strength(colorfulness_at, target)) == pytest.approx(target, rel=1e-3)
 
 
-def test_a_perfect_prediction_has_all_the_colour_and_no_error(pictures):
-    lightness, ab = to_batch(pictures)
+@pytest.mark.parametrize("power", [0.2, 1.0, 4.0])
+def test_find_strength_of_a_bent_curve_takes_few_evaluations(power):
+    calls = []
+
+    def curve(strength: float) -> float:
+        calls.append(strength)
+        return 10 * strength**power
+
+    target = 10 * 2**power
+    assert 10 * find_strength(curve, target) ** power == pytest.approx(target, rel=1e-3)
+    assert len(calls) <= 20
+    assert all(0 <= strength <= 8 for strength in calls)
+
+
+@pytest.mark.parametrize("target", [0.0, -1.0])
+def test_find_strength_of_no_color_is_zero(pictures, target):
+    assert find_strength(colorfulness_of(pictures), target) == 0
+
+
+def test_find_strength_of_more_color_than_there_can_be_is_the_largest(pictures):
+    assert find_strength(colorfulness_of(pictures), 1000.0) == 8
+
+
+@pytest.mark.parametrize("target", [0.0, 10.0])
+def test_find_strength_of_a_prediction_without_color_is_an_end_of_the_range(target):
+    assert find_strength(lambda _: 0.0, target) == 8  # it makes no difference
+
+
+def test_find_strength_of_a_curve_with_steps_ends_near_the_target():
+    """As 8-bit pictures have them: no strength reaches the target exactly."""
+    found = find_strength(lambda strength: round(10 * strength) / 10, 1.234)
+    assert found == pytest.approx(1.234, abs=0.06)
+
+
+def test_a_perfect_prediction_has_all_the_color_and_no_error(pictures):
+    lightness, ab, _ = to_batch(pictures)
     figures = measure(lightness, ab, ab, shares=(0.65, 1.0))
     assert figures["ab_mae"] == 0
-    assert figures["colourfulness_share"] == pytest.approx(1)
+    assert figures["colorfulness_share"] == pytest.approx(1)
     assert figures["psnr"] > 90
     assert figures["gain_at_100"] > figures["gain_at_65"] > 0
     assert all(isinstance(value, float) and math.isfinite(value) for value in figures.values())
 
 
-def test_a_grey_prediction_gains_nothing(pictures):
-    lightness, ab = to_batch(pictures)
+def test_a_gray_prediction_gains_nothing(pictures):
+    lightness, ab, _ = to_batch(pictures)
     figures = measure(lightness, torch.zeros_like(ab), ab)
     assert figures["gain"] == pytest.approx(0)
     assert figures["gain_at_65"] == pytest.approx(0)
-    assert figures["colourfulness"] == pytest.approx(0, abs=1e-3)
+    assert figures["colorfulness"] == pytest.approx(0, abs=1e-3)
 
 
-def test_gain_is_the_mean_psnr_above_that_of_grey(pictures):
-    lightness, ab = to_batch(pictures)
+def test_gain_is_the_mean_psnr_above_that_of_gray(pictures):
+    lightness, ab, _ = to_batch(pictures)
     figures = measure(lightness, 0.5 * ab, ab)
-    truth = to_rgb(lightness, ab)
-    grey = psnr(to_rgb(lightness, torch.zeros_like(ab)), truth).mean().item()
-    assert figures["psnr"] == pytest.approx(psnr(to_rgb(lightness, 0.5 * ab), truth).mean().item(), abs=1e-3)
-    assert figures["gain"] == pytest.approx(figures["psnr"] - grey, abs=1e-3)
+    truth = recompose(lightness, ab)
+    gray = psnr(recompose(lightness, torch.zeros_like(ab)), truth).mean().item()
+    assert figures["psnr"] == pytest.approx(
+        psnr(recompose(lightness, 0.5 * ab), truth).mean().item(), abs=1e-3
+    )
+    assert figures["gain"] == pytest.approx(figures["psnr"] - gray, abs=1e-3)
     assert figures["ab_mae"] == pytest.approx(0.5 * ab.abs().mean().item(), rel=1e-4)
 
 
 def test_gain_at_a_share_does_not_depend_on_the_strength_of_the_prediction(pictures):
-    """So that recipes are compared at equal colourfulness, not at each one's own."""
-    lightness, ab = to_batch(pictures)
+    """So that recipes are compared at equal colorfulness, not at each one's own."""
+    lightness, ab, _ = to_batch(pictures)
     faint, strong = (measure(lightness, factor * ab.flip(0), ab)["gain_at_65"] for factor in (0.5, 2.0))
     assert faint == pytest.approx(strong, abs=0.05)
 
@@ -254,8 +284,8 @@ def test_auc_of_one_error_everywhere_is_known(error, area):
     assert statistics.auc_balanced == pytest.approx(area, abs=1e-6)
 
 
-def test_balanced_auc_counts_a_rare_colour_as_much_as_a_common_one():
-    """99 pixels of one colour are off by 30, one of another by 90."""
+def test_balanced_auc_counts_a_rare_color_as_much_as_a_common_one():
+    """99 pixels of one color are off by 30, one of another by 90."""
     truth = torch.zeros(1, 2, 10, 10)
     truth[..., 0, 0] = torch.tensor([60.0, -60.0])
     prediction = truth + torch.tensor([30.0, 0.0]).view(1, 2, 1, 1)
@@ -278,13 +308,13 @@ def test_a_perfect_prediction_has_no_distance(chroma):
     assert (statistics.auc, statistics.auc_balanced, statistics.jensen_shannon) == (1, 1, 0)
 
 
-def test_the_right_colours_in_the_wrong_places_have_no_distance_but_an_error(chroma):
+def test_the_right_colors_in_the_wrong_places_have_no_distance_but_an_error(chroma):
     statistics = statistics_of((chroma[1].flip(0), chroma[1]))
     assert statistics.jensen_shannon == pytest.approx(0, abs=1e-6)
     assert statistics.auc < 0.8
 
 
-def test_colours_of_no_common_cell_are_at_distance_1(chroma):
+def test_colors_of_no_common_cell_are_at_distance_1(chroma):
     truth = chroma[1].abs() + 10
     assert statistics_of((-truth, truth)).jensen_shannon == pytest.approx(1)
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from trainer.config import Config, ConfigError
-from trainer.optim import OPTIMIZERS, Muon, build_optimizers, orthogonalised
+from trainer.optim import OPTIMIZERS, Muon, build_optimizers, orthogonalised, set_learning_rate
 
 
 def network() -> nn.Module:
@@ -67,14 +67,14 @@ def test_the_update_does_not_depend_on_the_size_of_the_gradient():
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_parameter_is_moved_by_one_optimizer(name):
     net = network()
-    optimizers = OPTIMIZERS[name](net, 0.01)
+    optimizers = OPTIMIZERS[name](list(net.parameters()), 0.01)
     held = [id(p) for o in optimizers for group in o.param_groups for p in group["params"]]
     assert sorted(held) == sorted(map(id, net.parameters()))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_norms_and_biases_do_not_decay(name):
-    for optimizer in OPTIMIZERS[name](network(), 0.01):
+    for optimizer in OPTIMIZERS[name](list(network().parameters()), 0.01):
         for group in optimizer.param_groups:
             expected = 0.01 if group["params"][0].ndim > 1 else 0.0
             assert group["weight_decay"] == expected
@@ -83,7 +83,7 @@ def test_norms_and_biases_do_not_decay(name):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_fits_one_batch(name):
     net = network()
-    optimizers = OPTIMIZERS[name](net, 0.0)
+    optimizers = OPTIMIZERS[name](list(net.parameters()), 0.0)
     random = torch.Generator().manual_seed(0)
     x = torch.randn(4, 1, 8, 8, generator=random)
     y = torch.nn.functional.conv2d(x, torch.randn(2, 1, 3, 3, generator=random), padding=1)
@@ -103,3 +103,62 @@ def test_every_optimizer_fits_one_batch(name):
 def test_an_unknown_optimizer_is_named():
     with pytest.raises(ConfigError, match="sgd"):
         build_optimizers(Config(optimizer="sgd"), network())
+
+
+class WithEncoder(nn.Module):
+    """A network whose encoder has filters that are wide enough for Muon, and a frozen layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = network(), network()
+        self.encoder[0].requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_encoder_is_trained_by_adamw_and_the_frozen_part_by_none(name):
+    net = WithEncoder()
+    *others, slow = build_optimizers(Config(optimizer=name, weight_decay=0.01), net)
+    assert isinstance(slow, torch.optim.AdamW)
+    trained = [p for p in net.encoder.parameters() if p.requires_grad]
+    held = [p for group in slow.param_groups for p in group["params"]]
+    assert sorted(map(id, held)) == sorted(map(id, trained))
+    rest = [id(p) for o in others for group in o.param_groups for p in group["params"]]
+    assert sorted(rest) == sorted(map(id, net.decoder.parameters()))
+    for group in slow.param_groups:
+        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] == 0.01}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_rate_of_the_encoder_is_its_share_of_the_rate_of_the_rest(name):
+    *others, slow = build_optimizers(Config(optimizer=name, encoder_rate=0.1), WithEncoder())
+    for rate in (0.02, 0.5):  # a rate that was set before does not matter
+        for optimizer in (*others, slow):
+            set_learning_rate(optimizer, rate)
+        assert {group["lr"] for optimizer in others for group in optimizer.param_groups} == {rate}
+        assert [group["lr"] for group in slow.param_groups] == pytest.approx([0.1 * rate] * 2)
+
+
+def test_encoder_at_rate_0_stays_and_at_a_share_moves_by_that_share():
+    moved = {}
+    for share in (0.0, 0.25, 1.0):
+        net = WithEncoder()
+        before = net.encoder[3].weight.detach().clone()
+        net.decoder(net.encoder(torch.ones(1, 1, 8, 8))[:, :1]).sum().backward()
+        for optimizer in build_optimizers(Config(encoder_rate=share, weight_decay=0.0), net):
+            set_learning_rate(optimizer, 0.01)
+            optimizer.step()
+        moved[share] = net.encoder[3].weight.detach() - before
+    assert moved[0.0].abs().max() == 0
+    assert moved[1.0].abs().max() > 1e-3
+    torch.testing.assert_close(moved[0.25], 0.25 * moved[1.0], atol=1e-7, rtol=1e-3)
+
+
+def test_network_without_an_encoder_has_one_rate():
+    optimizers = build_optimizers(Config(encoder_rate=0.1), network())
+    for optimizer in optimizers:
+        set_learning_rate(optimizer, 0.02)
+    assert {group["lr"] for optimizer in optimizers for group in optimizer.param_groups} == {0.02}
+
+
+def test_network_that_is_all_frozen_has_no_optimizer():
+    assert build_optimizers(Config(), network().requires_grad_(False)) == []

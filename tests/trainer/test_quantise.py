@@ -20,10 +20,15 @@ from trainer.quantise import quantise
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
+    """A small network with convolutions between those that stay as they are."""
     torch.manual_seed(0)
-    config = Config(model=ModelConfig(generator="chroma_unet", width=8, depth=3))
+    config = Config(model=ModelConfig("pix2pix_unet", width=8, depth=6))
+    generator = build_generator(config.model)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
     path = tmp_path_factory.mktemp("quantise") / "net.onnx"
-    export(build_generator(config.model).eval(), config, ModelFacts("small", 64, "noise", "CC0"), path)
+    export(generator.eval(), config, ModelFacts("small", 64, "noise", "CC0"), path)
     return path
 
 

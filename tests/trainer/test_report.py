@@ -16,10 +16,10 @@ EVALUATION = {
     "pictures": 3,
     "strength": 1.0,
     "gain": 1.25,
-    "colourfulness_share": 0.65,
-    "model": {"psnr": 23.5, "colourfulness": 20.0},
-    "grey": {"psnr": 22.25, "colourfulness": 0.0},
-    "truth": {"colourfulness": 30.0},
+    "colorfulness_share": 0.65,
+    "model": {"psnr": 23.5, "colorfulness": 20.0},
+    "gray": {"psnr": 22.25, "colorfulness": 0.0},
+    "truth": {"colorfulness": 30.0},
 }
 
 
@@ -137,14 +137,14 @@ def test_a_run_that_has_only_begun_has_a_page(run, tmp_path):
 def test_the_scores_of_an_evaluation_are_a_table(run, tmp_path):
     (tmp_path / "scores.json").write_text(json.dumps(EVALUATION))
     page = page_of(run, tmp_path, evaluation=tmp_path / "scores.json")
-    assert re.search(r"3 pictures; \+1\.250 dB above grey at 65\.0%", page.text)
+    assert re.search(r"3 pictures; \+1\.250 dB above gray at 65\.0%", page.text)
     assert "psnr23.50022.250" in page.text.replace("\n", "")
-    assert "colourfulness20.0000.00030.000" in page.text.replace("\n", "")
+    assert "colorfulness20.0000.00030.000" in page.text.replace("\n", "")
     assert len(page.all("table")) == 1
     assert page_of(run, tmp_path).all("table") == []
 
 
-@pytest.mark.parametrize("content", ["{}", "[1]", "text", '{"model": 1, "grey": 2, "truth": 3}'])
+@pytest.mark.parametrize("content", ["{}", "[1]", "text", '{"model": 1, "gray": 2, "truth": 3}'])
 def test_what_is_no_evaluation_is_named(run, tmp_path, content):
     (tmp_path / "scores.json").write_text(content)
     with pytest.raises(ReportError, match=r"scores\.json"):

@@ -26,7 +26,7 @@ def test_a_sheet_has_three_rows_for_every_eight_pictures_or_twenty_of_many(tmp_p
     assert not sheet[-30:, last + 10 :].any()
 
 
-def test_pictures_are_in_order_and_colours_outside_srgb_are_clipped(tmp_path):
+def test_pictures_are_in_order_and_colors_outside_srgb_are_clipped(tmp_path):
     pictures = torch.cat([plain(1, 0, 0, 0), plain(1, 2, 1, -1)])
     save_sheet(tmp_path / "sheet.png", pictures, pictures, pictures)
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))

@@ -9,7 +9,9 @@ from torch import nn
 from trainer.config import Config, Phase
 from trainer.data.dataset import Batch
 from trainer.losses import ADVERSARIAL, RECONSTRUCTION
-from trainer.step import Trainee, build_trainee, set_learning_rate, update
+from trainer.models import GENERATORS
+from trainer.optim import set_learning_rate
+from trainer.step import Trainee, TrainingError, build_trainee, update
 
 PLAIN = Phase(crop_size=32)
 GAN = Phase(crop_size=32, adversarial=0.1, feature_matching=1.0)
@@ -47,9 +49,7 @@ def test_an_adversarial_update_moves_both_networks_and_the_average(tiny, batch, 
     trainee = build(config, fabric)
     parts = (trainee.generator, trainee.discriminator, trainee.ema)
     before = [weights(part) for part in parts]
-    for _ in range(
-        2
-    ):  # residual blocks begin as the identity: their first halves move from the second update on
+    for _ in range(2):
         update(trainee, batch, GAN, config, fabric)
     assert trainee.updates == 2
     for part, old in zip(parts, before, strict=True):
@@ -57,14 +57,14 @@ def test_an_adversarial_update_moves_both_networks_and_the_average(tiny, batch, 
         assert all(value.isfinite().all() for value in part.state_dict().values())
 
 
-@pytest.mark.parametrize("generator", ["chroma_unet", "chroma_classes"])
-def test_both_networks_compute_in_the_precision_asked_for(generator, tiny, batch):
-    config = replace(tiny, model=replace(tiny.model, generator=generator))
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_both_networks_compute_in_the_precision_asked_for(generator, with_encoder, batch):
+    config = replace(with_encoder, model=replace(with_encoder.model, generator=generator))
     half = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
     trainee = build(config, half)
     found = {}
     for name, network in (("generator", trainee.generator), ("discriminator", trainee.judge)):
-        convolution = next(part for part in network.modules() if isinstance(part, nn.Conv2d))
+        *_, convolution = (part for part in network.modules() if isinstance(part, nn.Conv2d))
         convolution.register_forward_hook(lambda _, __, output, name=name: found.update({name: output.dtype}))
     update(trainee, batch, GAN, config, half)
     assert found == {"generator": torch.bfloat16, "discriminator": torch.bfloat16}
@@ -123,22 +123,92 @@ def test_every_loss_of_the_tables_can_be_trained_with(
     assert all(value.isfinite() for value in log.values())
 
 
-@pytest.mark.parametrize("generator", ["chroma_unet", "pix2pix_unet"])
-def test_a_batch_of_one_can_be_trained_with(tiny, batch, fabric, generator):
-    config = replace(tiny, model=replace(tiny.model, generator=generator))
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_a_batch_of_one_can_be_trained_with(with_encoder, batch, fabric, generator):
+    config = replace(with_encoder, model=replace(with_encoder.model, generator=generator))
     log = update(build(config, fabric), Batch(*(x[:1] for x in batch)), GAN, config, fabric)
     assert all(value.isfinite() for value in log.values())
 
 
-def test_truth_is_averaged_down_to_the_chroma_of_the_generator(trainee, tiny, fabric):
-    """A checkerboard of opposite colours is grey at half the size, which a silent generator predicts."""
+def test_truth_is_averaged_down_to_the_chroma_of_the_generator(with_encoder, fabric):
+    """A checkerboard of opposite colors is gray at half the size, which a silent generator predicts."""
+    trainee = build(with_encoder, fabric)
+    assert trainee.chroma_scale == 2
     board = torch.tensor([[40.0, -40.0], [-40.0, 40.0]]).repeat(16, 16).expand(2, 2, 32, 32)
     with torch.no_grad():
         for name, value in trainee.generator.named_parameters():
             if name.endswith(("head.weight", "head.bias")):
                 value.zero_()
-    log = update(trainee, Batch(torch.full((2, 1, 32, 32), 50.0), board), PLAIN, tiny, fabric)
+    gray = torch.full((2, 1, 32, 32), 50.0)
+    log = update(trainee, Batch(gray, board, gray), PLAIN, with_encoder, fabric)
     assert log["reconstruction"] == 0
+
+
+def test_reconstruction_is_given_the_clean_lightness_at_the_size_of_the_chroma(
+    with_encoder, batch, fabric, monkeypatch
+):
+    seen = []
+
+    def loss(prediction, ab, lightness, config):
+        seen.append((prediction.shape, ab.shape, lightness))
+        return (prediction - ab).square().mean()
+
+    monkeypatch.setitem(RECONSTRUCTION, "smooth_l1", loss)
+    trainee = build(with_encoder, fabric)
+    aged = batch._replace(lightness=100 - batch.clean)
+    update(trainee, aged, PLAIN, with_encoder, fabric)
+    ((predicted, true, lightness),) = seen
+    assert predicted == true == (4, 2, 16, 16)
+    assert torch.equal(lightness, torch.nn.functional.avg_pool2d(batch.clean, 2))
+
+
+def seen_by(network: nn.Module) -> list[torch.Tensor]:
+    """What the network is given as lightness from now on."""
+    seen: list[torch.Tensor] = []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    return seen
+
+
+def test_generator_sees_the_old_film_and_every_judge_of_its_colors_the_clean_picture(tiny, batch, fabric):
+    phase = replace(GAN, perceptual=1.0)
+    config = replace(tiny, phases=(phase,))
+    trainee = build(config, fabric)
+    aged = batch._replace(lightness=100 - batch.clean)
+    seen = {name: seen_by(getattr(trainee, name)) for name in ("generator", "judge", "perceptual")}
+    update(trainee, aged, phase, config, fabric)
+    assert [len(found) for found in seen.values()] == [1, 4, 1]  # the judge: twice to learn, twice to judge
+    assert torch.equal(seen["generator"][0], aged.lightness)
+    assert all(torch.equal(x, aged.clean) for name in ("judge", "perceptual") for x in seen[name])
+
+
+def test_perceptual_loss_is_logged_weighted_and_changes_the_generator_alone(tiny, batch, fabric):
+    """A generator that learns from it alone comes closer in it."""
+    config = replace(tiny, phases=(replace(PLAIN, perceptual=1.0),))
+    states = []
+    for weight in (0.0, 1.0):
+        trainee = build(config, fabric)
+        classifier = state(trainee.perceptual)
+        log = update(trainee, batch, replace(PLAIN, perceptual=weight), config, fabric)
+        assert set(log) - {"perceptual"} == {"reconstruction", "gradient_norm"}
+        assert ("perceptual" in log) is (weight > 0)
+        assert same(classifier, state(trainee.perceptual))
+        states.append(state(trainee.generator))
+    assert not same(*states)
+    assert log["perceptual"] > 0
+    assert not log["perceptual"].requires_grad
+
+
+def test_perceptual_loss_falls_when_it_outweighs_the_reconstruction(tiny, batch, fabric):
+    config = replace(tiny, phases=(replace(PLAIN, perceptual=1e4),))
+    trainee = build(config, fabric, rate=0.01)
+    losses = [
+        update(trainee, batch, config.phases[0], config, fabric)["perceptual"].item() for _ in range(20)
+    ]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_without_a_perceptual_phase_no_classifier_is_loaded(trainee):
+    assert trainee.perceptual is None
 
 
 def test_the_discriminator_learns_nothing_from_the_step_of_the_generator(tiny, batch, fabric):
@@ -176,9 +246,8 @@ def test_the_discriminator_learns_to_tell_real_from_generated(tiny, batch, fabri
     losses = [update(trainee, batch, GAN, config, fabric)["discriminator"].item() for _ in range(40)]
     assert losses[-1] < 0.7 * losses[0]
     with torch.no_grad():
-        real = torch.nn.functional.avg_pool2d(batch.ab, 2)
         fake = trainee.generator(batch.lightness)
-        scores = [trainee.discriminator(batch.lightness, ab)[0].mean() for ab in (real, fake)]
+        scores = [trainee.discriminator(batch.lightness, ab)[0][0].mean() for ab in (batch.ab, fake)]
     assert scores[0] > scores[1]
 
 
@@ -238,12 +307,15 @@ def test_gradients_are_clipped_to_their_norm(tiny, batch, fabric):
     assert torch.stack([g.norm() for g in gradients]).norm().item() == pytest.approx(1e-3, rel=0.01)
 
 
-def test_norms_and_biases_do_not_decay(trainee, tiny):
+def test_norms_and_biases_do_not_decay(with_encoder, fabric):
+    config, trainee = with_encoder, build(with_encoder, fabric)
     groups = [group for optimizer in trainee.generator_optimizers for group in optimizer.param_groups]
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert len(decay) == sum(len(group["params"]) for group in groups)
-    for name, parameter in trainee.generator.named_parameters():
-        assert decay[id(parameter)] == (tiny.weight_decay if parameter.ndim > 1 else 0.0), name
+    trained = {name: p for name, p in trainee.generator.named_parameters() if p.requires_grad}
+    assert len(decay) == len(trained)
+    for name, parameter in trained.items():
+        assert decay[id(parameter)] == (config.weight_decay if parameter.ndim > 1 else 0.0), name
 
 
 def test_a_rate_of_zero_changes_no_weight(tiny, batch, fabric):
@@ -265,11 +337,10 @@ def test_evaluating_the_average_between_updates_does_not_disturb_training(tiny, 
     assert same(*states)
 
 
-def test_weights_stay_finite_or_the_update_fails(trainee, batch, tiny, fabric):
+def test_update_on_what_is_no_number_fails_and_changes_nothing(trainee, batch, tiny, fabric):
     """A run whose loss is no number must not go on, nor overwrite its checkpoint with nothing."""
-    spoilt = Batch(batch.lightness, batch.ab * float("nan"))
-    try:
-        update(trainee, spoilt, PLAIN, tiny, fabric)
-    except Exception:  # whatever it says
-        return
-    assert all(value.isfinite().all() for value in trainee.generator.state_dict().values())
+    before = weights(trainee.generator)
+    with pytest.raises(TrainingError, match="nan"):
+        update(trainee, batch._replace(ab=batch.ab * float("nan")), PLAIN, tiny, fabric)
+    assert all(map(torch.equal, before, weights(trainee.generator)))
+    assert trainee.updates == 0

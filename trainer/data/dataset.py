@@ -32,6 +32,8 @@ class Batch(NamedTuple):
     """(N, 1, H, W) float32, L* in [0, 100]."""
     ab: Tensor
     """(N, 2, H, W) float32, a* and b* in CIE units."""
+    clean: Tensor
+    """(N, 1, H, W) float32, L* of the picture before it was made to look like old film."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def load_crops(folder: Path, device: torch.device) -> Crops:
     """
     try:
         manifest = json.loads((folder / MANIFEST_NAME).read_text())
-        array = np.load(folder / CROPS_NAME)
+        # Mapped, so that several processes share the memory; copied on write, for torch wants to write.
+        array = np.load(folder / CROPS_NAME, mmap_mode="c")
         expected = (manifest["crops"], manifest["size"], manifest["size"], 3)
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: not a folder written by `colorize-train prepare` ({error})") from error
@@ -115,7 +118,7 @@ def draw_batch(
     batch = to_batch(rgb)
     random = _generator(seed, "film", samples_seen + own.start, device)
     aged = age(rgb, batch.lightness, augment.film, random)
-    return Batch(aged, batch.ab)
+    return batch._replace(lightness=aged)
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:
@@ -129,7 +132,8 @@ def resize(pixels: Tensor, size: int) -> Tensor:
 def to_batch(rgb: Tensor) -> Batch:
     """(N, 3, H, W) sRGB in [0, 1] to lightness and ab."""
     lab = rgb_to_lab(rgb)
-    return Batch(lab[:, :1].contiguous(), lab[:, 1:].contiguous())
+    lightness = lab[:, :1].contiguous()
+    return Batch(lightness, lab[:, 1:].contiguous(), lightness)
 
 
 def _mirror(pixels: Tensor, mirrored: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Looks of old film, as augmentation of the lightness: what no colour photograph has and a network will meet.
+"""Looks of old film, as augmentation of the lightness: what no color photograph has and a network will meet.
 
-Colour photographs turned grey are sharp, clean and panchromatic; old photographs are not. Each look is a pure
+Color photographs turned gray are sharp, clean and panchromatic; old photographs are not. Each look is a pure
 function of a batch and of a random stream on the batch's device. It draws a strength for every sample, up to
 what still shows when a damaged photograph has been made as small as the network's working size. The true ab
 stay as they are.
@@ -64,10 +64,10 @@ def age(rgb: Tensor, lightness: Tensor, film: FilmConfig, random: Generator) -> 
 
 
 def spectral(rgb: Tensor, random: Generator) -> Tensor:
-    """(N, 3, H, W) sRGB in [0, 1] to the lightness that an emulsion of another colour response would give.
+    """(N, 3, H, W) sRGB in [0, 1] to the lightness that an emulsion of another color response would give.
 
     The response is drawn about that of panchromatic, orthochromatic or blue-sensitive film, and sums to 1, so
-    that greys stay as they are.
+    that grays stay as they are.
     """
     shares = torch.tensor([share for _, share in _EMULSIONS], device=rgb.device)
     kinds = torch.multinomial(shares, len(rgb), replacement=True, generator=random)

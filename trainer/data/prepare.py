@@ -24,8 +24,8 @@ TAR_SUFFIXES = frozenset({".tar", ".tgz", ".tbz2", ".txz"})
 CROPS_NAME = "crops.npy"
 MANIFEST_NAME = "manifest.json"
 
-GREY_CHROMA = 2.0
-"""A picture whose mean chroma C*ab is below this teaches nothing about colour and is left out."""
+GRAY_CHROMA = 2.0
+"""A picture whose mean chroma C*ab is below this teaches nothing about color and is left out."""
 LONG_ASPECT = 1.2
 """A picture longer than this gives two crops, one from each end; a squarer one gives its middle."""
 _QUEUED = 64
@@ -190,8 +190,8 @@ def crop_picture(data: bytes, size: int) -> NDArray[np.uint8] | str:
         return f"unreadable ({type(error).__name__})"
     if min(picture.size) < 16:
         return "smaller than 16 pixels"
-    if mean_chroma(picture) < GREY_CHROMA:
-        return "grey"
+    if mean_chroma(picture) < GRAY_CHROMA:
+        return "gray"
     width, height = picture.size
     scale = size / min(width, height)
     shape = (max(size, round(width * scale)), max(size, round(height * scale)))

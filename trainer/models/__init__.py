@@ -1,22 +1,30 @@
-"""The networks, and the table in which a configuration finds its generator."""
+"""The networks, and the tables in which a configuration finds its generator and discriminator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from trainer.config import ConfigError, ModelConfig
-from trainer.models.chroma_classes import ChromaClasses
-from trainer.models.chroma_unet import ChromaUNet
+from trainer.models.encoder_unet import EncoderUNet
 from trainer.models.generator import Generator
 from trainer.models.patchgan import PatchGAN
 from trainer.models.pix2pix_unet import Pix2PixUNet
+from trainer.models.projected import ProjectedDiscriminator
 
-__all__ = ["GENERATORS", "Generator", "PatchGAN", "build_discriminator", "build_generator"]
+__all__ = [
+    "DISCRIMINATORS",
+    "GENERATORS",
+    "Discriminator",
+    "Generator",
+    "build_discriminator",
+    "build_generator",
+]
 
 
 GENERATORS: dict[str, Callable[[ModelConfig], Generator]] = {
-    "chroma_classes": lambda config: ChromaClasses(config.width, config.temperature, config.chroma_scale),
-    "chroma_unet": lambda config: ChromaUNet(config.width, config.chroma_scale),
+    "encoder_unet": lambda config: EncoderUNet(
+        config.encoder, config.width, config.enlarge, config.frozen_blocks
+    ),
     "pix2pix_unet": lambda config: Pix2PixUNet(config.width, config.depth),
 }
 
@@ -32,11 +40,26 @@ def build_generator(config: ModelConfig) -> Generator:
     return GENERATORS[config.generator](config)
 
 
-def build_discriminator(config: ModelConfig, generator: Generator) -> PatchGAN:
-    """The PatchGAN that judges this generator's chroma, with fresh weights."""
-    return PatchGAN(
+Discriminator = PatchGAN | ProjectedDiscriminator
+
+DISCRIMINATORS: dict[str, Callable[[ModelConfig, Generator], Discriminator]] = {
+    "patchgan": lambda config, generator: PatchGAN(
         generator.chroma_scale,
         config.discriminator_width,
         config.discriminator_layers,
         spectral_norm=config.spectral_norm,
-    )
+    ),
+    "projected": lambda config, _: ProjectedDiscriminator(config.encoder, config.discriminator_width),
+}
+
+
+def build_discriminator(config: ModelConfig, generator: Generator) -> Discriminator:
+    """Build the discriminator that the configuration names, with fresh weights, for a generator's chroma.
+
+    Raises:
+        ConfigError: if there is none of that name.
+    """
+    if config.discriminator not in DISCRIMINATORS:
+        names = ", ".join(DISCRIMINATORS)
+        raise ConfigError(f"model.discriminator: {config.discriminator!r} is none of {names}")
+    return DISCRIMINATORS[config.discriminator](config, generator)

@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from trainer.models.palette import Palette
-
 
 class Generator(nn.Module, ABC):
     """Paints chroma onto lightness; a row of `trainer.models.GENERATORS` builds one.
@@ -21,17 +19,13 @@ class Generator(nn.Module, ABC):
     chroma_scale: int
     """Height and width of the lightness are this many times those of the chroma."""
 
-    palette: Palette | None
-    """The colours it chooses among, if it classifies."""
+    def load_pretrained(self) -> None:
+        """Load the weights that a fresh generator begins with, if any are published for a part of it.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.palette = None
+        Raises:
+            ConfigError: if the package that contains them is not installed.
+        """
 
     @abstractmethod
     def forward(self, lightness: Tensor) -> Tensor:
         """(N, 1, H, W) L* in [0, 100] => (N, 2, H / chroma_scale, W / chroma_scale) a*, b* in CIE units."""
-
-    def learn(self, lightness: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What training looks at: a*, b* as `forward` gives them, and the logits of a generator's palette."""
-        return self(lightness), None

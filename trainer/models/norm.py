@@ -1,4 +1,4 @@
-"""Batch normalisation whose batch is that of all processes."""
+"""Batch normalization whose batch is that of all processes."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class BatchNorm(nn.BatchNorm2d):
         variance = _total(centred.square().sum(over)) / count
         self._remember(mean.detach(), variance.detach() * count / (count - 1))
         scale = (variance + self.eps).rsqrt() * self.weight
-        normalised: Tensor = centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
-        return normalised.to(x.dtype)
+        normalized: Tensor = centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        return normalized.to(x.dtype)
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:

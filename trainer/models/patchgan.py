@@ -23,7 +23,7 @@ class PatchGAN(nn.Module):
         chroma_scale: height and width of the lightness over those of the chroma.
         width: channels of the first layer; doubled up to 8 times by the later ones.
         layers: number of stride-2 layers.
-        spectral_norm: spectral normalisation (Miyato et al. 2018) in place of batch normalisation.
+        spectral_norm: spectral normalization (Miyato et al. 2018) in place of batch normalization.
     """
 
     _AB_UNIT = 50.0
@@ -40,7 +40,10 @@ class PatchGAN(nn.Module):
         )
         self.score = _convolution(channels[-1], 1, 1, spectral_norm)
 
-    def forward(self, lightness: Tensor, ab: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def load_pretrained(self) -> None:
+        """Do nothing: all of the network is trained from scratch."""
+
+    def forward(self, lightness: Tensor, ab: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Scores and features.
 
         Args:
@@ -48,14 +51,15 @@ class PatchGAN(nn.Module):
             ab: (N, 2, H/s, W/s) a*, b* in CIE units, s = `chroma_scale`.
 
         Returns:
-            The scores (N, 1, h, w), positive for real, and the output of each layer before them.
+            A list of one tensor of scores (N, 1, h, w), positive for real, and the output of each layer
+            before them.
         """
         x = torch.cat((F.pixel_unshuffle(lightness / 50 - 1, self.chroma_scale), ab / self._AB_UNIT), dim=1)
         features = []
         for block in self.blocks:
             x = block(x)
             features.append(x)
-        return self.score(x), features
+        return [self.score(x)], features
 
 
 def _convolution(inputs: int, outputs: int, stride: int, spectral_norm: bool) -> nn.Module:
@@ -64,7 +68,7 @@ def _convolution(inputs: int, outputs: int, stride: int, spectral_norm: bool) ->
 
 
 def _block(inputs: int, outputs: int, stride: int, spectral_norm: bool, *, first: bool) -> nn.Module:
-    """Convolution, batch normalisation (not in the first layer, nor beside spectral), leaky ReLU."""
+    """Convolution, batch normalization (not in the first layer, nor beside spectral), leaky ReLU."""
     layers = [_convolution(inputs, outputs, stride, spectral_norm)]
     if not first and not spectral_norm:
         layers.append(BatchNorm(outputs))

@@ -15,10 +15,10 @@ class Pix2PixUNet(Generator):
     """Lightness to chroma at the same size.
 
     As in the paper's appendix: 4 x 4 convolutions of stride 2, channels doubled up to 8 times `width`,
-    batch normalisation everywhere but in the first, the innermost and the last layer, dropout of 0.5 in the
+    batch normalization everywhere but in the first, the innermost and the last layer, dropout of 0.5 in the
     decoder layers between as many channels that follow the innermost (three of them at a depth of 8, none
     below 6, as in the authors' code), tanh, weights drawn from N(0, 0.02). Unlike the paper, both use their
-    statistics of training at inference, so that a picture's colours do not depend on what else is in its
+    statistics of training at inference, so that a picture's colors do not depend on what else is in its
     batch.
 
     Args:

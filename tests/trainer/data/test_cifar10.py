@@ -380,7 +380,7 @@ def test_a_folder_is_told_by_any_batch(tmp_path, name):
 
 @pytest.mark.parametrize("kind", ["python 2", "binary"])
 def test_both_splits_are_prepared_and_no_picture_is_left_out(tmp_path, kind):
-    """`prepare` leaves out grey pictures; here the official splits stay whole."""
+    """`prepare` leaves out gray pictures; here the official splits stay whole."""
     files = files_of(kind)
     test = next(name for name in files if "test_batch" in name)
     files[test] = KINDS[kind](np.full((COUNT, 3072), 128, np.uint8))

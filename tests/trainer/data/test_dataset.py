@@ -1,5 +1,6 @@
 import json
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,13 +18,13 @@ SIDE = 120
 
 
 def numbered(count: int, size: int = 16) -> Crops:
-    """Grey crops, each of another level, so that a batch tells what it was drawn from."""
+    """Gray crops, each of another level, so that a batch tells what it was drawn from."""
     levels = torch.arange(count, dtype=torch.uint8) * (255 // count)
     return Crops(levels.view(-1, 1, 1, 1).expand(-1, 3, size, size))
 
 
 def numbers(batch, count: int) -> list[int]:
-    rgb = lab_to_rgb(torch.cat(batch, dim=1))
+    rgb = lab_to_rgb(torch.cat(batch[:2], dim=1))
     return (rgb[:, 0, 0, 0] * 255 / (255 // count)).round().int().tolist()
 
 
@@ -36,7 +37,7 @@ def ramps(count: int = 64) -> Crops:
 
 def windows(batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Widths and heights of the windows of `ramps` in pixels; widths are negative where mirrored."""
-    rgb = 255 * lab_to_rgb(torch.cat(batch, dim=1))
+    rgb = 255 * lab_to_rgb(torch.cat(batch[:2], dim=1))
     size = rgb.shape[-1]
     middle = slice(2, -2)  # away from the edge of the resizing filter
     red, green = rgb[:, 0, size // 2, middle], rgb[:, 1, middle, size // 2]
@@ -61,11 +62,11 @@ def test_batch_has_lightness_and_chroma_in_their_ranges(prepared):
 def test_without_augmentation_the_crops_come_as_they_are(prepared):
     crops = load_crops(prepared, CPU)
     batch = draw(crops, count=len(crops), size=48)
-    drawn = (lab_to_rgb(torch.cat(batch, dim=1)) * 255).round().byte()
+    drawn = (lab_to_rgb(torch.cat(batch[:2], dim=1)) * 255).round().byte()
     assert sorted(map(repr, drawn.flatten(1).tolist())) == sorted(map(repr, crops.pixels.flatten(1).tolist()))
 
 
-def test_colours_are_those_of_the_crops():
+def test_colors_are_those_of_the_crops():
     red = Crops(torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 20, 20))
     batch = draw(red, count=1, augment=AugmentConfig())
     torch.testing.assert_close(batch.lightness, torch.full((1, 1, 16, 16), 53.24), atol=0.01, rtol=0)
@@ -136,12 +137,14 @@ def test_mirrored_samples_are_exact_mirror_images():
     assert torch.equal(flipped.lightness[~mirrored], still.lightness[~mirrored])
 
 
-def test_film_changes_the_lightness_and_neither_the_colours_nor_what_is_drawn(prepared):
+def test_film_changes_the_lightness_and_neither_the_colors_nor_what_is_drawn(prepared):
     crops = load_crops(prepared, CPU)
     clean, old = (
         draw(crops, count=16, size=32, augment=AugmentConfig(film=film)) for film in (FilmConfig(), OLD)
     )
     assert torch.equal(old.ab, clean.ab)
+    assert torch.equal(old.clean, clean.lightness)
+    assert torch.equal(clean.clean, clean.lightness)
     assert (old.lightness != clean.lightness).flatten(1).any(1).all()
     assert old.lightness.shape == clean.lightness.shape
     assert old.lightness.dtype == torch.float32
@@ -156,8 +159,8 @@ def test_samples_without_film_are_exactly_the_clean_ones(prepared):
     assert 16 < changed.sum() < 48
 
 
-def test_film_sees_the_colours_of_the_very_window_that_was_drawn():
-    """Greys look alike on every emulsion."""
+def test_film_sees_the_colors_of_the_very_window_that_was_drawn():
+    """Grays look alike on every emulsion."""
     levels = torch.randint(0, 256, (8, 1, 40, 40), generator=torch.Generator().manual_seed(0))
     crops = Crops(levels.byte().expand(-1, 3, -1, -1))
     clean, old = (
@@ -201,7 +204,7 @@ def test_resize_filters_what_the_smaller_size_cannot_hold():
     assert (resize(board, 8) - 0.5).abs().max() < 0.05
 
 
-def test_to_batch_of_grey_has_no_chroma():
+def test_to_batch_of_gray_has_no_chroma():
     assert to_batch(torch.full((1, 3, 4, 4), 0.5)).ab.abs().max() < 1e-3
 
 
@@ -211,6 +214,16 @@ def test_loaded_crops_are_the_prepared_ones(prepared):
     assert crops.size == 48
     assert crops.pixels.dtype == torch.uint8
     np.testing.assert_array_equal(crops.pixels.permute(0, 2, 3, 1).numpy(), np.load(prepared / CROPS_NAME))
+
+
+def test_loaded_crops_are_mapped_and_what_is_written_to_them_stays_in_memory(prepared, tmp_path):
+    for name in (CROPS_NAME, MANIFEST_NAME):
+        (tmp_path / name).write_bytes((prepared / name).read_bytes())
+    before = (tmp_path / CROPS_NAME).read_bytes()
+    crops = load_crops(tmp_path, CPU)
+    assert str(tmp_path / CROPS_NAME) in Path("/proc/self/maps").read_text()
+    crops.pixels.zero_()
+    assert (tmp_path / CROPS_NAME).read_bytes() == before
 
 
 def shorten(folder):

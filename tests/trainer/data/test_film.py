@@ -30,13 +30,13 @@ def flat(level: float, count: int = 1, height: int = 64, width: int = 64) -> Ten
     return torch.full((count, 1, height, width), float(level))
 
 
-def coloured(count: int = 1, height: int = 48, width: int = 48) -> Tensor:
+def colored(count: int = 1, height: int = 48, width: int = 48) -> Tensor:
     """sRGB of pictures of fine noise, away from black and white."""
     return torch.empty(count, 3, height, width).uniform_(0.1, 0.9, generator=stream(2))
 
 
-def colourful(lightness: Tensor, random: Generator) -> Tensor:
-    """`spectral` as a look of colours that are a function of the lightness alone."""
+def colorful(lightness: Tensor, random: Generator) -> Tensor:
+    """`spectral` as a look of colors that are a function of the lightness alone."""
     return spectral(torch.cat((lightness, 100 - lightness, lightness.flip(-1)), dim=1) / 100, random)
 
 
@@ -59,7 +59,7 @@ def deviation(pictures: Tensor) -> Tensor:
 
 
 EVERY_LOOK = pytest.mark.parametrize(
-    "look", [colourful, *LOOKS.values()], ids=lambda look: getattr(look, "__name__", None)
+    "look", [colorful, *LOOKS.values()], ids=lambda look: getattr(look, "__name__", None)
 )
 
 
@@ -112,19 +112,19 @@ def test_every_share_of_the_configuration_is_that_of_a_look():
 
 
 def test_without_film_the_lightness_is_exactly_its_own():
-    rgb = coloured(4)
+    rgb = colored(4)
     assert torch.equal(aged(rgb, FilmConfig()), own_lightness(rgb))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_whole_share_changes_every_sample(name):
-    rgb = coloured(32)
+    rgb = colored(32)
     assert touched(own_lightness(rgb), aged(rgb, FilmConfig(**{name: 1.0}))).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_share_changes_that_many_samples_and_leaves_the_others_exactly(name):
-    rgb = coloured(300, 12, 12)
+    rgb = colored(300, 12, 12)
     changed = touched(own_lightness(rgb), aged(rgb, FilmConfig(**{name: 0.25})))
     assert 50 < changed.sum() < 100
 
@@ -132,16 +132,16 @@ def test_a_share_changes_that_many_samples_and_leaves_the_others_exactly(name):
 @pytest.mark.parametrize("name", LOOKS)
 def test_a_share_is_that_of_its_own_look(name, monkeypatch):
     monkeypatch.setitem(LOOKS, name, lambda lightness, _: torch.full_like(lightness, 7))
-    rgb = coloured(64, 12, 12)
+    rgb = colored(64, 12, 12)
     lightness, looked = own_lightness(rgb), aged(rgb, FilmConfig(**{name: 0.5}))
     taken = touched(lightness, looked)
     assert 16 < taken.sum() < 48
     assert (looked[taken] == 7).all(), "a look takes samples whole"
 
 
-def test_the_share_of_spectral_is_that_of_the_colours():
-    grey = textured(8).expand(-1, 3, -1, -1) / 100
-    torch.testing.assert_close(aged(grey, FilmConfig(spectral=1)), own_lightness(grey), atol=1e-3, rtol=0)
+def test_the_share_of_spectral_is_that_of_the_colors():
+    gray = textured(8).expand(-1, 3, -1, -1) / 100
+    torch.testing.assert_close(aged(gray, FilmConfig(spectral=1)), own_lightness(gray), atol=1e-3, rtol=0)
 
 
 def test_looks_are_drawn_independently_of_each_other(monkeypatch):
@@ -159,20 +159,20 @@ def test_looks_come_in_the_order_in_which_they_happened_to_a_photograph(monkeypa
     order = []
     for name in LOOKS:
         monkeypatch.setitem(LOOKS, name, lambda lightness, _, name=name: order.append(name) or lightness)
-    aged(coloured(), EVERY)
+    aged(colored(), EVERY)
     assert order == ["softness", "contrast", "grain", "fading", "damage", "jpeg"]
 
 
-def test_the_colour_response_comes_before_all_other_looks(monkeypatch):
+def test_the_color_response_comes_before_all_other_looks(monkeypatch):
     seen = []
     monkeypatch.setitem(LOOKS, "softness", lambda lightness, _: seen.append(lightness) or lightness)
-    rgb = coloured(4)
+    rgb = colored(4)
     looked = aged(rgb, FilmConfig(spectral=1, softness=1))
     assert touched(own_lightness(rgb), seen[0]).all()
     assert torch.equal(looked, seen[0])
 
 
-@pytest.mark.parametrize("rgb", [coloured(16), torch.zeros(16, 3, 32, 40), torch.ones(16, 3, 32, 40)])
+@pytest.mark.parametrize("rgb", [colored(16), torch.zeros(16, 3, 32, 40), torch.ones(16, 3, 32, 40)])
 def test_aged_lightness_is_lightness(rgb):
     looked = aged(rgb, EVERY)
     assert looked.shape == (16, 1, *rgb.shape[2:])
@@ -182,7 +182,7 @@ def test_aged_lightness_is_lightness(rgb):
 
 
 def test_ageing_leaves_its_inputs_alone():
-    rgb = coloured(4)
+    rgb = colored(4)
     lightness = own_lightness(rgb)
     before = rgb.clone(), lightness.clone()
     age(rgb, lightness, EVERY, stream())
@@ -191,23 +191,23 @@ def test_ageing_leaves_its_inputs_alone():
 
 
 def test_ageing_is_a_function_of_its_stream_alone():
-    rgb = coloured(4)
+    rgb = colored(4)
     assert torch.equal(aged(rgb, EVERY), aged(rgb, EVERY))
     assert touched(aged(rgb, EVERY), aged(rgb, EVERY, seed=1)).all()
 
 
-def test_emulsions_leave_greys_as_they_are():
-    grey = torch.linspace(0, 1, 256).expand(50, 3, 1, 256)
-    torch.testing.assert_close(spectral(grey, stream()), own_lightness(grey), atol=1e-3, rtol=0)
+def test_emulsions_leave_grays_as_they_are():
+    gray = torch.linspace(0, 1, 256).expand(50, 3, 1, 256)
+    torch.testing.assert_close(spectral(gray, stream()), own_lightness(gray), atol=1e-3, rtol=0)
 
 
-def exposed(colour: tuple[float, float, float], count: int = 2000) -> Tensor:
-    """How light a colour is on `count` emulsions."""
-    return spectral(torch.tensor(colour).view(1, 3, 1, 1).expand(count, 3, 1, 1), stream()).flatten()
+def exposed(color: tuple[float, float, float], count: int = 2000) -> Tensor:
+    """How light a color is on `count` emulsions."""
+    return spectral(torch.tensor(color).view(1, 3, 1, 1).expand(count, 3, 1, 1), stream()).flatten()
 
 
 def test_emulsions_see_less_red_and_more_blue_than_the_eye():
-    red, green, blue = (exposed(colour) for colour in ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
+    red, green, blue = (exposed(color) for color in ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
     assert red.mean() < 53.24 - 5
     assert green.mean() < 87.73 - 5
     assert blue.min() > 32.30
@@ -222,7 +222,7 @@ def test_nearly_half_of_the_emulsions_are_blind_to_red():
 
 def test_an_emulsion_is_a_sum_of_light():
     """Primaries exposed together give as much light as all of them one by one."""
-    light = [((exposed(colour, 50) + 16) / 116) ** 3 for colour in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
+    light = [((exposed(color, 50) + 16) / 116) ** 3 for color in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
     bright = torch.stack(light) > 216 / 24389  # where L* is a cube root
     total = torch.where(bright, torch.stack(light), 0).sum(0)
     torch.testing.assert_close(total[bright.all(0)], torch.ones(int(bright.all(0).sum())), atol=1e-4, rtol=0)
@@ -413,7 +413,7 @@ def test_dust_lies_in_small_spots():
 
 
 def saved(picture: np.ndarray, quality: int) -> Image.Image:
-    """What Pillow reads of a grey JPEG that it has written."""
+    """What Pillow reads of a gray JPEG that it has written."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=quality)
     return Image.open(io.BytesIO(file.getvalue()))
@@ -442,8 +442,8 @@ def test_jpeg_quantises_the_cosine_transform_of_scipy_by_the_table_of_pillow():
     blocks = np.zeros((8, 8, 8, 8), np.float32)  # which function: down, right; then its block
     for down, right in np.ndindex(8, 8):
         blocks[down, right, down, right] = amplitude
-    grey = fft.idctn(blocks, axes=(2, 3), norm="ortho").transpose(0, 2, 1, 3).reshape(64, 64) + 128
-    looked = jpeg(torch.from_numpy(grey / 2.55).float().expand(48, 1, 64, 64), stream())
+    gray = fft.idctn(blocks, axes=(2, 3), norm="ortho").transpose(0, 2, 1, 3).reshape(64, 64) + 128
+    looked = jpeg(torch.from_numpy(gray / 2.55).float().expand(48, 1, 64, 64), stream())
     shifted = 2.55 * looked.squeeze(1).numpy() - 128
     found = fft.dctn(shifted.reshape(-1, 8, 8, 8, 8).swapaxes(2, 3), axes=(3, 4), norm="ortho")
     own = np.einsum("nuvuv->nuv", found).copy()

@@ -58,7 +58,7 @@ def folder(tmp_path, picture):
         "empty.png": b"",
         "text.webp": b"not a picture",
         "tiny.png": encoded(picture(1, 15, 40)),
-        "grey.png": encoded(Image.linear_gradient("L").resize((40, 40))),
+        "gray.png": encoded(Image.linear_gradient("L").resize((40, 40))),
         "toned.png": encoded(Image.new("RGB", (40, 40), (120, 121, 120))),
     }
     for name, data in bad.items():
@@ -84,7 +84,7 @@ def test_a_single_picture_is_a_source(name, tmp_path):
 
 def test_drops_bad_pictures_and_says_which_and_why(folder, tmp_path):
     dropped = prepare([folder], tmp_path / "out", 32).dropped
-    assert sorted(dropped.pop("grey")) == ["grey.png", "toned.png"]
+    assert sorted(dropped.pop("gray")) == ["gray.png", "toned.png"]
     assert dropped.pop("smaller than 16 pixels") == ["tiny.png"]
     assert all(reason.startswith("unreadable") for reason in dropped)
     assert sorted(name for names in dropped.values() for name in names) == [
@@ -164,13 +164,13 @@ def test_pictures_are_turned_upright_by_their_exif_orientation():
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "CMYK"])
-def test_other_colour_modes_are_converted(mode):
+def test_other_color_modes_are_converted(mode):
     kind = "TIFF" if mode == "CMYK" else "PNG"
     crop = crop_picture(encoded(halves(40, 40).convert(mode), kind), 40)[0]
     assert np.abs(crop[20, 5].astype(int) - RED).max() < 40
 
 
-def test_a_picture_with_a_small_patch_of_colour_is_not_grey():
+def test_a_picture_with_a_small_patch_of_color_is_not_gray():
     picture = Image.new("RGB", (40, 40), (128, 128, 128))
     picture.paste(RED, (0, 0, 10, 10))
     assert not isinstance(crop_picture(encoded(picture), 20), str)
@@ -216,8 +216,8 @@ def test_a_folder_without_pictures_is_named(tmp_path):
 
 def test_nothing_is_left_behind_when_no_picture_is_usable(tmp_path):
     (tmp_path / "pictures").mkdir()
-    Image.new("L", (40, 40), 7).save(tmp_path / "pictures" / "grey.png")
-    with pytest.raises(DataError, match=r"pictures.*no usable picture.*grey"):
+    Image.new("L", (40, 40), 7).save(tmp_path / "pictures" / "gray.png")
+    with pytest.raises(DataError, match=r"pictures.*no usable picture.*gray"):
         prepare([tmp_path / "pictures"], tmp_path / "out", 32)
     assert not list((tmp_path / "out").glob("*"))
 

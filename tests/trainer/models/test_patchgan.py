@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.config import ModelConfig
-from trainer.models import build_discriminator, build_generator
+from trainer.config import ConfigError, ModelConfig
+from trainer.models import DISCRIMINATORS, GENERATORS, build_discriminator, build_generator
 from trainer.models.patchgan import PatchGAN
 
 
@@ -25,7 +25,7 @@ def test_a_score_sees_70_by_70_of_chroma_and_the_lightness_of_the_same_place(sca
     torch.manual_seed(0)
     network = PatchGAN(scale, 4, 3, spectral_norm=spectral_norm).eval()
     lightness, ab = (x.requires_grad_() for x in inputs(scale, 128, 1))
-    scores, _ = network(lightness, ab)
+    ((scores,), _) = network(lightness, ab)
     scores[0, 0, scores.shape[2] // 2, scores.shape[3] // 2].backward()
     assert extent(ab.grad) == (70, 70)
     assert extent(lightness.grad) == (70 * scale, 70 * scale)
@@ -33,7 +33,7 @@ def test_a_score_sees_70_by_70_of_chroma_and_the_lightness_of_the_same_place(sca
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_there_is_a_score_for_every_patch_and_a_feature_for_every_layer(layers):
-    scores, features = PatchGAN(1, 4, layers)(*inputs(1))
+    (scores,), features = PatchGAN(1, 4, layers)(*inputs(1))
     side = 64 // 2**layers - 2
     assert scores.shape == (2, 1, side, side)
     assert len(features) == layers + 1
@@ -53,20 +53,21 @@ def test_score_depends_on_the_lightness_it_is_conditioned_on(scale, spectral_nor
     torch.manual_seed(0)
     network = PatchGAN(scale, 8, 3, spectral_norm=spectral_norm).eval()
     lightness, ab = inputs(scale)
-    assert (network(lightness, ab)[0] - network(100 - lightness, ab)[0]).abs().max() > 1e-4
+    scores = [network(x, ab)[0][0] for x in (lightness, 100 - lightness)]
+    assert (scores[0] - scores[1]).abs().max() > 1e-4
 
 
 def test_lightness_and_chroma_of_one_place_meet():
     """The lightness given to the score of one corner is that of the same corner."""
     network = PatchGAN(2, 4, 1).eval()
     lightness, ab = (x.requires_grad_() for x in inputs(2, 64, 1))
-    network(lightness, ab)[0][0, 0, 0, -1].backward()
+    network(lightness, ab)[0][0][0, 0, 0, -1].backward()
     for gradient in (lightness.grad, ab.grad):
         assert gradient[0, :, : gradient.shape[2] // 2, gradient.shape[3] // 2 :].abs().sum() > 0
         assert gradient[0, :, gradient.shape[2] // 2 :].abs().sum() == 0
 
 
-def test_spectral_norm_bounds_every_layer_and_replaces_batch_normalisation():
+def test_spectral_norm_bounds_every_layer_and_replaces_batch_normalization():
     torch.manual_seed(0)
     network = PatchGAN(1, 4, 2, spectral_norm=True).train()
     for _ in range(50):  # power iterations
@@ -78,15 +79,44 @@ def test_spectral_norm_bounds_every_layer_and_replaces_batch_normalisation():
             assert torch.linalg.matrix_norm(module.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.05)
 
 
-def test_without_spectral_norm_all_but_the_first_layer_are_batch_normalised():
+def test_without_spectral_norm_all_but_the_first_layer_are_batch_normalized():
     network = PatchGAN(1, 4, 3, spectral_norm=False)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) == 3
     assert not any(hasattr(module, "parametrizations") for module in network.modules())
 
 
-@pytest.mark.parametrize("name", ["chroma_unet", "pix2pix_unet"])
-def test_is_built_to_fit_its_generator(name):
-    config = ModelConfig(generator=name, width=4, depth=3, discriminator_width=4)
-    generator = build_generator(config).eval()
-    lightness = torch.zeros(1, 1, 64, 64)
-    assert build_discriminator(config, generator)(lightness, generator(lightness))[0].isfinite().all()
+@pytest.mark.parametrize("enlarge", [1, 2, 4])
+@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_every_discriminator_is_built_to_fit_every_generator(generator, discriminator, enlarge):
+    config = ModelConfig(
+        generator,
+        width=4,
+        depth=3,
+        enlarge=enlarge,
+        discriminator=discriminator,
+        discriminator_width=4,
+        discriminator_layers=1,
+    )
+    network = build_generator(config).eval()
+    lightness = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        scores, features = build_discriminator(config, network)(lightness, network(lightness))
+    assert len(scores) >= 1
+    assert len(features) >= 1
+    for score in scores:
+        assert score.shape[:2] == (2, 1)
+        assert score.isfinite().all()
+
+
+def test_build_discriminator_of_an_unknown_name_is_a_config_error_that_lists_the_known():
+    config = ModelConfig("pix2pix_unet", width=4, depth=3, discriminator="vgg")
+    with pytest.raises(ConfigError, match=r"vgg.*patchgan, projected"):
+        build_discriminator(config, build_generator(config))
+
+
+def test_load_pretrained_leaves_a_patchgan_as_it_is():
+    network = PatchGAN(1, 4, 1)
+    before = [parameter.clone() for parameter in network.parameters()]
+    network.load_pretrained()
+    assert all(map(torch.equal, before, network.parameters()))

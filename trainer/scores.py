@@ -1,0 +1,184 @@
+"""The figures of an evaluation: how close colorized pictures are to the truth, and how realistic."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.lab import ciede2000, rgb_to_lab
+from trainer.metrics import ChromaStatistics, accuracy, colorfulness, psnr, ssim
+from trainer.realism import (
+    Recognition,
+    Recognizer,
+    join,
+    kernel_inception_distance,
+    probability_of_true_class,
+)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How close colorized pictures are to the truth: means over pictures, and figures of the whole set.
+
+    RGB is 8-bit sRGB as written to a file, Lab is computed from it.
+    """
+
+    psnr: float
+    """In dB, over the three channels of a picture."""
+    ssim: float
+    """Structural similarity (Wang et al. 2004), the mean over the channels."""
+    mae_rgb: float
+    """Mean absolute error of the channels, in percent of full scale."""
+    mae_ab: float
+    """Mean absolute error of a* and b*, in CIE units."""
+    accuracy_2: float
+    """Percentage of pixels with every sRGB channel within 2 % of full scale (see `metrics.accuracy`)."""
+    accuracy_5: float
+    """The same within 5 %."""
+    ciede2000: float
+    """Color difference."""
+    colorfulness: float
+    """Hasler & Suesstrunk 2003."""
+    colorfulness_gap: float
+    """|mean colorfulness - mean colorfulness of the truth|."""
+    auc: float
+    """Area under the curve of ab error (Zhang et al. 2016), in percent."""
+    auc_balanced: float
+    """The same with all true colors counting alike, in percent."""
+    jensen_shannon: float
+    """Distance of the histograms of ab, in [0, 1]."""
+    mean_a: float
+    mean_b: float
+    kid: float | None = None
+    """Kernel Inception Distance to the truth, times 1000 (see `realism`); None if it was not measured."""
+    true_class: float | None = None
+    """Mean probability of the class seen in the true picture, in [0, 1]; None if it was not measured."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Figures of the true pictures alone; the fields are those of `Scores`."""
+
+    colorfulness: float
+    mean_a: float
+    mean_b: float
+    true_class: float | None = None
+
+
+@dataclass(frozen=True)
+class GainAtShare:
+    """Fidelity at a given amount of color, so that models are compared at equal colorfulness."""
+
+    share: float
+    """Mean colorfulness over that of the true pictures."""
+    strength: float
+    """Factor on the predicted chroma that gives it."""
+    gain: float
+    """PSNR above that of the gray pictures, in dB."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's scores beside those of the same pictures left gray."""
+
+    pictures: int
+    strength: float
+    """Factor on the predicted chroma."""
+    model: Scores
+    gray: Scores
+    truth: Truth
+    gains: tuple[GainAtShare, ...] = ()
+    """Gains at several shares of the true colorfulness."""
+
+    @property
+    def gain(self) -> float:
+        """PSNR above that of the gray pictures, in dB."""
+        return self.model.psnr - self.gray.psnr
+
+    @property
+    def colorfulness_share(self) -> float:
+        """Colorfulness over that of the truth."""
+        return self.model.colorfulness / self.truth.colorfulness
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures as plain values."""
+        return asdict(self) | {"gain": self.gain, "colorfulness_share": self.colorfulness_share}
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Return name, model, gray and truth of every figure that was measured, for a table."""
+        model, gray, truth = asdict(self.model), asdict(self.gray), asdict(self.truth)
+        rows = [
+            (name, _cell(value), _cell(gray[name]), _cell(truth.get(name)))
+            for name, value in model.items()
+            if value is not None
+        ]
+        return rows + [
+            (f"gain at {at.share:.0%} colorfulness", f"{at.gain:+.3f}", "", "") for at in self.gains
+        ]
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+class Tally:
+    """Collects the scores of one way to color the pictures.
+
+    Args:
+        recognizer: None leaves the measures of realism out.
+    """
+
+    def __init__(self, recognizer: Recognizer | None) -> None:
+        self._recognizer = recognizer
+        self._recognized: list[Recognition] = []
+        self._rows: dict[str, list[Tensor]] = {}
+        self._chroma = ChromaStatistics()
+
+    def add(self, colored: Tensor, truth: Tensor) -> None:
+        """Measure (N, 3, H, W) sRGB in [0, 1] against the truth."""
+        lab, true_lab = rgb_to_lab(colored), rgb_to_lab(truth)
+        whole = (1, 2, 3)
+        rows = {
+            "psnr": psnr(colored, truth),
+            "ssim": ssim(colored, truth),
+            "mae_rgb": 100 * (colored - truth).abs().mean(whole),
+            "mae_ab": (lab - true_lab)[:, 1:].abs().mean(whole),
+            "accuracy_2": 100 * accuracy(colored, truth, 0.02),
+            "accuracy_5": 100 * accuracy(colored, truth, 0.05),
+            "ciede2000": ciede2000(lab, true_lab).mean(whole),
+            "colorfulness": colorfulness(colored),
+            **dict(zip(("mean_a", "mean_b"), mean_ab(lab), strict=True)),
+        }
+        for name, values in rows.items():
+            self._rows.setdefault(name, []).append(values)
+        self._chroma.add(lab[:, 1:], true_lab[:, 1:])
+        if self._recognizer is not None:
+            self._recognized.append(self._recognizer.recognize(colored))
+
+    def scores(self, truth: Truth, true_recognition: Recognition | None) -> Scores:
+        """Summarize what was added; `true_recognition` is that of the true pictures, in the same order."""
+        means = {name: float(torch.cat(values).double().mean()) for name, values in self._rows.items()}
+        realism: dict[str, float] = {}
+        if true_recognition is not None:
+            recognition = join(self._recognized)
+            realism = {
+                "kid": 1000 * kernel_inception_distance(recognition, true_recognition),
+                "true_class": probability_of_true_class(recognition, true_recognition),
+            }
+        return Scores(
+            colorfulness_gap=abs(means["colorfulness"] - truth.colorfulness),
+            auc=100 * self._chroma.auc,
+            auc_balanced=100 * self._chroma.auc_balanced,
+            jensen_shannon=self._chroma.jensen_shannon,
+            **realism,
+            **means,
+        )
+
+
+def mean_ab(lab: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the mean a* and b* of each picture: (N, 3, H, W) => twice (N,)."""
+    _, a, b = lab.mean((2, 3)).unbind(1)
+    return a, b
