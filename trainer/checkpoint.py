@@ -158,7 +158,7 @@ def save_weights(path: Path, generator: nn.Module, config: Config) -> None:
     if not all(value.isfinite().all() for value in weights.values()):
         raise CheckpointError(f"{path}: not written, for weights do not fit into fp16")
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, path, metadata={"config": to_json(config)})
+    save_file(weights, path, metadata={"config": to_json(config.published)})
 
 
 def start_from(trainee: Trainee, path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from pathlib import PurePath
 from typing import Any, TypeVar, get_type_hints
 
 T = TypeVar("T")
@@ -195,8 +196,13 @@ class Config:
 
     @property
     def hash(self) -> str:
-        """First 16 hexadecimal digits of the SHA-256 of the configuration's JSON."""
-        return hashlib.sha256(to_json(self).encode()).hexdigest()[:16]
+        """First 16 hexadecimal digits of the SHA-256 of the published configuration's JSON."""
+        return hashlib.sha256(to_json(self.published).encode()).hexdigest()[:16]
+
+    @property
+    def published(self) -> Config:
+        """The configuration as exported files contain it: of `start_from` only the file's name."""
+        return replace(self, start_from=PurePath(self.start_from).name)
 
     @property
     def perceptual(self) -> bool:
@@ -251,8 +257,8 @@ def override(config: Config, assignments: list[str]) -> Config:
     Raises:
         ConfigError: for an unknown field or a value of the wrong type.
     """
-    tree = asdict(config)
     for assignment in assignments:
+        tree: Any = asdict(config)
         name, separator, text = assignment.partition("=")
         if not separator:
             raise ConfigError(f"{assignment!r} is not name=value")
@@ -261,7 +267,7 @@ def override(config: Config, assignments: list[str]) -> Config:
         except json.JSONDecodeError:
             value = text
         *path, last = name.split(".")
-        node: Any = tree
+        node = tree
         try:
             for key in path:
                 node = node[int(key)] if isinstance(node, list | tuple) else node[key]
@@ -269,7 +275,8 @@ def override(config: Config, assignments: list[str]) -> Config:
         except (KeyError, IndexError, ValueError, TypeError):
             raise ConfigError(f"{name}: no such field") from None
         node[last] = value
-    return _build(Config, tree, "config")
+        config = _build(Config, tree, "config")
+    return config
 
 
 def _build(cls: type[T], values: Any, where: str) -> T:

@@ -167,6 +167,8 @@ def evaluate(
 
 def _gain_at(samples: Sequence[Sample], share: float, true_colorfulness: float, gray: float) -> GainAtShare:
     strength = _strength_at(samples, share * true_colorfulness)
+    if strength is None:
+        return GainAtShare(share, None, None)
     found = [
         psnr(
             _to_tensor([sample.render(strength) for sample in batch]),
@@ -178,12 +180,19 @@ def _gain_at(samples: Sequence[Sample], share: float, true_colorfulness: float, 
 
 
 def strength_for(samples: Sequence[Sample], share: float) -> float:
-    """Find the strength at which the mean colorfulness is `share` of the true pictures'."""
+    """Find the strength at which the mean colorfulness is `share` of the true pictures'.
+
+    Raises:
+        DataError: if the predicted chroma is too pale for it.
+    """
     true = [colorfulness(_to_tensor([sample.truth for sample in batch])) for batch in _batches(samples)]
-    return _strength_at(samples, share * float(torch.cat(true).double().mean()))
+    strength = _strength_at(samples, share * float(torch.cat(true).double().mean()))
+    if strength is None:
+        raise DataError(f"the predicted chroma is too pale for {share:.0%} of the true colorfulness")
+    return strength
 
 
-def _strength_at(samples: Sequence[Sample], target: float) -> float:
+def _strength_at(samples: Sequence[Sample], target: float) -> float | None:
     def colorfulness_at(strength: float) -> float:
         found = [
             colorfulness(_to_tensor([sample.render(strength) for sample in batch]))

@@ -247,6 +247,6 @@ def _describe(model: ModelProto, generator: Generator, config: Config, facts: Mo
             "colorize.licence": facts.licence,
             "colorize.calibration": json.dumps(asdict(facts.calibration)),
             "colorize.config_hash": config.hash,
-            "colorize.config": to_json(config),
+            "colorize.config": to_json(config.published),
         },
     )

@@ -25,7 +25,8 @@ from trainer.data.dataset import Batch, Crops, Part, draw_batch, load_crops, res
 from trainer.journal import CONFIG_NAME, Journal
 from trainer.losses import ADVERSARIAL, RECONSTRUCTION
 from trainer.metrics import measure
-from trainer.models import build_generator
+from trainer.models import DISCRIMINATORS, build_generator
+from trainer.models.encoders import ENCODER_MULTIPLE, ENCODERS
 from trainer.optim import set_learning_rate
 from trainer.step import Trainee, build_trainee, update
 
@@ -189,24 +190,38 @@ def _check(config: Config, crops: Crops, run: Run, processes: int) -> None:
     saved = run.folder / CONFIG_NAME
     if run.stop_after is None and saved.exists() and from_json(saved.read_text()) != config:
         raise ConfigError(f"{run.folder}: belongs to another configuration; see {saved}")
-    for name, table in (("reconstruction", RECONSTRUCTION), ("gan", ADVERSARIAL)):
-        if getattr(config.loss, name) not in table:
-            raise ConfigError(f"loss.{name}: {getattr(config.loss, name)!r} is none of {', '.join(table)}")
+    for name, value, table in (
+        ("loss.reconstruction", config.loss.reconstruction, RECONSTRUCTION),
+        ("loss.gan", config.loss.gan, ADVERSARIAL),
+        ("model.discriminator", config.model.discriminator, DISCRIMINATORS),
+        ("model.encoder", config.model.encoder, ENCODERS),
+    ):
+        if value not in table:
+            raise ConfigError(f"{name}: {value!r} is none of {', '.join(table)}")
     with torch.device("meta"):
         generator = build_generator(config.model)
-    multiple = generator.multiple_of
-    sizes = {f"phases.{i}.crop_size": phase.crop_size for i, phase in enumerate(config.phases)}
-    for name, size in (sizes | {"evaluate_size": config.evaluate_size}).items():
-        if size % multiple:
-            raise ConfigError(f"{name}: {size} is no multiple of the generator's {multiple}")
+    if config.evaluate_size % generator.multiple_of:
+        raise ConfigError(
+            f"evaluate_size: {config.evaluate_size} is no multiple of the generator's {generator.multiple_of}"
+        )
+    projected = config.model.discriminator == "projected"
     for i, phase in enumerate(config.phases):
+        seen_by_encoder = phase.perceptual > 0 or (phase.adversarial > 0 and projected)
+        multiple = math.lcm(generator.multiple_of, ENCODER_MULTIPLE if seen_by_encoder else 1)
+        where = f"phases.{i}.crop_size: {phase.crop_size}"
+        if phase.crop_size % multiple:
+            raise ConfigError(f"{where} is no multiple of the networks' {multiple}")
+        smallest = 3 * 2**config.model.discriminator_layers
+        if phase.adversarial and not projected and phase.crop_size // generator.chroma_scale < smallest:
+            raise ConfigError(f"{where} is too small for the discriminator")
         for name in ("batch_size", "samples"):
             if getattr(phase, name) % processes:
                 raise ConfigError(f"phases.{i}.{name}: is no multiple of the {processes} processes")
-    smallest = 3 * 2**config.model.discriminator_layers
-    for i, phase in enumerate(config.phases):
-        if phase.adversarial and phase.crop_size // generator.chroma_scale < smallest:
-            raise ConfigError(f"phases.{i}.crop_size: {phase.crop_size} is too small for the discriminator")
+        last = phase.samples % phase.batch_size or phase.batch_size
+        if last == 1 and phase.crop_size == generator.multiple_of:
+            raise ConfigError(
+                f"phases.{i}.samples: the last batch is of one crop, too little to be normalized"
+            )
     for i, phase in enumerate(config.phases):
         if phase.crop_size > crops.size:
             raise ConfigError(

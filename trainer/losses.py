@@ -52,9 +52,8 @@ def log_mse(prediction: Tensor, ab: Tensor, _: Tensor, config: LossConfig) -> Te
 def log_mse_rgb(prediction: Tensor, ab: Tensor, lightness: Tensor, config: LossConfig) -> Tensor:
     """Like `log_mse`, but of sRGB: up to a factor the PSNR of each picture.
 
-    Errors of chroma count as much as they change the picture: little where it is dark. `beta` is in levels
-    of 255. Predictions outside the sRGB gamut are clipped a fifth of full scale beyond it, so that gradients
-    lead back into it.
+    Errors of chroma count as much as they change the picture's pixels. `beta` is in levels of 255.
+    Predictions are clipped a fifth of full scale outside the sRGB gamut, and have no gradient there.
     """
     with torch.autocast(prediction.device.type, enabled=False):
         found, expected = (lab_to_rgb(torch.cat((lightness, x.float()), dim=1)) for x in (prediction, ab))

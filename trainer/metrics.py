@@ -116,19 +116,19 @@ def _cells_of(ab: Tensor) -> Tensor:
     return (row * _CELLS + column).flatten().cpu()
 
 
-def find_strength(colorfulness_at: Callable[[float], float], target: float) -> float:
+def find_strength(colorfulness_at: Callable[[float], float], target: float) -> float | None:
     """Find the factor of the chroma, in [0, 8], at which the mean colorfulness is `target`.
 
     Recipes are compared at equal colorfulness, not at each one's own. Colorfulness grows nearly linearly with
     the factor, so regula falsi in its Illinois variant (Dowell & Jarratt 1971) takes a handful of steps; it
-    ends within 0.05 % of the target. Returns 8 if that is still too pale.
+    ends within 0.05 % of the target. Returns None if 8 is still too pale.
     """
     low, high = 0.0, 8.0
     below, above = colorfulness_at(low) - target, colorfulness_at(high) - target
-    if above <= 0:
-        return high
     if below >= 0:
         return low
+    if above < 0:
+        return None
     side = 0
     for _ in range(30):
         middle = (low * above - high * below) / (above - below)
@@ -159,7 +159,8 @@ def measure(
 
     Returns:
         Mean PSNR and colorfulness, `gain` (PSNR above that of the gray picture), mean absolute ab error, and
-        `gain_at_65` and the like with the chroma scaled to that share of the true colorfulness.
+        `gain_at_65` and the like with the chroma scaled to that share of the true colorfulness, where that is
+        possible.
     """
     truth = recompose(lightness, ab)
     gray = psnr(recompose(lightness, torch.zeros_like(ab)), truth).mean()
@@ -177,6 +178,7 @@ def measure(
             lambda factor: float(colorfulness(recompose(lightness, prediction * factor)).mean()),
             share * target,
         )
-        matched = psnr(recompose(lightness, prediction * strength), truth).mean()
-        figures[f"gain_at_{share * 100:.0f}"] = float(matched - gray)
+        if strength is not None:
+            matched = psnr(recompose(lightness, prediction * strength), truth).mean()
+            figures[f"gain_at_{share * 100:.0f}"] = float(matched - gray)
     return figures

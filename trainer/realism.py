@@ -74,12 +74,15 @@ def _central_square(picture: Tensor, side: int) -> Tensor:
     return resized[..., top : top + side, left : left + side]
 
 
-def kernel_inception_distance(pictures: Recognition, truth: Recognition) -> float:
+def kernel_inception_distance(pictures: Recognition, truth: Recognition) -> float | None:
     """Kernel Inception Distance (Bińkowski et al. 2018, "Demystifying MMD GANs") of two sets of pictures.
 
     The unbiased estimate over all pictures at once; lower is more realistic, and it can be slightly negative.
-    The features are the classifier's, so figures are not comparable with those of Inception-v3.
+    The features are the classifier's, so figures are not comparable with those of Inception-v3. None for sets
+    of a single picture, which have no distance.
     """
+    if min(len(pictures.features), len(truth.features)) < 2:
+        return None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*will save all extracted features.*")
         metric = KernelInceptionDistance(

@@ -74,10 +74,10 @@ class GainAtShare:
 
     share: float
     """Mean colorfulness over that of the true pictures."""
-    strength: float
-    """Factor on the predicted chroma that gives it."""
-    gain: float
-    """PSNR above that of the gray pictures, in dB."""
+    strength: float | None
+    """Factor on the predicted chroma that gives it; None if the prediction is too pale for any."""
+    gain: float | None
+    """PSNR above that of the gray pictures, in dB; None without a strength."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,12 @@ class Evaluation:
             for name, value in model.items()
             if value is not None
         ]
-        return rows + [
-            (f"gain at {at.share:.0%} colorfulness", f"{at.gain:+.3f}", "", "") for at in self.gains
+        gains = [
+            (f"gain at {at.share:.0%} colorfulness", f"{at.gain:+.3f}", "", "")
+            for at in self.gains
+            if at.gain is not None
         ]
+        return rows + gains
 
 
 def _cell(value: float | None) -> str:
@@ -161,19 +164,18 @@ class Tally:
     def scores(self, truth: Truth, true_recognition: Recognition | None) -> Scores:
         """Summarize what was added; `true_recognition` is that of the true pictures, in the same order."""
         means = {name: float(torch.cat(values).double().mean()) for name, values in self._rows.items()}
-        realism: dict[str, float] = {}
+        distance = probability = None
         if true_recognition is not None:
             recognition = join(self._recognized)
-            realism = {
-                "kid": 1000 * kernel_inception_distance(recognition, true_recognition),
-                "true_class": probability_of_true_class(recognition, true_recognition),
-            }
+            distance = kernel_inception_distance(recognition, true_recognition)
+            probability = probability_of_true_class(recognition, true_recognition)
         return Scores(
             colorfulness_gap=abs(means["colorfulness"] - truth.colorfulness),
             auc=100 * self._chroma.auc,
             auc_balanced=100 * self._chroma.auc_balanced,
             jensen_shannon=self._chroma.jensen_shannon,
-            **realism,
+            kid=None if distance is None else 1000 * distance,
+            true_class=probability,
             **means,
         )
 

@@ -95,7 +95,7 @@ def update(trainee: Trainee, batch: Batch, phase: Phase, config: Config, fabric:
         Scalars for the log, by name, detached.
 
     Raises:
-        TrainingError: if the loss is not finite; the generator is as before.
+        TrainingError: if the loss is not finite; no weight has changed.
     """
     trainee.generator.train()
     real = F.avg_pool2d(batch.ab, trainee.chroma_scale)

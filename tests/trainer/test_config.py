@@ -231,3 +231,14 @@ def test_a_discriminator_is_needed_where_any_phase_is_adversarial():
 def test_the_perceptual_loss_is_needed_where_any_phase_uses_it():
     assert Config(phases=(Phase(), Phase(perceptual=0.1))).perceptual
     assert not TWO_PHASES.perceptual
+
+
+def test_override_of_a_phase_reaches_its_defaults():
+    config = override(Config(), ['phases=[{"samples": 5}]', "phases.0.batch_size=2"])
+    assert config.phases == (Phase(samples=5, batch_size=2),)
+
+
+def test_published_configuration_names_no_directory():
+    config = Config(start_from="/home/alice/secret/run.pt")
+    assert config.published.start_from == "run.pt"
+    assert config.hash == Config(start_from="elsewhere/run.pt").hash

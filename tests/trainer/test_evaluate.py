@@ -613,3 +613,16 @@ def test_command_writes_the_sheet_of_what_it_measured(models, pictures, tinted, 
 
 def test_command_names_what_is_missing(models, tmp_path):
     assert_one_line_error(invoke(models.tinted, tmp_path / "nowhere"), "nowhere")
+
+
+def test_gain_at_a_share_that_cannot_be_reached_is_none_and_left_out_of_the_table(models, pictures):
+    figures = evaluate(predict_samples([pictures], load(models.grey, "cpu", threads=1)), shares=(0.65,))
+    (at,) = figures.gains
+    assert (at.strength, at.gain) == (None, None)
+    assert not [row for row in figures.rows() if row[0].startswith("gain at")]
+
+
+def test_strength_of_a_share_that_cannot_be_reached_is_a_data_error(models, pictures):
+    samples = predict_samples([pictures], load(models.grey, "cpu", threads=1))
+    with pytest.raises(DataError, match="too pale for 65%"):
+        strength_for(samples, 0.65)

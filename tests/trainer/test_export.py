@@ -306,3 +306,11 @@ def test_calibration_is_part_of_the_exported_model(small_export, tmp_path):
     assert json.loads(metadata["colorize.calibration"]) == asdict(calibration)
     nodes = onnx.load(tmp_path / "model.onnx").graph.node
     assert {node.op_type for node in nodes} <= RUNS_ON_CUDA | {"ReduceSum", "Sqrt", "Pow"}
+
+
+def test_export_does_not_name_the_directory_of_the_weights_that_training_started_from(small_export, tmp_path):
+    config = replace(small_export.config, start_from="/home/alice/secret/run.pt")
+    export(small_export.generator, config, FACTS, tmp_path / "model.onnx")
+    content = (tmp_path / "model.onnx").read_bytes()
+    assert b"run.pt" in content
+    assert b"alice" not in content

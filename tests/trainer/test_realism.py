@@ -84,6 +84,11 @@ def test_kid_is_the_unbiased_mmd_of_the_features(shift):
     )
 
 
+def test_kid_of_a_single_picture_is_none():
+    one = Recognition(torch.rand(1, 1280), torch.rand(1, 1000))
+    assert kernel_inception_distance(one, one) is None
+
+
 def test_kid_does_not_depend_on_the_order_of_pictures_nor_on_chance():
     one, other = np.random.default_rng(1).exponential(0.5, (2, 12, 1280)).astype(np.float32)
     expected = kernel_inception_distance(recognition(one), recognition(other))

@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.models.blocks import GlobalContext, Residual, Upsample
-from trainer.models.encoders import build_encoder
+from trainer.models.encoders import ENCODER_MULTIPLE, build_encoder
 from trainer.models.generator import Generator
 from trainer.models.norm import BatchNorm
 
 _REDUCTION = 4  # sides of the encoder's input over those of the chroma
-_DEEPEST = 32  # sides of the encoder's input over those of its smallest features
 
 
 class EncoderUNet(Generator):
@@ -37,7 +36,7 @@ class EncoderUNet(Generator):
         super().__init__()
         self.enlarge = enlarge
         self.chroma_scale = _REDUCTION // enlarge
-        self.multiple_of = _DEEPEST // enlarge
+        self.multiple_of = ENCODER_MULTIPLE // enlarge
         self.encoder = build_encoder(encoder)
         self.encoder.freeze(frozen_blocks)
         _, quarter, eighth, sixteenth, deepest = self.encoder.channels

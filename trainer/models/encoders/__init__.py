@@ -7,7 +7,10 @@ from collections.abc import Callable
 from trainer.config import ConfigError
 from trainer.models.encoders.efficientnet_lite import EfficientNetLite
 
-__all__ = ["ENCODERS", "EfficientNetLite", "build_encoder"]
+__all__ = ["ENCODERS", "ENCODER_MULTIPLE", "EfficientNetLite", "build_encoder"]
+
+ENCODER_MULTIPLE = 32
+"""Height and width of an encoder's input must be multiples of this."""
 
 ENCODERS: dict[str, Callable[[], EfficientNetLite]] = {
     "efficientnet_lite0": lambda: EfficientNetLite("efficientnet_lite0"),

@@ -207,7 +207,13 @@ class EfficientNetLite(nn.Module):
         return features
 
     def freeze(self, blocks: int) -> None:
-        """Exclude the stem and the first `blocks` blocks from training; 0 trains all."""
+        """Exclude the stem and the first `blocks` blocks from training; 0 trains all.
+
+        Raises:
+            ConfigError: if there are fewer blocks.
+        """
+        if blocks > len(self.blocks):
+            raise ConfigError(f"model.frozen_blocks: {blocks} of {len(self.blocks)} blocks cannot be frozen")
         if blocks:
             self.stem.requires_grad_(False)
         for block in self.blocks[:blocks]:

@@ -264,3 +264,8 @@ def test_train_without_the_wheel_is_one_line_and_exit_1(phase, fields, prepared,
 def test_build_encoder_of_an_unknown_name_is_a_config_error_that_lists_the_known():
     with pytest.raises(ConfigError, match=r"vgg.*efficientnet_lite0, efficientnet_lite2"):
         build_encoder("vgg")
+
+
+def test_freeze_of_more_blocks_than_there_are_is_a_config_error():
+    with pytest.raises(ConfigError, match=r"model\.frozen_blocks: 17 of 16"):
+        build_encoder("efficientnet_lite0").freeze(17)
