@@ -83,8 +83,8 @@ PRESETS: dict[str, Config] = {
         ema_decay=0.999,
         evaluate_size=32,
     ),
-    # The squares are nearly whole pictures, at nearly their stored size: smaller windows would be enlarged
-    # and blurred.
+    # Fidelity first; then the perceptual loss, briefly, for realism. The crops are nearly whole pictures at
+    # nearly their stored size: smaller windows would be enlarged and blurred.
     "photo": Config(
         phases=(
             Phase(
@@ -94,6 +94,15 @@ PRESETS: dict[str, Config] = {
                 warmup=3_000,
                 learning_rate=5e-4,
                 final_learning_rate=1e-5,
+            ),
+            Phase(
+                samples=24_000,
+                crop_size=128,
+                batch_size=48,
+                warmup=1_000,
+                learning_rate=2e-4,
+                final_learning_rate=1e-5,
+                perceptual=6.0,
             ),
         ),
         loss=LossConfig(reconstruction="log_mse_rgb", beta=8.0, saturation_weight=2.0),
