@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from colorize_cli.color import Lightness
+from colorize_cli.color.lightness import Lightness
+from colorize_cli.color.resize import working_copy
 from colorize_cli.compose import compose
-from colorize_cli.contracts import Card
-from colorize_cli.media.frame import lightness_of
-from colorize_cli.model import load
-from colorize_cli.working import working_copy
+from colorize_cli.image.frame import lightness_of
+from colorize_cli.inference.adapters import Card
+from colorize_cli.inference.model import load
 from trainer.checkpoint import load_generator
 from trainer.data.cifar10 import is_cifar10, read_cifar10
 from trainer.data.dataset import load_crops
@@ -37,7 +37,7 @@ from trainer.metrics import (
     ssim,
 )
 from trainer.models import Generator
-from trainer.sheet import save_sheet
+from trainer.sample_grid import save_sheet
 
 _LARGE_TILE = 192  # pixels; small pictures are shown at twice their size, up to this
 _BATCH_PIXELS = 1 << 20

@@ -22,11 +22,11 @@ from torch import Tensor
 from trainer.checkpoint import Progress, resume, save_checkpoint, start_from
 from trainer.config import Config, ConfigError, Phase, from_json
 from trainer.data.dataset import Batch, Crops, Part, draw_batch, load_crops, resize, to_batch
-from trainer.journal import CONFIG_NAME, Journal
 from trainer.losses import ADVERSARIAL, RECONSTRUCTION
 from trainer.metrics import measure
 from trainer.models import build_generator
 from trainer.models.palette import Palette
+from trainer.run_log import CONFIG_NAME, Journal
 from trainer.step import Trainee, build_trainee, set_learning_rate, update
 
 CHECKPOINT_NAME = "checkpoint.pt"

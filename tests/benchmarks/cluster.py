@@ -33,11 +33,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from colorize_cli import discovery, media, process
-from colorize_cli.engines import ENGINES
-from colorize_cli.engines.probe import Probe
-from colorize_cli.jobs import Job, Outcome, Plan, Progress, Settings, Status, available_cores
-from colorize_cli.pipeline import Pipeline, Stage
+from colorize_cli.core import formats
+from colorize_cli.core.jobs import Job, Outcome, Plan, Progress, Status
+from colorize_cli.core.pipeline import Pipeline, Stage
+from colorize_cli.core.settings import Settings, available_cores
+from colorize_cli.engine import ENGINES, process_setup
+from colorize_cli.engine.cluster.node_check import Probe
+from colorize_cli.storage import discovery
 
 BOUND = 1.15
 _SAMPLES = 200
@@ -56,9 +58,9 @@ def make_pictures(folder: Path, megapixels: float, count: int) -> None:
 
 def colour(engine: str, source: Path, output: Path) -> dict[str, float]:
     """Seconds of an engine over a folder, from the model's being loaded on."""
-    process.prepare()
+    process_setup.prepare()
     loaded: list[float] = []
-    plan = discovery.plan([source], output, media.endings())
+    plan = discovery.plan([source], output, formats.endings())
     begun = time.perf_counter()
     settings = Settings(overwrite=True, engine=engine)
     for outcome in ENGINES[engine](plan, settings, lambda _: loaded.append(time.perf_counter())):
@@ -116,11 +118,11 @@ def some_jobs(count: int) -> Iterator[Job]:
 
 
 def by_ray(jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
-    from colorize_cli.engines import ray
+    from colorize_cli.engine import cluster
 
     unprobed = Unprobed("", Settings(), "", Path(), b"", Path(), ("", ""))
     settings = Settings(engine="ray")
-    return ray.labour(
+    return cluster.labour(
         jobs, Idle(), idle, settings, lambda _: contextlib.nullcontext(unprobed), lambda _: None
     )
 

@@ -28,11 +28,12 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from colorize_cli import color, model
-from colorize_cli.colouring import MOST_KEPT
-from colorize_cli.media.film import source
-from colorize_cli.temporal import Chooser, Follower, Steady
-from colorize_cli.working import working_copy
+from colorize_cli.color import lab
+from colorize_cli.color.resize import working_copy
+from colorize_cli.inference import model
+from colorize_cli.video import pixel_format, reader
+from colorize_cli.video.stages import MOST_KEPT
+from colorize_cli.video.temporal import Chooser, Follower, Steady
 
 Floats = npt.NDArray[np.float32]
 _APART = (1, 2, 4)
@@ -41,11 +42,11 @@ _APART = (1, 2, 4)
 def read(path: Path, network: model.Model) -> tuple[list[Floats], list[Floats]]:
     """Of each frame the small copy that the network sees, and what it predicts."""
     copies, chroma = [], []
-    with source.opened(path) as film:
+    with reader.opened(path) as film:
         table = film.picture.coding.lightness_table()
         sides = network.card.working_size, network.card.multiple_of
         for frame in film.frames():
-            small = working_copy(source.lightness_of(frame, table), *sides, float(film.picture.aspect))
+            small = working_copy(pixel_format.lightness_of(frame, table), *sides, float(film.picture.aspect))
             copies.append(small)
             chroma.append(network.predict(small[None, None])[0])
     return copies, chroma
@@ -124,7 +125,7 @@ def shown(copies: list[Floats], chroma: list[Floats]) -> Iterator[Floats]:
     """(3, h, w) sRGB in [0, 1]."""
     for small, ab in zip(copies, chroma, strict=True):
         lightness = cv2.resize(small, (ab.shape[2], ab.shape[1]), interpolation=cv2.INTER_AREA)
-        yield np.moveaxis(color.lab_to_srgb(np.dstack([lightness, *ab])), -1, 0)
+        yield np.moveaxis(lab.lab_to_srgb(np.dstack([lightness, *ab])), -1, 0)
 
 
 def measure(copies: list[Floats], chroma: list[Floats], keep: float, every: int | None) -> dict[str, float]:

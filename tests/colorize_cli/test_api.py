@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 import colorize_cli
-from colorize_cli import Colorizer, color
-from colorize_cli.errors import ReadError
+from colorize_cli import Colorizer
+from colorize_cli.color import lab, lightness
+from colorize_cli.core.errors import ReadError
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def tinted(models) -> Colorizer:
 
 
 def lightness_of(rgb: np.ndarray) -> np.ndarray:
-    return color.srgb_to_lab(rgb[..., :3] / 255)[..., 0]
+    return lab.srgb_to_lab(rgb[..., :3] / 255)[..., 0]
 
 
 def assert_lightness_kept(before: np.ndarray, after: np.ndarray) -> None:
@@ -38,7 +39,8 @@ def test_importing_loads_nothing_heavy():
 def test_the_command_does_not_load_torch_or_the_trainer():
     code = (
         "import sys, colorize_cli.cli, colorize_cli.api;"
-        "names = ('torch', 'onnxruntime', 'trainer', 'ray', 'fsspec', 'colorize_cli.remote');"
+        "names = ('torch', 'onnxruntime', 'trainer', 'ray', 'fsspec', 'colorize_cli.engine.transfer',"
+        "'colorize_cli.storage.remote');"
         "print([name for name in names if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -47,7 +49,7 @@ def test_the_command_does_not_load_torch_or_the_trainer():
 
 def test_help_needs_no_more_than_the_command():
     code = (
-        "import sys, click; from colorize_cli.cli import command;"
+        "import sys, click; from colorize_cli.cli.run import command;"
         "command(['--help'], standalone_mode=False);"
         "names = ('torch', 'onnxruntime', 'cv2', 'PIL', 'av', 'ray', 'fsspec', 's3fs');"
         "print([name for name in names if name in sys.modules])"
@@ -58,7 +60,7 @@ def test_help_needs_no_more_than_the_command():
 
 
 def test_colouring_here_does_not_load_what_is_for_clusters():
-    code = "import sys, colorize_cli.engines; print('ray' in sys.modules)"
+    code = "import sys, colorize_cli.engine; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -71,7 +73,7 @@ def test_there_is_nothing_else():
 def test_grey_array(tinted, grey_photo):
     out = tinted.colorize(grey_photo)
     assert (out.dtype, out.shape) == (np.uint8, (120, 160, 3))
-    assert_lightness_kept(color.GREY8[grey_photo], lightness_of(out))
+    assert_lightness_kept(lightness.GREY8[grey_photo], lightness_of(out))
     assert np.ptp(out.astype(int), axis=-1).mean() > 5
 
 
@@ -144,15 +146,15 @@ def test_bundled_model_colours_a_photograph(bundled_model):
 
     grey = np.asarray(Image.fromarray(data.astronaut()).convert("L"))
     out = Colorizer(bundled_model, device="cpu").colorize(grey)
-    assert_lightness_kept(color.GREY8[grey], lightness_of(out))
-    chroma = np.hypot(*np.moveaxis(color.srgb_to_lab(out / 255)[..., 1:], -1, 0))
+    assert_lightness_kept(lightness.GREY8[grey], lightness_of(out))
+    chroma = np.hypot(*np.moveaxis(lab.srgb_to_lab(out / 255)[..., 1:], -1, 0))
     assert chroma.mean() > 5
 
 
 def test_bundled_model_works_at_other_sizes_and_shapes(bundled_model, grey_photo):
     network = Colorizer(bundled_model, device="cpu", size=96)
     for crop in (grey_photo, grey_photo.T, grey_photo[:20], grey_photo[:, :9]):
-        assert_lightness_kept(color.GREY8[crop], lightness_of(network.colorize(crop)))
+        assert_lightness_kept(lightness.GREY8[crop], lightness_of(network.colorize(crop)))
 
 
 def test_bundled_model_says_what_it_is(bundled_model):

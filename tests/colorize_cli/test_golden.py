@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colorize_cli import color
-from tests.colorize_cli.test_cli import invoke
+from colorize_cli.color import lab, lightness
+from tests.colorize_cli.cli.test_run import invoke
 from tests.conftest import write_model
 
 NOTES = Path(__file__).with_name("golden.json")
@@ -84,7 +84,7 @@ def test_and_their_lightness_is_the_inputs(tmp_path, name, mean, nearly_all):
     coloured(tmp_path)
     with Image.open(tmp_path / "in" / name) as before, Image.open(tmp_path / "out" / name) as after:
         levels, rgb = np.asarray(before), np.asarray(after)
-    difference = np.abs(color.srgb_to_lab(rgb / np.float32(255))[..., 0] - color.GREY8[levels])
+    difference = np.abs(lab.srgb_to_lab(rgb / np.float32(255))[..., 0] - lightness.GREY8[levels])
     assert difference.mean() < mean
     assert np.quantile(difference, 0.999) < nearly_all
 

@@ -16,9 +16,9 @@ from skimage.color import deltaE_ciede2000
 from skimage.metrics import structural_similarity
 
 import trainer.evaluate
-from colorize_cli.color import srgb_to_lab
-from colorize_cli.errors import ColorizeError
-from colorize_cli.model import load
+from colorize_cli.color.lab import srgb_to_lab
+from colorize_cli.core.errors import ColorizeError
+from colorize_cli.inference.model import load
 from trainer.checkpoint import CheckpointError, Progress, load_generator, save_checkpoint, save_weights
 from trainer.cli import main
 from trainer.config import Config, ModelConfig, Phase

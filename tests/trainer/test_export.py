@@ -118,7 +118,7 @@ def test_metadata_is_complete(exported, session):
 
 
 def test_the_file_is_read_by_colorize_cli(exported):
-    model = pytest.importorskip("colorize_cli.model")
+    model = pytest.importorskip("colorize_cli.inference.model")
     assert model.load(exported[2], "cpu").card.working_size == 96
 
 

@@ -1,0 +1,37 @@
+"""What is encoded does not depend on the machine."""
+
+import os
+
+import pytest
+
+from colorize_cli.core.settings import FilmSettings
+from colorize_cli.video import encoder, reader
+from tests.colorize_cli.video.making import Recipe, make, packets
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="the number of cores cannot be chosen here",
+)
+@pytest.mark.parametrize(
+    ("kind", "codec"), [(".mp4", None), (".webm", None), (".avi", None), (".mpg", None), (".mkv", "libx265")]
+)
+def test_encoders_do_the_same_on_one_core_and_on_several(tmp_path, kind, codec):
+    path = make(
+        tmp_path / "a.mkv", Recipe(frames=60, width=256, height=256, cut=33, time_base=1 / Recipe().rate)
+    )
+    own, found = os.sched_getaffinity(0), []
+    for cores in (1, 2):
+        os.sched_setaffinity(0, sorted(own)[:cores])
+        try:
+            with reader.opened(path) as film:
+                chosen = encoder.choose(kind, film.picture, FilmSettings(codec=codec))
+                output = tmp_path / f"{cores}.nut"
+                with encoder.stretch(output, film.picture, chosen, interlaced=False) as stretch:
+                    for frame in film.frames():
+                        stretch.add(frame)
+        finally:
+            os.sched_setaffinity(0, own)
+        found.append(packets(output))
+    assert len(found[0]) >= 60
+    assert found[0] == found[1]
