@@ -271,9 +271,9 @@ def quantise(model: Path, out: Path, sources: tuple[Path, ...], pictures: int, t
     from trainer.quantize import quantise as run
 
     try:
-        card = load(model, "cpu", precision="fp32").card
+        info = load(model, "cpu", precision="fp32").info
         copies = [
-            working_copy(lightness_of(picture, None), card.working_size, card.multiple_of)
+            working_copy(lightness_of(picture, None), info.working_size, info.multiple_of)
             for _, picture in islice(read_pictures(sources), pictures)
         ]
         difference = run(model, copies, out, to)

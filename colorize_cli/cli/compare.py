@@ -19,7 +19,7 @@ from colorize_cli.core.settings import Settings
 from colorize_cli.storage import discovery
 
 if TYPE_CHECKING:
-    from colorize_cli.report.benchmark import Compared, Rival
+    from colorize_cli.report.benchmark import BenchmarkedModel, Comparison
     from colorize_cli.report.comparison_page import ComparisonPage
 
 NAME = "compare"
@@ -138,15 +138,17 @@ def _run(
     with Page(path, "page") as page:
         loaded = benchmark.load([(str(named), registry.resolve(named)) for named in models], settings)
         if settings.device == "auto":
-            for rival in loaded:
-                where = f"{rival.network.device} ({rival.network.reason}), {rival.network.precision}"
-                display.say(f"{rival.letter} {rival.named}: {where}")
+            for candidate in loaded:
+                where = (
+                    f"{candidate.network.device} ({candidate.network.reason}), {candidate.network.precision}"
+                )
+                display.say(f"{candidate.letter} {candidate.named}: {where}")
         comparison = ComparisonPage(page, loaded, settings, side)
         try:
             display.show(_outcomes(jobs, loaded, comparison, settings.max_pixels, side))
         except KeyboardInterrupt:
             stopped = "interrupted"
-        display.summarise(stopped)
+        display.summarize(stopped)
         comparison.write(stopped, len(paths) - display.counts.total())
     if stopped:
         return EXIT_INTERRUPTED
@@ -154,29 +156,33 @@ def _run(
 
 
 def _outcomes(
-    jobs: Sequence[Job], rivals: "Sequence[Rival]", page: "ComparisonPage", max_pixels: int, side: int
+    jobs: Sequence[Job],
+    candidates: "Sequence[BenchmarkedModel]",
+    page: "ComparisonPage",
+    max_pixels: int,
+    side: int,
 ) -> Iterator[Outcome]:
     """Compares the models on one picture after the other, each of which goes onto the page."""
     from colorize_cli.report.benchmark import compare
 
     for job in jobs:
         try:
-            compared = compare(job.source, rivals, max_pixels, side)
+            compared = compare(job.source, candidates, max_pixels, side)
         except Exception as error:  # whatever is wrong with one, the others are compared
             unread = reason_of(error)
             page.fail(job.source, unread)
             yield Outcome(job, Status.FAILED, unread)
             continue
         page.add(compared)
-        failures = _failures(compared, rivals)
+        failures = _failures(compared, candidates)
         yield Outcome(job, Status.FAILED if failures else Status.DONE, failures)
 
 
-def _failures(compared: "Compared", rivals: "Sequence[Rival]") -> str | None:
+def _failures(compared: "Comparison", candidates: "Sequence[BenchmarkedModel]") -> str | None:
     """Which models failed, and why; None where none did."""
     failed = [
-        f"model {rival.letter} ({rival.named}): {result}"
-        for rival, result in zip(rivals, compared.results, strict=True)
+        f"model {candidate.letter} ({candidate.named}): {result}"
+        for candidate, result in zip(candidates, compared.results, strict=True)
         if isinstance(result, str)
     ]
     return "; ".join(failed) or None

@@ -209,13 +209,13 @@ def _write_and_read(format_: str) -> None:
     from colorize_cli.image import reader, writer
     from colorize_cli.image.frame import from_image
 
-    grey = np.add.outer(np.arange(64, dtype=np.uint8), np.arange(64, dtype=np.uint8))
-    frame = from_image(Image.fromarray(grey))
+    gray = np.add.outer(np.arange(64, dtype=np.uint8), np.arange(64, dtype=np.uint8))
+    frame = from_image(Image.fromarray(gray))
     file = io.BytesIO()
     neutral = np.full((32, 32), 128, np.uint8)
-    colours = BytePlanes(grey, neutral, neutral) if format_ == "JPEG" else np.dstack([grey] * 3)
-    writer.encode(file, format_, [(frame, colours)])
-    read = reader.read(file.getvalue(), max_pixels=grey.size).lightness
+    colors = BytePlanes(gray, neutral, neutral) if format_ == "JPEG" else np.dstack([gray] * 3)
+    writer.encode(file, format_, [(frame, colors)])
+    read = reader.read(file.getvalue(), max_pixels=gray.size).lightness
     off = np.abs(read.rows(0, 64) - frame.lightness.rows(0, 64)).mean()
     if off > _MOST_LOSS:
         raise ReadError(f"what was read is {off:.1f} L* from what was written")
@@ -231,9 +231,9 @@ def _network(path: Path | None, owners: Mapping[str, Sequence[str]]) -> Iterator
         yield Finding("model", Verdict.PROBLEM, str(error), None if path else _install_anew())
         yield Finding("devices", Verdict.NOTE, "not tried, for want of a model")
         return
-    card = cpu.card
-    text = f"working size {card.working_size}, trained on: {card.trained_on}, licence: {card.licence}"
-    yield Finding("model", Verdict.OK, f"{card.name} ({path or 'bundled'}), {text}")
+    info = cpu.info
+    text = f"working size {info.working_size}, trained on: {info.trained_on}, licence: {info.license}"
+    yield Finding("model", Verdict.OK, f"{info.name} ({path or 'bundled'}), {text}")
     lightness = _sample(cpu)
     try:
         ab, speed = _run(cpu, lightness)
@@ -248,8 +248,8 @@ def _sample(network: "Model") -> "Floats":
     """One picture of the size that the network likes best: a slope from black to white."""
     import numpy as np
 
-    multiple = network.card.multiple_of
-    side = max(1, round(network.card.working_size / multiple)) * multiple
+    multiple = network.info.multiple_of
+    side = max(1, round(network.info.working_size / multiple)) * multiple
     slope = np.linspace(0, 50, side, dtype=np.float32)
     return np.add.outer(slope, slope)[None, None]
 

@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 
 from colorize_cli.core import formats
 from colorize_cli.core.errors import EXIT_INTERRUPTED, ColorizeError, printable
-from colorize_cli.core.location import STREAM, Place, place
+from colorize_cli.core.location import STREAM, Location, parse_location
 from colorize_cli.core.settings import (
     ENGINES,
     IF_COLORED,
@@ -29,14 +29,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = Settings()
 
 
-class PathOrStream(click.ParamType[Place]):
+class PathOrStream(click.ParamType[Location]):
     """A path, an address in a remote store, or - for standard input or output; shells complete paths."""
 
     name = "path"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:  # noqa: ARG002
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:  # noqa: ARG002
         """The place; ./- is a file of that name."""
-        where = place(str(value))
+        where = parse_location(str(value))
         return Path.cwd() / where if where == STREAM and str(value) != str(STREAM) else where
 
     def shell_complete(
@@ -214,7 +214,7 @@ network = _group(
 )
 
 # What comes out.
-colours = _group(
+colors = _group(
     strength,
     click.option(
         "--format",
@@ -251,11 +251,11 @@ colours = _group(
 )
 
 # What is asked of films.
-films = _group(
+videos = _group(
     click.option(
         "--steady",
         type=click.FloatRange(0, 1),
-        default=_DEFAULTS.film.steady,
+        default=_DEFAULTS.video.steady,
         show_default=True,
         help="Of films: how far colours are held steady from frame to frame; 0 colours each by itself.",
     ),
@@ -288,7 +288,7 @@ films = _group(
     click.option(
         "--start",
         type=click.FloatRange(min=0),
-        default=_DEFAULTS.film.start,
+        default=_DEFAULTS.video.start,
         show_default=True,
         metavar="SECONDS",
         help="Of films: begin here, to try a part first.",

@@ -32,7 +32,7 @@ import click
 
 from colorize_cli.core.errors import printable
 from colorize_cli.core.jobs import Outcome, Position, Status
-from colorize_cli.core.location import Place
+from colorize_cli.core.location import Location
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,7 +76,7 @@ class Display:
         self.counts: Counter[Status] = Counter()
         self._reasons: Counter[str] = Counter()
         self._bar: Bar | None = None
-        self._showing: Place | None = None
+        self._showing: Location | None = None
         self._begun = (0.0, 0)
 
     def say(self, line: str) -> None:
@@ -100,7 +100,7 @@ class Display:
                 bar.advance()
             self._bar = None
 
-    def film(self, position: Position) -> None:
+    def video(self, position: Position) -> None:
         """Shows how far a film is."""
         if self._bar is None:
             return
@@ -118,7 +118,7 @@ class Display:
         name = printable(position.path.name)
         self._bar.describe(f"{name}: frame {position.frames}{of}{speed}{left}")
 
-    def summarise(self, stopped: str | None = None) -> None:
+    def summarize(self, stopped: str | None = None) -> None:
         """Prints how many jobs ended how, and how many are left where the run was stopped, by what."""
         done, skipped, failed = (self.counts[status] for status in Status)
         reasons = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common())

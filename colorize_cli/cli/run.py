@@ -17,8 +17,8 @@ from colorize_cli.cli.progress import Display
 from colorize_cli.core import formats
 from colorize_cli.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError, printable
 from colorize_cli.core.jobs import Job, Outcome, Plan, Status, Transfer
-from colorize_cli.core.location import STREAM, Place
-from colorize_cli.core.settings import FilmSettings, Settings
+from colorize_cli.core.location import STREAM, Location
+from colorize_cli.core.settings import Settings, VideoSettings
 from colorize_cli.storage import discovery
 from colorize_cli.storage.discovery import Selection
 
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 @click.argument("output", type=options.PathOrStream())
 @options.choosing
 @options.network
-@options.colours
-@options.films
+@options.colors
+@options.videos
 @options.running
 @click.version_option(package_name="colorize-cli")
 @click.pass_context
 def command(
     context: click.Context,
     /,
-    inputs: tuple[Place, ...],
-    output: Place,
+    inputs: tuple[Location, ...],
+    output: Location,
     files_from: BinaryIO | None,
     null: bool,
     include: tuple[str, ...],
@@ -87,15 +87,15 @@ def command(
       eval "$(_COLORIZE_COMPLETE=bash_source colorize)"    # completion: also zsh_source, fish_source
     """  # noqa: D301 - click looks for the backspace
     with options.told(context):
-        film = FilmSettings(**{field.name: asked.pop(field.name) for field in fields(FilmSettings)})
-        settings = Settings(**asked, film=film)
+        video = VideoSettings(**{field.name: asked.pop(field.name) for field in fields(VideoSettings)})
+        settings = Settings(**asked, video=video)
         listed = discovery.read_list(files_from, nul=null) if files_from is not None else []
         if not inputs and files_from is None:
             raise UsageError("nothing to colour: give INPUT and OUTPUT (see colorize --help)")
         if as_json and output == STREAM:
             raise UsageError("--json and the picture would both go to standard output")
         selection = Selection(include, exclude, shard)
-        endings = formats.endings(settings.format, formats.SHEET if film.preview else None)
+        endings = formats.endings(settings.format, formats.SHEET if video.preview else None)
         plan = _plan(inputs, output, endings, listed, selection)
         if dry_run:
             _print_plan(plan, settings)
@@ -105,15 +105,15 @@ def command(
 
 
 def _plan(
-    inputs: Sequence[Place],
-    output: Place,
+    inputs: Sequence[Location],
+    output: Location,
     endings: Mapping[str, str],
-    listed: Sequence[Place],
+    listed: Sequence[Location],
     selection: Selection,
 ) -> "Plan | RemotePlan":
     if isinstance(output, Path):
-        paths = [place for place in inputs if isinstance(place, Path)]
-        listed_paths = [place for place in listed if isinstance(place, Path)]
+        paths = [location for location in inputs if isinstance(location, Path)]
+        listed_paths = [location for location in listed if isinstance(location, Path)]
         if (len(paths), len(listed_paths)) == (len(inputs), len(listed)):
             return discovery.plan(paths, output, endings, listed=listed_paths, selection=selection)
     from colorize_cli.engine import transfer
@@ -127,12 +127,12 @@ def _outcomes(
     if isinstance(plan, Plan):
         from colorize_cli.engine import ENGINES
 
-        return ENGINES[settings.engine](plan, settings, display.say, display.film)
+        return ENGINES[settings.engine](plan, settings, display.say, display.video)
     if settings.engine != "local":
         raise UsageError(f"--engine {settings.engine} needs files that all nodes see, not addresses")
     from colorize_cli.engine import transfer
 
-    return transfer.run(plan, settings, display.say, display.film)
+    return transfer.run(plan, settings, display.say, display.video)
 
 
 def _run(
@@ -160,7 +160,7 @@ def _run(
         failed = display.counts[Status.FAILED] > 0
         if stopped is None and fail_fast and failed:
             stopped = "stopped at the first failure"
-        display.summarise(stopped)
+        display.summarize(stopped)
         if page is not None:
             page.write(stopped, len(plan.jobs) - display.counts.total())
     if stopped == "interrupted":

@@ -85,7 +85,7 @@ def planes_to_srgb(lightness: Floats, a: Floats, b: Floats) -> tuple[Floats, Flo
 
 
 def srgb_of_lightness(lightness: Floats) -> Floats:
-    """The sRGB value in [0, 1] of the grey of L*; the inverse of `lightness_of_grey`."""
+    """The sRGB value in [0, 1] of the grey of L*; the inverse of `lightness_of_gray`."""
     return linear_to_srgb(np.clip(_f_inverse((lightness + np.float32(16)) * np.float32(1 / 116)), 0, 1))
 
 
@@ -108,7 +108,7 @@ def fit_gamut(lab: npt.ArrayLike) -> Floats:
     return lab
 
 
-def lightness_of_grey(srgb: npt.ArrayLike) -> Floats:
+def lightness_of_gray(srgb: npt.ArrayLike) -> Floats:
     """L* of the grey whose three sRGB values are all `srgb` (in [0, 1])."""
     return 116 * _f(srgb_to_linear(srgb)) - 16
 
@@ -139,7 +139,7 @@ def compose_rgb16(lightness: Floats, a: Floats, b: Floats) -> npt.NDArray[np.uin
     return np.stack(coded, axis=-1).astype(np.uint16)
 
 
-def colourfulness(rgb: Bytes) -> float:
+def colorfulness(rgb: Bytes) -> float:
     """How colourful a picture is: 0 is grey, 33 moderately, 59 quite, 109 extremely colourful.
 
     Hasler & Suesstrunk 2003, "Measuring colourfulness in natural images": the standard deviations of the

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from colorize_cli.color.lab import Bytes, Codes, Floats, lightness_of_grey
+from colorize_cli.color.lab import Bytes, Codes, Floats, lightness_of_gray
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Lightness:
 
     def levels(self) -> Bytes:
         """The nearest 8-bit sRGB greys, (H, W) uint8; shares memory with the codes where they are such."""
-        if self.table is GREY8 and self.codes.dtype == np.uint8:
+        if self.table is GRAY8 and self.codes.dtype == np.uint8:
             return np.asarray(self.codes, np.uint8)
-        nearest = np.rint(np.interp(self.table, GREY8, np.arange(256))).astype(np.uint8)
+        nearest = np.rint(np.interp(self.table, GRAY8, np.arange(256))).astype(np.uint8)
         found = np.empty(self.shape, np.uint8)
         for row, codes in zip(found, self.codes, strict=True):  # at once indices would take 8 bytes a pixel
             row[:] = nearest.take(codes)
@@ -53,6 +53,6 @@ def uniform_codes(lightness: Floats) -> npt.NDArray[np.uint16]:
 
 
 # The tables of `Lightness`: 8-bit and 16-bit sRGB grey, and L* in equal steps (see `uniform_codes`).
-GREY8 = lightness_of_grey(np.arange(256) / 255)
-GREY16 = lightness_of_grey(np.arange(65536) / 65535)
+GRAY8 = lightness_of_gray(np.arange(256) / 255)
+GRAY16 = lightness_of_gray(np.arange(65536) / 65535)
 UNIFORM16 = (np.arange(65536) * (100 / 65535)).astype(np.float32)

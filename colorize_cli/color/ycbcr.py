@@ -100,7 +100,7 @@ class Coding:
 def _tables(coding: Coding) -> tuple[Floats, Floats]:
     codes = np.arange(2**coding.bits, dtype=np.float32)
     luma = np.clip(coding.values(codes, codes, codes)[0], 0, 1)
-    return luma, lab.lightness_of_grey(luma)
+    return luma, lab.lightness_of_gray(luma)
 
 
 def chroma_of(lightness: Floats, a: Floats, b: Floats, matrix: Matrix) -> tuple[Floats, Floats]:
@@ -183,7 +183,7 @@ def _srgb_table() -> Floats:
 
 @functools.cache
 def _lightness_table() -> Floats:
-    return lab.lightness_of_grey(np.linspace(0, 1, _STEPS + 1))
+    return lab.lightness_of_gray(np.linspace(0, 1, _STEPS + 1))
 
 
 def _srgb(linear: Floats) -> Floats:

@@ -25,10 +25,10 @@ import numpy.typing as npt
 
 from colorize_cli.color import lab
 from colorize_cli.color.lab import Bytes, Floats
-from colorize_cli.color.lightness import GREY8, Lightness
+from colorize_cli.color.lightness import GRAY8, Lightness
 from colorize_cli.color.resize import resized
 from colorize_cli.color.ycbcr import BT601, luma_of
-from colorize_cli.compose.upsample import Low
+from colorize_cli.compose.upsample import GuidedUpsampler
 
 Indices = npt.NDArray[np.intp]
 
@@ -59,7 +59,7 @@ _TINY = np.float32(1e-6)
 
 
 @dataclass(frozen=True)
-class Factors:
+class ChromaRatios:
     """Of each cell, (rows, columns) each.
 
     Attributes:
@@ -75,23 +75,23 @@ class Factors:
     red: Floats
     limit: Bytes
 
-    def beyond(self, greys: Bytes, times: int) -> Iterator[tuple[Indices, Floats, Floats, Floats]]:
+    def beyond(self, grays: Bytes, times: int) -> Iterator[tuple[Indices, Floats, Floats, Floats]]:
         """Greys beyond the limit of their cells, with factors of their own.
 
         Args:
-            greys: The picture's, (H, W), or means of some.
+            grays: The picture's, (H, W), or means of some.
             times: How many of them, down and across, a cell has.
 
         Yields:
-            Their places in `greys`, as if that were one row, and their factors of luma, Cb and Cr, with which
+            Their places in `grays`, as if that were one row, and their factors of luma, Cb and Cr, with which
             they, with less chroma, are colours of sRGB; (n,) each.
         """
-        width = greys.shape[1]
+        width = grays.shape[1]
         chroma = np.asarray(cv2.merge([self.blue, self.red]), np.float32)
         step = max(1, _BLOCK // (width * times))
         for start in range(0, len(self.limit), step):
             cells = self.limit[start : start + step]
-            rows = greys[start * times : (start + len(cells)) * times]
+            rows = grays[start * times : (start + len(cells)) * times]
             size = cells.shape[1] * times, len(cells)
             limit = cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST)[:, :width]
             lighter = np.empty(rows.shape, np.bool_)
@@ -100,10 +100,10 @@ class Factors:
                 np.greater(own, limit[: len(own)], out=lighter[row::times])
             places = np.flatnonzero(lighter) + start * times * width
             if places.size:
-                centres = (((axis + 0.5) / times - 0.5).astype(np.float32) for axis in divmod(places, width))
-                down, across = centres
+                centers = (((axis + 0.5) / times - 0.5).astype(np.float32) for axis in divmod(places, width))
+                down, across = centers
                 blue, red = _sampled(chroma, across, down)
-                yield places, *_inside(blue, red, _room(greys.ravel()[places]))
+                yield places, *_inside(blue, red, _room(grays.ravel()[places]))
 
 
 def cell_size(shape: tuple[int, int], ab: Floats, most: int | None = None) -> int:
@@ -123,7 +123,7 @@ def cell_size(shape: tuple[int, int], ab: Floats, most: int | None = None) -> in
         size *= 2
 
 
-def factors_of(cells: Bytes, size: int, ab: Floats) -> Factors:
+def ratios_of(cells: Bytes, size: int, ab: Floats) -> ChromaRatios:
     """The factors of a picture's cells.
 
     Args:
@@ -131,10 +131,10 @@ def factors_of(cells: Bytes, size: int, ab: Floats) -> Factors:
         size: Pixels of a cell, down and across.
         ab: CIE a* and b* at low resolution, (2, h, w), covering the same picture.
     """
-    lightness = Lightness(cells, GREY8)
+    lightness = Lightness(cells, GRAY8)
     guide = resized(lightness, (ab.shape[1], ab.shape[2]))
-    low = Low.of(guide, np.stack(_of_colour(guide, ab)))
-    blue, red = low.whole(lightness.rows(0, lightness.shape[0]))
+    upsampler = GuidedUpsampler.of(guide, np.stack(_of_color(guide, ab)))
+    blue, red = upsampler.whole(lightness.rows(0, lightness.shape[0]))
     room = _room(cells if size == 1 else np.minimum(cv2.dilate(cells, _BESIDE), 255 - int(_GRAIN)) + _GRAIN)
     luma, needed = _luma(blue, red)
     outside = np.flatnonzero(needed > room)
@@ -144,22 +144,22 @@ def factors_of(cells: Bytes, size: int, ab: Floats) -> Factors:
             np.put(plane, outside, part)
         np.put(needed, outside, room.ravel()[outside])
     if size == 1:
-        return Factors(luma, blue, red, np.full_like(cells, 255))
+        return ChromaRatios(luma, blue, red, np.full_like(cells, 255))
     limit = np.minimum(np.float32(255 + OFFSET + _SLACK) / needed - np.float32(OFFSET), 255).astype(np.uint8)
-    return Factors(luma, blue, red, np.asarray(cv2.erode(limit, _BESIDE), np.uint8))
+    return ChromaRatios(luma, blue, red, np.asarray(cv2.erode(limit, _BESIDE), np.uint8))
 
 
-def _room(greys: Bytes) -> Floats:
+def _room(grays: Bytes) -> Floats:
     """How large a factor may be for greys."""
-    return np.float32(255 + OFFSET) / (greys + np.float32(OFFSET))
+    return np.float32(255 + OFFSET) / (grays + np.float32(OFFSET))
 
 
-def _of_colour(lightness: Floats, ab: Floats) -> tuple[Floats, Floats]:
+def _of_color(lightness: Floats, ab: Floats) -> tuple[Floats, Floats]:
     """The factors of Cb and Cr of colours, their chroma reduced where sRGB ends."""
     red, green, blue = lab.planes_to_srgb(lightness, *ab)
     luma = luma_of((red, green, blue), BT601)
-    grey = lab.srgb_of_lightness(lightness) + np.float32(OFFSET / 255)
-    return (blue - luma) / (grey * np.float32(_BLUE_OF_BLUE)), (red - luma) / (grey * np.float32(_RED_OF_RED))
+    gray = lab.srgb_of_lightness(lightness) + np.float32(OFFSET / 255)
+    return (blue - luma) / (gray * np.float32(_BLUE_OF_BLUE)), (red - luma) / (gray * np.float32(_RED_OF_RED))
 
 
 def _inside(blue: Floats, red: Floats, room: Floats) -> tuple[Floats, Floats, Floats]:
@@ -221,9 +221,9 @@ def _table() -> Floats:
     luma = 1 - steps.min(axis=0)
     weights = np.asarray(lab.LUMINANCE)[:, None, None]
     for _ in range(_ITERATIONS):
-        factors = np.maximum(luma + steps, 0)
-        powers = weights * factors ** (_POWER - 1)
-        luma -= ((powers * factors).sum(axis=0) - 1) / (_POWER * powers.sum(axis=0))
+        ratios = np.maximum(luma + steps, 0)
+        powers = weights * ratios ** (_POWER - 1)
+        luma -= ((powers * ratios).sum(axis=0) - 1) / (_POWER * powers.sum(axis=0))
     chroma = np.maximum(np.abs(blue), np.abs(red)[:, None]) * _PER_CHROMA
     needed = np.maximum(luma + steps.max(axis=0), chroma)
     needed[luma + steps.min(axis=0) < 0] = _TOO_MUCH

@@ -1,6 +1,7 @@
 """Chroma onto lightness: low-resolution ab, upsampled along the full-resolution L*, joined to it.
 
-The upsampling is `upsample`'s. For 8 bits, where nothing is laid over it, the colour is worked out by `tint`.
+The upsampling is `upsample`'s. For 8 bits, where nothing is laid over it, the colour is worked out by
+`eight_bit.compose_rgb8`.
 
 Chroma that a user asks for is laid over that, upsampled in the same way together with its weight (see
 `Overlay`).
@@ -20,8 +21,8 @@ from colorize_cli.color.lab import Bytes, Codes, Floats
 from colorize_cli.color.lightness import Lightness
 from colorize_cli.color.resize import resized
 from colorize_cli.color.ycbcr import BytePlanes, Matrix, chroma_of, fit_chroma
-from colorize_cli.compose.eight_bit import tint, tint_planes
-from colorize_cli.compose.upsample import Low
+from colorize_cli.compose.eight_bit import compose_planes8, compose_rgb8
+from colorize_cli.compose.upsample import GuidedUpsampler
 
 # Small enough for memory, and large enough that threads which compose at once do not spend their time on
 # handing Python's lock to each other.
@@ -67,15 +68,15 @@ def compose(
         (H, W, 3) uint8 sRGB of that lightness. Where sRGB does not hold a colour, its chroma is reduced.
     """
     if overlay is None:
-        return tint(lightness.levels(), ab * np.float32(strength))
+        return compose_rgb8(lightness.levels(), ab * np.float32(strength))
     rgb = np.empty((*lightness.shape, 3), np.uint8)
     _paint(lightness, ab * np.float32(strength), overlay, rgb, lab.compose_rgb8, stripe_pixels)
     return rgb
 
 
 def compose_planes(lightness: Lightness, ab: Floats, strength: float = 1.0) -> BytePlanes:
-    """As `compose`, to what JPEG stores, with chroma as fine as it is worked out: see `tint_planes`."""
-    return tint_planes(lightness.levels(), ab * np.float32(strength))
+    """As `compose`, to what JPEG stores, with chroma as fine as it is worked out: see `compose_planes8`."""
+    return compose_planes8(lightness.levels(), ab * np.float32(strength))
 
 
 def compose16(
@@ -111,8 +112,8 @@ def compose_chroma(
     """
     a, b = ab * np.float32(strength)
     guide = resized(lightness, (a.shape[0], a.shape[1]))
-    low = Low.of(guide, np.stack(chroma_of(guide, a, b, matrix)))
-    cb, cr = low.whole(lightness.rows(0, lightness.shape[0]))
+    upsampler = GuidedUpsampler.of(guide, np.stack(chroma_of(guide, a, b, matrix)))
+    cb, cr = upsampler.whole(lightness.rows(0, lightness.shape[0]))
     fit_chroma(luma, cb, cr, matrix)
     return cb, cr
 
@@ -122,15 +123,17 @@ def _paint(
 ) -> None:
     """Fills `rgb`."""
     height, width = lightness.shape
-    low = Low.of(resized(lightness, (ab.shape[1], ab.shape[2])), ab)
+    upsampler = GuidedUpsampler.of(resized(lightness, (ab.shape[1], ab.shape[2])), ab)
     over = None
     if overlay is not None:
-        over = Low.of(resized(lightness, (overlay.planes.shape[1], overlay.planes.shape[2])), overlay.planes)
+        over = GuidedUpsampler.of(
+            resized(lightness, (overlay.planes.shape[1], overlay.planes.shape[2])), overlay.planes
+        )
     step = max(1, stripe_pixels // width)
     for start in range(0, height, step):
         stop = min(start + step, height)
         rows = lightness.rows(start, stop)
-        chroma = low.planes(rows, start, height)
+        chroma = upsampler.planes(rows, start, height)
         if overlay is not None and over is not None:
             _lay_over(chroma, over.planes(rows, start, height), overlay.pins(start, stop))
         rgb[start:stop] = to_codes(rows, *chroma)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from colorize_cli.color.lab import Bytes, Floats
 from colorize_cli.color.resize import reduced
 from colorize_cli.color.ycbcr import BytePlanes
-from colorize_cli.compose.chroma_ratios import OFFSET, TO_RGB, Factors, cell_size, factors_of
+from colorize_cli.compose.chroma_ratios import OFFSET, TO_RGB, ChromaRatios, cell_size, ratios_of
 
 # Pixels that are worked on at a time. As floats they are what the processor keeps beside it; as integers, of
 # which there are more steps, so many that threads do not spend their time on handing on Python's lock.
@@ -26,7 +26,7 @@ _Form = tuple[int, int]
 Values = TypeVar("Values", npt.NDArray[np.int16], Floats)
 
 
-def tint(levels: Bytes, ab: Floats, cells: int | None = None) -> Bytes:
+def compose_rgb8(levels: Bytes, ab: Floats, cells: int | None = None) -> Bytes:
     """Colours a picture.
 
     Args:
@@ -39,37 +39,37 @@ def tint(levels: Bytes, ab: Floats, cells: int | None = None) -> Bytes:
         does not hold a colour, its chroma is reduced.
     """
     size = cell_size(levels.shape, ab, cells)
-    factors = factors_of(reduced(levels, size), size, ab)
+    ratios = ratios_of(reduced(levels, size), size, ab)
     rgb = np.empty((*levels.shape, 3), np.uint8)
-    _multiply(levels, factors, size, rgb)
+    _multiply(levels, ratios, size, rgb)
     pixels = rgb.reshape(-1, 3)
-    for places, *own in factors.beyond(levels, size):
+    for places, *own in ratios.beyond(levels, size):
         light = levels.ravel()[places] + np.float32(OFFSET)
         codes = TO_RGB @ np.stack(own) * light - np.float32(OFFSET)
         pixels[places] = np.rint(np.clip(codes, 0, 255)).T
     return rgb
 
 
-def tint_planes(levels: Bytes, ab: Floats, cells: int | None = None) -> BytePlanes:
-    """As `tint`, to planes: chroma of each pixel where cells are pixels, and else of two by two."""
+def compose_planes8(levels: Bytes, ab: Floats, cells: int | None = None) -> BytePlanes:
+    """As `compose_rgb8`, to planes: chroma of each pixel where cells are pixels, and else of two by two."""
     size = cell_size(levels.shape, ab, cells)
     shared = min(size, 2)
-    greys, times = reduced(levels, shared), size // shared
-    factors = factors_of(reduced(greys, times), size, ab)
+    grays, times = reduced(levels, shared), size // shared
+    ratios = ratios_of(reduced(grays, times), size, ab)
     forms = _LIFT, _CHROMA, _CHROMA
-    planes = _products(greys, (factors.luma - 1, factors.blue, factors.red), times, forms)
-    for places, luma, *chroma in factors.beyond(greys, times):
-        light = greys.ravel()[places] + np.float32(OFFSET)
+    planes = _products(grays, (ratios.luma - 1, ratios.blue, ratios.red), times, forms)
+    for places, luma, *chroma in ratios.beyond(grays, times):
+        light = grays.ravel()[places] + np.float32(OFFSET)
         for plane, own, (_, more) in zip(planes, (luma - 1, *chroma), forms, strict=True):
             np.put(plane, places, np.rint(own * light + more))
     lift, blue, red = planes
     return BytePlanes(_lifted(levels, lift), blue, red)
 
 
-def _multiply(levels: Bytes, factors: Factors, size: int, rgb: Bytes) -> None:
+def _multiply(levels: Bytes, ratios: ChromaRatios, size: int, rgb: Bytes) -> None:
     """Fills `rgb` with levels (H, W) times the factors of their cells, in stripes."""
     height, width = levels.shape
-    cells = cv2.transform(cv2.merge([factors.luma, factors.blue, factors.red]), TO_RGB)
+    cells = cv2.transform(cv2.merge([ratios.luma, ratios.blue, ratios.red]), TO_RGB)
     count = max(1, _STRIPE_FLOATS // (width * size))
     shifted = np.empty((count * size, width), np.float32)
     product = np.empty((count * size, width, 3), np.float32)
@@ -83,18 +83,18 @@ def _multiply(levels: Bytes, factors: Factors, size: int, rgb: Bytes) -> None:
         cv2.convertScaleAbs(samples, done, 1, -OFFSET)  # rounds to bytes; nothing is below 0
 
 
-def _products(greys: Bytes, cells: Iterable[Floats], times: int, forms: Sequence[_Form]) -> list[Bytes]:
+def _products(grays: Bytes, cells: Iterable[Floats], times: int, forms: Sequence[_Form]) -> list[Bytes]:
     """Greys (H, W) plus 14, times several factors; for each of these (H, W) bytes.
 
     Args:
-        greys: (H, W).
+        grays: (H, W).
         cells: The factors, each for `times` by `times` greys.
         times: A power of 2.
         forms: How the products of each are kept.
     """
-    height, width = greys.shape
+    height, width = grays.shape
     count = max(1, _STRIPE_SHORTS // (width * times))
-    planes = [np.empty(greys.shape, np.uint8) for _ in forms]
+    planes = [np.empty(grays.shape, np.uint8) for _ in forms]
     fixed = [
         np.rint(own * np.float32(1 << bits)).astype(np.int16)
         for own, (bits, _) in zip(cells, forms, strict=True)
@@ -103,11 +103,11 @@ def _products(greys: Bytes, cells: Iterable[Floats], times: int, forms: Sequence
     for stripes in zip(*(_enlarged(own, times, height, count) for own in fixed), strict=True):
         rows, first = stripes[0]
         light = lights[: len(first)]
-        np.copyto(light, greys[rows])
+        np.copyto(light, grays[rows])
         light += np.uint16(OFFSET)
-        for plane, (_, factors), (bits, more) in zip(planes, stripes, forms, strict=True):
+        for plane, (_, ratios), (bits, more) in zip(planes, stripes, forms, strict=True):
             # Modulo 2 ** 16, until what is added makes it what it is.
-            product = factors[:, :width].view(np.uint16)
+            product = ratios[:, :width].view(np.uint16)
             product *= light
             product += np.uint16((more << bits) + (1 << bits - 1))  # for rounding
             product >>= np.uint16(bits)

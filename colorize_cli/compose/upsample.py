@@ -27,7 +27,7 @@ _NEARBY = 3  # pixels across, of the regression and of the bounds
 
 
 @dataclass(frozen=True)
-class Low:
+class GuidedUpsampler:
     """What is known at low resolution, (channels, h, w) each.
 
     Attributes:
@@ -39,23 +39,23 @@ class Low:
     linear: Floats
 
     @staticmethod
-    def of(guide: Floats, planes: Floats) -> "Low":
+    def of(guide: Floats, planes: Floats) -> "GuidedUpsampler":
         """Of L* (h, w), and planes (channels, h, w)."""
         guide_mean = _mean(guide)
         variance = _mean(guide * guide) - guide_mean * guide_mean + np.float32(_EPSILON)
         slopes = [(_mean(plane * guide) - _mean(plane) * guide_mean) / variance for plane in planes]
         window = np.ones((_NEARBY, _NEARBY), np.uint8)
         bounds = [change(plane, window) for change in (cv2.erode, cv2.dilate) for plane in planes]
-        return Low(np.stack([*planes, guide]), np.stack([*slopes, *bounds]).astype(np.float32))
+        return GuidedUpsampler(np.stack([*planes, guide]), np.stack([*slopes, *bounds]).astype(np.float32))
 
     def planes(self, lightness: Floats, start: int, height: int) -> list[Floats]:
         """The planes at full resolution, (rows, W) each, for rows of L* that begin at `start` of `height`."""
         rows, width = lightness.shape
-        centres = (np.arange(start, start + rows) + 0.5) * (self.base.shape[1] / height) - 0.5
+        centers = (np.arange(start, start + rows) + 0.5) * (self.base.shape[1] / height) - 0.5
         size = (width, rows)
         return self._joined(
-            _enlarged(_cubic_rows(self.base, centres), size, cv2.INTER_CUBIC),
-            _enlarged(_linear_rows(self.linear, centres), size, cv2.INTER_LINEAR),
+            _enlarged(_cubic_rows(self.base, centers), size, cv2.INTER_CUBIC),
+            _enlarged(_linear_rows(self.linear, centers), size, cv2.INTER_LINEAR),
             lightness,
         )
 
@@ -92,17 +92,17 @@ def _enlarged(values: Floats, size: tuple[int, int], method: int) -> list[Floats
     return [np.asarray(cv2.resize(plane, size, interpolation=method), np.float32) for plane in values]
 
 
-def _linear_rows(values: Floats, centres: npt.NDArray[np.float64]) -> Floats:
+def _linear_rows(values: Floats, centers: npt.NDArray[np.float64]) -> Floats:
     """Rows at fractional positions by linear interpolation; beyond the first and last these are repeated."""
-    first = np.floor(centres).astype(np.intp)
-    t = (centres - first).astype(np.float32)
+    first = np.floor(centers).astype(np.intp)
+    t = (centers - first).astype(np.float32)
     return _weighted_rows(values, first, [1 - t, t])
 
 
-def _cubic_rows(values: Floats, centres: npt.NDArray[np.float64]) -> Floats:
+def _cubic_rows(values: Floats, centers: npt.NDArray[np.float64]) -> Floats:
     """Rows at fractional positions by cubic convolution (Keys 1981) with cv2's a = -0.75."""
-    first = np.floor(centres).astype(np.intp)
-    t = (centres - first).astype(np.float32)
+    first = np.floor(centers).astype(np.intp)
+    t = (centers - first).astype(np.float32)
     far = [-0.75 * (s**3 - 2 * s**2 + s) for s in (t, 1 - t)]
     near = [1.25 * s**3 - 2.25 * s**2 + 1 for s in (t, 1 - t)]
     return _weighted_rows(values, first - 1, [far[0], near[0], near[1], far[1]])

@@ -54,13 +54,13 @@ HOLDS: dict[str, Format] = {
 }
 # Ending of the file name, in lower case, to the format.
 FORMATS: dict[str, str] = {suffix: name for name, format_ in HOLDS.items() for suffix in format_.suffixes}
-FILMS = (".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".y4m")
+VIDEOS = (".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".y4m")
 SHEET = ".png"  # of contact sheets of films
 # What `quality` changes.
 LOSSY = frozenset({"AVIF", "JPEG", "WEBP"})
 WRITABLE = tuple(name for name, format_ in HOLDS.items() if format_.written_as is None)
 # Ending of the file name, in lower case, to the kind.
-KINDS: dict[str, str] = dict.fromkeys(FORMATS, "photo") | dict.fromkeys(FILMS, "film")
+KINDS: dict[str, str] = dict.fromkeys(FORMATS, "photo") | dict.fromkeys(VIDEOS, "film")
 
 
 def check_kind(path: Path) -> None:
@@ -70,23 +70,23 @@ def check_kind(path: Path) -> None:
         raise ReadError(f"not a kind of file known here: {path.suffix or 'no suffix'!r} (known: {known})")
 
 
-def is_film(path: Path) -> bool:
+def is_video(path: Path) -> bool:
     """Whether a file of this name is a film."""
     return KINDS.get(path.suffix.lower()) == "film"
 
 
-def endings(format_: str | None = None, films: str | None = None) -> Mapping[str, str]:
+def endings(format_: str | None = None, videos: str | None = None) -> Mapping[str, str]:
     """For each known ending of a file's name the ending of its output's.
 
     Args:
         format_: The format of pictures that is wanted, by Pillow's name; None for that of the input, or the
             one it is written as.
-        films: The ending of what is made of films; None for that of the film.
+        videos: The ending of what is made of films; None for that of the film.
     """
 
     def ending(suffix: str) -> str:
         wanted = format_ or HOLDS[FORMATS[suffix]].written_as or FORMATS[suffix]
         return suffix if FORMATS[suffix] == wanted else HOLDS[wanted].suffixes[0]
 
-    photos = {suffix: ending(suffix) for suffix in FORMATS}
-    return photos | {suffix: films or suffix for suffix in FILMS}
+    images = {suffix: ending(suffix) for suffix in FORMATS}
+    return images | {suffix: videos or suffix for suffix in VIDEOS}

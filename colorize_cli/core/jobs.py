@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from colorize_cli.core.location import Place
+from colorize_cli.core.location import Location
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Transfer:
         files: The job on this machine that stands for it, while its files are there; otherwise None.
     """
 
-    source: Place
-    destination: Place
+    source: Location
+    destination: Location
     files: Job | None = field(default=None, compare=False)
 
 
@@ -77,7 +77,7 @@ class Position:
         rate: Frames a second when it is shown.
     """
 
-    path: Place
+    path: Location
     frames: int
     expected: int | None
     rate: float

@@ -74,12 +74,12 @@ class Url:
         return Url(f"{before}{own.rstrip('/').rsplit('/', levels)[0]}{after}")
 
 
-Place = Path | Url
+Location = Path | Url
 # In place of a file: standard input or output. A file of that name has a directory before it.
 STREAM = Path("-")
 
 
-def place(text: str) -> Place:
+def parse_location(text: str) -> Location:
     """What a user's text stands for; `file://` is a path, as is what begins with a directory (`./s3://a`)."""
     for prefix in _LOCAL:
         if text.startswith(prefix):

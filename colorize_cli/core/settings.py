@@ -14,14 +14,14 @@ SIZES = (16, 4096)
 IF_COLORED = ("skip", "copy", "recolor")
 PRECISIONS = ("auto", "fp32", "fp16", "int8")
 ENGINES = ("local", "ray")  # the names of `engine.ENGINES`
-MODEL_KINDS = ("native", "ddcolor", "deoldify")  # the names of `inference.adapters.CONTRACTS`
+MODEL_KINDS = ("native", "ddcolor", "deoldify")  # the names of `inference.adapters.MODEL_FORMATS`
 # Raised whenever the same picture, model and options give other pixels than before.
 _RENDERING = 6
-_FILM_RENDERING = 4
+_VIDEO_RENDERING = 4
 
 
 @dataclass(frozen=True)
-class FilmSettings:
+class VideoSettings:
     """What films are asked for.
 
     Attributes:
@@ -64,7 +64,9 @@ class FilmSettings:
 
     def recipe(self) -> str:
         """A digest of all of it."""
-        return hashlib.blake2b(repr((_FILM_RENDERING, self)).encode(), digest_size=8).hexdigest()
+        # Under its former name, by which outputs of earlier versions stay up to date.
+        text = repr((_VIDEO_RENDERING, self)).replace("VideoSettings(", "FilmSettings(", 1)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Settings:
             is) or "recolor".
         hints: A JSON file or PNG of colours that pictures are to have at some places (see `hints`).
         reference: A photograph in colour whose palette all pictures are to have.
-        film: What films are asked for beyond that.
+        video: What films are asked for beyond that.
         engine: What runs the jobs: "local", or "ray" on a cluster.
         address: Of the cluster, host:port or "auto"; None for one on this machine that ends with the run.
     """
@@ -109,7 +111,7 @@ class Settings:
     if_colored: str = "skip"
     hints: Path | None = None
     reference: Path | None = None
-    film: FilmSettings = field(default_factory=lambda: FilmSettings())
+    video: VideoSettings = field(default_factory=lambda: VideoSettings())
     engine: str = "local"
     address: str | None = None
 

@@ -15,19 +15,19 @@ from colorize_cli.color.lab import Floats
 from colorize_cli.color.resize import working_copy
 from colorize_cli.compose import compose, compose16, compose_planes
 from colorize_cli.core.errors import DeviceMemoryError, UsageError, WriteError, reason_of
-from colorize_cli.core.formats import FORMATS, HOLDS, check_kind, is_film
+from colorize_cli.core.formats import FORMATS, HOLDS, check_kind, is_video
 from colorize_cli.core.jobs import Job, Outcome, Status
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.pipeline import Gate, Pipeline, Result, Stage
 from colorize_cli.core.settings import Settings
-from colorize_cli.engine.outputs import Outputs, SkippedError
-from colorize_cli.guidance import Steering, steered
+from colorize_cli.engine.outputs import Outputs, Skip
+from colorize_cli.guidance import Guidance, apply_guidance
 from colorize_cli.guidance.hints import Hints
 from colorize_cli.image import reader
-from colorize_cli.image.frame import Colours, Frame, Page
+from colorize_cli.image.frame import Colors, Frame, Page
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic, stdio
-from colorize_cli.storage.fingerprint import Source
+from colorize_cli.storage.fingerprint import SourceFingerprint
 
 # Pixels of pictures between the start of their decoding and the end of their writing. At 10 bytes for each of
 # a grey picture, and up to 20 of a coloured one, this bounds the memory; a larger picture is worked on alone.
@@ -44,7 +44,7 @@ _PATIENCE = 1.2
 @dataclass(frozen=True)
 class _Decoded:
     job: Job
-    source: Source | None
+    source: SourceFingerprint | None
     format: str
     frame: Frame
     small: Floats
@@ -55,7 +55,7 @@ class _Document:
     """A file of several pages or frames, which is read while it is written."""
 
     job: Job
-    source: Source | None
+    source: SourceFingerprint | None
     format: str
 
 
@@ -76,22 +76,22 @@ class _Predicted:
 @dataclass(frozen=True)
 class _Composed:
     decoded: _Decoded
-    colours: Colours
+    colors: Colors
     size: int | None
 
 
-class Photos:
+class Images:
     """Colours pictures, of which each may be of several pages or frames."""
 
-    def __init__(self, network: Model, settings: Settings, steering: Steering, outputs: Outputs) -> None:
+    def __init__(self, network: Model, settings: Settings, guidance: Guidance, outputs: Outputs) -> None:
         self._network = network
         self._settings = settings
-        self._steering = steering
+        self._guidance = guidance
         self._outputs = outputs
-        self._sides = settings.size or network.card.working_size, network.card.multiple_of
+        self._sides = settings.size or network.info.working_size, network.info.multiple_of
         self._stdin = functools.cache(stdio.read_stdin)
 
-    def colour(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
+    def colorize(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
         """Takes jobs as they come, and yields outcomes as they end."""
         Image.MAX_IMAGE_PIXELS = None  # Pillow's limit, for the whole process; ours is `settings.max_pixels`
         results = self.pipeline().run(jobs)
@@ -126,14 +126,14 @@ class Photos:
     def _decode(self, job: Job) -> _Decoded | _Document:
         # Another process may have made it since this one looked.
         if (reason := self._outputs.reason_to_skip(job)) is not None:
-            raise SkippedError(reason)
+            raise Skip(reason)
         source = self._outputs.source_of(job)
         frame = reader.read(self._content(job), self._settings.max_pixels)
         format_ = self._format(job, frame)
-        if frame.coloured and self._settings.if_colored != "recolor":
+        if frame.is_color and self._settings.if_colored != "recolor":
             # A pipe always gets a picture.
             if self._settings.if_colored == "skip" and job.destination != STREAM:
-                raise SkippedError("in colour already")
+                raise Skip("in colour already")
             return _Original(job, source, format_, format_ == frame.format)
         if frame.pages > 1:
             return _Document(job, source, format_)
@@ -151,7 +151,7 @@ class Photos:
         if isinstance(item, _Document):
             return item
         decoded = item.decoded
-        hints = self._steering.hints.get(decoded.job)
+        hints = self._guidance.hints.get(decoded.job)
         return _Composed(decoded, self._paint(decoded.frame, item.ab, decoded.format, hints), item.size)
 
     def _encode(self, item: _Composed | _Document) -> int | None:
@@ -163,28 +163,28 @@ class Photos:
             else:
                 self._outputs.write(item.job, item.source, item.format, reader.original_pages(content, limit))
         elif isinstance(item, _Document):
-            self._outputs.write(item.job, item.source, item.format, self._coloured_pages(item))
+            self._outputs.write(item.job, item.source, item.format, self._colorized_pages(item))
         else:
             done = item.decoded
-            self._outputs.write(done.job, done.source, done.format, [(done.frame, item.colours)])
+            self._outputs.write(done.job, done.source, done.format, [(done.frame, item.colors)])
             return item.size
         return None
 
-    def _coloured_pages(self, document: _Document) -> Iterator[Page]:
+    def _colorized_pages(self, document: _Document) -> Iterator[Page]:
         """The pages in order; while some are composed, further ones are read."""
         pages = reader.read_pages(self._content(document.job), self._settings.max_pixels)
-        ahead: deque[tuple[Frame, Future[Colours]]] = deque()
-        hints = self._steering.hints.get(document.job)
+        ahead: deque[tuple[Frame, Future[Colors]]] = deque()
+        hints = self._guidance.hints.get(document.job)
         with contextlib.closing(pages), ThreadPoolExecutor(self._settings.workers) as pool:
             for frame in pages:
                 while ahead and sum(other.pixels for other, _ in ahead) + frame.pixels > _PAGES_IN_FLIGHT:
                     yield _awaited(ahead)
-                ahead.append((frame, pool.submit(self._coloured, frame, document.format, hints)))
+                ahead.append((frame, pool.submit(self._colorized, frame, document.format, hints)))
                 hints = None  # they are for the first page
             while ahead:
                 yield _awaited(ahead)
 
-    def _coloured(self, frame: Frame, format_: str, hints: Hints | None) -> Colours:
+    def _colorized(self, frame: Frame, format_: str, hints: Hints | None) -> Colors:
         ab, _ = self._predict_one(frame, self._copy(frame))
         return self._paint(frame, ab, format_, hints)
 
@@ -207,10 +207,10 @@ class Photos:
                     raise
             copy = working_copy(frame.lightness, smaller, multiple)
 
-    def _paint(self, frame: Frame, ab: Floats, format_: str, hints: Hints | None) -> Colours:
+    def _paint(self, frame: Frame, ab: Floats, format_: str, hints: Hints | None) -> Colors:
         if hints is not None and frame.showing is not None:
             raise UsageError("hints are for still pictures, and it is an animation")
-        ab, overlay = steered(frame.lightness, ab, hints, self._steering.reference)
+        ab, overlay = apply_guidance(frame.lightness, ab, hints, self._guidance.reference)
         if format_ == "JPEG" and overlay is None:
             return compose_planes(frame.lightness, ab, self._settings.strength)
         draw = compose16 if frame.deep and HOLDS[format_].deep else compose
@@ -221,7 +221,7 @@ class Photos:
 
     def _format(self, job: Job, frame: Frame) -> str:
         """Of the output, by Pillow's name."""
-        if is_film(job.destination):
+        if is_video(job.destination):
             raise WriteError(f"a picture becomes a picture, not {job.destination.suffix}")
         if job.destination != STREAM:
             return FORMATS[job.destination.suffix.lower()]
@@ -233,14 +233,14 @@ def _shape(item: _Decoded | _Document) -> tuple[int, ...] | None:
     return item.small.shape if isinstance(item, _Decoded) else None
 
 
-def _awaited(ahead: deque[tuple[Frame, Future[Colours]]]) -> Page:
-    frame, colours = ahead.popleft()
-    return frame, colours.result()
+def _awaited(ahead: deque[tuple[Frame, Future[Colors]]]) -> Page:
+    frame, colors = ahead.popleft()
+    return frame, colors.result()
 
 
 def _outcome(result: Result[Job], device: str) -> Outcome:
     job, error = result.source, result.error
-    if isinstance(error, SkippedError):
+    if isinstance(error, Skip):
         return Outcome(job, Status.SKIPPED, str(error))
     used = device if result.batch else None
     if error is None:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Generator, Iterator
 from colorize_cli.core.jobs import Job, Outcome, Plan, Progress
 from colorize_cli.core.settings import Settings
 from colorize_cli.engine.outputs import Outputs
-from colorize_cli.engine.session import Workshop, are_many, is_film_job
-from colorize_cli.guidance import Steering
+from colorize_cli.engine.session import Session, are_many, is_video_job
+from colorize_cli.guidance import Guidance
 
 
 def run(
@@ -28,26 +28,26 @@ def run(
         DeviceError: The device asked for does not work.
         UsageError: The output directory cannot be made, or the hints or the reference cannot be used.
     """
-    steering = Steering.of(settings, plan)
+    guidance = Guidance.of(settings, plan)
     if not plan.jobs:
         return
-    workshop = Workshop(plan.root, settings, steering, announce, progress)
+    session = Session(plan.root, settings, guidance, announce, progress)
     try:
         pictures: list[Job] = []
-        films: list[Job] = []
+        videos: list[Job] = []
         for job in plan.jobs:
-            if (skipped := workshop.skipped(job)) is not None:
+            if (skipped := session.skipped(job)) is not None:
                 yield skipped
             else:
-                (films if is_film_job(job) else pictures).append(job)
-        if pictures or films:
-            workshop.open(many=are_many(len(pictures), films=bool(films)))
+                (videos if is_video_job(job) else pictures).append(job)
+        if pictures or videos:
+            session.open(many=are_many(len(pictures), videos=bool(videos)))
         if pictures:
-            yield from workshop.pictures(pictures)
-        for job in films:
-            yield workshop.film(job)
+            yield from session.colorize_images(pictures)
+        for job in videos:
+            yield session.colorize_video(job)
     finally:
-        workshop.close()
+        session.close()
 
 
 def preview(plan: Plan, settings: Settings) -> Iterator[tuple[Job, str | None]]:
@@ -57,6 +57,6 @@ def preview(plan: Plan, settings: Settings) -> Iterator[tuple[Job, str | None]]:
         ModelError: The model cannot be read.
         UsageError: The hints or the reference cannot be used.
     """
-    outputs = Outputs(plan.root, settings, Steering.of(settings, plan), read_only=True)
+    outputs = Outputs(plan.root, settings, Guidance.of(settings, plan), read_only=True)
     for job in plan.jobs:
         yield job, outputs.reason_to_skip(job)

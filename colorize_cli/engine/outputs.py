@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from colorize_cli.core.errors import UsageError, WriteError
-from colorize_cli.core.formats import is_film
+from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Job
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings
-from colorize_cli.guidance import Steering
+from colorize_cli.guidance import Guidance
 from colorize_cli.image import reader, writer
 from colorize_cli.image.frame import Page
 from colorize_cli.inference import model
 from colorize_cli.storage import stdio
-from colorize_cli.storage.fingerprint import Source, Stamp
+from colorize_cli.storage.fingerprint import Fingerprint, SourceFingerprint
 from colorize_cli.storage.manifest import State
-from colorize_cli.storage.manifest_local import Ledger
+from colorize_cli.storage.manifest_local import LocalManifest
 
 
-class SkippedError(Exception):
+class Skip(Exception):  # noqa: N818 - it is no error
     """There is no need to colour a picture after all; the text says why."""
 
 
@@ -32,18 +32,20 @@ class Outputs:
         self,
         root: Path | None,
         settings: Settings,
-        steering: Steering,
+        guidance: Guidance,
         *,
-        origins: Mapping[Path, Stamp] | None = None,
+        origins: Mapping[Path, Fingerprint] | None = None,
         read_only: bool = False,
     ) -> None:
         self._settings = settings
         self._root = root
-        self._ledger: Ledger | None = None
-        self._film_recipe = settings.film.recipe()
-        self._steering = steering
+        self._manifest: LocalManifest | None = None
+        self._video_recipe = settings.video.recipe()
+        self._guidance = guidance
         if root is not None:
-            self._ledger = Ledger(root, self._recipe, self._own_recipe, origins=origins, read_only=read_only)
+            self._manifest = LocalManifest(
+                root, self._recipe, self._own_recipe, origins=origins, read_only=read_only
+            )
 
     @functools.cached_property
     def _recipe(self) -> str:
@@ -54,19 +56,19 @@ class Outputs:
         return self._recipe + self._own_recipe(job)
 
     def _own_recipe(self, job: Job) -> str:
-        film = self._film_recipe if is_film(job.source) else ""
-        return self._steering.digest(job).hex() + film
+        video = self._video_recipe if is_video(job.source) else ""
+        return self._guidance.digest(job).hex() + video
 
     def reason_to_skip(self, job: Job) -> str | None:
         """Why the job's output can stay as it is; None if it is to be made."""
         if self._settings.overwrite or job.destination == STREAM:
             return None
-        if self._ledger is None:
+        if self._manifest is None:
             return State.FOREIGN.value if _exists(job.destination) else None
-        state = self._ledger.state(job)
+        state = self._manifest.state(job)
         return state.value if state in (State.CURRENT, State.FOREIGN) else None
 
-    def write(self, job: Job, source: Source | None, format_: str, pages: Iterable[Page]) -> None:
+    def write(self, job: Job, source: SourceFingerprint | None, format_: str, pages: Iterable[Page]) -> None:
         """Writes an output, and a note of how it was made."""
         if job.destination == STREAM:
             file = io.BytesIO()
@@ -76,7 +78,7 @@ class Outputs:
         self.make_folder(job)
         writer.write(job.destination, pages, self._settings.quality, self.note(job, source))
 
-    def copy(self, job: Job, source: Source | None, content: Path | bytes) -> None:
+    def copy(self, job: Job, source: SourceFingerprint | None, content: Path | bytes) -> None:
         """Writes a source as it is, and a note of that."""
         with reader.explained():
             data = content if isinstance(content, bytes) else content.read_bytes()
@@ -112,27 +114,27 @@ class Outputs:
         if root is not None and not root.is_dir():
             raise WriteError(f"the output {root} has disappeared")
 
-    def note(self, job: Job, source: Source | None) -> Callable[[os.stat_result], None]:
+    def note(self, job: Job, source: SourceFingerprint | None) -> Callable[[os.stat_result], None]:
         """What is to be called with the status of an output, just before it gets its name."""
-        ledger = self._ledger
+        manifest = self._manifest
 
         def note(status: os.stat_result) -> None:
-            if ledger is not None and source is not None:
-                ledger.add(job, source, Stamp.of(status))
+            if manifest is not None and source is not None:
+                manifest.add(job, source, Fingerprint.of(status))
 
         return note
 
-    def source_of(self, job: Job) -> Source | None:
+    def source_of(self, job: Job) -> SourceFingerprint | None:
         """What there is to note of a source before it is read."""
-        if self._ledger is None:
+        if self._manifest is None:
             return None
         with reader.explained():
-            return self._ledger.source_of(job)
+            return self._manifest.source_of(job)
 
     def close(self) -> None:
         """Ends the notes."""
-        if self._ledger is not None:
-            self._ledger.close()
+        if self._manifest is not None:
+            self._manifest.close()
 
 
 def make_directory(path: Path) -> None:

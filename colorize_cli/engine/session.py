@@ -7,41 +7,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize_cli.core.errors import ReadError
-from colorize_cli.core.formats import is_film
+from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Job, Outcome, Progress, Status
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings, available_cores
-from colorize_cli.engine.images import Photos
+from colorize_cli.engine.images import Images
 from colorize_cli.engine.outputs import Outputs
-from colorize_cli.engine.work_items import Piece
-from colorize_cli.guidance import Steering
+from colorize_cli.engine.work_items import ChunkJob
+from colorize_cli.guidance import Guidance
 from colorize_cli.inference import batch_size as batch_sizes
 from colorize_cli.inference import model
-from colorize_cli.inference.adapters import Card
+from colorize_cli.inference.adapters import ModelInfo
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic, stdio
-from colorize_cli.storage.fingerprint import Stamp
+from colorize_cli.storage.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
-    from colorize_cli.engine.video_chunks import Divided
+    from colorize_cli.engine.video_chunks import SplitVideo
 
 # Pictures that are in the network at the same time on the CPU, as many as frames of a film.
 _MOST_PICTURES = Model.batch_size
 
 
-def is_film_job(job: Job) -> bool:
+def is_video_job(job: Job) -> bool:
     """Whether a job's source is a film, which from standard input its first bytes say."""
     if job.source != STREAM:
-        return is_film(job.source)
+        return is_video(job.source)
     try:
-        return stdio.film_format() is not None
+        return stdio.video_format() is not None
     except ReadError:  # whoever reads it as a picture will say so
         return False
 
 
-def are_many(pictures: int, *, films: bool) -> bool:
+def are_many(pictures: int, *, videos: bool) -> bool:
     """Whether there are pictures alone, and enough of them for all cores."""
-    return pictures >= available_cores() and not films
+    return pictures >= available_cores() and not videos
 
 
 def _calls(cores: int, batch_size: int | None) -> int:
@@ -50,34 +50,34 @@ def _calls(cores: int, batch_size: int | None) -> int:
     return cores // -(-cores // most)
 
 
-class Workshop:
+class Session:
     """What colours jobs below one output directory, with one model, in this process."""
 
     def __init__(
         self,
         root: Path | None,
         settings: Settings,
-        steering: Steering,
+        guidance: Guidance,
         announce: Callable[[str], None] = lambda _: None,
         progress: Progress = lambda _: None,
         cores: int | None = None,
-        origins: Mapping[Path, Stamp] | None = None,
+        origins: Mapping[Path, Fingerprint] | None = None,
     ) -> None:
         """Reads what there is already.
 
         Args:
             root: The directory that all outputs lie below; None where a single file becomes a single file.
             settings: How to colour.
-            steering: What is asked of the colours.
+            guidance: What is asked of the colours.
             announce: As in `local.run`.
             progress: As in `local.run`.
             cores: How many the network may use; None for all that this process may.
-            origins: As of `Ledger`.
+            origins: As of `LocalManifest`.
         """
-        self._settings, self._steering = settings, steering
+        self._settings, self._guidance = settings, guidance
         self._cores = cores or available_cores()
         self._announce, self._progress = announce, progress
-        self._outputs = Outputs(root, settings, steering, origins=origins)
+        self._outputs = Outputs(root, settings, guidance, origins=origins)
         self._network: Model | None = None
         self._swept: set[Path] = set()
 
@@ -98,10 +98,10 @@ class Workshop:
         return self._outputs.recipe_of(job)
 
     @functools.cached_property
-    def _card(self) -> Card:
+    def _info(self) -> ModelInfo:
         """The model's, for which no device is needed."""
         asked = self._settings
-        return model.load(asked.model, "cpu", 1, "fp32", asked.model_kind).card
+        return model.load(asked.model, "cpu", 1, "fp32", asked.model_kind).info
 
     def open(self, *, many: bool = False) -> Model:
         """Makes the output directory and loads the model, the first time; gives what that loaded.
@@ -129,15 +129,15 @@ class Workshop:
             self._network = network
         return self._network
 
-    def pictures(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
+    def colorize_images(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
         """Colours pictures, which may be given while others are being worked on; yields outcomes as they end.
 
         Raises:
             Exception: As `open`.
         """
-        yield from Photos(self.open(), self._settings, self._steering, self._outputs).colour(jobs)
+        yield from Images(self.open(), self._settings, self._guidance, self._outputs).colorize(jobs)
 
-    def film(self, job: Job) -> Outcome:
+    def colorize_video(self, job: Job) -> Outcome:
         """Colours a film.
 
         Raises:
@@ -145,9 +145,9 @@ class Workshop:
         """
         from colorize_cli.engine import videos  # PyAV takes longer to load than all of Pillow
 
-        return videos.colour(job, self.open(), self._settings, self._outputs, self._progress)
+        return videos.colorize_video(job, self.open(), self._settings, self._outputs, self._progress)
 
-    def divided(self, job: Job, count: int) -> "Divided | Outcome | None":
+    def split_video(self, job: Job, count: int) -> "SplitVideo | Outcome | None":
         """A film in about so many parts, as `video_chunks.begin` gives it.
 
         Raises:
@@ -155,9 +155,9 @@ class Workshop:
         """
         from colorize_cli.engine import video_chunks
 
-        return video_chunks.begin(job, self._card, self._settings, self._outputs, count)
+        return video_chunks.begin(job, self._info, self._settings, self._outputs, count)
 
-    def part(self, piece: Piece) -> Outcome:
+    def colorize_chunk(self, chunk_job: ChunkJob) -> Outcome:
         """Colours a part of a film that was divided elsewhere.
 
         Raises:
@@ -165,7 +165,7 @@ class Workshop:
         """
         from colorize_cli.engine import video_chunks
 
-        return video_chunks.colour(piece, self.open(), self._settings, self._progress)
+        return video_chunks.colorize(chunk_job, self.open(), self._settings, self._progress)
 
     def close(self) -> None:
         """Ends the notes on what was made."""

@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError, Future
 from colorize_cli.core.jobs import Job, Outcome, Transfer
 
 
-class Endless:
+class SharedRun:
     """Does the jobs of each caller in one run of all of them, so that its stages never drain in between."""
 
     def __init__(self, run: Callable[[Iterable[Job]], Generator[Outcome, None, None]]) -> None:

@@ -8,30 +8,30 @@ from colorize_cli.core.jobs import Job
 from colorize_cli.video import work_dir
 
 if TYPE_CHECKING:
-    from colorize_cli.video.chunks import Part
+    from colorize_cli.video.chunks import Chunk
 
 
 @dataclass(frozen=True)
-class Piece:
+class ChunkJob:
     """A part of a film that one worker colours.
 
     Attributes:
         job: The film.
         folder: Its work folder, which whoever divided it has claimed.
-        part: Which of its parts.
+        chunk: Which of its parts.
     """
 
     job: Job
     folder: Path
-    part: "Part"
+    chunk: "Chunk"
 
 
-Item = Job | Piece
+Item = Job | ChunkJob
 
 
 def job_of(item: Item) -> Job:
     """The job that it is, or is a part of."""
-    return item.job if isinstance(item, Piece) else item
+    return item.job if isinstance(item, ChunkJob) else item
 
 
 def absolute(job: Job) -> Job:
@@ -39,13 +39,13 @@ def absolute(job: Job) -> Job:
     return Job(job.source.absolute(), job.destination.absolute())
 
 
-def absolute_piece(piece: Piece) -> Piece:
+def absolute_chunk_job(chunk_job: ChunkJob) -> ChunkJob:
     """Likewise."""
-    return replace(piece, job=absolute(piece.job), folder=piece.folder.absolute())
+    return replace(chunk_job, job=absolute(chunk_job.job), folder=chunk_job.folder.absolute())
 
 
 def folder_of(item: Item) -> Path:
     """Where whoever does it has files that are half written."""
-    if isinstance(item, Piece):
-        return work_dir.part_of(item.folder, item.part.number)
+    if isinstance(item, ChunkJob):
+        return work_dir.chunk_dir(item.folder, item.chunk.number)
     return item.destination.parent

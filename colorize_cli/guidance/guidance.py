@@ -45,7 +45,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Steering:
+class Guidance:
     """What is asked of the colours of a run.
 
     Attributes:
@@ -57,7 +57,7 @@ class Steering:
     reference: Reference | None = None
 
     @staticmethod
-    def of(settings: Settings, plan: Plan) -> "Steering":
+    def of(settings: Settings, plan: Plan) -> "Guidance":
         """Reads the files that the settings name.
 
         Raises:
@@ -76,7 +76,7 @@ class Steering:
                 hints = _matched(given, plan)
             except UsageError as error:
                 raise UsageError(f"{settings.hints}: {error}") from error
-        return Steering(hints, reference)
+        return Guidance(hints, reference)
 
     def digest(self, job: Job | None = None) -> bytes:
         """Of what is asked for a picture, or for those without hints; empty if that is nothing."""
@@ -85,7 +85,7 @@ class Steering:
         return repr((_RENDERING, shared, own)).encode() if shared or own else b""
 
 
-def steered(
+def apply_guidance(
     lightness: Lightness, ab: Floats, hints: Hints | None, reference: Reference | None
 ) -> tuple[Floats, Overlay | None]:
     """A picture's chroma by what is asked of it.
@@ -164,7 +164,7 @@ def read_reference(path: Path, max_pixels: int) -> Reference:
         UsageError: It cannot be read, or is grey. The text names it.
     """
     try:
-        return _reference(thumbnail.coloured(path, max_pixels, _SIDE))
+        return _reference(thumbnail.color_thumbnail(path, max_pixels, _SIDE))
     except (ReadError, UsageError) as error:
         raise UsageError(f"cannot use the reference {path}: {error}") from error
 

@@ -22,7 +22,7 @@ _WHOLE = 0.02
 # Standard deviations change by no more than this factor up or down, so that noise stays noise.
 _MOST_GAIN = 2.0
 # In a photograph that is not grey at least so large a share of the pixels has so much chroma.
-_COLOURED_SHARE, _COLOURED = 0.01, 5.0
+_COLORED_SHARE, _COLORED = 0.01, 5.0
 # No colour becomes stronger than all but this share of the reference's.
 _STRONGEST_SHARE = 0.01
 
@@ -52,7 +52,7 @@ class Palette:
         """
         lab = srgb_to_lab(rgb.reshape(-1, 3) / np.float32(255))
         chroma = np.hypot(lab[:, 1], lab[:, 2])
-        if np.quantile(chroma, 1 - _COLOURED_SHARE) < _COLOURED:
+        if np.quantile(chroma, 1 - _COLORED_SHARE) < _COLORED:
             raise UsageError("it has no colours")
         means, deviations = _statistics(lab[:, 0], lab[:, 1:])
         lightness = float(lab[:, 0].mean()), float(lab[:, 0].std())

@@ -32,7 +32,7 @@ _SHADING = 3.0
 # How steeply the nearer of two hints prevails; between 1 and 6 in Yatziv & Sapiro.
 _PREVAIL = 4
 # Colours are told apart as finely as this, in units of a* and b*, if there are no more than so many.
-_FINEST, _MOST_COLOURS = 2.0, 48
+_FINEST, _MOST_COLORS = 2.0, 48
 _AT_ONCE = 8
 # Distances are found in sweeps over the picture, until one changes none by more than this.
 _CONVERGED, _MOST_SWEEPS = 0.02, 200
@@ -68,11 +68,11 @@ def spread(lightness: Lightness, marks: Marks) -> Overlay:
     chroma = np.zeros((2, *guide.shape), np.float32)
     nearest = np.full(guide.shape, _FAR, np.float32)
     costs = _Costs.of(guide)
-    for colours, begin in _Seeds.of(lightness, marks, guide).groups():
+    for colors, begin in _Seeds.of(lightness, marks, guide).groups():
         distances = costs.distances(begin)
         weights = (1 + distances) ** np.float32(-_PREVAIL)
         total += weights.sum(axis=0)
-        chroma += np.tensordot(colours, weights, ((0,), (0,)))
+        chroma += np.tensordot(colors, weights, ((0,), (0,)))
         np.minimum(nearest, distances.min(axis=0), out=nearest)
     cover = _cover(nearest)
     chroma *= cover / np.maximum(total, np.float32(1e-12))
@@ -126,18 +126,18 @@ class _Seeds:
         while True:
             keys = np.rint(self.chroma / np.float32(step)).astype(np.intp)
             found, group = np.unique(keys, axis=0, return_inverse=True)
-            if len(found) <= _MOST_COLOURS:
+            if len(found) <= _MOST_COLORS:
                 break
             step *= 1.5
         y, x = np.divmod(self.pixels, self.shape[1])
         for first in range(0, len(found), _AT_ONCE):
             numbers = range(first, min(first + _AT_ONCE, len(found)))
-            colours = np.stack([self.chroma[group == number].mean(axis=0) for number in numbers])
+            colors = np.stack([self.chroma[group == number].mean(axis=0) for number in numbers])
             begin = np.full((self.shape[0], len(numbers), self.shape[1]), np.inf, np.float32)
             for k, number in enumerate(numbers):
                 own = group == number
                 begin[y[own], k, x[own]] = self.distances[own]
-            yield colours, begin
+            yield colors, begin
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import numpy.typing as npt
 from PIL import Image, JpegImagePlugin
 
 from colorize_cli.color.lab import Bytes, Codes, srgb_to_lab
-from colorize_cli.color.lightness import GREY8, UNIFORM16, Lightness, uniform_codes
+from colorize_cli.color.lightness import GRAY8, UNIFORM16, Lightness, uniform_codes
 from colorize_cli.color.ycbcr import BytePlanes
 from colorize_cli.core.errors import ReadError
 from colorize_cli.image import grayscale, high_depth
-from colorize_cli.image.icc import grey_table, is_srgb, to_srgb
+from colorize_cli.image.icc import gray_table, is_srgb, to_srgb
 from colorize_cli.image.metadata import Metadata, upright
 
 Convert = Callable[[Image.Image], Image.Image]
@@ -65,9 +65,9 @@ class Frame:
     spread: float = 0.0
 
     @property
-    def coloured(self) -> bool:
+    def is_color(self) -> bool:
         """Whether it is in colour; a toned print is not."""
-        return self.spread > grayscale.COLOURED
+        return self.spread > grayscale.COLOR_SPREAD
 
     @property
     def pixels(self) -> int:
@@ -75,10 +75,10 @@ class Frame:
         return self.lightness.codes.size
 
 
-Colours = Codes | BytePlanes
+Colors = Codes | BytePlanes
 """Those of a picture: RGB (H, W, 3), uint8 or, where it is `deep`, uint16; or planes, for a JPEG."""
 
-Page = tuple[Frame, Colours]
+Page = tuple[Frame, Colors]
 """A picture with the colours that it is given."""
 
 
@@ -98,7 +98,7 @@ def from_image(image: Image.Image) -> Frame:
     alpha: Codes | None
     if plain.mode == "F" or plain.mode.startswith("I;16"):
         codes = _codes16(plain, tags)
-        lightness, alpha = Lightness(codes, grey_table(icc, 65536)), _alpha16(plain, codes)
+        lightness, alpha = Lightness(codes, gray_table(icc, 65536)), _alpha16(plain, codes)
         return Frame(lightness, alpha, True, metadata, format_)
     alpha = np.asarray(plain.getchannel("A")) if plain.mode in ("LA", "RGBA") else None
     lightness = lightness_of(plain, icc)
@@ -121,7 +121,7 @@ def from_samples(
     red, green, blue = (samples[..., i] for i in range(3))
     spread = 0.0
     if np.array_equal(red, green) and np.array_equal(green, blue):
-        lightness = Lightness(np.ascontiguousarray(green), grey_table(icc, 65536))
+        lightness = Lightness(np.ascontiguousarray(green), gray_table(icc, 65536))
     elif is_srgb(icc):
         lightness = Lightness(_uniform_codes(samples[..., :3]), UNIFORM16)
         size = grayscale.small_size(samples.shape[1], samples.shape[0])
@@ -160,11 +160,11 @@ def lightness_of(image: Image.Image, icc: bytes | None) -> Lightness:
     """
     if image.mode in ("L", "LA"):
         codes = np.asarray(image if image.mode == "L" else image.getchannel("L"))
-        return Lightness(codes, grey_table(icc, 256))
+        return Lightness(codes, gray_table(icc, 256))
     convert = to_srgb(icc, _space(image))
-    grey = _grey_codes(image, convert)
-    if grey is not None:
-        return Lightness(grey, GREY8)
+    gray = _gray_codes(image, convert)
+    if gray is not None:
+        return Lightness(gray, GRAY8)
     steps = np.empty((image.height, image.width), np.uint16)
     for start, rgb in _stripes(image, convert):
         lab = srgb_to_lab(rgb / np.float32(255))
@@ -172,7 +172,7 @@ def lightness_of(image: Image.Image, icc: bytes | None) -> Lightness:
     return Lightness(steps, UNIFORM16)
 
 
-def own_colours(image: Image.Image) -> Bytes:
+def own_colors(image: Image.Image) -> Bytes:
     """(H, W, 3) sRGB of a Pillow image as a viewer shows it."""
     icc = image.info.get("icc_profile")
     plain = _plain(upright(image)[0])
@@ -230,7 +230,7 @@ def _alpha16(image: Image.Image, codes: npt.NDArray[np.uint16]) -> npt.NDArray[n
     return np.where(codes == clear, 0, 65535).astype(np.uint16) if isinstance(clear, int) else None
 
 
-def _grey_codes(image: Image.Image, convert: Convert) -> Bytes | None:
+def _gray_codes(image: Image.Image, convert: Convert) -> Bytes | None:
     """The codes of a grey picture that is stored as colour; None where there is a colour."""
     codes = np.empty((image.height, image.width), np.uint8)
     for start, rgb in _stripes(image, convert):

@@ -12,7 +12,7 @@ from colorize_cli.color.lab import Codes, Floats
 
 # In CIE units. Two scans of toned prints spread by 0.5 and 0.9; of 850 colour photographs one in a hundred by
 # less than 3.3 to 3.5.
-COLOURED = 3.0
+COLOR_SPREAD = 3.0
 _SIDE = 48  # pixels, of the copy that is looked at: so small that JPEG's blocks of chroma average out
 _TONES = 24  # parts of equal size, by lightness
 

@@ -21,7 +21,7 @@ _PROBE = Image.fromarray(
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 
 
-def grey_table(icc: bytes | None, levels: int) -> Floats:
+def gray_table(icc: bytes | None, levels: int) -> Floats:
     """L* of each code of a grey picture.
 
     Args:
@@ -32,7 +32,7 @@ def grey_table(icc: bytes | None, levels: int) -> Floats:
     Returns:
         (levels,) float32, L* in [0, 100].
     """
-    plain = lightness.GREY8 if levels == 256 else lightness.GREY16
+    plain = lightness.GRAY8 if levels == 256 else lightness.GRAY16
     profile = _parsed(icc)
     if profile is None:
         return plain

@@ -42,12 +42,12 @@ def tables(quality: int) -> tuple[Table, Table]:
     return tuple(luma), tuple(chroma)
 
 
-def write(file: BinaryIO, colours: Bytes | BytePlanes, quality: int | Table, saving: dict[str, Any]) -> None:
+def write(file: BinaryIO, colors: Bytes | BytePlanes, quality: int | Table, saving: dict[str, Any]) -> None:
     """Writes a file.
 
     Args:
         file: To write to.
-        colours: RGB (H, W, 3), whose chroma is stored at full resolution; or planes, stored as they are.
+        colors: RGB (H, W, 3), whose chroma is stored at full resolution; or planes, stored as they are.
         quality: From 1 to 100, of which 93 to 95 become 96, with chrominance no coarser than at 75; or a
             quantisation table of luminance, with that of chrominance at 95.
         saving: What Pillow would be told to save with it.
@@ -56,20 +56,20 @@ def write(file: BinaryIO, colours: Bytes | BytePlanes, quality: int | Table, sav
         ValueError: It cannot be encoded.
     """
     if not isinstance(quality, int):
-        _write_by_pillow(file, colours, (quality, tables(_CHROMA_BESIDE_TABLE)[1]), saving)
+        _write_by_pillow(file, colors, (quality, tables(_CHROMA_BESIDE_TABLE)[1]), saving)
         return
     if quality < _LEAST_CHROMA:
-        _write_by_pillow(file, colours, (tables(quality)[0], tables(_LEAST_CHROMA)[1]), saving)
+        _write_by_pillow(file, colors, (tables(quality)[0], tables(_LEAST_CHROMA)[1]), saving)
         return
     if _MOST_QUICK < quality < _LEAST_EXACT:
         quality = _LEAST_EXACT
-    if isinstance(colours, BytePlanes):
-        luma = colours.luma
-        if colours.blue.shape != luma.shape:
+    if isinstance(colors, BytePlanes):
+        luma = colors.luma
+        if colors.blue.shape != luma.shape:
             luma = _even(luma)
-        encoded = simplejpeg.encode_jpeg_yuv_planes(luma, colours.blue, colours.red, quality)
+        encoded = simplejpeg.encode_jpeg_yuv_planes(luma, colors.blue, colors.red, quality)
     else:
-        encoded = simplejpeg.encode_jpeg(colours, quality, "RGB", "444")
+        encoded = simplejpeg.encode_jpeg(colors, quality, "RGB", "444")
     small = io.BytesIO()
     Image.new("RGB", (8, 8)).save(small, "JPEG", **saving)
     head = small.getvalue()
@@ -87,25 +87,25 @@ def _even(plane: Bytes) -> Bytes:
 
 
 def _write_by_pillow(
-    file: BinaryIO, colours: Bytes | BytePlanes, qtables: tuple[Table, Table], saving: dict[str, Any]
+    file: BinaryIO, colors: Bytes | BytePlanes, qtables: tuple[Table, Table], saving: dict[str, Any]
 ) -> None:
-    image, sampling = _image(colours)
+    image, sampling = _image(colors)
     image.save(
         file, "JPEG", **saving | {"qtables": [list(table) for table in qtables], "subsampling": sampling}
     )
 
 
-def _image(colours: Bytes | BytePlanes) -> tuple[Image.Image, str]:
+def _image(colors: Bytes | BytePlanes) -> tuple[Image.Image, str]:
     """A Pillow image, and how it is to sample chroma so that planes are stored as they are."""
-    if not isinstance(colours, BytePlanes):
-        return Image.fromarray(colours), "4:4:4"
-    height, width = colours.luma.shape
-    if colours.blue.shape == colours.luma.shape:
-        chroma, sampling = [colours.blue, colours.red], "4:4:4"
+    if not isinstance(colors, BytePlanes):
+        return Image.fromarray(colors), "4:4:4"
+    height, width = colors.luma.shape
+    if colors.blue.shape == colors.luma.shape:
+        chroma, sampling = [colors.blue, colors.red], "4:4:4"
     else:
-        chroma = [plane.repeat(2, 0).repeat(2, 1)[:height, :width] for plane in (colours.blue, colours.red)]
+        chroma = [plane.repeat(2, 0).repeat(2, 1)[:height, :width] for plane in (colors.blue, colors.red)]
         sampling = "4:2:0"
-    return Image.merge("YCbCr", [Image.fromarray(plane) for plane in (colours.luma, *chroma)]), sampling
+    return Image.merge("YCbCr", [Image.fromarray(plane) for plane in (colors.luma, *chroma)]), sampling
 
 
 def _described(content: bytes) -> int:

@@ -16,7 +16,7 @@ from PIL import Image
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BITS = 16
-_COLOUR_TYPES = {3: 2, 4: 6}  # channels: truecolour, truecolour with alpha
+_COLOR_TYPES = {3: 2, 4: 6}  # channels: truecolour, truecolour with alpha
 _SUB = 1  # filter: the difference from the pixel to the left
 _LEVEL = 2
 _STRIPE_BYTES = 1 << 20
@@ -33,7 +33,7 @@ def write(file: BinaryIO, samples: npt.NDArray[np.uint16], saving: dict[str, Any
     """
     height, width, channels = samples.shape
     file.write(_SIGNATURE)
-    _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, _BITS, _COLOUR_TYPES[channels], 0, 0, 0))
+    _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, _BITS, _COLOR_TYPES[channels], 0, 0, 0))
     small = io.BytesIO()
     Image.new("RGB", (1, 1)).save(small, "PNG", **saving)
     for kind, data in _chunks(small.getvalue()):

@@ -34,7 +34,7 @@ from PIL import (
 from colorize_cli.core.errors import ReadError, one_line
 from colorize_cli.core.formats import HOLDS
 from colorize_cli.image import gif, high_depth
-from colorize_cli.image.frame import Frame, Page, Showing, from_image, from_samples, own_colours
+from colorize_cli.image.frame import Frame, Page, Showing, from_image, from_samples, own_colors
 from colorize_cli.image.metadata import described, orientation_of
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ def original_pages(source: Path | bytes, max_pixels: int) -> Generator[Page, Non
     def page(image: ImageFile.ImageFile, content: Callable[[], bytes], pages: int) -> Page:
         if high_depth.is_float(image):
             raise ReadError("its colours, of 32-bit floats, cannot be put into another format as they are")
-        return dataclasses.replace(_frame(image, content, pages), deep=False), own_colours(image)
+        return dataclasses.replace(_frame(image, content, pages), deep=False), own_colors(image)
 
     return _pages(source, max_pixels, page)
 

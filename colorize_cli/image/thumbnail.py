@@ -16,7 +16,7 @@ Render = Callable[[Image.Image, int], Image.Image]
 _RESIZABLE = frozenset({"CMYK", "L", "LA", "RGB", "RGBA"})
 
 
-def grey(path: Path, max_pixels: int, side: int) -> Image.Image:
+def gray_thumbnail(path: Path, max_pixels: int, side: int) -> Image.Image:
     """The lightness of the picture in a file, of mode L, on white where it is transparent.
 
     Args:
@@ -27,12 +27,12 @@ def grey(path: Path, max_pixels: int, side: int) -> Image.Image:
     Raises:
         ReadError: It cannot be read.
     """
-    return _thumbnail(path, max_pixels, side, _grey)
+    return _thumbnail(path, max_pixels, side, _gray)
 
 
-def coloured(path: Path, max_pixels: int, side: int) -> Image.Image:
-    """The picture in a file as a viewer shows it, in sRGB, of mode L or RGB; otherwise as `grey`."""
-    return _thumbnail(path, max_pixels, side, _coloured)
+def color_thumbnail(path: Path, max_pixels: int, side: int) -> Image.Image:
+    """The picture in a file as a viewer shows it, in sRGB, of mode L or RGB; else as `gray_thumbnail`."""
+    return _thumbnail(path, max_pixels, side, _color)
 
 
 def reduced(image: Image.Image, side: int) -> Image.Image:
@@ -55,23 +55,23 @@ def _thumbnail(path: Path, max_pixels: int, side: int, render: Render) -> Image.
         return reduced(render(image, side), side)
 
 
-def _grey(image: Image.Image, side: int) -> Image.Image:
+def _gray(image: Image.Image, side: int) -> Image.Image:
     """The lightness of a picture, as the run reads it, small if that is cheap; of mode L or LA."""
     if image.mode in _RESIZABLE:
         _shrink(image, side)
     frame = from_image(image)
-    grey = Image.fromarray(frame.lightness.levels())
+    gray = Image.fromarray(frame.lightness.levels())
     if frame.alpha is not None:
-        grey.putalpha(Image.fromarray(alpha_as(np.uint8, frame.alpha)))
-    return grey
+        gray.putalpha(Image.fromarray(alpha_as(np.uint8, frame.alpha)))
+    return gray
 
 
-def _coloured(image: Image.Image, side: int) -> Image.Image:
+def _color(image: Image.Image, side: int) -> Image.Image:
     """A picture in sRGB as a viewer shows it, small if that is cheap."""
     if image.mode == "P":
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     if image.mode not in ("CMYK", "RGB", "RGBA"):
-        return _grey(image, side)
+        return _gray(image, side)
     icc = image.info.get("icc_profile")
     _shrink(image, side)
     upright = ImageOps.exif_transpose(image)

@@ -14,7 +14,7 @@ from colorize_cli.color.ycbcr import BytePlanes
 from colorize_cli.core.errors import WriteError
 from colorize_cli.core.formats import FORMATS, HOLDS, LOSSY
 from colorize_cli.image import jpeg, png16, tiff
-from colorize_cli.image.frame import Colours, Frame, Page, with_alpha
+from colorize_cli.image.frame import Colors, Frame, Page, with_alpha
 from colorize_cli.image.metadata import options
 from colorize_cli.storage import atomic
 
@@ -85,25 +85,25 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
     """
     if format_ == "TIFF":
         writer = tiff.Writer(file)
-        for frame, colours in pages:
+        for frame, colors in pages:
             check(format_, frame)
-            writer.add(_samples(format_, frame, colours), frame.metadata)
+            writer.add(_samples(format_, frame, colors), frame.metadata)
         return
     remaining = iter(pages)
-    first, colours = next(remaining)
+    first, colors = next(remaining)
     check(format_, first)
     if first.showing is None and next(remaining, None) is not None:
         raise WriteError(f"{format_} holds a single picture, and here are several; choose TIFF")
     saving = HOLDS[format_].saving | options(first.metadata, format_)
     if format_ == "JPEG":
-        _write_jpeg(file, first, colours, quality, saving)
+        _write_jpeg(file, first, colors, quality, saving)
         return
     if quality is not None and format_ in LOSSY:
         saving["quality"] = quality
-    if format_ == "PNG" and isinstance(colours, np.ndarray) and colours.dtype == np.uint16:
-        png16.write(file, np.asarray(_samples(format_, first, colours), np.uint16), saving)
+    if format_ == "PNG" and isinstance(colors, np.ndarray) and colors.dtype == np.uint16:
+        png16.write(file, np.asarray(_samples(format_, first, colors), np.uint16), saving)
         return
-    animation = [(first, colours), *remaining]
+    animation = [(first, colors), *remaining]
     images: list[Image.Image] = [Image.fromarray(_samples(format_, *page)) for page in animation]
     if first.showing is not None:
         saving |= _timing(format_, [frame for frame, _ in animation])
@@ -116,22 +116,22 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
         raise WriteError(f"{format_} cannot hold it: {error}") from error
 
 
-def _samples(format_: str, frame: Frame, colours: Colours) -> Codes:
+def _samples(format_: str, frame: Frame, colors: Colors) -> Codes:
     """What is stored of a picture: its colours, and its transparency where the format has that."""
-    if isinstance(colours, BytePlanes):
+    if isinstance(colors, BytePlanes):
         raise TypeError(f"planes are for JPEG, not {format_}")
-    return with_alpha(frame, colours) if HOLDS[format_].alpha else colours
+    return with_alpha(frame, colors) if HOLDS[format_].alpha else colors
 
 
 def _write_jpeg(
-    file: BinaryIO, frame: Frame, colours: Colours, quality: int | None, saving: dict[str, Any]
+    file: BinaryIO, frame: Frame, colors: Colors, quality: int | None, saving: dict[str, Any]
 ) -> None:
-    if not isinstance(colours, BytePlanes):
-        colours = np.asarray(colours, np.uint8)
+    if not isinstance(colors, BytePlanes):
+        colors = np.asarray(colors, np.uint8)
     fineness: int | jpeg.Table = min((quality or _JPEG_QUALITY) + _FINER, 100)
     if quality is None and frame.luma_table is not None:
         fineness = jpeg.quality_of(frame.luma_table) or frame.luma_table
-    jpeg.write(file, colours, fineness, saving)
+    jpeg.write(file, colors, fineness, saving)
 
 
 def _timing(format_: str, frames: list[Frame]) -> dict[str, Any]:

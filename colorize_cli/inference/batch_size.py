@@ -33,9 +33,9 @@ def batch_size(network: Model, size: int | None, clock: Callable[[], float] = ti
     """
     if network.device == "cpu":
         return network.batch_size
-    side = size or network.card.working_size
+    side = size or network.info.working_size
     gpus = cuda.ask()
-    about = repr((network.card, side, network.parallel, gpus and gpus.gpus))
+    about = repr((network.info, side, network.parallel, gpus and gpus.gpus))
     key = hashlib.sha256(about.encode()).hexdigest()[:16]
     known = _read()
     if key not in known:
@@ -45,7 +45,7 @@ def batch_size(network: Model, size: int | None, clock: Callable[[], float] = ti
 
 
 def _tried(network: Model, side: int, clock: Callable[[], float]) -> int:
-    multiple = network.card.multiple_of
+    multiple = network.info.multiple_of
     height, width = (max(1, round(s / multiple)) * multiple for s in (side, side * 1.5))
     best, fastest = network.batch_size, float("inf")
     count = best

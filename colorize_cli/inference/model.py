@@ -15,7 +15,7 @@ from colorize_cli.core.errors import DeviceError, DeviceMemoryError, ModelError,
 from colorize_cli.core.settings import PRECISIONS
 from colorize_cli.inference import adapters, cuda
 from colorize_cli.inference import sessions as onnx_sessions
-from colorize_cli.inference.adapters import Adapter, Card, Signature, Tensor
+from colorize_cli.inference.adapters import Adapter, ModelInfo, Signature, Tensor
 from colorize_cli.inference.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ class Model:
     """A loaded network. `predict` may be called from several threads.
 
     Attributes:
-        card: What the file says of itself.
+        info: What the file says of itself.
         device: Where it runs, "cuda" or "cpu".
         reason: Why it runs there, in words.
         batch_size: Of how many pictures a call is to be where nothing else is asked for.
     """
 
-    card: Card
+    info: ModelInfo
     device: str
     reason: str
     _adapter: Adapter
@@ -50,7 +50,7 @@ class Model:
     @property
     def precision(self) -> str:
         """What it computes in, "fp32", "fp16" or "int8"."""
-        return self.card.precision
+        return self.info.precision
 
     @property
     def parallel(self) -> int:
@@ -66,7 +66,7 @@ class Model:
         """The chroma of a batch.
 
         Args:
-            lightness: float32 (N, 1, H, W), L* in [0, 100], H and W multiples of `card.multiple_of`.
+            lightness: float32 (N, 1, H, W), L* in [0, 100], H and W multiples of `info.multiple_of`.
 
         Returns:
             float32 (N, 2, h, w): CIE a* and b*, h and w a fixed fraction of H and W.
@@ -77,7 +77,7 @@ class Model:
             DeviceError: The network could not be run.
         """
         _, _, height, width = lightness.shape
-        multiple = self.card.multiple_of
+        multiple = self.info.multiple_of
         if height % multiple or width % multiple:
             raise ValueError(f"{width} x {height} are not multiples of {multiple}")
         answers: list[Floats] = []
@@ -112,9 +112,9 @@ class Model:
             raise DeviceError(why) from error
         ab = np.asarray(self._adapter.chroma(outputs), np.float32)
         if ab.ndim != 4 or ab.shape[:2] != (len(lightness), 2):
-            raise ModelError(f"{self.card.name} answered {ab.shape} to {lightness.shape}")
+            raise ModelError(f"{self.info.name} answered {ab.shape} to {lightness.shape}")
         if not np.isfinite(ab).all():
-            raise ModelError(f"{self.card.name} answered with values that are not finite")
+            raise ModelError(f"{self.info.name} answered with values that are not finite")
         return ab[:count]
 
 
@@ -152,7 +152,7 @@ def load(
     gpus = gpus_of(device)
     if (gpus is not None and precision == "int8") or (device == "cpu" and precision == "fp16"):
         raise DeviceError(f"{precision} is for {_DEVICE_OF[precision]}")
-    _stamp(path)  # which may fail: whatever else does is not the cause then
+    _fingerprint(path)  # which may fail: whatever else does is not the cause then
     reason = "asked for"
     if device == "auto" and precision == "int8":
         reason = "int8 is for it"
@@ -201,7 +201,7 @@ def digest(path: Path | None = None) -> bytes:
     Raises:
         ModelError: It cannot be read.
     """
-    return _digest(path, _stamp(path))
+    return _digest(path, _fingerprint(path))
 
 
 @functools.cache
@@ -209,7 +209,7 @@ def _digest(path: Path | None, _: tuple[int, int]) -> bytes:
     return hashlib.sha256(read(path)).digest()
 
 
-def _stamp(path: Path | None) -> tuple[int, int]:
+def _fingerprint(path: Path | None) -> tuple[int, int]:
     """When a file was changed, and its size."""
     with _explained(path):
         status = _file(path).stat()
@@ -280,14 +280,14 @@ def _variant_file(path: Path | None, precision: str) -> Path:
 
 def _checked(made: Model, variant: Path, path: Path | None) -> Model:
     """A variant, if it is of the file with that content, whose hash is in its metadata."""
-    if made.card.variant_of != digest(path).hex():
+    if made.info.variant_of != digest(path).hex():
         raise _NoVariantError(f"{variant} was made of another file")
     return made
 
 
 def _difference(one: Model, other: Model) -> float:
     """By how much a* and b* of two models differ on average, on a picture with structure at all scales."""
-    side = -(-one.card.working_size // one.card.multiple_of) * one.card.multiple_of
+    side = -(-one.info.working_size // one.info.multiple_of) * one.info.multiple_of
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     waves = sum(np.sin(2 * np.pi * n * (x + n * y)) / n for n in (1, 2, 4, 8, 16))
     lightness = np.clip(50 + 25 * waves, 0, 100).astype(np.float32)[None, None]
@@ -303,6 +303,6 @@ def _model(
         outputs=tuple(Tensor(o.name, o.type, tuple(o.shape)) for o in first.get_outputs()),
         metadata=dict(first.get_modelmeta().custom_metadata_map),
     )
-    adapter = adapters.recognise(signature, kind)
-    made = Model(adapter.card, device, reason, adapter, Sessions(sessions))
+    adapter = adapters.recognize(signature, kind)
+    made = Model(adapter.info, device, reason, adapter, Sessions(sessions))
     return replace(made, batch_size=adapter.batch or 1) if made._sessions.shares_memory else made

@@ -17,7 +17,7 @@ _SUFFIX = ".onnx"
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListedModel:
     """A model, and what its file says of itself.
 
     Attributes:
@@ -62,7 +62,7 @@ def resolve(named: Path | None) -> Path | None:
     return None if str(named) == BUNDLED else named
 
 
-def entries() -> list[Entry]:
+def entries() -> list[ListedModel]:
     """All of them, the bundled one first. Variants in another precision are left out."""
     from colorize_cli.inference import model
 
@@ -76,19 +76,19 @@ def entries() -> list[Entry]:
     return [_entry(BUNDLED, None)] + [_entry(path.stem, path) for path in found if path.stem not in variants]
 
 
-def _entry(name: str, path: Path | None) -> Entry:
+def _entry(name: str, path: Path | None) -> ListedModel:
     from colorize_cli.inference import model
 
     where = None if path is None else str(path)
     try:
         content = model.read(path)
     except ModelError as error:
-        return Entry(name, where, 0, "", problem=str(error))
-    plain = Entry(name, where, len(content), hashlib.sha256(content).hexdigest())
+        return ListedModel(name, where, 0, "", problem=str(error))
+    plain = ListedModel(name, where, len(content), hashlib.sha256(content).hexdigest())
     try:
-        card = model.load(path, "cpu", precision="fp32").card
+        info = model.load(path, "cpu", precision="fp32").info
     except ModelError as error:
         return replace(plain, problem=str(error))
     return replace(
-        plain, kind=card.kind, says=card.name, working_size=card.working_size, licence=card.licence
+        plain, kind=info.kind, says=info.name, working_size=info.working_size, licence=info.license
     )

@@ -10,7 +10,7 @@ from typing import IO
 from PIL import Image
 
 from colorize_cli.core.settings import Settings, available_cores
-from colorize_cli.report.benchmark import Compared, Result, Rival
+from colorize_cli.report.benchmark import BenchmarkedModel, Comparison, ModelResult
 from colorize_cli.report.html import Page, duration, framed, picture, text
 
 # So many pictures are shown, and of the rest there are figures: 200 by two models make a page of about 70 MB.
@@ -28,27 +28,29 @@ class _Figures:
 
     seconds: list[float] = field(default_factory=list)
     network_seconds: list[float] = field(default_factory=list)
-    colourfulness: list[float] = field(default_factory=list)
+    colorfulness: list[float] = field(default_factory=list)
     failed: int = 0
 
-    def add(self, result: Result | str) -> None:
+    def add(self, result: ModelResult | str) -> None:
         if isinstance(result, str):
             self.failed += 1
             return
         self.seconds.append(result.seconds)
         self.network_seconds.append(result.network_seconds)
-        self.colourfulness.append(result.colourfulness)
+        self.colorfulness.append(result.colorfulness)
 
 
 class ComparisonPage:
     """Collects what several models made of pictures and writes the page."""
 
-    def __init__(self, page: Page, rivals: Sequence[Rival], settings: Settings, side: int) -> None:
+    def __init__(
+        self, page: Page, candidates: Sequence[BenchmarkedModel], settings: Settings, side: int
+    ) -> None:
         """Begins the page.
 
         Args:
             page: Where it grows.
-            rivals: The models, in the order of the results that will be added.
+            candidates: The models, in the order of the results that will be added.
             settings: What they are asked to do.
             side: Longest side in pixels of the pictures in the page.
 
@@ -56,30 +58,30 @@ class ComparisonPage:
             WriteError: The page's folder cannot be written to.
         """
         self._page = page
-        self._rivals = rivals
+        self._candidates = candidates
         self._strength = settings.strength
         self._side = side
         self._begun = time.monotonic()
-        self._figures = [_Figures() for _ in rivals]
+        self._figures = [_Figures() for _ in candidates]
         with self._page.explained():
             self._cards, self._rows, self._failures = (self._page.part() for _ in range(3))
-        self._compared = self._failed = self._coloured = 0
+        self._compared = self._failed = self._color_inputs = 0
 
-    def add(self, compared: Compared) -> None:
+    def add(self, comparison: Comparison) -> None:
         """Takes up a picture.
 
         Raises:
             WriteError: The disk is full.
         """
-        for figures, result in zip(self._figures, compared.results, strict=True):
+        for figures, result in zip(self._figures, comparison.results, strict=True):
             figures.add(result)
         with self._page.explained():
             if self._compared < SHOWN:
-                self._cards.write(self._card(compared).encode())
+                self._cards.write(self._card(comparison).encode())
             else:
-                self._rows.write(self._row(compared).encode())
+                self._rows.write(self._row(comparison).encode())
         self._compared += 1
-        self._coloured += compared.coloured
+        self._color_inputs += comparison.is_color
 
     def fail(self, path: Path, reason: str) -> None:
         """Takes up a file that no model could be given.
@@ -110,7 +112,7 @@ class ComparisonPage:
             models=self._table(),
             method="\n".join(f"<li>{text(line)}</li>" for line in self._method()),
             buttons="\n".join(self._buttons()),
-            last=str(len(self._rivals)),
+            last=str(len(self._candidates)),
             at=str(_AT),
         )
         self._page.write(frame, self._pieces())
@@ -126,39 +128,44 @@ class ComparisonPage:
         yield self._cards
         yield "</section>\n"
         if self._compared > SHOWN:
-            heads = "".join(f"<th>{_title(rival)}</th>" for rival in self._rivals)
+            heads = "".join(f"<th>{_title(candidate)}</th>" for candidate in self._candidates)
             yield f"<section>\n<h2>Further pictures <small>{self._compared - SHOWN:,}</small></h2>\n"
             yield '<div class="wide" role="region" aria-label="Further pictures" tabindex="0"><table>\n'
             yield f"<tr><th>File</th>{heads}</tr>\n"
             yield self._rows
             yield "</table></div>\n</section>\n"
 
-    def _card(self, compared: Compared) -> str:
+    def _card(self, comparison: Comparison) -> str:
         """A picture before, and as each model has it."""
-        name, (width, height) = compared.path.name, compared.size
+        name, (width, height) = comparison.path.name, comparison.size
         facts = [f"{width:,} &times; {height:,} pixels"]
-        if compared.pages > 1:
-            facts.append(f"the first of {compared.pages:,} pages or frames")
-        if compared.coloured:
+        if comparison.pages > 1:
+            facts.append(f"the first of {comparison.pages:,} pages or frames")
+        if comparison.is_color:
             facts.append("in colour already, and taken as grey")
-        before = _jpeg(compared.before, f"{name}, before")
+        before = _jpeg(comparison.before, f"{name}, before")
         figures = "".join(
-            f'<figure class="model m{number}">{_shown(result, f"{name}, coloured by {rival.letter}")}'
-            f"<figcaption>{_title(rival)} {_measured(result)}</figcaption></figure>\n"
-            for number, (rival, result) in enumerate(zip(self._rivals, compared.results, strict=True), 1)
+            f'<figure class="model m{number}">{_shown(result, f"{name}, coloured by {candidate.letter}")}'
+            f"<figcaption>{_title(candidate)} {_measured(result)}</figcaption></figure>\n"
+            for number, (candidate, result) in enumerate(
+                zip(self._candidates, comparison.results, strict=True), 1
+            )
         )
         return (
-            f'<article class="card">\n<h2 class="name">{self._page.link(compared.path, text(name))}</h2>\n'
-            f'<p class="folder faint">{text(compared.path.parent)} · {"; ".join(facts)}</p>\n'
+            f'<article class="card">\n<h2 class="name">{self._page.link(comparison.path, text(name))}</h2>\n'
+            f'<p class="folder faint">{text(comparison.path.parent)} · {"; ".join(facts)}</p>\n'
             f'<div class="models">\n<figure class="before">{before}<figcaption>Before</figcaption></figure>\n'
             f"{figures}</div>\n</article>\n"
         )
 
-    def _row(self, compared: Compared) -> str:
+    def _row(self, comparison: Comparison) -> str:
         """The figures of a picture that is not shown."""
         cells = [
-            self._page.link(compared.path, text(compared.path)),
-            *(text(result) if isinstance(result, str) else _measured(result) for result in compared.results),
+            self._page.link(comparison.path, text(comparison.path)),
+            *(
+                text(result) if isinstance(result, str) else _measured(result)
+                for result in comparison.results
+            ),
         ]
         return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
 
@@ -173,8 +180,8 @@ class ComparisonPage:
     def _notes(self, stopped: str | None) -> Iterator[str]:
         if stopped:
             yield f"The run did not come to its end: {text(stopped)}."
-        if self._coloured:
-            yield f"In colour already, and taken as grey: {self._coloured:,} of the pictures."
+        if self._color_inputs:
+            yield f"In colour already, and taken as grey: {self._color_inputs:,} of the pictures."
 
     def _method(self) -> Iterator[str]:
         """How figures and pictures came about, in sentences."""
@@ -195,17 +202,18 @@ class ComparisonPage:
 
     def _buttons(self) -> Iterator[str]:
         yield '<button type="button" value="0" aria-pressed="true"><kbd>0</kbd> All</button>'
-        for number, rival in enumerate(self._rivals, 1):
+        for number, candidate in enumerate(self._candidates, 1):
             yield (
                 f'<button type="button" value="{number}" aria-pressed="false"><kbd>{number}</kbd> '
-                f"{_title(rival)}</button>"
+                f"{_title(candidate)}</button>"
             )
 
     def _table(self) -> str:
         """The models' figures, a column each."""
-        heads = "".join(f'<th scope="col">{_title(rival)}</th>' for rival in self._rivals)
+        heads = "".join(f'<th scope="col">{_title(candidate)}</th>' for candidate in self._candidates)
         columns = [
-            self._facts(rival, figures) for rival, figures in zip(self._rivals, self._figures, strict=True)
+            self._facts(candidate, figures)
+            for candidate, figures in zip(self._candidates, self._figures, strict=True)
         ]
         rows = []
         for name in columns[0]:
@@ -213,42 +221,46 @@ class ComparisonPage:
             rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>\n')
         return f"<tr><td></td>{heads}</tr>\n{''.join(rows)}"
 
-    def _facts(self, rival: Rival, figures: _Figures) -> dict[str, str]:
+    def _facts(self, candidate: BenchmarkedModel, figures: _Figures) -> dict[str, str]:
         """What the table says of a model: HTML by the names of its rows."""
-        card = rival.network.card
-        file = "the bundled model" if rival.path is None else self._page.link(rival.path, text(rival.path))
+        card = candidate.network.info
+        file = (
+            "the bundled model"
+            if candidate.path is None
+            else self._page.link(candidate.path, text(candidate.path))
+        )
         return {
             "File": file,
             "Says it is": text(card.name),
             "Kind": text(card.kind),
-            "Working size": f"{rival.size:,} pixels",
-            "Licence": text(card.licence),
-            "Device": text(rival.network.device),
-            "Precision": text(rival.network.precision),
+            "Working size": f"{candidate.size:,} pixels",
+            "Licence": text(card.license),
+            "Device": text(candidate.network.device),
+            "Precision": text(candidate.network.precision),
             "Seconds a picture, median": _average(statistics.median, figures.seconds, 3),
             "… of which the network": _average(statistics.median, figures.network_seconds, 3),
-            "Colourfulness, mean": _average(statistics.mean, figures.colourfulness, 1),
+            "Colourfulness, mean": _average(statistics.mean, figures.colorfulness, 1),
             "Pictures that failed": f"{figures.failed:,}",
         }
 
 
-def _title(rival: Rival) -> str:
+def _title(candidate: BenchmarkedModel) -> str:
     """A model's letter and name."""
-    return f'<b>{rival.letter}</b> <span class="named">{text(Path(rival.named).name)}</span>'
+    return f'<b>{candidate.letter}</b> <span class="named">{text(Path(candidate.named).name)}</span>'
 
 
-def _shown(result: Result | str, alt: str) -> str:
+def _shown(result: ModelResult | str, alt: str) -> str:
     """What a model made of a picture, or why there is nothing."""
     if isinstance(result, str):
         return f'<p class="none">No result: {text(result)}</p>'
     return f'<div class="pair">{_jpeg(result.small, alt)}</div>'
 
 
-def _measured(result: Result | str) -> str:
+def _measured(result: ModelResult | str) -> str:
     if isinstance(result, str):
         return ""
-    seconds, colour = f"{result.seconds:.3f} s", f"colourfulness {result.colourfulness:.1f}"
-    return f'<span class="faint"><span>{seconds}</span> <span>{colour}</span></span>'
+    seconds, color = f"{result.seconds:.3f} s", f"colourfulness {result.colorfulness:.1f}"
+    return f'<span class="faint"><span>{seconds}</span> <span>{color}</span></span>'
 
 
 def _jpeg(image: Image.Image, alt: str) -> str:

@@ -26,7 +26,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from colorize_cli.core.errors import UsageError, WriteError, printable
-from colorize_cli.core.location import STREAM, Place, Url
+from colorize_cli.core.location import STREAM, Location, Url
 from colorize_cli.storage import atomic
 
 SUFFIXES = (".html", ".htm")
@@ -98,21 +98,21 @@ class Page:
         begin, end = frame
         with self.explained(), atomic.writing(self.path) as file:
             file.write(begin.encode())
-            for piece in middle:
-                if isinstance(piece, str):
-                    file.write(piece.encode())
+            for chunk_job in middle:
+                if isinstance(chunk_job, str):
+                    file.write(chunk_job.encode())
                 else:
-                    piece.seek(0)
-                    shutil.copyfileobj(piece, file)
+                    chunk_job.seek(0)
+                    shutil.copyfileobj(chunk_job, file)
             file.write(end.encode())
 
-    def link(self, place: Place, html: str) -> str:
+    def link(self, location: Location, html: str) -> str:
         """HTML that leads to a file, as seen from the page; what browsers do not open has no link."""
-        if isinstance(place, Url):
-            return f'<a href="{escape(str(place))}">{html}</a>' if place.is_web else html
-        if place == STREAM:
+        if isinstance(location, Url):
+            return f'<a href="{escape(str(location))}">{html}</a>' if location.is_web else html
+        if location == STREAM:
             return html
-        return f'<a href="{escape(_address(place, self._folder))}">{html}</a>'
+        return f'<a href="{escape(_address(location, self._folder))}">{html}</a>'
 
 
 def framed(template: str, title: str, **html: str) -> tuple[str, str]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import IO, Self
 
 from colorize_cli.core.errors import ReadError
-from colorize_cli.core.formats import is_film
+from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Job, Outcome, Status, Transfer
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings
-from colorize_cli.image.thumbnail import coloured, grey
+from colorize_cli.image.thumbnail import color_thumbnail, gray_thumbnail
 from colorize_cli.report.html import Page, duration, framed, picture, text
 from colorize_cli.video.preview import stills
 
@@ -149,9 +149,9 @@ class Report:
             notes.append("Drag across a picture, or reach it with Tab and use the arrow keys.")
         rows = [
             (field.name.replace("_", " "), _shown(field.name, getattr(settings, field.name)))
-            for settings in (self._settings, self._settings.film)
+            for settings in (self._settings, self._settings.video)
             for field in dataclasses.fields(settings)
-            if field.name != "film"
+            if field.name != "video"
         ]
         rows += [(f"time: {stage}", f"{duration(s)}, all threads") for stage, s in self._seconds.items()]
         return framed(
@@ -201,11 +201,14 @@ def _pair(job: Job | Transfer, max_pixels: int) -> str:
     if STREAM in (job.source, job.destination):
         return '<p class="faint">No preview: it came or went through a pipe</p>'
     images = []
-    film = is_film(job.source)
-    for path, thumbnail, what in ((job.source, grey, "Before"), (job.destination, coloured, "After")):
+    video = is_video(job.source)
+    for path, thumbnail, what in (
+        (job.source, gray_thumbnail, "Before"),
+        (job.destination, color_thumbnail, "After"),
+    ):
         try:
-            small = next(stills(path, [_PLACE], SIDE)) if film else thumbnail(path, max_pixels, SIDE)
-            small = small.convert("L") if film and thumbnail is grey else small
+            small = next(stills(path, [_PLACE], SIDE)) if video else thumbnail(path, max_pixels, SIDE)
+            small = small.convert("L") if video and thumbnail is gray_thumbnail else small
             images.append(picture(small, what, quality=_QUALITY))
         except ReadError as error:
             return f'<p class="faint">No preview of the picture {what.lower()}: {text(error)}</p>'

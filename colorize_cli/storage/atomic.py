@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _NAME = re.compile(r"\.colorize-([0-9a-f]{8})-([0-9]{10})-[0-9]{6}\..*")
-_MARK = re.compile(r"\.colorize-[0-9a-f]{8}-[0-9]{10}-")
+_PREFIX = re.compile(r"\.colorize-[0-9a-f]{8}-[0-9]{10}-")
 _BUFFER = 1 << 17
 _numbers = itertools.count()
 _in_use: set[str] = set()
@@ -29,14 +29,14 @@ _unfinished: set[Path] = set()
 _in_use_lock = threading.Lock()
 
 
-def mark() -> str:
+def process_prefix() -> str:
     """What the names that this process claims begin with."""
     return f".colorize-{_HOST}-{os.getpid():010d}-"
 
 
 def claim(suffix: str) -> str:
     """A name for a file of this process, by which others can tell when the process has ended."""
-    name = f"{mark()}{next(_numbers) % 1_000_000:06d}{suffix}"
+    name = f"{process_prefix()}{next(_numbers) % 1_000_000:06d}{suffix}"
     with _in_use_lock:
         _in_use.add(name)
     return name
@@ -142,19 +142,19 @@ def sweep(directory: Path, suffix: str = "") -> None:
                 (directory / name).unlink(missing_ok=True)
 
 
-def remove_marked(directory: Path, mark: str) -> None:
+def remove_prefixed(directory: Path, prefix: str) -> None:
     """Removes what a process that has ended, perhaps on another host, left in a directory.
 
     Args:
         directory: Where to look; it need not exist.
-        mark: What `mark` said there.
+        prefix: What `process_prefix` said there.
 
     Raises:
         ValueError: It says nothing of the kind.
     """
-    if not _MARK.fullmatch(mark):
-        raise ValueError(f"no mark of a process: {mark!r}")
-    _remove(directory, mark)
+    if not _PREFIX.fullmatch(prefix):
+        raise ValueError(f"no mark of a process: {prefix!r}")
+    _remove(directory, prefix)
 
 
 def remove_named_after(path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from colorize_cli.core.errors import UsageError
 from colorize_cli.core.jobs import Job, Plan, Transfer
-from colorize_cli.core.location import STREAM, Place, Url, place
+from colorize_cli.core.location import STREAM, Location, Url, parse_location
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,11 @@ def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[list[Path], in
     return list(found), ignored
 
 
-def read_list(stream: BinaryIO, *, nul: bool) -> list[Place]:
+def read_list(stream: BinaryIO, *, nul: bool) -> list[Location]:
     """Places from a list, one a line, or with `nul` each ended by a NUL; empty ones are left out."""
     entries = stream.read().split(b"\0" if nul else b"\n")
-    places = [place(os.fsdecode(entry)) for entry in entries if entry]
-    return [Path.cwd() / each if each == STREAM else each for each in places]
+    locations = [parse_location(os.fsdecode(entry)) for entry in entries if entry]
+    return [Path.cwd() / each if each == STREAM else each for each in locations]
 
 
 @contextlib.contextmanager
@@ -189,7 +189,7 @@ def _is_file_to_file(inputs: Sequence[Path], output: Path, endings: Mapping[str,
     return is_meant_as_file(output, endings)
 
 
-def is_meant_as_file(output: Place, endings: Mapping[str, str]) -> bool:
+def is_meant_as_file(output: Location, endings: Mapping[str, str]) -> bool:
     """Whether an output that is no directory is to be a file, for it has an ending.
 
     Raises:
@@ -338,7 +338,7 @@ class _RealPaths:
             self._directories[path] = os.path.realpath(path)
         return self._directories[path]
 
-    def file(self, where: Place) -> str:
+    def file(self, where: Location) -> str:
         if isinstance(where, Url):
             return self._addresses[where]
         directory, name = os.path.split(where)

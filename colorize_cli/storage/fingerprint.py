@@ -10,7 +10,7 @@ _DIGITS = 32  # of a digest that are noted
 
 
 @dataclass(frozen=True)
-class Stamp:
+class Fingerprint:
     """What changes when a file is written to.
 
     Attributes:
@@ -24,38 +24,38 @@ class Stamp:
     version: str = ""
 
     @staticmethod
-    def of(stat: os.stat_result) -> "Stamp":
+    def of(stat: os.stat_result) -> "Fingerprint":
         """The stamp of a file."""
-        return Stamp(stat.st_size, stat.st_mtime_ns)
+        return Fingerprint(stat.st_size, stat.st_mtime_ns)
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFingerprint:
     """A source as it was read: its stamp, and a digest of its content."""
 
-    stamp: Stamp
+    stamp: Fingerprint
     content: str
 
     @staticmethod
-    def from_values(values: dict[str, Any]) -> "Source":
+    def from_values(values: dict[str, Any]) -> "SourceFingerprint":
         """The inverse of `asdict`, of values that were JSON.
 
         Raises:
             KeyError, TypeError: They are no such values.
         """
-        return Source(Stamp(**values["stamp"]), str(values["content"]))
+        return SourceFingerprint(Fingerprint(**values["stamp"]), str(values["content"]))
 
     @staticmethod
-    def of(path: Path) -> "Source":
+    def of(path: Path) -> "SourceFingerprint":
         """Reads the file.
 
         Raises:
             OSError: It cannot be read.
         """
         with path.open("rb") as file:
-            stamp = Stamp.of(os.fstat(file.fileno()))
-            return Source(stamp, hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS])
+            fingerprint = Fingerprint.of(os.fstat(file.fileno()))
+            return SourceFingerprint(fingerprint, hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS])
 
 
 # Of a source that could not be read to its end: it counts as changed, so that the next run tries it again.
-DAMAGED = Source(Stamp(0), "damaged")
+DAMAGED = SourceFingerprint(Fingerprint(0), "damaged")

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
-from colorize_cli.storage.fingerprint import Source, Stamp
+from colorize_cli.storage.fingerprint import Fingerprint, SourceFingerprint
 
 DIRECTORY = ".colorize"
 
@@ -31,8 +31,8 @@ class Record:
     """
 
     output: str
-    written: Stamp
-    source: Source
+    written: Fingerprint
+    source: SourceFingerprint
     recipe: str
 
     def to_line(self) -> bytes:
@@ -51,8 +51,8 @@ class Record:
             values: dict[str, Any] = json.loads(line)
             return Record(
                 str(values["output"]),
-                Stamp(**values["written"]),
-                Source.from_values(values["source"]),
+                Fingerprint(**values["written"]),
+                SourceFingerprint.from_values(values["source"]),
                 str(values["recipe"]),
             )
         except (KeyError, TypeError) as error:

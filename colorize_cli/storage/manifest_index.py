@@ -29,9 +29,9 @@ class Lookup:
             return self._waiting[key]
         wanted = np.uint64(key)
         for keys, numbers in reversed(self._sorted):
-            place = int(np.searchsorted(keys, wanted))
-            if place < len(keys) and keys[place] == wanted:
-                return int(numbers[place])
+            position = int(np.searchsorted(keys, wanted))
+            if position < len(keys) and keys[position] == wanted:
+                return int(numbers[position])
         return None
 
     def _settle(self) -> None:

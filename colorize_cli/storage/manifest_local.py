@@ -21,7 +21,7 @@ from pathlib import Path
 from colorize_cli.core.errors import WriteError
 from colorize_cli.core.jobs import Job
 from colorize_cli.storage import atomic
-from colorize_cli.storage.fingerprint import Source, Stamp
+from colorize_cli.storage.fingerprint import Fingerprint, SourceFingerprint
 from colorize_cli.storage.manifest import DIRECTORY, Record, State
 from colorize_cli.storage.manifest_index import Lookup
 
@@ -32,7 +32,7 @@ _BLOCK = 1 << 16  # bytes, and longer than any line
 _MOST_JOURNALS = 16  # of ended runs; more are made into one
 
 
-class Ledger:
+class LocalManifest:
     """The records of one output directory, for one run. May be used from several threads."""
 
     def __init__(
@@ -41,7 +41,7 @@ class Ledger:
         recipe: str,
         own: Callable[[Job], str] = lambda _: "",
         *,
-        origins: Mapping[Path, Stamp] | None = None,
+        origins: Mapping[Path, Fingerprint] | None = None,
         read_only: bool = False,
     ) -> None:
         """Reads nothing yet: what earlier and other runs wrote is needed only where an output exists.
@@ -59,7 +59,7 @@ class Ledger:
         self._own = own
         self._origins = origins or {}
         self._folder = root / DIRECTORY
-        self._places = Lookup()
+        self._positions = Lookup()
         self._numbers: dict[str, int] = {}  # of the journals, by their names
         self._read: dict[str, int] = {}
         self._block: tuple[int, int, bytes] = 0, 0, b""  # of a journal, from a place on, what was read last
@@ -75,8 +75,8 @@ class Ledger:
         Where the source's time has changed, but not its content, that is noted for the next run.
         """
         try:
-            written = Stamp.of(job.destination.lstat())
-            stamp = self._origins.get(job.source) or Stamp.of(job.source.stat())
+            written = Fingerprint.of(job.destination.lstat())
+            fingerprint = self._origins.get(job.source) or Fingerprint.of(job.source.stat())
         except OSError:
             return State.ABSENT  # if it is the source that is missing, reading it will say so
         record = self._known(self._name(job), written)
@@ -84,7 +84,7 @@ class Ledger:
             return State.FOREIGN
         if record.recipe != self._recipe + self._own(job):
             return State.STALE
-        if record.source.stamp == stamp:
+        if record.source.stamp == fingerprint:
             return State.CURRENT
         try:
             source = self.source_of(job)
@@ -97,17 +97,17 @@ class Ledger:
                 self.add(job, source, written)
         return State.CURRENT
 
-    def source_of(self, job: Job) -> Source:
+    def source_of(self, job: Job) -> SourceFingerprint:
         """Reads the job's source.
 
         Raises:
             OSError: It cannot be read.
         """
-        source = Source.of(job.source)
+        source = SourceFingerprint.of(job.source)
         origin = self._origins.get(job.source)
         return source if origin is None else replace(source, stamp=origin)
 
-    def add(self, job: Job, source: Source, written: Stamp) -> None:
+    def add(self, job: Job, source: SourceFingerprint, written: Fingerprint) -> None:
         """Notes that the job's output, with that stamp, is what this run made of that source.
 
         Raises:
@@ -132,7 +132,7 @@ class Ledger:
     def _name(self, job: Job) -> str:
         return job.destination.relative_to(self._root).as_posix()
 
-    def _known(self, name: str, written: Stamp) -> Record | None:
+    def _known(self, name: str, written: Fingerprint) -> Record | None:
         with self._lock:
             record = self._found(name, written)
             if record is None:  # another run may have made it meanwhile
@@ -140,12 +140,12 @@ class Ledger:
                 record = self._found(name, written)
             return record
 
-    def _found(self, name: str, written: Stamp) -> Record | None:
-        place = self._places.get(_key(name, written))
-        if place is None:
+    def _found(self, name: str, written: Fingerprint) -> Record | None:
+        position = self._positions.get(_key(name, written))
+        if position is None:
             return None
         try:
-            record = Record.from_line(self._line(*divmod(place, _LONGEST)))
+            record = Record.from_line(self._line(*divmod(position, _LONGEST)))
         except (OSError, ValueError):  # another run made its journal and others into one
             return None
         return record if (record.output, record.written) == (name, written) else None
@@ -171,7 +171,7 @@ class Ledger:
                     self._read[path.name] = start + len(line)
                     with contextlib.suppress(ValueError):  # its output will count as foreign
                         record = Record.from_line(line)
-                        self._places[_key(record.output, record.written)] = number * _LONGEST + start
+                        self._positions[_key(record.output, record.written)] = number * _LONGEST + start
 
     def _journals(self) -> Iterator[Path]:
         with contextlib.suppress(OSError):
@@ -189,13 +189,13 @@ class Ledger:
         atomic.sweep(self._folder, _UNFINISHED)
         with contextlib.suppress(OSError):  # one that cannot be read to its end among it: all stay
             last = Lookup()
-            for place, record, _ in _records(ended):
-                last[_key(record.output, record.written)] = place
+            for position, record, _ in _records(ended):
+                last[_key(record.output, record.written)] = position
             name = atomic.claim(_SUFFIX)
             atomic.release(name)
             with atomic.writing(self._folder / name, suffix=_UNFINISHED) as file:
-                for place, record, line in _records(ended):
-                    if last.get(_key(record.output, record.written)) == place and self._is_there(record):
+                for position, record, line in _records(ended):
+                    if last.get(_key(record.output, record.written)) == position and self._is_there(record):
                         file.write(line)
             for path in ended:
                 path.unlink(missing_ok=True)
@@ -203,7 +203,7 @@ class Ledger:
     def _is_there(self, record: Record) -> bool:
         """Whether the output that a record is of is as it says."""
         try:
-            return Stamp.of((self._root / record.output).lstat()) == record.written
+            return Fingerprint.of((self._root / record.output).lstat()) == record.written
         except (OSError, ValueError):
             return False
 
@@ -251,6 +251,6 @@ def _records(journals: list[Path]) -> Iterator[tuple[int, Record, bytes]]:
                 yield number * _LONGEST + start, Record.from_line(line), line
 
 
-def _key(output: str, written: Stamp) -> int:
+def _key(output: str, written: Fingerprint) -> int:
     text = f"{written.size} {written.mtime_ns} {output}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")

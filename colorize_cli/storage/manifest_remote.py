@@ -22,9 +22,9 @@ from typing import Any
 
 from colorize_cli.core.errors import ReadError
 from colorize_cli.storage import atomic
-from colorize_cli.storage.fingerprint import Source, Stamp
+from colorize_cli.storage.fingerprint import Fingerprint, SourceFingerprint
 from colorize_cli.storage.manifest import DIRECTORY, State
-from colorize_cli.storage.remote import Found, MissingError, Object
+from colorize_cli.storage.remote import FileInfo, MissingError, RemotePath
 
 _SUFFIX = ".jsonl"
 _MOST_LINES = 128  # of one object, all of which are written anew with each that is added
@@ -34,7 +34,7 @@ _LOOKS = 3
 
 
 @dataclass(frozen=True)
-class Entry:
+class RemoteRecord:
     """A line: how an output was made.
 
     Attributes:
@@ -51,11 +51,11 @@ class Entry:
     size: int
     content: str
     address: str
-    source: Source
+    source: SourceFingerprint
     recipe: str
     version: str = ""
 
-    def is_of(self, found: Found) -> bool:
+    def is_of(self, found: FileInfo) -> bool:
         """Whether what the store says of an output shows that it is this one."""
         return bool(self.version) and (found.size, found.version) == (self.size, self.version)
 
@@ -64,7 +64,7 @@ class Entry:
         return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
 
     @staticmethod
-    def from_line(line: bytes) -> "Entry":
+    def from_line(line: bytes) -> "RemoteRecord":
         """The inverse of `to_line`.
 
         Raises:
@@ -72,15 +72,15 @@ class Entry:
         """
         try:
             values: dict[str, Any] = json.loads(line)
-            return Entry(source=Source.from_values(values.pop("source")), **values)
+            return RemoteRecord(source=SourceFingerprint.from_values(values.pop("source")), **values)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"no entry: {line!r}") from error
 
 
-class Manifest:
+class RemoteManifest:
     """The entries of one directory in a store, for one run. May be used from several threads."""
 
-    def __init__(self, root: Object, *, read_only: bool = False) -> None:
+    def __init__(self, root: RemotePath, *, read_only: bool = False) -> None:
         """Reads what is there: the outputs, and what earlier runs wrote of them.
 
         Args:
@@ -93,7 +93,7 @@ class Manifest:
         """
         self._root = root
         self._folder = root.below(DIRECTORY)
-        self._entries: dict[str, set[Entry]] = {}
+        self._records: dict[str, set[RemoteRecord]] = {}
         self._lock = threading.Lock()
         self._log = _Log(self._folder)
         below = {root.relative(found): found for found in _below(root)}
@@ -103,11 +103,11 @@ class Manifest:
             self._sweep()
             self._compact(parts)
 
-    def found(self, name: str) -> Found | None:
+    def found(self, name: str) -> FileInfo | None:
         """What was there under an output's name when the run began."""
         return self._found.get(name)
 
-    def state(self, name: str, source: Stamp, recipe: str) -> State | None:
+    def state(self, name: str, source: Fingerprint, recipe: str) -> State | None:
         """What an output is to a run, as far as that can be said without fetching it; None if it cannot.
 
         Args:
@@ -119,30 +119,32 @@ class Manifest:
         if found is None:
             return State.ABSENT
         known = self._known(name)
-        own = [entry for entry in known if entry.is_of(found)]
+        own = [record for record in known if record.is_of(found)]
         if not own:
-            return None if any(entry.size == found.size for entry in known) else State.FOREIGN
-        current = any(entry.recipe == recipe and entry.source.stamp == source for entry in own)
+            return None if any(record.size == found.size for record in known) else State.FOREIGN
+        current = any(record.recipe == recipe and record.source.stamp == source for record in own)
         return State.CURRENT if current else State.STALE
 
-    def state_by_content(self, name: str, content: str, source: Stamp, recipe: str) -> State:
+    def state_by_content(self, name: str, content: str, source: Fingerprint, recipe: str) -> State:
         """As `state`, of an output with that content; what is learnt is noted for the next run."""
         found = self._found[name]
-        own = [entry for entry in self._known(name) if (entry.size, entry.content) == (found.size, content)]
-        for entry in own:
-            self.note(entry, found)
+        own = [
+            record for record in self._known(name) if (record.size, record.content) == (found.size, content)
+        ]
+        for record in own:
+            self.note(record, found)
         if not own:
             return State.FOREIGN
-        current = any(entry.recipe == recipe and entry.source.stamp == source for entry in own)
+        current = any(record.recipe == recipe and record.source.stamp == source for record in own)
         return State.CURRENT if current else State.STALE
 
-    def is_made_from(self, name: str, source: Source, recipe: str) -> bool:
+    def is_made_from(self, name: str, source: SourceFingerprint, recipe: str) -> bool:
         """Whether an output was made by that recipe of what the source still contains; that is noted then."""
         found = self._found.get(name)
-        for entry in self._known(name):
-            same = (entry.recipe, entry.source.content) == (recipe, source.content)
-            if same and found is not None and entry.is_of(found):
-                self.note(replace(entry, source=source), found)
+        for record in self._known(name):
+            same = (record.recipe, record.source.content) == (recipe, source.content)
+            if same and found is not None and record.is_of(found):
+                self.note(replace(record, source=source), found)
                 return True
         return False
 
@@ -154,19 +156,19 @@ class Manifest:
         """
         self._log.flush(even_if_empty=True)
 
-    def intend(self, entry: Entry) -> None:
+    def intend(self, record: RemoteRecord) -> None:
         """Notes what is about to be put; when it returns, that is written.
 
         Raises:
             WriteError: It cannot be written.
         """
-        self._add(entry)
+        self._add(record)
         self._log.flush()
 
-    def note(self, entry: Entry, found: Found) -> None:
+    def note(self, record: RemoteRecord, found: FileInfo) -> None:
         """Notes an output as the store has it; that is written with the next intention, or at the end."""
         if found.version is not None:
-            self._add(replace(entry, version=found.version))
+            self._add(replace(record, version=found.version))
 
     def close(self) -> None:
         """Writes what is not written yet.
@@ -176,21 +178,21 @@ class Manifest:
         """
         self._log.close()
 
-    def _add(self, entry: Entry) -> None:
+    def _add(self, record: RemoteRecord) -> None:
         with self._lock:
-            self._entries.setdefault(entry.output, set()).add(entry)
-        self._log.add(entry.to_line())
+            self._records.setdefault(record.output, set()).add(record)
+        self._log.add(record.to_line())
 
-    def _known(self, name: str) -> tuple[Entry, ...]:
+    def _known(self, name: str) -> tuple[RemoteRecord, ...]:
         with self._lock:
-            return tuple(self._entries.get(name, ()))
+            return tuple(self._records.get(name, ()))
 
-    def _read_parts(self) -> list[Found]:
+    def _read_parts(self) -> list[FileInfo]:
         """Learns what earlier and other runs wrote."""
         for _ in range(_LOOKS):
             parts = [part for part in _below(self._folder) if part.path.endswith(_SUFFIX)]
             with ThreadPoolExecutor(_READING) as pool, contextlib.suppress(MissingError):
-                for content in pool.map(lambda part: self._folder.store.read(part.path), parts):
+                for content in pool.map(lambda part: self._folder.file_system.read(part.path), parts):
                     self._learn(content)
                 return parts
         raise ReadError(f"{self._folder.url}: its objects vanish while they are read")
@@ -198,15 +200,15 @@ class Manifest:
     def _learn(self, content: bytes) -> None:
         for line in content.splitlines():
             with contextlib.suppress(ValueError):  # its output will count as foreign
-                entry = Entry.from_line(line)
-                self._entries.setdefault(entry.output, set()).add(entry)
+                record = RemoteRecord.from_line(line)
+                self._records.setdefault(record.output, set()).add(record)
 
     def _sweep(self) -> None:
         """Removes what runs that were killed on this host had begun to write, in stores that have files."""
         left = [found.path for found in self._found.values() if atomic.is_left_over(_last(found))]
-        self._root.store.remove(left)
+        self._root.file_system.remove(left)
 
-    def _compact(self, parts: Iterable[Found]) -> None:
+    def _compact(self, parts: Iterable[FileInfo]) -> None:
         """Makes the parts of ended runs of this host into one, of the entries that still hold.
 
         Of two runs that do the same at the same time each writes all of it before it removes anything.
@@ -214,22 +216,22 @@ class Manifest:
         ended = [part for part in parts if atomic.is_left_over(_last(part))]
         if len(ended) <= _MOST_PARTS:
             return
-        for name, entries in self._entries.items():
+        for name, records in self._records.items():
             found = self._found.get(name)
-            for entry in entries:
+            for record in records:
                 if found is not None and (
-                    entry.is_of(found) or (entry.size == found.size and not entry.version)
+                    record.is_of(found) or (record.size == found.size and not record.version)
                 ):
-                    self._log.add(entry.to_line())
+                    self._log.add(record.to_line())
         self._log.flush()
         unchanged = {(part.path, part.version) for part in _below(self._folder)}
-        self._folder.store.remove(part.path for part in ended if (part.path, part.version) in unchanged)
+        self._folder.file_system.remove(part.path for part in ended if (part.path, part.version) in unchanged)
 
 
 class _Log:
     """Lines to objects, each of which is written whole."""
 
-    def __init__(self, folder: Object) -> None:
+    def __init__(self, folder: RemotePath) -> None:
         self._folder = folder
         self._names: list[str] = []
         self._lines: list[bytes] = []  # of the last object
@@ -251,7 +253,7 @@ class _Log:
             if self._written is None:
                 # Several processes of one number, in containers of one name, must not share an object.
                 self._names.append(atomic.claim(f".{secrets.token_hex(4)}{_SUFFIX}"))
-            self._folder.store.write(self._folder.below(self._names[-1]).path, b"".join(lines))
+            self._folder.file_system.write(self._folder.below(self._names[-1]).path, b"".join(lines))
             self._written = len(lines)
             if len(lines) >= _MOST_LINES:
                 with self._lock:
@@ -262,17 +264,17 @@ class _Log:
         self.flush()
         with self._writing:
             if self._written == 0:
-                self._folder.store.remove([self._folder.below(self._names[-1]).path])
+                self._folder.file_system.remove([self._folder.below(self._names[-1]).path])
             for name in self._names:
                 atomic.release(name)
 
 
-def _below(directory: Object) -> list[Found]:
+def _below(directory: RemotePath) -> list[FileInfo]:
     """What is in a directory, which need not exist."""
-    if directory.store.info(directory.path) is None:
+    if directory.file_system.info(directory.path) is None:
         return []
-    return directory.store.find(directory.path)
+    return directory.file_system.find(directory.path)
 
 
-def _last(found: Found) -> str:
+def _last(found: FileInfo) -> str:
     return found.path.rpartition("/")[2]

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from colorize_cli.core.errors import ReadError, UsageError, WriteError, one_line
 from colorize_cli.core.location import Url, redacted
 from colorize_cli.storage import atomic
-from colorize_cli.storage.fingerprint import Stamp
+from colorize_cli.storage.fingerprint import Fingerprint
 from colorize_cli.storage.retry import Patience, Retrier, explained, is_missing
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class MissingError(ReadError):
 
 
 @dataclass(frozen=True)
-class Found:
+class FileInfo:
     """What a store says of an object or directory.
 
     Attributes:
@@ -60,13 +60,13 @@ class Found:
     version: str | None
 
     @property
-    def stamp(self) -> Stamp:
+    def fingerprint(self) -> Fingerprint:
         """As a ledger notes it; where the store names no version, one that is like no other."""
         version = self.version or f"unknown {secrets.token_hex(8)}"
-        return Stamp(-1 if self.size is None else self.size, 0, version)
+        return Fingerprint(-1 if self.size is None else self.size, 0, version)
 
 
-class Stores:
+class FileSystems:
     """The stores of a run."""
 
     def __init__(self, patience: Patience | None = None) -> None:
@@ -76,9 +76,9 @@ class Stores:
             patience: How often what fails is tried.
         """
         self._retrier = Retrier(patience or Patience())
-        self._known: dict[str, Store] = {}
+        self._known: dict[str, FileSystem] = {}
 
-    def locate(self, url: Url) -> "Object":
+    def locate(self, url: Url) -> "RemotePath":
         """What an address means; whether there is anything is not looked at.
 
         Raises:
@@ -96,16 +96,16 @@ class Stores:
             raise UsageError(f"{url}: {one_line(error)}{_hint(url)}") from error
         except Exception as error:  # whatever a library says of its own configuration
             raise UsageError(f"{url}: {redacted(one_line(error))}") from error
-        store = Store(files, self._retrier)
-        store = self._known.setdefault(store.identity, store)
-        return Object(store, path.rstrip("/") if not url.is_web else path, url)
+        file_system = FileSystem(files, self._retrier)
+        file_system = self._known.setdefault(file_system.identity, file_system)
+        return RemotePath(file_system, path.rstrip("/") if not url.is_web else path, url)
 
     def stop(self) -> None:
         """Nothing is tried again from now on."""
         self._retrier.stop()
 
 
-class Store:
+class FileSystem:
     """One file system of fsspec's. May be used from several threads."""
 
     def __init__(self, files: Any, retrier: Retrier) -> None:
@@ -139,7 +139,7 @@ class Store:
         files = self._shared
         return files if files.async_impl else type(files)(*files.storage_args, **files.storage_options)
 
-    def info(self, path: str) -> Found | None:
+    def info(self, path: str) -> FileInfo | None:
         """What is under a path; None if nothing is.
 
         Raises:
@@ -164,7 +164,7 @@ class Store:
             return self.info(path) is not None
         return True
 
-    def find(self, path: str) -> list[Found]:
+    def find(self, path: str) -> list[FileInfo]:
         """All objects below a directory.
 
         Raises:
@@ -173,14 +173,14 @@ class Store:
         if not self._lists:
             return list(self._walk(path))
 
-        def attempt() -> list[Found]:
+        def attempt() -> list[FileInfo]:
             self._files.invalidate_cache()
             below = map(_found, self._files.find(path, detail=True).values())
             return [each for each in below if not each.is_directory]
 
         return self._try(attempt)
 
-    def match(self, pattern: str) -> list[Found]:
+    def match(self, pattern: str) -> list[FileInfo]:
         """All objects and directories whose path matches a pattern, in the order of their paths.
 
         Raises:
@@ -188,7 +188,7 @@ class Store:
         """
         return self._try(lambda: [_found(info) for info in self._files.glob(pattern, detail=True).values()])
 
-    def fetch(self, expected: Found, file: Path) -> Found:
+    def fetch(self, expected: FileInfo, file: Path) -> FileInfo:
         """Copies an object into a file; returns what the object was then, for it may have changed.
 
         Raises:
@@ -197,7 +197,7 @@ class Store:
         """
         current = expected
 
-        def attempt() -> Found:
+        def attempt() -> FileInfo:
             nonlocal current
             try:
                 self._files.get_file(current.path, str(file))
@@ -213,7 +213,7 @@ class Store:
 
         return self._try(attempt)
 
-    def put(self, file: Path, path: str) -> Found:
+    def put(self, file: Path, path: str) -> FileInfo:
         """Copies a file to an object, which is there whole or not at all; returns what it is then.
 
         Raises:
@@ -253,8 +253,8 @@ class Store:
             with contextlib.suppress(MissingError):
                 self._try(functools.partial(self._files.rm_file, path))
 
-    def _walk(self, path: str) -> Iterator[Found]:
-        def attempt() -> list[Found]:
+    def _walk(self, path: str) -> Iterator[FileInfo]:
+        def attempt() -> list[FileInfo]:
             self._files.invalidate_cache()
             return [_found(info) for info in self._files.ls(path, detail=True)]
 
@@ -294,39 +294,39 @@ class Store:
         except Exception as error:  # of whatever library
             raise (MissingError if is_missing(error) else ReadError)(explained(error)) from error
 
-    def _info(self, path: str) -> Found:
+    def _info(self, path: str) -> FileInfo:
         self._files.invalidate_cache()
         return _found(self._files.info(path))
 
 
 @dataclass(frozen=True)
-class Object:
+class RemotePath:
     """What lies in a store under a path, be it an object or a directory, or nothing yet.
 
     Attributes:
-        store: The store.
-        path: As the store has it; as of `Found`.
+        file_system: The store.
+        path: As the store has it; as of `FileInfo`.
         url: As it is shown.
     """
 
-    store: Store
+    file_system: FileSystem
     path: str = field(repr=False)
     url: Url
 
     @property
     def identity(self) -> str:
         """What tells it from others."""
-        return f"{self.store.identity} {self.path.strip('/')}"
+        return f"{self.file_system.identity} {self.path.strip('/')}"
 
-    def below(self, name: str) -> "Object":
+    def below(self, name: str) -> "RemotePath":
         """What lies in it under a name, which may have several parts."""
-        return Object(self.store, f"{self.path}/{name}", self.url.below(name))
+        return RemotePath(self.file_system, f"{self.path}/{name}", self.url.below(name))
 
-    def relative(self, found: Found) -> str:
+    def relative(self, found: FileInfo) -> str:
         """The path of an object that lies in it, below it."""
         return found.path.lstrip("/").removeprefix(self.path.strip("/")).removeprefix("/")
 
-    def contains(self, other: "Object") -> bool:
+    def contains(self, other: "RemotePath") -> bool:
         """Whether the other is this or lies in it."""
         return other.identity == self.identity or other.identity.startswith(f"{self.identity}/")
 
@@ -361,13 +361,13 @@ def _options(url: Url) -> dict[str, Any]:
     return options
 
 
-def _found(info: dict[str, Any]) -> Found:
+def _found(info: dict[str, Any]) -> FileInfo:
     """From what fsspec says of an object."""
     version = next((info[key] for key in (*_VERSIONS, *_LESS_SURE) if info.get(key)), None)
     if isinstance(version, datetime):
         version = version.timestamp()
     size = info.get("size")
-    return Found(
+    return FileInfo(
         info["name"],
         info["type"] == "directory",
         None if size is None else int(size),

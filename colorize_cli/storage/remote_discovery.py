@@ -15,10 +15,10 @@ from posixpath import splitext
 
 from colorize_cli.core.errors import ReadError, UsageError
 from colorize_cli.core.jobs import Transfer
-from colorize_cli.core.location import STREAM, Place, Url
+from colorize_cli.core.location import STREAM, Location, Url
 from colorize_cli.storage import discovery
 from colorize_cli.storage.discovery import Selection, as_output
-from colorize_cli.storage.remote import Found, Object, Stores
+from colorize_cli.storage.remote import FileInfo, FileSystems, RemotePath
 from colorize_cli.storage.retry import NOT_THERE
 
 _LOOKING = 16  # threads
@@ -27,7 +27,7 @@ _LEADING_ELSEWHERE = frozenset({".", ".."})
 
 
 @dataclass(frozen=True)
-class Errand:
+class RemoteJob:
     """A picture, where it is, and where its coloured copy goes.
 
     Attributes:
@@ -38,10 +38,10 @@ class Errand:
         refused: Why it cannot be done, if so.
     """
 
-    source: Path | Object
-    destination: Path | Object
+    source: Path | RemotePath
+    destination: Path | RemotePath
     name: str
-    found: Found | None = None
+    found: FileInfo | None = None
     refused: str | None = None
 
     @property
@@ -59,38 +59,38 @@ class RemotePlan:
         ignored: How many files in the searched directories are of no known kind.
         root: What all outputs lie below; None where a single file becomes a single file.
         elsewhere: The jobs of the other shards.
-        stores: Where they are.
+        file_systems: Where they are.
     """
 
-    jobs: tuple[Errand, ...]
+    jobs: tuple[RemoteJob, ...]
     ignored: int
-    root: Path | Object | None
-    elsewhere: tuple[Errand, ...]
-    stores: Stores
+    root: Path | RemotePath | None
+    elsewhere: tuple[RemoteJob, ...]
+    file_systems: FileSystems
 
 
 @dataclass(frozen=True)
 class _Input:
     """An input: a picture, with what is known of it, or a directory."""
 
-    place: Path | Object
-    found: Found | None = None
+    location: Path | RemotePath
+    found: FileInfo | None = None
 
     @property
     def is_directory(self) -> bool:
-        if isinstance(self.place, Path):
-            return self.place.is_dir()
+        if isinstance(self.location, Path):
+            return self.location.is_dir()
         return self.found is not None and self.found.is_directory
 
 
 def plan(
-    inputs: Sequence[Place],
-    output: Place,
+    inputs: Sequence[Location],
+    output: Location,
     endings: Mapping[str, str],
     *,
-    listed: Sequence[Place] = (),
+    listed: Sequence[Location] = (),
     selection: Selection = _ALL,
-    stores: Stores | None = None,
+    file_systems: FileSystems | None = None,
 ) -> RemotePlan:
     """Finds the pictures and where they go; otherwise as `discovery.plan`.
 
@@ -103,13 +103,13 @@ def plan(
         endings: As of `discovery.plan`.
         listed: As of `discovery.plan`; addresses keep no directories.
         selection: As of `discovery.plan`.
-        stores: What finds the stores.
+        file_systems: What finds the stores.
 
     Raises:
         UsageError: As of `discovery.plan`; also a store that cannot be asked.
     """
     try:
-        return _Planning(output, endings, selection, stores or Stores()).plan(inputs, listed)
+        return _Planning(output, endings, selection, file_systems or FileSystems()).plan(inputs, listed)
     except ReadError as error:
         raise UsageError(str(error)) from error
     except OSError as error:
@@ -118,35 +118,35 @@ def plan(
 
 class _Planning:
     def __init__(
-        self, output: Place, endings: Mapping[str, str], selection: Selection, stores: Stores
+        self, output: Location, endings: Mapping[str, str], selection: Selection, file_systems: FileSystems
     ) -> None:
         if isinstance(output, Url) and output.is_web:
             raise UsageError(f"{output}: the web can be read from, but not written to")
         self._output = output
-        self._where = stores.locate(output) if isinstance(output, Url) else output
+        self._where = file_systems.locate(output) if isinstance(output, Url) else output
         self._endings = endings
         self._selection = selection
-        self._stores = stores
+        self._file_systems = file_systems
 
-    def plan(self, inputs: Sequence[Place], listed: Sequence[Place]) -> RemotePlan:
+    def plan(self, inputs: Sequence[Location], listed: Sequence[Location]) -> RemotePlan:
         found = list(self._inputs(inputs))
         if STREAM in (*inputs, self._output):
             return self._streamed(found, listed)
         if not listed and self._is_file_to_file(found):
-            return self._finished([self._errand(found[0], None)], 0, None)
+            return self._finished([self._remote_job(found[0], None)], 0, None)
         if self._output_is_file():
             raise UsageError(f"the output {self._output} is a file; give a directory")
-        errands: list[Errand] = []
+        remote_jobs: list[RemoteJob] = []
         ignored = 0
         for each in found:
             pictures, others = self._search(each)
-            errands += pictures
+            remote_jobs += pictures
             ignored += others
         pictures, others = self._listed(listed)
-        errands = list(dict.fromkeys((*errands, *pictures)))
-        return self._finished(errands, ignored + others, self._where)
+        remote_jobs = list(dict.fromkeys((*remote_jobs, *pictures)))
+        return self._finished(remote_jobs, ignored + others, self._where)
 
-    def _inputs(self, inputs: Sequence[Place]) -> Iterator[_Input]:
+    def _inputs(self, inputs: Sequence[Location]) -> Iterator[_Input]:
         looked = self._looked(inputs)
         for each in inputs:
             if isinstance(each, Path):
@@ -158,34 +158,36 @@ class _Planning:
                 raise UsageError(f"no such file or directory: {each}")
             yield from matches
 
-    def _looked(self, places: Sequence[Place]) -> dict[Url, tuple[Object, Found | None]]:
+    def _looked(self, locations: Sequence[Location]) -> dict[Url, tuple[RemotePath, FileInfo | None]]:
         """What is under the addresses among some places; None where nothing is."""
-        objects = [self._stores.locate(each) for each in dict.fromkeys(places) if isinstance(each, Url)]
+        objects = [
+            self._file_systems.locate(each) for each in dict.fromkeys(locations) if isinstance(each, Url)
+        ]
 
-        def look(where: Object) -> tuple[Object, Found | None]:
+        def look(where: RemotePath) -> tuple[RemotePath, FileInfo | None]:
             with _naming(where.url):
-                return where, where.store.info(where.path)
+                return where, where.file_system.info(where.path)
 
         with ThreadPoolExecutor(_LOOKING) as pool:
             return {where.url: (where, found) for where, found in pool.map(look, objects)}
 
-    def _matching(self, where: Object) -> list[_Input]:
+    def _matching(self, where: RemotePath) -> list[_Input]:
         """What a pattern stands for."""
         if where.url.is_web or not has_magic(where.path):
             return []
         with _naming(where.url):
-            matches = where.store.match(where.path)
+            matches = where.file_system.match(where.path)
         parts = where.path.split("/")
         depth = next(index for index, part in enumerate(parts) if has_magic(part))
-        above = Object(where.store, "/".join(parts[:depth]), where.url.above(len(parts) - depth))
+        above = RemotePath(where.file_system, "/".join(parts[:depth]), where.url.above(len(parts) - depth))
         return [_Input(above.below(above.relative(found)), found) for found in matches]
 
-    def _streamed(self, found: list[_Input], listed: Sequence[Place]) -> RemotePlan:
+    def _streamed(self, found: list[_Input], listed: Sequence[Location]) -> RemotePlan:
         if listed or len(found) != 1 or found[0].is_directory:
             raise UsageError("with - for standard input or output there is one input, a single picture")
         if self._output != STREAM and not self._is_file_to_file(found):
             raise UsageError(f"with - for the input, the output is a file or -, not {self._output}")
-        return self._finished([self._errand(found[0], None)], 0, None)
+        return self._finished([self._remote_job(found[0], None)], 0, None)
 
     def _is_file_to_file(self, found: list[_Input]) -> bool:
         if len(found) != 1 or found[0].is_directory or self._output_is_directory():
@@ -205,39 +207,39 @@ class _Planning:
         return self._there is not None and not self._there.is_directory
 
     @functools.cached_property
-    def _there(self) -> Found | None:
+    def _there(self) -> FileInfo | None:
         """What is in a store where the output is to be."""
         if isinstance(self._where, Path):
             return None
         with _naming(self._where.url):
-            return self._where.store.info(self._where.path)
+            return self._where.file_system.info(self._where.path)
 
-    def _search(self, given: _Input) -> tuple[list[Errand], int]:
+    def _search(self, given: _Input) -> tuple[list[RemoteJob], int]:
         """The pictures of an input, and how many other files there are."""
-        where = given.place
+        where = given.location
         if isinstance(where, Path):
             output = self._where if isinstance(self._where, Path) else None
             pairs, ignored = discovery.search([where], output, self._endings, self._selection)
-            return [self._errand(_Input(path), Path(name).as_posix()) for path, name in pairs], ignored
+            return [self._remote_job(_Input(path), Path(name).as_posix()) for path, name in pairs], ignored
         if not given.is_directory:
-            return [self._errand(given, where.url.name)], 0
-        if isinstance(self._where, Object) and where.identity == self._where.identity:
+            return [self._remote_job(given, where.url.name)], 0
+        if isinstance(self._where, RemotePath) and where.identity == self._where.identity:
             raise UsageError(f"the output {self._output} is the input {where.url}; inputs are never modified")
         with _naming(where.url):
-            objects = where.store.find(where.path)
-        errands: list[Errand] = []
+            objects = where.file_system.find(where.path)
+        remote_jobs: list[RemoteJob] = []
         ignored = 0
         for each in sorted(objects, key=lambda found: found.path.split("/")):
             name = where.relative(each)
             picture = where.below(name)
-            made = isinstance(self._where, Object) and self._where.contains(picture)
+            made = isinstance(self._where, RemotePath) and self._where.contains(picture)
             if made or not self._is_taken(name.split("/")):
                 continue
             if splitext(name)[1].lower() in self._endings:
-                errands.append(self._errand(_Input(picture, each), name))
+                remote_jobs.append(self._remote_job(_Input(picture, each), name))
             else:
                 ignored += 1
-        return errands, ignored
+        return remote_jobs, ignored
 
     def _is_taken(self, parts: list[str]) -> bool:
         """Whether an object of that path is chosen: a file, not hidden, and not left out."""
@@ -248,23 +250,23 @@ class _Planning:
             return False
         return self._selection.includes("/".join(parts))
 
-    def _listed(self, listed: Sequence[Place]) -> tuple[list[Errand], int]:
+    def _listed(self, listed: Sequence[Location]) -> tuple[list[RemoteJob], int]:
         paths = [each for each in listed if isinstance(each, Path)]
         pairs, ignored = discovery.search([], None, self._endings, self._selection, paths)
-        errands = [self._errand(_Input(path), Path(name).as_posix()) for path, name in pairs]
+        remote_jobs = [self._remote_job(_Input(path), Path(name).as_posix()) for path, name in pairs]
         for url, (where, found) in self._looked(listed).items():
             if found is None:
-                errands.append(self._errand(_Input(where), url.name, NOT_THERE))
+                remote_jobs.append(self._remote_job(_Input(where), url.name, NOT_THERE))
             elif found.is_directory:
                 ignored += 1
             else:
-                errands.append(self._errand(_Input(where, found), url.name))
-        return errands, ignored
+                remote_jobs.append(self._remote_job(_Input(where, found), url.name))
+        return remote_jobs, ignored
 
-    def _errand(self, picture: _Input, name: str | None, refused: str | None = None) -> Errand:
+    def _remote_job(self, picture: _Input, name: str | None, refused: str | None = None) -> RemoteJob:
         """What is to be done with a picture; its name is below the output, or None where that is a file."""
         if name is None:
-            return Errand(picture.place, self._where, _shown(self._where).name, picture.found)
+            return RemoteJob(picture.location, self._where, _shown(self._where).name, picture.found)
         name = as_output(name, self._endings)
         parts = name.split("/")
         if not parts[-1]:
@@ -274,27 +276,33 @@ class _Planning:
         elif isinstance(self._where, Path) and ("\0" in name or Path(name).parts != tuple(parts)):
             refused = "no file can have its name here"
         if isinstance(self._where, Path):
-            destination: Path | Object = self._where / (
+            destination: Path | RemotePath = self._where / (
                 name if refused is None else parts[-1].replace("\0", "")
             )
         else:
             destination = self._where.below(name)
-        return Errand(picture.place, destination, name, picture.found, refused)
+        return RemoteJob(picture.location, destination, name, picture.found, refused)
 
-    def _finished(self, errands: list[Errand], ignored: int, root: Path | Object | None) -> RemotePlan:
-        good = [errand for errand in errands if errand.refused is None]
-        places = [place for errand in good for place in (errand.source, errand.destination)]
-        addresses = {place.url: place.identity for place in places if isinstance(place, Object)}
-        transfers = [errand.transfer for errand in good]
+    def _finished(
+        self, remote_jobs: list[RemoteJob], ignored: int, root: Path | RemotePath | None
+    ) -> RemotePlan:
+        good = [remote_job for remote_job in remote_jobs if remote_job.refused is None]
+        locations = [
+            location for remote_job in good for location in (remote_job.source, remote_job.destination)
+        ]
+        addresses = {
+            location.url: location.identity for location in locations if isinstance(location, RemotePath)
+        }
+        transfers = [remote_job.transfer for remote_job in good]
         discovery.refuse_collisions(transfers, addresses)
         if isinstance(root, Path):
             discovery.refuse_escapes(transfers, root)
-        own = tuple(errand for errand in errands if self._is_own(errand))
-        elsewhere = tuple(errand for errand in errands if not self._is_own(errand))
-        return RemotePlan(own, ignored, root, elsewhere, self._stores)
+        own = tuple(remote_job for remote_job in remote_jobs if self._is_own(remote_job))
+        elsewhere = tuple(remote_job for remote_job in remote_jobs if not self._is_own(remote_job))
+        return RemotePlan(own, ignored, root, elsewhere, self._file_systems)
 
-    def _is_own(self, errand: Errand) -> bool:
-        return self._selection.shard[1] == 1 or self._selection.owns(errand.name)
+    def _is_own(self, remote_job: RemoteJob) -> bool:
+        return self._selection.shard[1] == 1 or self._selection.owns(remote_job.name)
 
 
 @contextlib.contextmanager
@@ -306,5 +314,5 @@ def _naming(url: Url) -> Iterator[None]:
         raise ReadError(f"{url}: {error}") from error
 
 
-def _shown(place: Path | Object) -> Place:
-    return place if isinstance(place, Path) else place.url
+def _shown(location: Path | RemotePath) -> Location:
+    return location if isinstance(location, Path) else location.url

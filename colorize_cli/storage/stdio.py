@@ -8,7 +8,7 @@ from typing import BinaryIO
 from colorize_cli.core.errors import ReadError, WriteError
 
 # How films begin, and libavformat's names of them.
-_FILMS = {b"YUV4MPEG2 ": "yuv4mpegpipe", b"\x1aE\xdf\xa3": "matroska"}
+_VIDEOS = {b"YUV4MPEG2 ": "yuv4mpegpipe", b"\x1aE\xdf\xa3": "matroska"}
 _LONGEST = 16
 
 
@@ -24,14 +24,14 @@ def read_stdin() -> bytes:
         raise ReadError(f"cannot read standard input: {error.strerror}") from error
 
 
-def film_format() -> str | None:
+def video_format() -> str | None:
     """libavformat's name of the kind of film that comes from standard input; None if it is no film.
 
     Raises:
         ReadError: As `read_stdin`.
     """
     begin = _begin(stdin())
-    return next((name for magic, name in _FILMS.items() if begin.startswith(magic)), None)
+    return next((name for magic, name in _VIDEOS.items() if begin.startswith(magic)), None)
 
 
 def stdin() -> BinaryIO:

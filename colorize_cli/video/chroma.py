@@ -12,10 +12,10 @@ from colorize_cli.color import resize
 from colorize_cli.color.lab import Codes, Floats
 from colorize_cli.color.lightness import Lightness
 from colorize_cli.compose import compose_chroma
-from colorize_cli.video.pixel_format import Layout, Picture, plane_of, tag
+from colorize_cli.video.pixel_format import Layout, VideoInfo, plane_of, tag
 
 
-def painted(frame: VideoFrame, layout: Layout, cb: Codes, cr: Codes) -> VideoFrame:
+def with_chroma(frame: VideoFrame, layout: Layout, cb: Codes, cr: Codes) -> VideoFrame:
     """A frame with its own luma and new chroma.
 
     Args:
@@ -38,7 +38,7 @@ def painted(frame: VideoFrame, layout: Layout, cb: Codes, cr: Codes) -> VideoFra
 
 
 def chroma_planes(
-    luma: Codes, ab: Floats, strength: float, picture: Picture, reduced: tuple[int, int]
+    luma: Codes, ab: Floats, strength: float, info: VideoInfo, reduced: tuple[int, int]
 ) -> tuple[Codes, Codes]:
     """The codes of Cb and Cr of a frame.
 
@@ -46,19 +46,19 @@ def chroma_planes(
         luma: Codes, (H, W).
         ab: CIE a* and b* at low resolution, (2, h, w).
         strength: Factor on ab.
-        picture: What the film's frames are like.
+        info: What the film's frames are like.
         reduced: By how much chroma is narrower and lower than luma.
 
     Returns:
         Two planes of (ceil(H / down), ceil(W / across)). Where chroma is reduced across, it lies at the left
         of its cell (H.273's chroma sample location 0, which is what films are taken to have that do not say).
     """
-    coding = picture.coding
+    coding = info.coding
     across, down = reduced
     cells = resize.reduced(luma, down, across)
     lightness = Lightness(cells, coding.lightness_table())
     values = Lightness(cells, coding.luma_table()).rows(0, len(cells))
-    planes = compose_chroma(lightness, values, np.ascontiguousarray(ab), strength, picture.matrix)
+    planes = compose_chroma(lightness, values, np.ascontiguousarray(ab), strength, info.matrix)
     shift = (reduced[0] - 1) / (2 * reduced[0])  # of a chroma sample, from its cell's centre to its left
     cb, cr = (coding.chroma_codes(_moved_left(plane, shift)) for plane in planes)
     return cb, cr

@@ -1,6 +1,6 @@
 """A film that is coloured in parts, each by itself, by whatever process or machine, in any order.
 
-    parts -> colour_part, of each -> join_parts
+    split -> colorize_chunk, for each -> concat_chunks
 
 A part begins at a place that is taken (see `segments`) and ends where the next one begins. So its stretches
 are those that the film would have if it were coloured in one go, and so is the film.
@@ -25,24 +25,24 @@ from av.video.frame import VideoFrame
 from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.core.jobs import Progress
 from colorize_cli.core.settings import Settings
-from colorize_cli.inference.adapters import Card
+from colorize_cli.inference.adapters import ModelInfo
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic
 from colorize_cli.video import colorize, encoder, pixel_format, reader
-from colorize_cli.video.reader import Film
-from colorize_cli.video.segments import Divider
-from colorize_cli.video.stages import Colouring, SmallCopy, Told
-from colorize_cli.video.temporal import Follower
-from colorize_cli.video.work_dir import WorkFolder
+from colorize_cli.video.reader import VideoReader
+from colorize_cli.video.segments import Segmenter
+from colorize_cli.video.stages import SmallCopy, VideoStages, VideoStats
+from colorize_cli.video.temporal import FlowTracker
+from colorize_cli.video.work_dir import WorkDir
 
-_PARTS = "parts.json"
+_CHUNKS_FILE = "parts.json"
 # Of luma every so many-th row is looked at, to tell frames apart: what lacks a frame that it refers to is
 # wrong all over.
 _ROWS = 8
 
 
 @dataclass(frozen=True)
-class Part:
+class Chunk:
     """A part of a film, or of what is asked for of it.
 
     Attributes:
@@ -51,7 +51,7 @@ class Part:
         begins: When that is shown, by the time base of the picture.
         frames: How many it has.
         damaged: How many packets and frames could not be decoded when it was read with all that is before it.
-        mark: Of its first frame (see `_mark`).
+        mark: Of its first frame (see `_checksum`).
         marks: Of all its frames.
     """
 
@@ -64,14 +64,16 @@ class Part:
     marks: int
 
 
-def parts(path: Path, folder: WorkFolder, card: Card, settings: Settings, count: int) -> tuple[Part, ...]:
+def split(
+    path: Path, folder: WorkDir, model_info: ModelInfo, settings: Settings, count: int
+) -> tuple[Chunk, ...]:
     """Divides a film, for which it is decoded once; or tells how it was divided, if it was.
 
     Args:
         path: The film.
         folder: Its work folder, where the parts are noted: what was begun with them is gone on with, whatever
             `count` is then.
-        card: Of the network that is to colour it.
+        model_info: Of the network that is to colour it.
         settings: How that is to be done.
         count: About how many parts there are to be: as many, or fewer if there are no places for them, and
             about as long as each other.
@@ -80,27 +82,27 @@ def parts(path: Path, folder: WorkFolder, card: Card, settings: Settings, count:
         ReadError: It is no film known here, or damaged beyond use.
         OSError: A file cannot be read or written.
     """
-    noted = folder.path / _PARTS
+    noted = folder.path / _CHUNKS_FILE
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
-        return tuple(Part(**values) for values in json.loads(noted.read_bytes()))
-    with reader.opened(path) as film:
-        survey = _surveyed(film, card, settings)
+        return tuple(Chunk(**values) for values in json.loads(noted.read_bytes()))
+    with reader.opened(path) as video:
+        survey = _surveyed(video, model_info, settings)
     if not survey.marks:
-        raise ReadError(f"it ends before {settings.film.start:g} seconds")
-    found = tuple(_parts(survey, count))
+        raise ReadError(f"it ends before {settings.video.start:g} seconds")
+    found = tuple(_chunks(survey, count))
     with atomic.writing(noted) as file:
-        file.write(json.dumps([asdict(part) for part in found]).encode())
+        file.write(json.dumps([asdict(chunk) for chunk in found]).encode())
     return found
 
 
-def colour_part(
+def colorize_chunk(
     path: Path,
     kind: str,
-    folder: WorkFolder,
-    part: Part,
+    folder: WorkDir,
+    chunk: Chunk,
     network: Model,
     settings: Settings,
-    told: Told,
+    stats: VideoStats,
     progress: Progress = lambda _: None,
 ) -> None:
     """Colours what has not been coloured yet of a part.
@@ -109,10 +111,10 @@ def colour_part(
         path: The film.
         kind: The ending of the final name of the file that it becomes, in lower case.
         folder: The film's work folder; the part's lies below it.
-        part: Which.
+        chunk: Which.
         network: What colours.
         settings: How.
-        told: Filled in as it goes on, of this part.
+        stats: Filled in as it goes on, of this part.
         progress: Is told how far the part is, whenever a frame is done.
 
     Raises:
@@ -121,42 +123,42 @@ def colour_part(
         UsageError: It is asked for what cannot be.
         OSError: A file cannot be read or written.
     """
-    own = folder.part(part.number)
-    if own.done and (own.done[0].first != part.begins or _frames_in(own) > part.frames):
+    own = folder.chunk(chunk.number)
+    if own.done and (own.done[0].first != chunk.begins or _frames_in(own) > chunk.frames):
         own.clear()  # of a film that was divided in another way
-    told.damaged = part.damaged
-    if _frames_in(own) == part.frames:
-        told.frames, told.cuts = part.frames, own.done[-1].cuts
+    stats.damaged = chunk.damaged
+    if _frames_in(own) == chunk.frames:
+        stats.frames, stats.cuts = chunk.frames, own.done[-1].cuts
         return
 
-    def run(film: Film, frames: Iterator[VideoFrame]) -> None:
-        chosen = encoder.choose(kind, film.picture, settings.film)
-        colouring = Colouring(film, chosen, network, settings, told, part.first)
-        colouring.run(path, own, frames, part.frames, progress)
+    def run(video: VideoReader, frames: Iterator[VideoFrame]) -> None:
+        chosen = encoder.choose(kind, video.info, settings.video)
+        stages = VideoStages(video, chosen, network, settings, stats, chunk.first)
+        stages.run(path, own, frames, chunk.frames, progress)
 
     # What is made of damage depends on what is before it.
-    if part.first and not part.damaged:
-        with reader.opened(path) as film:
-            frames = _searched(film, part)
+    if chunk.first and not chunk.damaged:
+        with reader.opened(path) as video:
+            frames = _searched(video, chunk)
             if frames is not None:
                 try:
-                    run(film, frames)
+                    run(video, frames)
                 except _AstrayError:
                     own.clear()
                 else:
                     return
-    with reader.opened(path) as film:
-        run(film, _from_the_beginning(film, part, settings))
+    with reader.opened(path) as video:
+        run(video, _from_the_beginning(video, chunk, settings))
 
 
-def join_parts(
+def concat_chunks(
     path: Path,
     output: Path,
     kind: str,
-    folder: WorkFolder,
-    parts: Sequence[Part],
+    folder: WorkDir,
+    chunks: Sequence[Chunk],
     settings: Settings,
-    told: Told,
+    stats: VideoStats,
 ) -> None:
     """Writes a film of all its parts, and of all that lies beside the picture in its source.
 
@@ -165,27 +167,29 @@ def join_parts(
         output: The file that is written.
         kind: The ending of its final name, in lower case.
         folder: The film's work folder; the parts' lie below it.
-        parts: All of them, in their order.
+        chunks: All of them, in their order.
         settings: How they were coloured.
-        told: Filled in, of the whole film.
+        stats: Filled in, of the whole film.
 
     Raises:
         WriteError: A part is not whole, or the file's kind cannot take what is beside the picture.
         ReadError: The film cannot be read any more.
         OSError: A file cannot be read or written.
     """
-    folders = [folder.part(part.number) for part in parts]
-    for part, own in zip(parts, folders, strict=True):
-        if _frames_in(own) != part.frames:
-            raise WriteError(f"of its part {part.number} {_frames_in(own)} of {part.frames} frames are there")
-    told.frames = sum(part.frames for part in parts)
-    told.cuts = sum(own.done[-1].cuts for own in folders)
-    told.damaged = sum(part.damaged for part in parts)
-    colorize.join(path, output, kind, folders, settings, told)
+    folders = [folder.chunk(chunk.number) for chunk in chunks]
+    for chunk, own in zip(chunks, folders, strict=True):
+        if _frames_in(own) != chunk.frames:
+            raise WriteError(
+                f"of its part {chunk.number} {_frames_in(own)} of {chunk.frames} frames are there"
+            )
+    stats.frames = sum(chunk.frames for chunk in chunks)
+    stats.cuts = sum(own.done[-1].cuts for own in folders)
+    stats.damaged = sum(chunk.damaged for chunk in chunks)
+    colorize.join(path, output, kind, folders, settings, stats)
 
 
 @dataclass(frozen=True)
-class _Place:
+class _SplitPoint:
     """Where a part can begin.
 
     Attributes:
@@ -203,26 +207,26 @@ class _Place:
 class _Survey:
     """What is known of a film that was read once: places, marks of all frames, and damage in all."""
 
-    places: list[_Place]
+    points: list[_SplitPoint]
     marks: "array[int]"
     damaged: int
 
 
-def _surveyed(film: Film, card: Card, settings: Settings) -> _Survey:
-    cuts, divider = _Cuts(SmallCopy(film.picture, card, settings)), Divider(film.picture.rate)
-    places: list[_Place] = []
+def _surveyed(video: VideoReader, model_info: ModelInfo, settings: Settings) -> _Survey:
+    cuts, segmenter = _Cuts(SmallCopy(video.info, model_info, settings)), Segmenter(video.info.rate)
+    points: list[_SplitPoint] = []
     marks = array("I")
     before: VideoFrame | None = None
-    for number, frame in enumerate(film.frames(settings.film.start, settings.film.duration)):
+    for number, frame in enumerate(video.frames(settings.video.start, settings.video.duration)):
         assert frame.pts is not None  # noqa: S101 - source gives every frame one
         if before is None:
-            places.append(_Place(0, frame.pts, 0))
-        elif frame.key_frame and divider.wants(number) and cuts.between(before, frame):
-            divider.place = number
-            places.append(_Place(number, frame.pts, film.damaged))
-        marks.append(_mark(frame))
+            points.append(_SplitPoint(0, frame.pts, 0))
+        elif frame.key_frame and segmenter.wants(number) and cuts.between(before, frame):
+            segmenter.place = number
+            points.append(_SplitPoint(number, frame.pts, video.damaged))
+        marks.append(_checksum(frame))
         before = frame
-    return _Survey(places, marks, film.damaged)
+    return _Survey(points, marks, video.damaged)
 
 
 class _Cuts:
@@ -230,46 +234,46 @@ class _Cuts:
 
     def __init__(self, small: SmallCopy) -> None:
         self._small = small
-        self._follower = Follower()
+        self._tracker = FlowTracker()
         self._seen: VideoFrame | None = None
 
     def between(self, before: VideoFrame, frame: VideoFrame) -> bool:
         """Whether the film cuts between two frames, one of which follows the other."""
         if before is not self._seen:
-            self._follower = Follower()
-            self._follower.next(self._small(before))
-        move = self._follower.next(self._small(frame))
+            self._tracker = FlowTracker()
+            self._tracker.next(self._small(before))
+        motion = self._tracker.next(self._small(frame))
         self._seen = frame
-        return move is not None and move.cut
+        return motion is not None and motion.cut
 
 
-def _parts(survey: _Survey, count: int) -> Iterator[Part]:
+def _chunks(survey: _Survey, count: int) -> Iterator[Chunk]:
     frames = len(survey.marks)
-    begins = _chosen(survey.places, frames, count)
-    ends = [*begins[1:], _Place(frames, 0, survey.damaged)]
-    for number, (place, end) in enumerate(zip(begins, ends, strict=True)):
-        marks = survey.marks[place.number : end.number]
-        yield Part(
+    begins = _chosen(survey.points, frames, count)
+    ends = [*begins[1:], _SplitPoint(frames, 0, survey.damaged)]
+    for number, (point, end) in enumerate(zip(begins, ends, strict=True)):
+        marks = survey.marks[point.number : end.number]
+        yield Chunk(
             number=number,
-            first=place.number,
-            begins=place.shown,
+            first=point.number,
+            begins=point.shown,
             frames=len(marks),
-            damaged=end.damaged - place.damaged,
+            damaged=end.damaged - point.damaged,
             mark=marks[0],
-            marks=functools.reduce(_joined, marks, 0),
+            marks=functools.reduce(_combined_checksum, marks, 0),
         )
 
 
-def _chosen(places: Sequence[_Place], frames: int, count: int) -> list[_Place]:
+def _chosen(points: Sequence[_SplitPoint], frames: int, count: int) -> list[_SplitPoint]:
     """Where about so many parts begin: each takes its share of what is left, to the nearest place."""
-    chosen = [places[0]]
+    chosen = [points[0]]
     for left in range(count, 1, -1):
         begun = chosen[-1].number
         wanted = begun + (frames - begun) / left
-        later = [place for place in places if place.number > begun]
+        later = [point for point in points if point.number > begun]
         if not later:
             break
-        chosen.append(min(later, key=lambda place: abs(place.number - wanted)))
+        chosen.append(min(later, key=lambda point: abs(point.number - wanted)))
     return chosen
 
 
@@ -277,45 +281,45 @@ class _AstrayError(Exception):
     """What is read is not what was read when the film was divided."""
 
 
-def _searched(film: Film, part: Part) -> Iterator[VideoFrame] | None:
+def _searched(video: VideoReader, chunk: Chunk) -> Iterator[VideoFrame] | None:
     """The frames of a part, read from its beginning; None if that is not found."""
-    frames = itertools.islice(film.between(part.begins), part.frames)
+    frames = itertools.islice(video.between(chunk.begins), chunk.frames)
     first = next(frames, None)
-    if first is None or _mark(first) != part.mark:
+    if first is None or _checksum(first) != chunk.mark:
         return None
-    return _checked(itertools.chain((first,), frames), part)
+    return _checked(itertools.chain((first,), frames), chunk)
 
 
-def _checked(frames: Iterator[VideoFrame], part: Part) -> Iterator[VideoFrame]:
+def _checked(frames: Iterator[VideoFrame], chunk: Chunk) -> Iterator[VideoFrame]:
     count = marks = 0
     for frame in frames:
-        count, marks = count + 1, _joined(marks, _mark(frame))
+        count, marks = count + 1, _combined_checksum(marks, _checksum(frame))
         yield frame
-    if (count, marks) != (part.frames, part.marks):
+    if (count, marks) != (chunk.frames, chunk.marks):
         raise _AstrayError
 
 
-def _from_the_beginning(film: Film, part: Part, settings: Settings) -> Iterator[VideoFrame]:
+def _from_the_beginning(video: VideoReader, chunk: Chunk, settings: Settings) -> Iterator[VideoFrame]:
     """The frames of a part, read as they are when the film is coloured in one go."""
     count = 0
-    every = film.frames(settings.film.start, settings.film.duration)
-    for frame in itertools.islice(every, part.first, part.first + part.frames):
+    every = video.frames(settings.video.start, settings.video.duration)
+    for frame in itertools.islice(every, chunk.first, chunk.first + chunk.frames):
         count += 1
         yield frame
-    if count != part.frames:
-        raise ReadError(f"it had {part.first + part.frames} frames, and has {part.first + count} now")
+    if count != chunk.frames:
+        raise ReadError(f"it had {chunk.first + chunk.frames} frames, and has {chunk.first + count} now")
 
 
-def _mark(frame: VideoFrame) -> int:
+def _checksum(frame: VideoFrame) -> int:
     """A number that frames hardly share which differ in luma, in time, or in whether they are key frames."""
     rows = pixel_format.luma_of(frame)[::_ROWS].tobytes()
     return zlib.crc32(rows, zlib.crc32(f"{frame.pts} {frame.key_frame}".encode()))
 
 
-def _joined(marks: int, mark: int) -> int:
+def _combined_checksum(marks: int, mark: int) -> int:
     """The mark of a row of frames, of that of all but the last and that of the last."""
     return zlib.crc32(mark.to_bytes(4, "little"), marks)
 
 
-def _frames_in(folder: WorkFolder) -> int:
-    return sum(stretch.frames for stretch in folder.done)
+def _frames_in(folder: WorkDir) -> int:
+    return sum(segment.frames for segment in folder.done)

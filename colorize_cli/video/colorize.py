@@ -16,24 +16,24 @@ from av.stream import Stream
 
 from colorize_cli.core.errors import ReadError
 from colorize_cli.core.jobs import Position, Progress
-from colorize_cli.core.settings import FilmSettings, Settings
+from colorize_cli.core.settings import Settings, VideoSettings
 from colorize_cli.inference.model import Model
 from colorize_cli.video import muxer, reader
 from colorize_cli.video.encoder import CONTAINERS, Encoder, choose
-from colorize_cli.video.muxer import Span
-from colorize_cli.video.reader import Film
-from colorize_cli.video.stages import Colouring, Told
-from colorize_cli.video.work_dir import WorkFolder
+from colorize_cli.video.muxer import TimeRange
+from colorize_cli.video.reader import VideoReader
+from colorize_cli.video.stages import VideoStages, VideoStats
+from colorize_cli.video.work_dir import WorkDir
 
 
-def colour(
+def colorize_video(
     path: Path,
     output: Path,
     kind: str,
-    folder: WorkFolder,
+    folder: WorkDir,
     network: Model,
     settings: Settings,
-    told: Told,
+    stats: VideoStats,
     progress: Progress = lambda _: None,
 ) -> None:
     """Colours a film into a file.
@@ -45,7 +45,7 @@ def colour(
         folder: Where stretches lie until then.
         network: What colours.
         settings: How.
-        told: Filled in as it goes on.
+        stats: Filled in as it goes on.
         progress: Is told how far it is, whenever a frame is done.
 
     Raises:
@@ -54,18 +54,18 @@ def colour(
         UsageError: It is asked for what cannot be.
         OSError: A file cannot be read or written.
     """
-    with reader.opened(path) as film:
-        asked = settings.film
-        colouring = Colouring(film, choose(kind, film.picture, asked), network, settings, told)
-        colouring.run(path, folder, film.frames(asked.start, asked.duration), film.expected, progress)
-        told.damaged = film.damaged
+    with reader.opened(path) as video:
+        asked = settings.video
+        stages = VideoStages(video, choose(kind, video.info, asked), network, settings, stats)
+        stages.run(path, folder, video.frames(asked.start, asked.duration), video.expected, progress)
+        stats.damaged = video.damaged
         if not folder.done:
             raise ReadError(f"it ends before {asked.start:g} seconds")
-    join(path, output, kind, [folder], settings, told)
+    join(path, output, kind, [folder], settings, stats)
 
 
 def join(
-    path: Path, output: Path, kind: str, folders: Sequence[WorkFolder], settings: Settings, told: Told
+    path: Path, output: Path, kind: str, folders: Sequence[WorkDir], settings: Settings, stats: VideoStats
 ) -> None:
     """Writes a film of the stretches that are whole, and of all that lies beside the picture in its source.
 
@@ -75,17 +75,17 @@ def join(
         kind: The ending of its final name, in lower case.
         folders: Where the stretches lie, in their order.
         settings: How it was coloured.
-        told: Gets the seconds that it took.
+        stats: Gets the seconds that it took.
 
     Raises:
-        ReadError: As `colour`, and the others.
+        ReadError: As `colorize_video`, and the others.
     """
     begun = time.perf_counter()
-    with reader.opened(path) as film:
-        picture, index, span = film.picture, film.stream.index, _span(film, settings.film)
-    stretches = [(folder.path / stretch.file, stretch.first) for folder in folders for stretch in folder.done]
-    muxer.join(stretches, path, index, picture, output, kind, span)
-    told.seconds["join"] = time.perf_counter() - begun
+    with reader.opened(path) as video:
+        info, index, time_range = video.info, video.stream.index, _time_range(video, settings.video)
+    segments = [(folder.path / segment.file, segment.first) for folder in folders for segment in folder.done]
+    muxer.join(segments, path, index, info, output, kind, time_range)
+    stats.seconds["join"] = time.perf_counter() - begun
 
 
 def pipe(
@@ -95,7 +95,7 @@ def pipe(
     kind: str,
     network: Model,
     settings: Settings,
-    told: Told,
+    stats: VideoStats,
     progress: Progress = lambda _: None,
 ) -> None:
     """Colours a film that is read, or written, once and from its beginning to its end.
@@ -107,52 +107,56 @@ def pipe(
         kind: The ending of the name of such a file, with the dot.
         network: What colours.
         settings: How.
-        told: Filled in as it goes on.
+        stats: Filled in as it goes on.
         progress: Is told how far it is, whenever a frame is done.
 
     Raises:
-        ReadError: As `colour`, and the others.
+        ReadError: As `colorize_video`, and the others.
     """
     container = CONTAINERS[kind]
-    with reader.opened(readable, format_, others=True) as film:
-        chosen = choose(kind, film.picture, settings.film)
-        span = _span(film, settings.film)
+    with reader.opened(readable, format_, others=True) as video:
+        chosen = choose(kind, video.info, settings.video)
+        time_range = _time_range(video, settings.video)
         opened: Any = str(writable) if isinstance(writable, Path) else writable
         with av.open(opened, "w", format=container.format, options=dict(container.muxing)) as out:
-            muxer.describe(film.container, out, chapters=span is None)
-            encoder = Encoder(out, film.picture, chosen, film.first.interlaced_frame)
-            muxer.label_picture(encoder.stream, film.stream, film.picture)
-            streams = [s for s in film.container.streams if s.index != film.stream.index]
+            muxer.describe(video.container, out, chapters=time_range is None)
+            encoder = Encoder(out, video.info, chosen, video.first.interlaced_frame)
+            muxer.label_video_stream(encoder.stream, video.stream, video.info)
+            streams = [s for s in video.container.streams if s.index != video.stream.index]
             targets = {s.index: muxer.add_beside(s, out, kind) for s in streams}
-            colouring = Colouring(film, chosen, network, settings, told)
-            frames = film.frames(settings.film.start, settings.film.duration)
-            with contextlib.closing(colouring.ordered(frames)) as items:
+            stages = VideoStages(video, chosen, network, settings, stats)
+            frames = video.frames(settings.video.start, settings.video.duration)
+            with contextlib.closing(stages.ordered(frames)) as items:
                 for item in items:
-                    if span is not None and item.frame.pts is not None:
-                        item.frame.pts -= span[0]
+                    if time_range is not None and item.frame.pts is not None:
+                        item.frame.pts -= time_range[0]
                     encoder.add(item.frame)
-                    told.frames, told.cuts = told.frames + 1, item.cuts
-                    progress(Position(Path("-"), told.frames, None, float(film.picture.rate)))
-                    _pass_on(film, out, targets, span)
-            if not told.frames:
-                raise ReadError(f"it ends before {settings.film.start:g} seconds")
+                    stats.frames, stats.cuts = stats.frames + 1, item.cuts
+                    progress(Position(Path("-"), stats.frames, None, float(video.info.rate)))
+                    _pass_on(video, out, targets, time_range)
+            if not stats.frames:
+                raise ReadError(f"it ends before {settings.video.start:g} seconds")
             encoder.finish()
-            _pass_on(film, out, targets, span)
-        told.damaged = film.damaged
+            _pass_on(video, out, targets, time_range)
+        stats.damaged = video.damaged
 
 
-def _span(film: Film, asked: FilmSettings) -> Span | None:
+def _time_range(video: VideoReader, asked: VideoSettings) -> TimeRange | None:
     """The part of a film that is asked for; None for all of it."""
     if not asked.start and asked.duration is None:
         return None
-    end = None if asked.duration is None else film.time_of(asked.start + asked.duration)
-    return film.time_of(asked.start), end
+    end = None if asked.duration is None else video.time_of(asked.start + asked.duration)
+    return video.time_of(asked.start), end
 
 
-def _pass_on(film: Film, out: OutputContainer, targets: dict[int, Stream | None], span: Span | None) -> None:
-    while film.others:
-        packet = film.others.popleft()
+def _pass_on(
+    video: VideoReader, out: OutputContainer, targets: dict[int, Stream | None], time_range: TimeRange | None
+) -> None:
+    while video.others:
+        packet = video.others.popleft()
         target = targets[packet.stream.index]
-        if target is not None and (span is None or muxer.take(packet, span, film.picture.time_base)):
+        if target is not None and (
+            time_range is None or muxer.take(packet, time_range, video.info.time_base)
+        ):
             packet.stream = target
             out.mux_one(packet)

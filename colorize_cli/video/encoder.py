@@ -12,10 +12,10 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from colorize_cli.core.errors import UsageError, WriteError, one_line
-from colorize_cli.core.settings import FilmSettings
-from colorize_cli.video.pixel_format import Layout, Picture, planar_name, tag
+from colorize_cli.core.settings import VideoSettings
+from colorize_cli.video.pixel_format import Layout, VideoInfo, planar_name, tag
 
-_STRETCH = "nut"  # keeps any time base, and any codec
+_SEGMENT_FORMAT = "nut"  # keeps any time base, and any codec
 # Most encoders decide in other ways for other numbers of threads, so that this is not the machine's number of
 # cores: stretches that are encoded on several are to be the same. On two cores it takes no longer than three.
 _THREADS = 8
@@ -44,7 +44,7 @@ _H264 = {"crf": "18", "preset": "medium"}
 # Qualities about as high as that, by encoders whose scale is another.
 _VP9 = {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
 _INDEX_FIRST = {"movflags": "+faststart"}
-_QUANTISER = {"qmin": "2", "qmax": "2"}
+_QUANTIZER = {"qmin": "2", "qmax": "2"}
 CONTAINERS: dict[str, Container] = {
     ".mp4": Container("mp4", "libx264", _H264, muxing=_INDEX_FIRST),
     ".m4v": Container("mp4", "libx264", _H264, muxing=_INDEX_FIRST),
@@ -54,10 +54,10 @@ CONTAINERS: dict[str, Container] = {
     ".m2ts": Container("mpegts", "libx264", _H264),
     ".mts": Container("mpegts", "libx264", _H264),
     ".ts": Container("mpegts", "libx264", _H264),
-    ".avi": Container("avi", "mpeg4", _QUANTISER, steady_rate=True),
+    ".avi": Container("avi", "mpeg4", _QUANTIZER, steady_rate=True),
     ".y4m": Container("yuv4mpegpipe", "rawvideo", steady_rate=True, muxing={"strict": "-1"}),
-    ".mpg": Container("mpeg", "mpeg2video", _QUANTISER, steady_rate=True),
-    ".mpeg": Container("mpeg", "mpeg2video", _QUANTISER, steady_rate=True),
+    ".mpg": Container("mpeg", "mpeg2video", _QUANTIZER, steady_rate=True),
+    ".mpeg": Container("mpeg", "mpeg2video", _QUANTIZER, steady_rate=True),
 }
 
 
@@ -78,12 +78,12 @@ class Encoding:
     steady_rate: bool = False
 
 
-def choose(suffix: str, picture: Picture, asked: FilmSettings) -> Encoding:
-    """The encoding of a film that is like `picture`, for a kind of file.
+def choose(suffix: str, info: VideoInfo, asked: VideoSettings) -> Encoding:
+    """The encoding of a film that is like `info`, for a kind of file.
 
     Args:
         suffix: Ending of the file's name, in lower case.
-        picture: What its frames are like.
+        info: What its frames are like.
         asked: What the user asked for.
 
     Raises:
@@ -103,12 +103,12 @@ def choose(suffix: str, picture: Picture, asked: FilmSettings) -> Encoding:
     if asked.preset is not None:
         options["preset"] = asked.preset
     known = [format_.name for format_ in encoder.video_formats or ()]
-    layout = _layout(name, known, picture, asked.pixel_format)
+    layout = _layout(name, known, info, asked.pixel_format)
     return Encoding(name, layout, options, container.steady_rate)
 
 
-def _layout(codec: str, known: list[str], picture: Picture, pixel_format: str | None) -> Layout:
-    own = picture.layout
+def _layout(codec: str, known: list[str], info: VideoInfo, pixel_format: str | None) -> Layout:
+    own = info.layout
     if pixel_format is not None:
         asked = Layout.of(pixel_format)
         if asked is None or asked.reduced is None or (known and pixel_format not in known):
@@ -120,7 +120,7 @@ def _layout(codec: str, known: list[str], picture: Picture, pixel_format: str | 
     finer = [r for r in wanted if r == wanted[0] or (r[0] <= wanted[0][0] and r[1] <= wanted[0][1])]
     for across, down in finer:
         # Encoders of reduced chroma take whole cells of it only, but for those that store any size.
-        if codec in _WHOLE_CELLS and (picture.width % across or picture.height % down):
+        if codec in _WHOLE_CELLS and (info.width % across or info.height % down):
             continue
         for family in ("yuvj", "yuv") if own.name.startswith("yuvj") else ("yuv",):
             name = planar_name((across, down), own.bits, family)
@@ -140,32 +140,32 @@ class Encoder:
     """
 
     def __init__(
-        self, container: OutputContainer, picture: Picture, encoding: Encoding, interlaced: bool
+        self, container: OutputContainer, info: VideoInfo, encoding: Encoding, interlaced: bool
     ) -> None:
         """Adds a stream to the container.
 
         Raises:
             WriteError: The encoder does not take what it is asked to.
         """
-        self._container, self._picture, self._encoding = container, picture, encoding
+        self._container, self._info, self._encoding = container, info, encoding
         try:
             self.stream = self._begin(interlaced)
         except (av.error.FFmpegError, ValueError) as error:
             raise WriteError(f"{encoding.codec} cannot encode it: {one_line(error)}") from error
 
     def _begin(self, interlaced: bool) -> VideoStream:
-        picture, encoding = self._picture, self._encoding
-        stream: VideoStream = self._container.add_stream(encoding.codec, rate=picture.rate)  # type: ignore[assignment]
+        info, encoding = self._info, self._encoding
+        stream: VideoStream = self._container.add_stream(encoding.codec, rate=info.rate)  # type: ignore[assignment]
         context = stream.codec_context
-        context.width, context.height = picture.width, picture.height
+        context.width, context.height = info.width, info.height
         context.pix_fmt = encoding.layout.name
-        context.time_base = 1 / picture.rate if encoding.steady_rate else picture.time_base
-        context.sample_aspect_ratio = picture.aspect
+        context.time_base = 1 / info.rate if encoding.steady_rate else info.time_base
+        context.sample_aspect_ratio = info.aspect
         context.options = dict(encoding.options)
         context.thread_type, context.thread_count = "AUTO", _THREADS
         if interlaced:
             context.flags |= Flags.interlaced_dct | Flags.interlaced_me
-        stream.time_base = picture.time_base
+        stream.time_base = info.time_base
         return stream
 
     def add(self, frame: VideoFrame) -> None:
@@ -177,7 +177,7 @@ class Encoder:
         if not self.stream.codec_context.is_open:
             tag(self.stream.codec_context, frame)
         frame.pict_type = PictureType.NONE
-        frame.time_base = self._picture.time_base
+        frame.time_base = self._info.time_base
         self._mux(frame)
 
     def _mux(self, frame: VideoFrame | None) -> None:
@@ -198,14 +198,14 @@ class Encoder:
 
 
 @contextlib.contextmanager
-def stretch(path: Path, picture: Picture, encoding: Encoding, interlaced: bool) -> Iterator[Encoder]:
+def segment(path: Path, info: VideoInfo, encoding: Encoding, interlaced: bool) -> Iterator[Encoder]:
     """An encoder into a file that is to be joined with others; the file is complete when the block ends.
 
     Raises:
         WriteError: As the encoder.
         OSError: The file cannot be written.
     """
-    with av.open(str(path), "w", format=_STRETCH) as container:
-        encoder = Encoder(container, picture, encoding, interlaced)
+    with av.open(str(path), "w", format=_SEGMENT_FORMAT) as container:
+        encoder = Encoder(container, info, encoding, interlaced)
         yield encoder
         encoder.finish()

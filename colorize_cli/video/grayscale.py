@@ -10,40 +10,40 @@ from av.video.frame import VideoFrame
 from colorize_cli.color.lab import Floats
 from colorize_cli.color.ycbcr import rgb_of
 from colorize_cli.image import grayscale
-from colorize_cli.video.pixel_format import Picture, plane_of
-from colorize_cli.video.reader import Film
+from colorize_cli.video.pixel_format import VideoInfo, plane_of
+from colorize_cli.video.reader import VideoReader
 
-_PLACES = 12
+_SAMPLES = 12
 
 
-def coloured(film: Film) -> bool:
+def is_color(video: VideoReader) -> bool:
     """Whether one of some frames, spread over a film, is in colour; it is rewound for that."""
-    if film.picture.layout.reduced is None:
+    if video.info.layout.reduced is None:
         return False
-    return any(_spread(frame, film.picture) > grayscale.COLOURED for frame in _some(film))
+    return any(_spread(frame, video.info) > grayscale.COLOR_SPREAD for frame in _some(video))
 
 
-def _some(film: Film) -> Iterator[VideoFrame]:
+def _some(video: VideoReader) -> Iterator[VideoFrame]:
     """The first frame, and those found at equal distances, where the film can be searched."""
-    yield film.first
-    length = film.stream.duration or 0
-    begun = film.stream.start_time or 0
-    if not length and film.container.duration:
-        length = round(film.container.duration / av.time_base / film.picture.time_base)
-    for place in range(1, _PLACES) if length else ():
+    yield video.first
+    length = video.stream.duration or 0
+    begun = video.stream.start_time or 0
+    if not length and video.container.duration:
+        length = round(video.container.duration / av.time_base / video.info.time_base)
+    for place in range(1, _SAMPLES) if length else ():
         try:
-            film.container.seek(begun + length * place // _PLACES, stream=film.stream)
-            frame = next(film.container.decode(film.stream), None)
+            video.container.seek(begun + length * place // _SAMPLES, stream=video.stream)
+            frame = next(video.container.decode(video.stream), None)
         except av.error.FFmpegError:  # what cannot be found or decoded says nothing
             continue
         if isinstance(frame, VideoFrame):
-            yield film.planar(frame)
+            yield video.planar(frame)
 
 
-def _spread(frame: VideoFrame, picture: Picture) -> float:
+def _spread(frame: VideoFrame, info: VideoInfo) -> float:
     width, height = grayscale.small_size(frame.width, frame.height)
     planes = [_small(plane_of(frame, i), width, height) for i in range(3)]
-    rgb = rgb_of(*picture.coding.values(*planes), picture.matrix)
+    rgb = rgb_of(*info.coding.values(*planes), info.matrix)
     return grayscale.spread_of(np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8))
 
 

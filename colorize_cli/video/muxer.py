@@ -14,34 +14,34 @@ from av.stream import Stream
 
 from colorize_cli.core.errors import WriteError, one_line
 from colorize_cli.video.encoder import CONTAINERS
-from colorize_cli.video.pixel_format import Picture, tag
+from colorize_cli.video.pixel_format import VideoInfo, tag
 
 # A stretch of film, and when its first frame is shown, by the time base of the picture.
-Part = tuple[Path, int]
+TimedSegment = tuple[Path, int]
 # When a part of a film begins and ends, by the time base of the picture; None for its end.
-Span = tuple[int, int | None]
+TimeRange = tuple[int, int | None]
 _OTHERS = ("audio", "subtitle", "data", "video")
 
 
 def join(
-    stretches: Sequence[Part],
+    segments: Sequence[TimedSegment],
     source: Path,
-    pictured: int,
-    picture: Picture,
+    video_index: int,
+    info: VideoInfo,
     output: Path,
     kind: str,
-    span: Span | None = None,
+    time_range: TimeRange | None = None,
 ) -> None:
     """Writes a film.
 
     Args:
-        stretches: Of the coloured picture, in their order.
+        segments: Of the coloured picture, in their order.
         source: The film that was coloured.
-        pictured: Index of the stream of its picture.
-        picture: What its frames are like.
+        video_index: Index of the stream of its picture.
+        info: What its frames are like.
         output: The file that is written.
         kind: Ending of the name of such a file, with the dot.
-        span: The part of the source that is taken, and begins the output; None for all of it.
+        time_range: The part of the source that is taken, and begins the output; None for all of it.
 
     Raises:
         WriteError: A stream cannot be put into such a file.
@@ -50,15 +50,17 @@ def join(
     container = CONTAINERS[kind]
     with (
         av.open(str(source)) as original,
-        av.open(str(stretches[0][0])) as first,
+        av.open(str(segments[0][0])) as first,
         av.open(str(output), "w", format=container.format, options=dict(container.muxing)) as out,
     ):
-        describe(original, out, chapters=span is None)
-        targets = _streams(original, first, pictured, picture, out, kind)
-        coloured = _coloured(stretches, targets[pictured], picture, 0 if span is None else span[0])
-        others = _others(original, targets, pictured, span, picture.time_base)
+        describe(original, out, chapters=time_range is None)
+        targets = _streams(original, first, video_index, info, out, kind)
+        colorized = _colorized_packets(
+            segments, targets[video_index], info, 0 if time_range is None else time_range[0]
+        )
+        others = _others(original, targets, video_index, time_range, info.time_base)
         try:
-            for packet in heapq.merge(coloured, others, key=_when):
+            for packet in heapq.merge(colorized, others, key=_when):
                 out.mux_one(packet)
         except av.error.FFmpegError as error:
             if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
@@ -76,8 +78,8 @@ def describe(original: InputContainer, out: OutputContainer, *, chapters: bool) 
 def _streams(
     original: InputContainer,
     first: InputContainer,
-    pictured: int,
-    picture: Picture,
+    video_index: int,
+    info: VideoInfo,
     out: OutputContainer,
     kind: str,
 ) -> dict[int, Stream]:
@@ -85,8 +87,8 @@ def _streams(
     targets: dict[int, Stream] = {}
     for stream in original.streams:
         target: Any
-        if stream.index == pictured:
-            target = _add_picture(stream, first.streams.video[0], picture, out, kind)
+        if stream.index == video_index:
+            target = _add_video_stream(stream, first.streams.video[0], info, out, kind)
         else:
             target = add_beside(stream, out, kind)
         if target is not None:
@@ -94,17 +96,17 @@ def _streams(
     return targets
 
 
-def _add_picture(
-    stream: Stream, template: Stream, picture: Picture, out: OutputContainer, kind: str
+def _add_video_stream(
+    stream: Stream, template: Stream, info: VideoInfo, out: OutputContainer, kind: str
 ) -> Stream:
     try:
         target: Any = out.add_stream_from_template(template)
     except (av.error.FFmpegError, ValueError) as error:
         raise WriteError(f"{kind} cannot hold its picture: {one_line(error)}") from error
-    target.time_base = picture.time_base
-    target.codec_context.framerate = picture.rate
+    target.time_base = info.time_base
+    target.codec_context.framerate = info.rate
     tag(target.codec_context, stream.codec_context)  # the container may know more than the encoder
-    label_picture(target, stream, picture)
+    label_video_stream(target, stream, info)
     return target  # type: ignore[no-any-return]
 
 
@@ -130,10 +132,10 @@ def add_beside(stream: Stream, out: OutputContainer, kind: str) -> Stream | None
     return target
 
 
-def label_picture(target: Any, stream: Stream, picture: Picture) -> None:
+def label_video_stream(target: Any, stream: Stream, info: VideoInfo) -> None:
     """Has the stream of a picture say of itself what that of another says, its turns among it."""
-    if picture.quarter_turns:
-        target.set_display_rotation(90 * picture.quarter_turns)
+    if info.quarter_turns:
+        target.set_display_rotation(90 * info.quarter_turns)
     _label(target, stream)
 
 
@@ -143,31 +145,31 @@ def _label(target: Stream, stream: Stream) -> None:
     target.disposition = stream.disposition
 
 
-def _coloured(
-    stretches: Sequence[Part], target: Stream, picture: Picture, begin: int
+def _colorized_packets(
+    segments: Sequence[TimedSegment], target: Stream, info: VideoInfo, begin: int
 ) -> Iterator["Packet[Any]"]:
     """Packets of the picture, by its time base, from `begin` on.
 
     The stretches' files say how long after the first a packet is shown, not when it is decoded.
     """
-    shown = [_shown(path, first - begin, picture.time_base) for path, first in stretches]
-    step = max(1, round(1 / picture.rate / picture.time_base))
+    shown = [_shown(path, first - begin, info.time_base) for path, first in segments]
+    step = max(1, round(1 / info.rate / info.time_base))
     decoded = iter(decoding_times(shown, step))
     ordered = sorted(time for times in shown for time in times)
     lasts = dict(zip(ordered, (b - a for a, b in itertools.pairwise(ordered)), strict=False))
-    for (path, _), times in zip(stretches, shown, strict=True):
+    for (path, _), times in zip(segments, shown, strict=True):
         with av.open(str(path)) as container:
             packets = (packet for packet in container.demux(video=0) if packet.pts is not None)
             for packet, pts in zip(packets, times, strict=True):
-                packet.time_base, packet.pts, packet.dts = picture.time_base, pts, next(decoded)
+                packet.time_base, packet.pts, packet.dts = info.time_base, pts, next(decoded)
                 packet.duration = lasts.get(pts, step)  # the last frame's is not known
                 packet.stream = target  # type: ignore[assignment]
                 yield packet
 
 
-def _shown(stretch: Path, first: int, time_base: Fraction) -> list[int]:
+def _shown(segment: Path, first: int, time_base: Fraction) -> list[int]:
     """When the packets of a stretch are shown, in the order in which they are decoded."""
-    with av.open(str(stretch)) as container:
+    with av.open(str(segment)) as container:
         packets = container.demux(video=0)
         times = [packet.pts * packet.time_base for packet in packets if packet.pts is not None]
     begun = min(times)
@@ -181,9 +183,9 @@ def decoding_times(shown: Sequence[Sequence[int]], step: int) -> list[int]:
         shown: Of each stretch, when its packets are shown, in the order in which they are decoded.
         step: How long before the first frame each of those that it waits for is decoded.
     """
-    ordered = [time for stretch in shown for time in sorted(stretch)]
+    ordered = [time for segment in shown for time in sorted(segment)]
     place = {time: number for number, time in enumerate(ordered)}
-    packets = [time for stretch in shown for time in stretch]
+    packets = [time for segment in shown for time in segment]
     ahead = max((number - place[time] for number, time in enumerate(packets)), default=0)
     before = [ordered[0] - step * number for number in range(ahead, 0, -1)] if ordered else []
     return (before + ordered)[: len(packets)]
@@ -192,30 +194,30 @@ def decoding_times(shown: Sequence[Sequence[int]], step: int) -> list[int]:
 def _others(
     original: InputContainer,
     targets: dict[int, Stream],
-    pictured: int,
-    span: Span | None,
+    video_index: int,
+    time_range: TimeRange | None,
     time_base: Fraction,
 ) -> Iterator["Packet[Any]"]:
-    streams = [s for s in original.streams if s.index in targets and s.index != pictured]
+    streams = [s for s in original.streams if s.index in targets and s.index != video_index]
     if not streams:
         return
     for packet in original.demux(streams):
         if packet.dts is None:
             continue
-        if span is None or take(packet, span, time_base):
+        if time_range is None or take(packet, time_range, time_base):
             packet.stream = targets[packet.stream.index]
             yield packet
 
 
-def take(packet: "Packet[Any]", span: Span, time_base: Fraction) -> bool:
+def take(packet: "Packet[Any]", time_range: TimeRange, time_base: Fraction) -> bool:
     """Whether a packet belongs to a part of a film; if so, it is moved to when it is shown there.
 
     Args:
         packet: Of a stream beside the picture; has a time stamp.
-        span: The part.
+        time_range: The part.
         time_base: Of the span.
     """
-    begin, end = span
+    begin, end = time_range
     when = ((packet.dts or 0) if packet.pts is None else packet.pts) * packet.time_base / time_base
     if when < begin or (end is not None and when >= end):
         return False

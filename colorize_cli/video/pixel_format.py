@@ -50,7 +50,7 @@ def planar_name(reduced: tuple[int, int], bits: int, family: str = "yuv") -> str
 
 
 @dataclass(frozen=True)
-class Picture:
+class VideoInfo:
     """What the frames of a film share.
 
     Attributes:

@@ -18,9 +18,9 @@ from colorize_cli.core.settings import Settings
 from colorize_cli.inference.model import Model
 from colorize_cli.video import reader
 from colorize_cli.video.encoder import Encoding
-from colorize_cli.video.pixel_format import Layout, Picture, planar_name, plane_of
-from colorize_cli.video.reader import Film, opened
-from colorize_cli.video.stages import Colouring, Told
+from colorize_cli.video.pixel_format import Layout, VideoInfo, planar_name, plane_of
+from colorize_cli.video.reader import VideoReader, opened
+from colorize_cli.video.stages import VideoStages, VideoStats
 
 # Longest side of the pictures in a contact sheet, in pixels.
 _PREVIEW_SIDE = 480
@@ -29,7 +29,7 @@ _CLOCK = len("0:00:00.0")
 _GROUND, _INK = (24, 24, 24), (220, 220, 220)
 
 
-def preview(path: Path, frames: int, network: Model, settings: Settings, told: Told) -> Image.Image:
+def preview(path: Path, frames: int, network: Model, settings: Settings, stats: VideoStats) -> Image.Image:
     """A contact sheet of a film: some of its frames before and after, each coloured by itself.
 
     Args:
@@ -37,78 +37,78 @@ def preview(path: Path, frames: int, network: Model, settings: Settings, told: T
         frames: How many, at equal distances in the part of the film that is asked for.
         network: What colours.
         settings: How.
-        told: Filled in as it goes on.
+        stats: Filled in as it goes on.
 
     Raises:
         ReadError: It is no film known here, or damaged there.
     """
-    asked = settings.film
-    with reader.opened(path) as film:
-        layout = film.picture.layout
+    asked = settings.video
+    with reader.opened(path) as video:
+        layout = video.info.layout
         holds = Layout.of(planar_name(layout.reduced or (1, 1), layout.bits))
         assert holds is not None  # noqa: S101 - a layout of ours in its plain form
-        colouring = Colouring(film, Encoding("rawvideo", holds, {}), network, settings, told)
-        length = max(0.0, film.seconds - asked.start)
+        stages = VideoStages(video, Encoding("rawvideo", holds, {}), network, settings, stats)
+        length = max(0.0, video.seconds - asked.start)
         if asked.duration is not None:
             length = min(length, asked.duration)
         if not length and asked.start:
             raise ReadError(f"it ends before {asked.start:g} seconds")
         times = [asked.start + length * (number + 0.5) / frames for number in range(frames)]
         pairs: list[Pair] = []
-        for seconds, frame in zip(times, frames_at(film, times), strict=True):
-            before = image_of(frame, film.picture, _PREVIEW_SIDE)
-            after = image_of(colouring.alone(frame), film.picture, _PREVIEW_SIDE)
+        for seconds, frame in zip(times, frames_at(video, times), strict=True):
+            before = image_of(frame, video.info, _PREVIEW_SIDE)
+            after = image_of(stages.alone(frame), video.info, _PREVIEW_SIDE)
             pairs.append(Pair(seconds, before, after))
-            told.frames += 1
+            stats.frames += 1
     return contact_sheet(pairs)
 
 
-def stills(path: Path, places: Sequence[float], side: int) -> Iterator[Image.Image]:
+def stills(path: Path, positions: Sequence[float], side: int) -> Iterator[Image.Image]:
     """Frames of a film as a player shows them.
 
     Args:
         path: The film.
-        places: Which, as parts of its length, rising; the frame that is shown then, or the nearest after it
-            that can be found.
+        positions: Which, as parts of its length, rising; the frame that is shown then, or the nearest
+            after it that can be found.
         side: Longest side of the pictures, in pixels.
 
     Raises:
         ReadError: It is no film known here.
     """
-    with opened(path) as film:
-        for frame in frames_at(film, [place * film.seconds for place in places]):
-            yield image_of(frame, film.picture, side)
+    with opened(path) as video:
+        for frame in frames_at(video, [position * video.seconds for position in positions]):
+            yield image_of(frame, video.info, side)
 
 
-def frames_at(film: Film, times: Sequence[float]) -> Iterator[VideoFrame]:
+def frames_at(video: VideoReader, times: Sequence[float]) -> Iterator[VideoFrame]:
     """Frames of a film that is read no further.
 
     Args:
-        film: Of a file that can be searched.
+        video: Of a file that can be searched.
         times: Seconds after the first frame, rising. The frame that is shown then, or the first after it
             that can be found; the last found where there is none.
 
     Raises:
         ReadError: Its picture changes its size or its kind.
     """
-    frame = film.first
+    frame = video.first
     for seconds in times:
         if seconds:
-            frame = next(film.between(film.time_of(seconds)), frame)
+            frame = next(video.between(video.time_of(seconds)), frame)
         yield frame
 
 
-def image_of(frame: VideoFrame, picture: Picture, side: int) -> Image.Image:
+def image_of(frame: VideoFrame, info: VideoInfo, side: int) -> Image.Image:
     """A frame as a player shows it, its longest side at most `side` pixels, as RGB."""
-    width, height = round(picture.width * picture.aspect), picture.height
+    width, height = round(info.width * info.aspect), info.height
     scale = min(1.0, side / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     planes = [_resized(plane_of(frame, index), size) for index in range(len(frame.planes))]
     if len(planes) == 1:
-        neutral = np.full_like(planes[0], 2 ** (picture.layout.bits - 1))
+        neutral = np.full_like(planes[0], 2 ** (info.layout.bits - 1))
         planes += [neutral, neutral]
-    rgb = np.clip(rgb_of(*picture.coding.values(*planes), picture.matrix), 0, 1)
-    turned = np.rot90(np.rint(rgb * 255).astype(np.uint8), picture.quarter_turns)
+    rgb = np.clip(rgb_of(*info.coding.values(*planes), info.matrix), 0, 1)
+    turned = np.rot90(np.rint(rgb * 255).astype(np.uint8), info.quarter_turns)
     return Image.fromarray(np.ascontiguousarray(turned))
 
 

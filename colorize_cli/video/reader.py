@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from colorize_cli.color.ycbcr import Coding, matrix_of
 from colorize_cli.core.errors import ReadError, one_line
-from colorize_cli.video.pixel_format import REDUCED, Layout, Picture, planar_name
+from colorize_cli.video.pixel_format import REDUCED, Layout, VideoInfo, planar_name
 
 _FULL_RANGE = 2  # H.273 by way of libavutil: AVCOL_RANGE_JPEG
 # Seconds before a time from which on a key frame is looked for, in turn: some kinds of file are searched by
@@ -29,11 +29,11 @@ _FULL_RANGE = 2  # H.273 by way of libavutil: AVCOL_RANGE_JPEG
 _FURTHER_BACK = (0, 2, 20)
 
 
-class Film:
+class VideoReader:
     """An open film.
 
     Attributes:
-        picture: What its frames are like.
+        info: What its frames are like.
         damaged: How many packets and frames of the picture were damaged, of what has been read so far.
         others: Packets of the other streams, if they are kept.
     """
@@ -76,7 +76,7 @@ class Film:
         if first is None:
             raise ReadError("damaged: not one frame can be decoded")
         self._ahead.append(first)
-        self.picture = _picture(first, self.stream)
+        self.info = _info(first, self.stream)
         self._begun = first.pts or 0
 
     @property
@@ -97,7 +97,7 @@ class Film:
     @property
     def expected(self) -> int | None:
         """How many frames there are, as far as the file says."""
-        return self.stream.frames or round(self.seconds * self.picture.rate) or None
+        return self.stream.frames or round(self.seconds * self.info.rate) or None
 
     def frames(self, start: float = 0.0, duration: float | None = None) -> Iterator[VideoFrame]:
         """The frames in the order in which they are shown, their time stamps rising; once.
@@ -127,11 +127,11 @@ class Film:
         if begin is not None:
             self._search(begin)
         last: int | None = None
-        step = max(1, round(1 / self.picture.rate / self.picture.time_base))
+        step = max(1, round(1 / self.info.rate / self.info.time_base))
         while self._ahead or self._fill():
             frame = self._ahead.pop()
             shape = (frame.width, frame.height)
-            if shape != (self.picture.width, self.picture.height):
+            if shape != (self.info.width, self.info.height):
                 raise ReadError(f"its size changes to {shape[0]} x {shape[1]}")
             frame = self.planar(frame)
             if frame.pts is None:
@@ -146,14 +146,14 @@ class Film:
 
     def time_of(self, seconds: float) -> int:
         """The time stamp so many seconds after the first frame, by the picture's time base."""
-        return self._begun + round(Fraction(seconds) / self.picture.time_base)
+        return self._begun + round(Fraction(seconds) / self.info.time_base)
 
     def _search(self, time: int) -> None:
         """Goes on from a key frame that is not after a time, where the film can be searched."""
         searched, damaged = False, self.damaged
         for seconds in _FURTHER_BACK:
             with contextlib.suppress(av.error.FFmpegError):
-                self._seek(time - round(seconds / self.picture.time_base))
+                self._seek(time - round(seconds / self.info.time_base))
                 searched = True
                 if self._begins_before(time) and self.damaged == damaged:
                     return
@@ -182,9 +182,9 @@ class Film:
 
     def planar(self, frame: VideoFrame) -> VideoFrame:
         """A frame in the picture's layout: the same samples, in other places (of nv12, say)."""
-        if frame.format.name == self.picture.layout.name:
+        if frame.format.name == self.info.layout.name:
             return frame
-        moved = frame.reformat(format=self.picture.layout.name)
+        moved = frame.reformat(format=self.info.layout.name)
         moved.pts, moved.time_base = frame.pts, frame.time_base
         return moved
 
@@ -231,7 +231,9 @@ class Film:
 
 
 @contextlib.contextmanager
-def opened(source: Path | BinaryIO, format_: str | None = None, *, others: bool = False) -> Iterator[Film]:
+def opened(
+    source: Path | BinaryIO, format_: str | None = None, *, others: bool = False
+) -> Iterator[VideoReader]:
     """A film of a file, or of a readable stream.
 
     Args:
@@ -248,7 +250,7 @@ def opened(source: Path | BinaryIO, format_: str | None = None, *, others: bool 
         raise ReadError(_why(error)) from error
     with container:
         key_times = functools.partial(_key_times, source) if isinstance(source, Path) else None
-        yield Film(container, key_times, keep_others=others)
+        yield VideoReader(container, key_times, keep_others=others)
 
 
 def _key_times(path: Path) -> frozenset[int]:
@@ -275,7 +277,7 @@ def _is_before(packet: "Packet[Any]", time: int) -> bool:
     return shown is not None and shown < time
 
 
-def _picture(frame: VideoFrame, stream: VideoStream) -> Picture:
+def _info(frame: VideoFrame, stream: VideoStream) -> VideoInfo:
     layout = _layout(frame)
     matrix = matrix_of(int(frame.colorspace), frame.height)
     if matrix is None:
@@ -284,7 +286,7 @@ def _picture(frame: VideoFrame, stream: VideoStream) -> Picture:
     aspect = stream.sample_aspect_ratio
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     time_base = stream.time_base or Fraction(1, 90_000)
-    return Picture(
+    return VideoInfo(
         width=frame.width,
         height=frame.height,
         layout=layout,

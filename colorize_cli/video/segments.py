@@ -20,7 +20,7 @@ _LONGEST = 10
 _LEAST = 2
 
 
-class Divider:
+class Segmenter:
     """Divides a film whose frames are given in their order.
 
     Attributes:

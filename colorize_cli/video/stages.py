@@ -20,17 +20,17 @@ from colorize_cli.color.resize import working_copy
 from colorize_cli.core.jobs import Position, Progress
 from colorize_cli.core.pipeline import Gate, Pipeline, Stage
 from colorize_cli.core.settings import Settings
-from colorize_cli.inference.adapters import Card
+from colorize_cli.inference.adapters import ModelInfo
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic
 from colorize_cli.video import chroma, encoder, pixel_format
 from colorize_cli.video.encoder import Encoding
-from colorize_cli.video.pixel_format import Picture
-from colorize_cli.video.reader import Film
-from colorize_cli.video.segments import Divider
-from colorize_cli.video.temporal import Chooser, Follower, Move, Steady
-from colorize_cli.video.work_dir import Stretch as Done
-from colorize_cli.video.work_dir import WorkFolder
+from colorize_cli.video.pixel_format import VideoInfo
+from colorize_cli.video.reader import VideoReader
+from colorize_cli.video.segments import Segmenter
+from colorize_cli.video.temporal import FlowTracker, KeyframeSelector, Motion, TemporalFilter
+from colorize_cli.video.work_dir import Segment as DoneSegment
+from colorize_cli.video.work_dir import WorkDir
 
 _FRAMES_IN_FLIGHT = 48
 # Of the chroma that `--steady 1` keeps where the frame before can be trusted wholly.
@@ -38,7 +38,7 @@ MOST_KEPT = 0.97
 
 
 @dataclass
-class Told:
+class VideoStats:
     """What became of a film.
 
     Attributes:
@@ -61,7 +61,7 @@ class _Item:
     number: int
     frame: VideoFrame
     small: Floats | None = None
-    move: Move | None = None
+    motion: Motion | None = None
     seen: bool = True
     ab: Floats | None = None
     cuts: int = 0
@@ -72,54 +72,54 @@ class _Item:
 class SmallCopy:
     """Makes what the network sees of a film's frames."""
 
-    def __init__(self, picture: Picture, card: Card, settings: Settings) -> None:
-        """Of frames like `picture`, for a network that says `card` of itself."""
-        self._picture, self._table = picture, picture.coding.lightness_table()
-        self._sides = settings.size or card.working_size, card.multiple_of
+    def __init__(self, info: VideoInfo, model_info: ModelInfo, settings: Settings) -> None:
+        """Of frames like `info`, for a network that says `model_info` of itself."""
+        self._info, self._table = info, info.coding.lightness_table()
+        self._sides = settings.size or model_info.working_size, model_info.multiple_of
 
     def __call__(self, frame: VideoFrame) -> Floats:
         """L* in [0, 100] of a frame as a player shows it, (h, w)."""
         lightness = pixel_format.lightness_of(frame, self._table)
-        small = working_copy(lightness, *self._sides, float(self._picture.aspect))
-        return np.ascontiguousarray(np.rot90(small, self._picture.quarter_turns))
+        small = working_copy(lightness, *self._sides, float(self._info.aspect))
+        return np.ascontiguousarray(np.rot90(small, self._info.quarter_turns))
 
 
-class Colouring:
+class VideoStages:
     """The stages of one film, or of a part of one that begins at a place that is taken (see `segments`)."""
 
     def __init__(
         self,
-        film: Film,
+        video: VideoReader,
         chosen: Encoding,
         network: Model,
         settings: Settings,
-        told: Told,
+        stats: VideoStats,
         first: int = 0,
     ) -> None:
         """Sets the stages up.
 
         Args:
-            film: What is read.
+            video: What is read.
             chosen: How it is encoded.
             network: What colours.
             settings: How.
-            told: Filled in as it goes on.
+            stats: Filled in as it goes on.
             first: Number of the part's first frame; 0 for the film's.
         """
-        self._film, self._encoding = film, chosen
-        self._network, self._settings, self._told = network, settings, told
-        self._small = SmallCopy(film.picture, network.card, settings)
-        self._follower = Follower()
+        self._video, self._encoding = video, chosen
+        self._network, self._settings, self._stats = network, settings, stats
+        self._small = SmallCopy(video.info, network.info, settings)
+        self._tracker = FlowTracker()
         # Without steadiness nothing is carried along, so that the network has to see all.
-        self._chooser = Chooser(settings.film.every if settings.film.steady else 1)
-        self._steady = Steady(MOST_KEPT * settings.film.steady)
+        self._selector = KeyframeSelector(settings.video.every if settings.video.steady else 1)
+        self._filter = TemporalFilter(MOST_KEPT * settings.video.steady)
         self._first = first
-        self._divider = Divider(film.picture.rate, first)
+        self._segmenter = Segmenter(video.info.rate, first)
 
     def run(
         self,
         path: Path,
-        folder: WorkFolder,
+        folder: WorkDir,
         frames: Iterator[VideoFrame],
         expected: int | None,
         progress: Progress,
@@ -134,33 +134,33 @@ class Colouring:
             progress: Is told how far it is, whenever a frame is done.
         """
         # The film has cut to the first frame of a part.
-        self._steady.cuts = int(self._first > 0)
+        self._filter.cuts = int(self._first > 0)
         if (state := folder.state()) is not None:
             small, ab = state
-            self._follower.next(small)
-            self._steady.resume(ab, folder.done[-1].cuts)
-            self._divider.place = folder.done[-1].place
-        finished = sum(stretch.frames for stretch in folder.done)
+            self._tracker.next(small)
+            self._filter.resume(ab, folder.done[-1].cuts)
+            self._segmenter.place = folder.done[-1].place
+        finished = sum(segment.frames for segment in folder.done)
         items = self.ordered(frames, finished)
-        self._told.frames, self._told.cuts = finished, self._steady.cuts
-        rate = float(self._film.picture.rate)
+        self._stats.frames, self._stats.cuts = finished, self._filter.cuts
+        rate = float(self._video.info.rate)
         begun = time.perf_counter()
 
         def advance() -> None:
-            self._told.frames += 1
-            progress(Position(path, self._told.frames, expected, rate))
+            self._stats.frames += 1
+            progress(Position(path, self._stats.frames, expected, rate))
 
         try:
             item = next(items, None)
             while item is not None:
-                item = self._stretch(folder, item, items, advance)
+                item = self._encode_segment(folder, item, items, advance)
         finally:
             items.close()
-        self._told.seconds["film"] = time.perf_counter() - begun
+        self._stats.seconds["film"] = time.perf_counter() - begun
 
-    def _stretch(
+    def _encode_segment(
         self,
-        folder: WorkFolder,
+        folder: WorkDir,
         item: _Item,
         items: Iterator[_Item],
         advance: Callable[[], None],
@@ -172,20 +172,20 @@ class Colouring:
         following: _Item | None = item
         with (
             atomic.naming(path) as temporary,
-            encoder.stretch(
-                temporary, self._film.picture, self._encoding, item.frame.interlaced_frame
-            ) as stretch,
+            encoder.segment(
+                temporary, self._video.info, self._encoding, item.frame.interlaced_frame
+            ) as segment,
         ):
             while following is not None and not (frames and following.begins):
                 item = following
-                stretch.add(item.frame)
+                segment.add(item.frame)
                 frames += 1
                 advance()
                 following = next(items, None)
         assert item.small is not None  # noqa: S101 - the stages gave it
         assert item.ab is not None  # noqa: S101
-        self._told.cuts = item.cuts
-        done = Done(name, first, frames, path.stat().st_size, item.cuts, item.place)
+        self._stats.cuts = item.cuts
+        done = DoneSegment(name, first, frames, path.stat().st_size, item.cuts, item.place)
         folder.add(done, item.small, item.ab)
         return following
 
@@ -200,10 +200,10 @@ class Colouring:
         pipeline = Pipeline(
             stages=(
                 Stage("copy", self._copy, gate=Gate(lambda _: 1, _FRAMES_IN_FLIGHT)),
-                Stage("follow", self._followed),
+                Stage("follow", self._tracked),
                 Stage("infer", self._infer, batch=batch),
-                Stage("steady", self._steadied),
-                Stage("chroma", self._painted, self._settings.workers),
+                Stage("steady", self._filtered),
+                Stage("chroma", self._colorized, self._settings.workers),
             ),
             capacity=max(4, batch),
         )
@@ -216,7 +216,7 @@ class Colouring:
                 if result.error is not None:
                     raise result.error
                 for stage, seconds in result.seconds.items():
-                    self._told.seconds[stage] = self._told.seconds.get(stage, 0.0) + seconds
+                    self._stats.seconds[stage] = self._stats.seconds.get(stage, 0.0) + seconds
                 waiting[result.value.number] = result.value
                 while number in waiting:
                     yield waiting.pop(number)
@@ -227,36 +227,36 @@ class Colouring:
     def alone(self, frame: VideoFrame) -> VideoFrame:
         """A frame in colour, whatever is before it."""
         (item,) = self._infer([self._copy(_Item(0, frame))])
-        return self._painted(item).frame
+        return self._colorized(item).frame
 
     def _copy(self, item: _Item) -> _Item:
         return dataclasses.replace(item, small=self._small(item.frame))
 
-    def _followed(self, item: _Item) -> _Item:
+    def _tracked(self, item: _Item) -> _Item:
         assert item.small is not None  # noqa: S101 - the stage before gave it
-        move = self._follower.next(item.small)
-        cut = move is not None and move.cut
-        begins = self._divider.begins(item.number, place=cut and bool(item.frame.key_frame))
+        motion = self._tracker.next(item.small)
+        cut = motion is not None and motion.cut
+        begins = self._segmenter.begins(item.number, place=cut and bool(item.frame.key_frame))
         # The last of each stretch that ends for its length, so that the next one begins in the same way after
         # a kill. Nothing is carried on from the others.
-        seen = self._chooser.next(move, last=self._divider.is_last(item.number))
-        return dataclasses.replace(item, move=move, seen=seen, begins=begins, place=self._divider.place)
+        seen = self._selector.next(motion, last=self._segmenter.is_last(item.number))
+        return dataclasses.replace(item, motion=motion, seen=seen, begins=begins, place=self._segmenter.place)
 
     def _infer(self, items: list[_Item]) -> list[_Item]:
         copies = [item.small for item in items if item.seen and item.small is not None]
         predicted = iter(self._network.predict(np.stack(copies)[:, None]) if copies else ())
         return [dataclasses.replace(item, ab=next(predicted)) if item.seen else item for item in items]
 
-    def _steadied(self, item: _Item) -> _Item:
-        ab = self._steady.next(item.move, item.ab)
-        return dataclasses.replace(item, ab=ab, cuts=self._steady.cuts)
+    def _filtered(self, item: _Item) -> _Item:
+        ab = self._filter.next(item.motion, item.ab)
+        return dataclasses.replace(item, ab=ab, cuts=self._filter.cuts)
 
-    def _painted(self, item: _Item) -> _Item:
+    def _colorized(self, item: _Item) -> _Item:
         assert item.ab is not None  # noqa: S101 - the stages before gave it
-        picture, layout = self._film.picture, self._encoding.layout
+        info, layout = self._video.info, self._encoding.layout
         assert layout.reduced is not None  # noqa: S101 - an encoding has chroma
-        turned = np.rot90(item.ab, -picture.quarter_turns, axes=(1, 2))
+        turned = np.rot90(item.ab, -info.quarter_turns, axes=(1, 2))
         cb, cr = chroma.chroma_planes(
-            pixel_format.luma_of(item.frame), turned, self._settings.strength, picture, layout.reduced
+            pixel_format.luma_of(item.frame), turned, self._settings.strength, info, layout.reduced
         )
-        return dataclasses.replace(item, frame=chroma.painted(item.frame, layout, cb, cr))
+        return dataclasses.replace(item, frame=chroma.with_chroma(item.frame, layout, cb, cr))

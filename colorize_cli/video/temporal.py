@@ -37,7 +37,7 @@ _SURE, _ENOUGH, _LONGEST = 0.5, 0.9, 4
 
 
 @dataclass(frozen=True)
-class Move:
+class Motion:
     """How a frame follows from the one before.
 
     Attributes:
@@ -51,7 +51,7 @@ class Move:
     cut: bool
 
 
-class Follower:
+class FlowTracker:
     """Follows the movement in a film whose frames are given in their order."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Follower:
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._before: tuple[Bytes, Floats] | None = None
 
-    def next(self, small: Floats) -> Move | None:
+    def next(self, small: Floats) -> Motion | None:
         """How the next frame follows; None for the first.
 
         Args:
@@ -72,12 +72,12 @@ class Follower:
             self._flow(codes, codes)
             return None
         back, trust = self._trusted((codes, small), before)
-        return Move(back, trust, bool(trust.mean() < _CUT))
+        return Motion(back, trust, bool(trust.mean() < _CUT))
 
     def _trusted(self, now: tuple[Bytes, Floats], before: tuple[Bytes, Floats]) -> tuple[Floats, Floats]:
         (codes, small), (old_codes, old_small) = now, before
         back, forth = self._flow(codes, old_codes), self._flow(old_codes, codes)
-        x, y = _moved(back)
+        x, y = _displaced(back)
         returned = _at(forth, x, y)
         miss = _squared_length(returned + back)
         length = _squared_length(returned) + _squared_length(back)
@@ -93,7 +93,7 @@ class Follower:
         return np.asarray(self._dis.calc(of, to, None), np.float32)  # type: ignore[call-overload]
 
 
-class Chooser:
+class KeyframeSelector:
     """Chooses the frames of a film that the network is to see, which are given in their order."""
 
     def __init__(self, every: int | None) -> None:
@@ -106,16 +106,16 @@ class Chooser:
         self._every = every
         self._since, self._trusted = 0, 1.0
 
-    def next(self, move: Move | None, *, last: bool = False) -> bool:
+    def next(self, motion: Motion | None, *, last: bool = False) -> bool:
         """Whether the network is to see the next frame.
 
         Args:
-            move: How it follows from the one before; None for the first.
+            motion: How it follows from the one before; None for the first.
             last: It is to see it in any case.
         """
-        if move is not None and not move.cut and not last:
+        if motion is not None and not motion.cut and not last:
             self._since += 1
-            self._trusted *= float(np.mean(move.trust > _SURE))
+            self._trusted *= float(np.mean(motion.trust > _SURE))
             asked = self._since >= (self._every or _LONGEST)
             if not asked and (self._every is not None or self._trusted > _ENOUGH):
                 return False
@@ -123,7 +123,7 @@ class Chooser:
         return True
 
 
-class Steady:
+class TemporalFilter:
     """Steadies the chroma of the frames of one film, which are given in their order.
 
     Attributes:
@@ -142,11 +142,11 @@ class Steady:
         self._since = 0
         self.cuts = 0
 
-    def next(self, move: Move | None, ab: Floats | None) -> Floats:
+    def next(self, motion: Motion | None, ab: Floats | None) -> Floats:
         """The chroma of the next frame.
 
         Args:
-            move: How it follows from the one before; None for the first.
+            motion: How it follows from the one before; None for the first.
             ab: CIE a* and b* that the network predicts, (2, h', w'), covering the same picture; None where it
                 did not see the frame, which is neither the first nor after a cut.
 
@@ -154,17 +154,17 @@ class Steady:
             (2, h', w') float32.
         """
         self._since += 1
-        if move is not None and move.cut:
+        if motion is not None and motion.cut:
             self.cuts += 1
-        if self._before is None or move is None or move.cut:
+        if self._before is None or motion is None or motion.cut:
             assert ab is not None  # noqa: S101 - the promise above
             self._since = 0
         elif ab is None:
-            ab = self._carried(self._before, move)
+            ab = self._carried(self._before, motion)
         else:
             height, width = ab.shape[1:]
-            kept = np.float32(self._keep**self._since) * _reduced(move.trust, height, width)
-            ab = np.asarray(ab + kept * (self._carried(self._before, move) - ab), np.float32)
+            kept = np.float32(self._keep**self._since) * _reduced(motion.trust, height, width)
+            ab = np.asarray(ab + kept * (self._carried(self._before, motion) - ab), np.float32)
             self._since = 0
         self._before = ab
         return ab
@@ -173,11 +173,11 @@ class Steady:
         """Goes on after a frame that the network saw, of that chroma, and so many cuts."""
         self._before, self._since, self.cuts = ab, 0, cuts
 
-    def _carried(self, before: Floats, move: Move) -> Floats:
+    def _carried(self, before: Floats, motion: Motion) -> Floats:
         """The chroma of the frame before, where it has moved to."""
         height, width = before.shape[1:]
-        scale = np.array([width / move.back.shape[1], height / move.back.shape[0]], np.float32)
-        x, y = _moved(_reduced(move.back, height, width) * scale)
+        scale = np.array([width / motion.back.shape[1], height / motion.back.shape[0]], np.float32)
+        x, y = _displaced(_reduced(motion.back, height, width) * scale)
         # Linearly it would be smoothed a little with every frame, and fade.
         return np.stack([_at(plane, x, y, cv2.INTER_CUBIC) for plane in before])
 
@@ -186,7 +186,7 @@ def _squared_length(flow: Floats) -> Floats:
     return np.asarray(cv2.transform(flow * flow, np.ones((1, 2), np.float32)), np.float32)
 
 
-def _moved(flow: Floats) -> tuple[Floats, Floats]:
+def _displaced(flow: Floats) -> tuple[Floats, Floats]:
     """Where each pixel is led to: x and y, (h, w) each."""
     height, width = flow.shape[:2]
     x = np.arange(width, dtype=np.float32) + flow[..., 0]

@@ -32,7 +32,7 @@ _FOLDERS = ".colorize"
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Segment:
     """A stretch of coloured film that is whole, as a line of the journal.
 
     Attributes:
@@ -52,7 +52,7 @@ class Stretch:
     place: int
 
 
-class WorkFolder:
+class WorkDir:
     """The folder of one film.
 
     Attributes:
@@ -63,12 +63,12 @@ class WorkFolder:
     def __init__(self, path: Path) -> None:
         """Reads what is there."""
         self.path = path
-        self.done: list[Stretch] = []
+        self.done: list[Segment] = []
         with contextlib.suppress(FileNotFoundError):
             for line in (path / _JOURNAL).read_bytes().splitlines():
-                stretch = _read(line)
-                if stretch is not None and stretch.file == self.name() and self._is_whole(stretch):
-                    self.done.append(stretch)
+                segment = _read(line)
+                if segment is not None and segment.file == self.name() and self._is_whole(segment):
+                    self.done.append(segment)
 
     def name(self) -> str:
         """The next stretch's."""
@@ -81,31 +81,31 @@ class WorkFolder:
         with np.load(self.path / _state_of(self.done[-1].file)) as arrays:
             return arrays["small"], arrays["ab"]
 
-    def add(self, stretch: Stretch, small: Floats, ab: Floats) -> None:
+    def add(self, segment: Segment, small: Floats, ab: Floats) -> None:
         """Notes a stretch that is whole, and how its last frame was coloured.
 
         Raises:
             OSError: It cannot be noted.
         """
-        with atomic.writing(self.path / _state_of(stretch.file)) as file:
+        with atomic.writing(self.path / _state_of(segment.file)) as file:
             np.savez(file, small=small, ab=ab)
-        line = f"\n{json.dumps(asdict(stretch))}\n".encode()  # the one before may have been torn off
+        line = f"\n{json.dumps(asdict(segment))}\n".encode()  # the one before may have been torn off
         with (self.path / _JOURNAL).open("ab") as journal:
             journal.write(line)
             journal.flush()
             os.fsync(journal.fileno())
-        self.done.append(stretch)
+        self.done.append(segment)
 
-    def part(self, number: int) -> "WorkFolder":
+    def chunk(self, number: int) -> "WorkDir":
         """That of a part of the film, which is made if there is none.
 
         Raises:
             OSError: It cannot be made.
         """
-        path = part_of(self.path, number)
+        path = chunk_dir(self.path, number)
         path.mkdir(exist_ok=True)
         atomic.sweep(path)
-        return WorkFolder(path)
+        return WorkDir(path)
 
     def clear(self) -> None:
         """Removes all that is in it.
@@ -123,16 +123,16 @@ class WorkFolder:
         with contextlib.suppress(OSError):
             self.path.parent.rmdir()
 
-    def _is_whole(self, stretch: Stretch) -> bool:
+    def _is_whole(self, segment: Segment) -> bool:
         try:
-            size = (self.path / stretch.file).stat().st_size
+            size = (self.path / segment.file).stat().st_size
         except OSError:
             return False
-        return size == stretch.size and (self.path / _state_of(stretch.file)).is_file()
+        return size == segment.size and (self.path / _state_of(segment.file)).is_file()
 
 
 @contextlib.contextmanager
-def claimed(destination: Path, key: str) -> Iterator[WorkFolder | None]:
+def claimed(destination: Path, key: str) -> Iterator[WorkDir | None]:
     """The folder of the film that becomes `destination`; None while another run of this host works on it.
 
     Args:
@@ -150,36 +150,36 @@ def claimed(destination: Path, key: str) -> Iterator[WorkFolder | None]:
         (path / own).touch()
         atomic.sweep(path)
         claims = [p.name for p in path.iterdir() if p.name.endswith(_CLAIM)]
-        yield None if any(name < own for name in claims) else WorkFolder(path)
+        yield None if any(name < own for name in claims) else WorkDir(path)
     finally:
         with contextlib.suppress(OSError):
             (path / own).unlink(missing_ok=True)
         atomic.release(own)
 
 
-def part_of(folder: Path, number: int) -> Path:
+def chunk_dir(folder: Path, number: int) -> Path:
     """Where that of a part of the film lies, whose own is `folder`."""
     return folder / f"part-{number:04d}"
 
 
-def disclaim(directory: Path, mark: str) -> None:
+def release_claims(directory: Path, prefix: str) -> None:
     """Ends the claims of a process that has ended, perhaps on another host, on films of a directory.
 
     Args:
         directory: The one of the films' outputs.
-        mark: What `atomic.mark` said in that process.
+        prefix: What `atomic.process_prefix` said in that process.
     """
     for folder in (directory / _FOLDERS).glob("film-*"):
-        atomic.remove_marked(folder, mark)
+        atomic.remove_prefixed(folder, prefix)
 
 
 def _state_of(file: str) -> str:
     return f"{file}.npz"
 
 
-def _read(line: bytes) -> Stretch | None:
+def _read(line: bytes) -> Segment | None:
     try:
         values: dict[str, Any] = json.loads(line)
-        return Stretch(**values)
+        return Segment(**values)
     except (ValueError, TypeError):
         return None

@@ -38,7 +38,7 @@ from colorize_cli.core.jobs import Job, Outcome, Plan, Progress, Status
 from colorize_cli.core.pipeline import Pipeline, Stage
 from colorize_cli.core.settings import Settings, available_cores
 from colorize_cli.engine import ENGINES, process_setup
-from colorize_cli.engine.cluster.node_check import Probe
+from colorize_cli.engine.cluster.node_check import NodeCheck
 from colorize_cli.storage import discovery
 
 BOUND = 1.15
@@ -56,7 +56,7 @@ def make_pictures(folder: Path, megapixels: float, count: int) -> None:
         Image.fromarray(picture).save(folder / f"{number:04d}.jpg", quality=92)
 
 
-def colour(engine: str, source: Path, output: Path) -> dict[str, float]:
+def colorize(engine: str, source: Path, output: Path) -> dict[str, float]:
     """Seconds of an engine over a folder, from the model's being loaded on."""
     process_setup.prepare()
     loaded: list[float] = []
@@ -78,7 +78,7 @@ class Idle:
     def open(self) -> None:
         pass
 
-    def pictures(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+    def colorize_images(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         cores = available_cores()
         stages = (
             Stage("decode", lambda job: job, cores),
@@ -89,7 +89,7 @@ class Idle:
         for result in Pipeline(stages, capacity=8).run(jobs):
             yield Outcome(result.source, Status.DONE, None, result.seconds, "cpu", result.batch)
 
-    def film(self, job: Job) -> Outcome:
+    def colorize_video(self, job: Job) -> Outcome:
         raise NotImplementedError(job)
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ def idle(_: int, __: Callable[[str], None], ___: Progress) -> Idle:
     return Idle()
 
 
-class Unprobed(Probe):
+class Unprobed(NodeCheck):
     """One that all nodes pass."""
 
     def examine(self) -> Path:
@@ -122,7 +122,7 @@ def by_ray(jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
 
     unprobed = Unprobed("", Settings(), "", Path(), b"", Path(), ("", ""))
     settings = Settings(engine="ray")
-    return cluster.labour(
+    return cluster.run_jobs(
         jobs, Idle(), idle, settings, lambda _: contextlib.nullcontext(unprobed), lambda _: None
     )
 
@@ -134,7 +134,7 @@ def resident() -> int:
 
 def hand_out(engine: str, count: int) -> dict[str, float]:
     """Jobs a second from the first outcome on, and this process's memory in the second and the last fifth."""
-    outcomes = Idle().pictures(some_jobs(count)) if engine == "local" else by_ray(some_jobs(count))
+    outcomes = Idle().colorize_images(some_jobs(count)) if engine == "local" else by_ray(some_jobs(count))
     sizes: list[int] = []
     every = max(1, count // _SAMPLES)
     next(outcomes)
@@ -175,7 +175,7 @@ def measure(pictures: int, megapixels: float, jobs: int, rounds: int) -> dict[st
             make_pictures(source, megapixels, pictures)
             for _ in range(rounds):
                 for engine in ENGINES:
-                    found = apart("colour", engine, source, Path(place, engine))
+                    found = apart("colorize", engine, source, Path(place, engine))
                     all_rounds[engine].append(found["seconds"])
                     if engine not in best or found["seconds"] < best[engine]["seconds"]:
                         best[engine] = found
@@ -235,8 +235,8 @@ def main(
     if one:
         name, *arguments = what
         match name:
-            case "colour":
-                found = colour(arguments[0], Path(arguments[1]), Path(arguments[2]))
+            case "colorize":
+                found = colorize(arguments[0], Path(arguments[1]), Path(arguments[2]))
             case "hand_out":
                 found = hand_out(arguments[0], int(arguments[1]))
             case _:

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from colorize_cli.color.resize import working_copy
-from colorize_cli.core.settings import FilmSettings, Settings, available_cores
+from colorize_cli.core.settings import Settings, VideoSettings, available_cores
 from colorize_cli.engine import process_setup
 from colorize_cli.inference import model
 from colorize_cli.video import colorize, encoder, pixel_format, reader, work_dir
@@ -66,31 +66,31 @@ def make(path: Path, width: int, height: int, seconds: int) -> None:
 
 def codecs(path: Path, folder: Path, settings: Settings) -> None:
     """Decodes and encodes."""
-    with reader.opened(path) as film:
-        chosen = encoder.choose(".mkv", film.picture, settings.film)
-        with encoder.stretch(folder / "codecs.nut", film.picture, chosen, interlaced=False) as stretch:
-            for frame in film.frames():
-                stretch.add(frame)
+    with reader.opened(path) as video:
+        chosen = encoder.choose(".mkv", video.info, settings.video)
+        with encoder.segment(folder / "codecs.nut", video.info, chosen, interlaced=False) as segment:
+            for frame in video.frames():
+                segment.add(frame)
 
 
 def small_copies(path: Path, network: model.Model) -> list[np.ndarray]:
     """What the network sees, in batches."""
-    with reader.opened(path) as film:
-        table = film.picture.coding.lightness_table()
-        sides = network.card.working_size, network.card.multiple_of
-        copies = [working_copy(pixel_format.lightness_of(frame, table), *sides) for frame in film.frames()]
+    with reader.opened(path) as video:
+        table = video.info.coding.lightness_table()
+        sides = network.info.working_size, network.info.multiple_of
+        copies = [working_copy(pixel_format.lightness_of(frame, table), *sides) for frame in video.frames()]
     step = network.batch_size
     return [np.stack(copies[start : start + step])[:, None] for start in range(0, len(copies), step)]
 
 
-def whole(path: Path, folder: Path, network: model.Model, settings: Settings) -> colorize.Told:
+def whole(path: Path, folder: Path, network: model.Model, settings: Settings) -> colorize.VideoStats:
     """Colours."""
-    told, output = colorize.Told(), folder / "whole.mkv"
+    stats, output = colorize.VideoStats(), folder / "whole.mkv"
     with work_dir.claimed(output, "benchmark") as work:
         assert work is not None
-        colorize.colour(path, output, ".mkv", work, network, settings, told)
+        colorize.colorize_video(path, output, ".mkv", work, network, settings, stats)
         work.remove()
-    return told
+    return stats
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -141,12 +141,12 @@ def measure_once(
     }
     with cores(1):
         found["codecs on one core"] = timed(lambda: codecs(path, folder, settings))
-    told: list[colorize.Told] = []
+    stats: list[colorize.VideoStats] = []
     for name, every in (("whole", 1), ("whole, auto", None)):
-        film = dataclasses.replace(settings.film, every=every)
-        asked = dataclasses.replace(settings, film=film)
-        found[name] = timed(lambda asked=asked: told.append(whole(path, folder, network, asked)))
-        found |= {f"  of which {stage}, {name}": seconds for stage, seconds in told[-1].seconds.items()}
+        video = dataclasses.replace(settings.video, every=every)
+        asked = dataclasses.replace(settings, video=video)
+        found[name] = timed(lambda asked=asked: stats.append(whole(path, folder, network, asked)))
+        found |= {f"  of which {stage}, {name}": seconds for stage, seconds in stats[-1].seconds.items()}
     return found
 
 
@@ -160,7 +160,7 @@ def measure_once(
 def main(width: int, height: int, seconds: int, preset: str, rounds: int, as_json: bool) -> None:
     """Measure one film."""
     process_setup.prepare()
-    settings = Settings(film=FilmSettings(preset=preset))
+    settings = Settings(video=VideoSettings(preset=preset))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "film.mkv"

@@ -32,7 +32,7 @@ import colorize_cli.engine
 tell("libraries")
 from colorize_cli.engine import images
 from colorize_cli.inference import model
-load, decode = model.load, images.Photos._decode
+load, decode = model.load, images.Images._decode
 def loaded(*args, **kwargs):
     result = load(*args, **kwargs)
     tell("model")
@@ -40,7 +40,7 @@ def loaded(*args, **kwargs):
 def decoding(self, job):
     tell("first picture")
     return decode(self, job)
-model.load, images.Photos._decode = loaded, decoding
+model.load, images.Images._decode = loaded, decoding
 sys.argv[0] = "colorize"
 cli.main()
 """

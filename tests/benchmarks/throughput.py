@@ -94,12 +94,12 @@ class Floors:
         with Image.open(paths[0]) as first:
             size = first.height, first.width
         self.network = model.load(None, "cpu", threads=cores, parallel=cores)
-        card = self.network.card
+        card = self.network.info
         self._shape = working_shape(size, card.working_size, card.multiple_of)
         frame = reader.read(paths[0], Settings().max_pixels)
         copy = working_copy(frame.lightness, card.working_size, card.multiple_of)
         paint = compose_planes if frame.format == "JPEG" else compose
-        self._coloured = paint(frame.lightness, self.network.predict(copy[None, None])[0])
+        self._colored = paint(frame.lightness, self.network.predict(copy[None, None])[0])
 
     def codecs(self) -> None:
         self._each(self._code)
@@ -123,7 +123,7 @@ class Floors:
 
     def _code(self, path: Path) -> None:
         frame = reader.read(path, Settings().max_pixels)
-        writer.write(self._out / path.name, [(frame, self._coloured)])
+        writer.write(self._out / path.name, [(frame, self._colored)])
 
 
 def command(*arguments: object) -> list[str]:
@@ -166,7 +166,7 @@ def measure(case: Case, cores: int, pictures: int, rounds: int) -> dict[str, Any
         Image.new("L", (1, 1)).save(dot)
         paths = make_pictures(source, case, pictures)
         floors = Floors(paths, out, cores)
-        size = floors.network.card.working_size
+        size = floors.network.info.working_size
         some = paths[:5]  # they take as long for each, and are slow
         options = ("--device", "cpu", "--overwrite", "--json", "-q")
         scripts = {name: command(SCRIPTS, name, BUNDLED, size, out, *some) for name in ("pillow", "opencv")}

@@ -181,8 +181,8 @@ def test_gain_and_share_are_those_above_grey_and_of_the_truth(tinted):
 class Knowing:
     """A predictor that says what the pictures are coloured like: one colour each, which is all there is."""
 
-    def __init__(self, card: object, *colours: tuple[float, float]) -> None:
-        self.card, self.colours = card, list(colours)
+    def __init__(self, info: object, *colours: tuple[float, float]) -> None:
+        self.info, self.colours = info, list(colours)
 
     def predict(self, lightness: np.ndarray) -> np.ndarray:
         ab = np.array(self.colours.pop(0), np.float32).reshape(1, 2, 1, 1)
@@ -195,7 +195,7 @@ def test_the_true_colours_score_best(models, tmp_path):
     for number, colour in enumerate(colours):
         Image.new("RGB", (24, 20), colour).save(tmp_path / f"{number}.png")
     ab = [tuple(srgb_to_lab(np.array(colour) / 255)[1:]) for colour in colours]
-    model = Knowing(load(models.grey, "cpu", threads=1).card, *ab)
+    model = Knowing(load(models.grey, "cpu", threads=1).info, *ab)
     figures = evaluate(predict_samples([tmp_path], model))
     assert figures.model.accuracy_2 == figures.model.accuracy_5 == 100
     assert figures.model.ssim == pytest.approx(1, abs=1e-3)
@@ -396,10 +396,10 @@ def trained(tmp_path_factory, fabric) -> Trained:
 
 
 def test_a_checkpoint_is_seen_at_the_size_it_was_trained_on_last(trained):
-    card = load_predictor(trained.checkpoint).card
-    assert (card.working_size, card.multiple_of) == (32, 4)
-    assert card.name == "a-run"
-    assert card.config_hash == trained.config.hash
+    info = load_predictor(trained.checkpoint).info
+    assert (info.working_size, info.multiple_of) == (32, 4)
+    assert info.name == "a-run"
+    assert info.config_hash == trained.config.hash
 
 
 def test_a_checkpoint_paints_with_the_averaged_generator(trained):

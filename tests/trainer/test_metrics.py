@@ -65,7 +65,7 @@ def test_colourfulness_is_that_of_the_paper(pictures):
 def test_colourfulness_is_that_of_colorize_compare(pictures):
     eight_bit = (255 * pictures).round()
     pixels = eight_bit.permute(0, 2, 3, 1).numpy().astype(np.uint8)
-    expected = [lab.colourfulness(picture) for picture in pixels]
+    expected = [lab.colorfulness(picture) for picture in pixels]
     np.testing.assert_allclose(colourfulness(eight_bit / 255).numpy(), expected, rtol=1e-4)
 
 

@@ -24,29 +24,29 @@ from typing import TYPE_CHECKING
 from ray import exceptions
 
 from colorize_cli.core.errors import ColorizeError, UsageError, one_line
-from colorize_cli.core.formats import is_film
+from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Job, Outcome, Plan, Position, Progress, Status
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings, available_cores
 from colorize_cli.engine.cluster.connect import joined
 from colorize_cli.engine.cluster.dispatch import Answer, Dispatcher
-from colorize_cli.engine.cluster.node_check import Probe, probing
-from colorize_cli.engine.cluster.pool import LOST, Crew
-from colorize_cli.engine.cluster.worker import Build, Returned, Shop
+from colorize_cli.engine.cluster.node_check import NodeCheck, prepared_check
+from colorize_cli.engine.cluster.pool import LOST, WorkerPool
+from colorize_cli.engine.cluster.worker import Build, Returned, SessionProtocol
 from colorize_cli.engine.outputs import make_directory
-from colorize_cli.engine.session import Workshop, are_many
-from colorize_cli.engine.work_items import Item, Piece, absolute
-from colorize_cli.guidance import Steering
+from colorize_cli.engine.session import Session, are_many
+from colorize_cli.engine.work_items import ChunkJob, Item, absolute
+from colorize_cli.guidance import Guidance
 from colorize_cli.storage.manifest import State
 
 if TYPE_CHECKING:
-    from colorize_cli.engine.video_chunks import Divided
+    from colorize_cli.engine.video_chunks import SplitVideo
 
 # Jobs that are handed out, and come back, together.
 CHUNK = 16
 # Into so many parts for each actor a film is divided: so each has its next one at hand, and there is less to
 # wait for where one is slow, or lost.
-PARTS = 2
+CHUNKS_PER_WORKER = 2
 
 
 def run(
@@ -75,36 +75,36 @@ def run(
         raise UsageError("- is standard input or output of this machine alone, and not for --engine ray")
     if ":" in settings.device:
         raise UsageError("--engine ray uses all GPUs of all nodes; its --device is auto, cpu or cuda")
-    steering = Steering.of(settings, plan)
+    guidance = Guidance.of(settings, plan)
     if not plan.jobs:
         return
     there = replace(settings, model=settings.model and settings.model.absolute())
 
-    def probe(job: Job) -> contextlib.AbstractContextManager[Probe]:
+    def check(job: Job) -> contextlib.AbstractContextManager[NodeCheck]:
         # Where a later run will look for what this one might leave behind.
         folder = job.destination.parent.absolute()
         make_directory(folder)
-        return probing(there, folder, job.source.absolute())
+        return prepared_check(there, folder, job.source.absolute())
 
     build = partial(
-        _workshop,
+        _session,
         plan.root and plan.root.absolute(),
         there,
-        replace(steering, hints={absolute(job): hints for job, hints in steering.hints.items()}),
+        replace(guidance, hints={absolute(job): hints for job, hints in guidance.hints.items()}),
         # What is as many as here was not asked for, but is the default.
         settings.workers == available_cores(),
-        are_many(len(plan.jobs), films=any(is_film(job.source) for job in plan.jobs)),
+        are_many(len(plan.jobs), videos=any(is_video(job.source) for job in plan.jobs)),
     )
-    office = Workshop(plan.root, settings, steering)
-    yield from labour(plan.jobs, office, build, settings, probe, announce, progress)
+    local_session = Session(plan.root, settings, guidance)
+    yield from run_jobs(plan.jobs, local_session, build, settings, check, announce, progress)
 
 
-def labour(
+def run_jobs(
     jobs: Iterable[Job],
-    office: Shop,
+    local_session: SessionProtocol,
     build: Build,
     settings: Settings,
-    probe: Callable[[Job], contextlib.AbstractContextManager[Probe]],
+    check: Callable[[Job], contextlib.AbstractContextManager[NodeCheck]],
     announce: Callable[[str], None],
     progress: Progress = lambda _: None,
 ) -> Generator[Outcome, None, None]:
@@ -112,82 +112,82 @@ def labour(
 
     Args:
         jobs: Any number of them.
-        office: Says here which of them need not be done.
+        local_session: Says here which of them need not be done.
         build: Makes a shop, in an actor.
         settings: Of them `device` and `address`.
-        probe: Given the first job that is to be done, what each node has to see before it gets any.
+        check: Given the first job that is to be done, what each node has to see before it gets any.
         announce: As in `run`.
         progress: As in `run`.
 
     Raises:
         ColorizeError: As `run`.
     """
-    crew: Crew | None = None
-    films = _Films(progress)
+    pool: WorkerPool | None = None
+    videos = _SplitVideos(progress)
     with _explained(), contextlib.ExitStack() as stack:
-        stack.callback(office.close)
-        stack.callback(films.close)  # when the actors are no more
+        stack.callback(local_session.close)
+        stack.callback(videos.close)  # when the actors are no more
         for job in jobs:
-            if (skipped := office.skipped(job)) is not None:
+            if (skipped := local_session.skipped(job)) is not None:
                 yield skipped
                 continue
-            if crew is None:
+            if pool is None:
                 stack.enter_context(joined(settings.address))
-                seen = stack.enter_context(probe(job))
-                crew = Crew(build, settings.device, seen, announce, films.tell)
-                stack.callback(crew.end)
-                dispatcher = Dispatcher[Item, Returned](crew.arrived, CHUNK, LOST)
+                seen = stack.enter_context(check(job))
+                pool = WorkerPool(build, settings.device, seen, announce, videos.tell)
+                stack.callback(pool.end)
+                dispatcher = Dispatcher[Item, Returned](pool.arrived, CHUNK, LOST)
             items: Sequence[Item] = [job]
-            if is_film(job.source) and (actors := crew.size()) > 1:
+            if is_video(job.source) and (actors := pool.size()) > 1:
                 # Read here, while the actors do what they have in hand.
-                divided = office.divided(job, PARTS * actors)
-                if isinstance(divided, Outcome):
-                    yield divided
+                split_video = local_session.split_video(job, CHUNKS_PER_WORKER * actors)
+                if isinstance(split_video, Outcome):
+                    yield split_video
                     continue
-                if divided is not None:
-                    items = films.add(job, divided)
+                if split_video is not None:
+                    items = videos.add(job, split_video)
             for item in items:
-                yield from films.outcomes(dispatcher.put(item, alone=is_film(job.source)))
-        if crew is not None:
-            yield from films.outcomes(dispatcher.finish())
-            crew.dismiss()
+                yield from videos.outcomes(dispatcher.put(item, alone=is_video(job.source)))
+        if pool is not None:
+            yield from videos.outcomes(dispatcher.finish())
+            pool.shut_down()
 
 
-class _Films:
+class _SplitVideos:
     """The films that are under way in parts."""
 
     def __init__(self, progress: Progress) -> None:
         """None yet; `progress` is told how far a film is."""
         self._progress = progress
-        self._divided: dict[Job, Divided] = {}
+        self._split_videos: dict[Job, SplitVideo] = {}
 
-    def add(self, job: Job, divided: "Divided") -> Sequence[Piece]:
+    def add(self, job: Job, split_video: "SplitVideo") -> Sequence[ChunkJob]:
         """Takes one; what is to be done of it."""
-        self._divided[job] = divided
-        return divided.pieces
+        self._split_videos[job] = split_video
+        return split_video.chunk_jobs
 
     def tell(self, item: Item, position: Position) -> None:
         """Is told how far an actor is with something."""
-        if isinstance(item, Piece):
-            position = self._divided[item.job].advanced(item, position)
+        if isinstance(item, ChunkJob):
+            position = self._split_videos[item.job].advanced(item, position)
         self._progress(position)
 
     def outcomes(self, answers: Iterable[Answer[Item, Returned]]) -> Iterator[Outcome]:
         """The outcomes of the jobs that end with these answers."""
         for answer in answers:
             item = answer.item
-            if not isinstance(item, Piece):
+            if not isinstance(item, ChunkJob):
                 yield _outcome(item, answer)
                 continue
-            film = self._divided[item.job].answered(item, _outcome(item.job, answer))
-            if film is not None:
-                del self._divided[item.job]
-                yield film
+            video = self._split_videos[item.job].answered(item, _outcome(item.job, answer))
+            if video is not None:
+                del self._split_videos[item.job]
+                yield video
 
     def close(self) -> None:
         """Gives up those that are still under way; what is done of them stays for the next run."""
-        for divided in self._divided.values():
-            divided.close()
+        for split_video in self._split_videos.values():
+            split_video.close()
 
 
 @contextlib.contextmanager
@@ -203,21 +203,21 @@ def _explained() -> Iterator[None]:
         raise ColorizeError(f"the cluster does not answer: {one_line(error)}") from error
 
 
-def _workshop(
+def _session(
     root: Path | None,
     settings: Settings,
-    steering: Steering,
+    guidance: Guidance,
     by_cores: bool,
     many: bool,
     cores: int,
     announce: Callable[[str], None],
     progress: Progress,
-) -> Workshop:
+) -> Session:
     workers = cores if by_cores else settings.workers
     own = replace(settings, workers=workers)
-    shop = Workshop(root, own, steering, announce, progress, cores)
-    shop.open(many=many)
-    return shop
+    session = Session(root, own, guidance, announce, progress, cores)
+    session.open(many=many)
+    return session
 
 
 def _outcome(job: Job, answer: Answer[Item, Returned]) -> Outcome:

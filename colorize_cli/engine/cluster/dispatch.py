@@ -74,7 +74,7 @@ class _Chunk(Generic[Item]):
 
 
 @dataclass(eq=False)
-class _Post(Generic[Item, Result]):
+class _Slot(Generic[Item, Result]):
     """A worker's place.
 
     Attributes:
@@ -120,8 +120,8 @@ class Dispatcher(Generic[Item, Result]):
         self._gathered_since = 0.0
         self._whole: _Chunk[Item] | None = None
         self._aside: deque[_Chunk[Item]] = deque()  # each of these is to have a worker to itself
-        self._posts: list[_Post[Item, Result]] = []
-        self._under_way: dict[Future[Sequence[Result]], tuple[_Post[Item, Result], _Chunk[Item]]] = {}
+        self._slots: list[_Slot[Item, Result]] = []
+        self._under_way: dict[Future[Sequence[Result]], tuple[_Slot[Item, Result], _Chunk[Item]]] = {}
         self._ended: queue.SimpleQueue[Future[Sequence[Result]]] = queue.SimpleQueue()
         self._asked = float("-inf")
 
@@ -160,35 +160,35 @@ class Dispatcher(Generic[Item, Result]):
     def _all_placed(self) -> bool:
         """Gives chunks to workers that have room; whether none is left."""
         if self._aside:
-            for post in sorted(self._posts, key=_Post.share):
-                if self._aside and post.next is None and not post.alone:
-                    post.next = self._aside.popleft()
-                    self._advance(post)
+            for slot in sorted(self._slots, key=_Slot.share):
+                if self._aside and slot.next is None and not slot.alone:
+                    slot.next = self._aside.popleft()
+                    self._advance(slot)
         if self._whole is not None:
             open_ = [
-                post for post in self._posts if post.next is None and not post.alone and post.share() < 1
+                slot for slot in self._slots if slot.next is None and not slot.alone and slot.share() < 1
             ]
             if open_:
                 chunk, self._whole = self._whole, None
-                self._hand(min(open_, key=_Post.share), chunk)
+                self._hand(min(open_, key=_Slot.share), chunk)
         return not self._aside and self._whole is None
 
-    def _advance(self, post: _Post[Item, Result]) -> None:
+    def _advance(self, slot: _Slot[Item, Result]) -> None:
         """Gives a worker that has nothing to do what waits for that."""
-        if post.next is not None and not post.load:
-            chunk, post.next = post.next, None
-            self._hand(post, chunk)
+        if slot.next is not None and not slot.load:
+            chunk, slot.next = slot.next, None
+            self._hand(slot, chunk)
 
-    def _hand(self, post: _Post[Item, Result], chunk: _Chunk[Item]) -> None:
-        future = post.worker.submit(chunk.items)
-        post.load += 1
-        post.alone = chunk.alone
-        self._under_way[future] = post, chunk
+    def _hand(self, slot: _Slot[Item, Result], chunk: _Chunk[Item]) -> None:
+        future = slot.worker.submit(chunk.items)
+        slot.load += 1
+        slot.alone = chunk.alone
+        self._under_way[future] = slot, chunk
         future.add_done_callback(self._ended.put)
 
     def _collect(self, *, wait: bool) -> Iterator[Answer[Item, Result]]:
         """The answers that are there; with `wait` at least one chunk's, or else it takes a tick."""
-        tick = _TICK if self._posts else _SHORT_TICK
+        tick = _TICK if self._slots else _SHORT_TICK
         self._recruit(tick)
         while True:
             try:
@@ -202,30 +202,30 @@ class Dispatcher(Generic[Item, Result]):
         now = time.monotonic()
         if now - self._asked >= tick:
             self._asked = now
-            self._posts += [_Post(worker) for worker in self._arrived()]
+            self._slots += [_Slot(worker) for worker in self._arrived()]
 
     def _answers(self, future: "Future[Sequence[Result]]") -> Iterator[Answer[Item, Result]]:
-        post, chunk = self._under_way.pop(future)
-        post.load -= 1
-        post.alone = False
+        slot, chunk = self._under_way.pop(future)
+        slot.load -= 1
+        slot.alone = False
         try:
             results = future.result()
         except self._lost:
-            self._lose(post, chunk)
+            self._lose(slot, chunk)
             again = chunk.again()
             self._aside += [part for part in again if part.lost < MOST_LOST]
             for part in again:
                 if part.lost >= MOST_LOST:
                     yield from (Answer(item, None, part.lost) for item in part.items)
             return
-        self._advance(post)
+        self._advance(slot)
         for item, result in zip(chunk.items, results, strict=True):
             yield Answer(item, result, chunk.lost)
 
-    def _lose(self, post: _Post[Item, Result], chunk: _Chunk[Item]) -> None:
-        if post in self._posts:
-            self._posts.remove(post)
-            if post.next is not None:
-                self._aside.append(post.next)
-                post.next = None
-        post.worker.lost(chunk.items)
+    def _lose(self, slot: _Slot[Item, Result], chunk: _Chunk[Item]) -> None:
+        if slot in self._slots:
+            self._slots.remove(slot)
+            if slot.next is not None:
+                self._aside.append(slot.next)
+                slot.next = None
+        slot.worker.lost(chunk.items)

@@ -1,6 +1,6 @@
 """Whether another machine sees what this one sees: the code, the model, the inputs, and the output directory.
 
-The machine that leads a run makes a `Probe`; every other one examines it, and writes in its turn what the
+The machine that leads a run makes a `NodeCheck`; every other one examines it, and writes in its turn what the
 first reads back. Knows nothing of how a probe gets there.
 """
 
@@ -22,7 +22,7 @@ _BEGINNING = 1 << 16  # bytes of an input that are compared
 
 
 @dataclass(frozen=True)
-class Probe:
+class NodeCheck:
     """What the machine that leads a run sees.
 
     Attributes:
@@ -98,7 +98,7 @@ class Probe:
 
 
 @contextlib.contextmanager
-def probing(settings: Settings, folder: Path, source: Path) -> Iterator[Probe]:
+def prepared_check(settings: Settings, folder: Path, source: Path) -> Iterator[NodeCheck]:
     """A probe of a run, for as long as it may be examined.
 
     Args:
@@ -119,7 +119,7 @@ def probing(settings: Settings, folder: Path, source: Path) -> Iterator[Probe]:
             file.write_bytes(content)
         except OSError as error:
             raise UsageError(f"cannot write to the output {folder}: {error.strerror}") from error
-        yield Probe(_version(), settings, recipe, file, content, source, _beginning(source))
+        yield NodeCheck(_version(), settings, recipe, file, content, source, _beginning(source))
     finally:
         atomic.remove_named_after(file)
         atomic.release(name)

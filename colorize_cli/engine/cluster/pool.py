@@ -13,10 +13,10 @@ from ray import exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from colorize_cli.core.errors import ColorizeError, DeviceError, UsageError, one_line
-from colorize_cli.core.formats import is_film
+from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Position
 from colorize_cli.engine.cluster.dispatch import Worker
-from colorize_cli.engine.cluster.node_check import Probe
+from colorize_cli.engine.cluster.node_check import NodeCheck
 from colorize_cli.engine.cluster.worker import Actor, Build, Returned, sent
 from colorize_cli.engine.work_items import Item, folder_of, job_of
 from colorize_cli.storage import atomic
@@ -32,16 +32,16 @@ LOST: tuple[type[BaseException], ...] = (
 )
 # Seconds: for nodes to answer the probe and for a cluster to be without any; for actors to end what is open;
 # and for those that are to leave to be gone.
-_PATIENCE, _FAREWELL, _LAST_WAIT = 60.0, 10.0, 5.0
+_NODE_TIMEOUT, _CLOSE_TIMEOUT, _KILL_TIMEOUT = 60.0, 10.0, 5.0
 # Actors of a node that may end before they have begun, one after the other.
-_MOST_STILLBORN = 3
+_MOST_FAILED_STARTS = 3
 
 # Who is told how far an actor is with something.
 Tell = Callable[[Item, Position], None]
 
 
 @dataclass(frozen=True)
-class Site:
+class NodeInfo:
     """A node, as far as it matters.
 
     Attributes:
@@ -59,14 +59,14 @@ class Site:
     gpus: int
 
     @staticmethod
-    def of(node: dict[str, Any], device: str) -> "Site | None":
+    def of(node: dict[str, Any], device: str) -> "NodeInfo | None":
         """What a node is to a run on a device; None where it is of no use."""
         name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
         cores, gpus = (int(node["Resources"].get(kind, 0)) for kind in ("CPU", "GPU"))
         if gpus and device != "cpu":
-            return Site(node["NodeID"], name, gpus, max(1, cores // gpus), 1)
+            return NodeInfo(node["NodeID"], name, gpus, max(1, cores // gpus), 1)
         if device != "cuda" and cores:
-            return Site(node["NodeID"], name, 1, cores, 0)
+            return NodeInfo(node["NodeID"], name, 1, cores, 0)
         return None
 
     @property
@@ -79,41 +79,41 @@ class Site:
         return NodeAffinitySchedulingStrategy(self.node, soft=False)
 
 
-class Hand(Worker[Item, Returned]):
+class WorkerHandle(Worker[Item, Returned]):
     """An actor, as seen from here.
 
     Attributes:
-        site: Where it is.
+        info: Where it is.
         most: Chunks that it is to have.
         opened: What opening it gives; None once that was looked at.
         gone: Whether it was found to be.
     """
 
-    def __init__(self, site: Site, build: Any) -> None:
-        self.site, self.most = site, site.chunks
+    def __init__(self, info: NodeInfo, build: Any) -> None:
+        self.info, self.most = info, info.chunks
         self.gone = False
         actor: Any = ray.remote(Actor)
         placed = actor.options(
-            num_cpus=site.cores,
-            num_gpus=site.gpus,
-            scheduling_strategy=site.here(),
+            num_cpus=info.cores,
+            num_gpus=info.gpus,
+            scheduling_strategy=info.here(),
             # Beside chunks it is asked for its position and to leave, or to close when there are none.
-            max_concurrency=site.chunks + 2,
+            max_concurrency=info.chunks + 2,
         )
         self._actor = placed.remote()
         self.opened: Future[tuple[list[str], str]] | None
-        self.opened = self._actor.open.remote(build, site.cores).future()
-        self._mark: str | None = None
+        self.opened = self._actor.open.remote(build, info.cores).future()
+        self._prefix: str | None = None
         self._under_way: dict[Future[Sequence[Returned]], Sequence[Item]] = {}
         self._folders: set[Path] = set()
-        self._film: tuple[Item, Future[Any]] | None = None
+        self._video: tuple[Item, Future[Any]] | None = None
         self._asked: Future[Position | None] | None = None
 
-    def welcome(self) -> list[str]:
+    def finish_open(self) -> list[str]:
         """Once it is open: what it has to tell the user."""
         assert self.opened is not None  # noqa: S101 - asked once
         opened, self.opened = self.opened, None
-        lines, self._mark = opened.result()
+        lines, self._prefix = opened.result()
         return lines
 
     def submit(self, items: Sequence[Item]) -> "Future[Sequence[Returned]]":
@@ -124,8 +124,8 @@ class Hand(Worker[Item, Returned]):
         ).future()
         self._under_way[answer] = items
         answer.add_done_callback(self._under_way.pop)
-        if is_film(job_of(items[0]).source):
-            self._film = items[0], answer
+        if is_video(job_of(items[0]).source):
+            self._video = items[0], answer
         return answer
 
     def lost(self, items: Sequence[Item]) -> None:
@@ -137,14 +137,14 @@ class Hand(Worker[Item, Returned]):
 
     def watch(self, tell: Tell) -> bool:
         """Whether it has a film, or a part; tells how far that was when it was asked last, and asks again."""
-        if self._film is None or self._film[1].done():
-            self._film = None
+        if self._video is None or self._video[1].done():
+            self._video = None
             return False
         if self._asked is not None and self._asked.done():
             position = None if self._asked.exception() else self._asked.result()
-            path = job_of(self._film[0]).source
+            path = job_of(self._video[0]).source
             if position is not None and position.path == path.absolute():
-                tell(self._film[0], replace(position, path=path))
+                tell(self._video[0], replace(position, path=path))
             self._asked = None
         if self._asked is None:
             self._asked = self._actor.position.remote().future()
@@ -162,7 +162,7 @@ class Hand(Worker[Item, Returned]):
         """
         unfinished = list(self._under_way.values())
         self._folders.update(folder_of(item) for items in unfinished for item in items)
-        if self._mark is None:
+        if self._prefix is None:
             self.kill()
             return None
         left: Future[None] = self._actor.leave.remote().future()
@@ -175,40 +175,40 @@ class Hand(Worker[Item, Returned]):
 
     def clear(self) -> None:
         """Removes what it left half written, once it is gone."""
-        if self._mark is not None:
+        if self._prefix is not None:
             for folder in self._folders:
                 with contextlib.suppress(OSError):  # it is gone, or out of reach
-                    atomic.remove_marked(folder, self._mark)
-                    work_dir.disclaim(folder, self._mark)
+                    atomic.remove_prefixed(folder, self._prefix)
+                    work_dir.release_claims(folder, self._prefix)
 
 
 @dataclass
-class _Team:
+class _NodeWorkers:
     """What a node has of actors.
 
     Attributes:
-        site: The node.
+        info: The node.
         admission: The answer to the probe; None once the node has passed.
         deadline: For that.
-        hands: Its actors.
-        stillborn: How many ended before they had begun, one after the other.
+        handles: Its actors.
+        failed_starts: How many ended before they had begun, one after the other.
     """
 
-    site: Site
+    info: NodeInfo
     admission: "Future[Path] | None"
     deadline: float
-    hands: list[Hand] = field(default_factory=list)
-    stillborn: int = 0
+    handles: list[WorkerHandle] = field(default_factory=list)
+    failed_starts: int = 0
 
 
-class Crew:
+class WorkerPool:
     """All actors of a run. Nodes that come later get some too, and those that are lost are replaced."""
 
     def __init__(
         self,
         build: Build,
         device: str,
-        probe: Probe,
+        check: NodeCheck,
         announce: Callable[[str], None],
         tell: Tell,
     ) -> None:
@@ -217,17 +217,17 @@ class Crew:
         Args:
             build: Makes what works in an actor.
             device: "auto", "cpu" or "cuda".
-            probe: What a node has to see.
+            check: What a node has to see.
             announce: Receives lines for the user.
             tell: Is told how far a film is, or a part of one.
         """
-        self._build, self._probe = ray.put(build), ray.put(probe)
-        self._device, self._confirm = device, probe.confirm
+        self._build, self._check = ray.put(build), ray.put(check)
+        self._device, self._confirm = device, check.confirm
         self._announce, self._tell = announce, tell
-        self._teams: dict[str, _Team] = {}
+        self._nodes: dict[str, _NodeWorkers] = {}
         self._turned_away: set[str] = set()
-        self._told: set[str] = set()
-        self._gone: list[Hand] = []
+        self._announced: set[str] = set()
+        self._gone: list[WorkerHandle] = []
         self._begun = False
         self._last_seen = time.monotonic()
 
@@ -238,9 +238,9 @@ class Crew:
             ColorizeError: As `arrived`.
         """
         self._look()
-        return sum(team.site.actors for team in self._teams.values())
+        return sum(workers.info.actors for workers in self._nodes.values())
 
-    def arrived(self) -> Iterator[Hand]:
+    def arrived(self) -> Iterator[WorkerHandle]:
         """The actors that got ready since this was called last; none before all nodes have passed the probe.
 
         Raises:
@@ -249,110 +249,110 @@ class Crew:
             ColorizeError: What an actor's opening raises; or the cluster has been without nodes for long.
         """
         self._look()
-        admitted = [team for team in list(self._teams.values()) if self._admits(team)]
-        if len(admitted) < len(self._teams) and not self._begun:
+        admitted = [workers for workers in list(self._nodes.values()) if self._admits(workers)]
+        if len(admitted) < len(self._nodes) and not self._begun:
             return
         self._begun = True
-        for team in admitted:
-            while len(team.hands) < team.site.actors:
-                team.hands.append(Hand(team.site, self._build))
-            for hand in list(team.hands):
-                if hand.opened is not None and hand.opened.done() and self._is_ready(team, hand):
-                    yield hand
-        any(hand.watch(self._tell) for hand in self._hands())
+        for workers in admitted:
+            while len(workers.handles) < workers.info.actors:
+                workers.handles.append(WorkerHandle(workers.info, self._build))
+            for handle in list(workers.handles):
+                if handle.opened is not None and handle.opened.done() and self._is_ready(workers, handle):
+                    yield handle
+        any(handle.watch(self._tell) for handle in self._handles())
 
-    def dismiss(self) -> None:
+    def shut_down(self) -> None:
         """Lets all actors end what is open; there is nothing more to do."""
-        alive = [hand for hand in (*self._gone, *self._hands()) if not hand.gone]
-        wait([hand.close() for hand in alive if hand.opened is None], _FAREWELL)
+        alive = [handle for handle in (*self._gone, *self._handles()) if not handle.gone]
+        wait([handle.close() for handle in alive if handle.opened is None], _CLOSE_TIMEOUT)
 
     def end(self) -> None:
         """Ends all actors at once, and removes what they and those that were lost left half written."""
-        hands = [*self._gone, *self._hands()]
-        wait([left for hand in hands if (left := hand.end()) is not None], _LAST_WAIT)
-        for hand in hands:
-            hand.kill()
-        for hand in hands:
-            hand.clear()
+        handles = [*self._gone, *self._handles()]
+        wait([left for handle in handles if (left := handle.end()) is not None], _KILL_TIMEOUT)
+        for handle in handles:
+            handle.kill()
+        for handle in handles:
+            handle.clear()
 
-    def _hands(self) -> Iterator[Hand]:
-        for team in self._teams.values():
-            yield from team.hands
+    def _handles(self) -> Iterator[WorkerHandle]:
+        for workers in self._nodes.values():
+            yield from workers.handles
 
     def _look(self) -> None:
         """Which nodes there are, and what became of their actors."""
         alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
-        for team in self._teams.values():
-            gone = [hand for hand in team.hands if hand.gone]
-            for hand in gone:
-                team.hands.remove(hand)
-                self._announce(f"{team.site.name}: a worker ended; what it had in hand is done again")
+        for workers in self._nodes.values():
+            gone = [handle for handle in workers.handles if handle.gone]
+            for handle in gone:
+                workers.handles.remove(handle)
+                self._announce(f"{workers.info.name}: a worker ended; what it had in hand is done again")
             self._gone += gone
-        for node in self._teams.keys() - alive.keys():
-            self._gone += self._teams.pop(node).hands
-        for node in alive.keys() - self._teams.keys() - self._turned_away:
-            site = Site.of(alive[node], self._device)
-            if site is not None:
-                examined = ray.remote(_examine).options(num_cpus=0, scheduling_strategy=site.here())
-                asked = examined.remote(self._probe).future()
-                self._teams[node] = _Team(site, asked, time.monotonic() + _PATIENCE)
+        for node in self._nodes.keys() - alive.keys():
+            self._gone += self._nodes.pop(node).handles
+        for node in alive.keys() - self._nodes.keys() - self._turned_away:
+            info = NodeInfo.of(alive[node], self._device)
+            if info is not None:
+                examined = ray.remote(_examine).options(num_cpus=0, scheduling_strategy=info.here())
+                asked = examined.remote(self._check).future()
+                self._nodes[node] = _NodeWorkers(info, asked, time.monotonic() + _NODE_TIMEOUT)
         now = time.monotonic()
-        if self._teams:
+        if self._nodes:
             self._last_seen = now
         elif not self._begun and self._device == "cuda":
             raise DeviceError("no node of the cluster has a GPU")
         elif not self._begun:
             raise UsageError("no node of the cluster has cores to give")
-        elif now - self._last_seen > _PATIENCE:
+        elif now - self._last_seen > _NODE_TIMEOUT:
             raise ColorizeError("no node of the cluster is left")
 
-    def _admits(self, team: _Team) -> bool:
+    def _admits(self, workers: _NodeWorkers) -> bool:
         """Whether a node has passed the probe."""
-        if team.admission is None:
+        if workers.admission is None:
             return True
-        if not team.admission.done():
-            if time.monotonic() > team.deadline:
-                self._turn_away(team, "does not answer")
+        if not workers.admission.done():
+            if time.monotonic() > workers.deadline:
+                self._turn_away(workers, "does not answer")
             return False
         try:
-            self._confirm(team.admission.result())
+            self._confirm(workers.admission.result())
         except exceptions.RayTaskError as error:
             cause = error.cause
             own = isinstance(cause, ColorizeError)
             text, *_ = str(cause).splitlines() or [type(cause).__name__]
-            self._turn_away(team, text if own else f"cannot run this colorize-cli: {text}")
+            self._turn_away(workers, text if own else f"cannot run this colorize-cli: {text}")
         except UsageError as error:
-            self._turn_away(team, str(error))
+            self._turn_away(workers, str(error))
         except LOST:
-            self._turn_away(team, "is gone again")
+            self._turn_away(workers, "is gone again")
         else:
-            team.admission = None
-        return team.admission is None
+            workers.admission = None
+        return workers.admission is None
 
-    def _turn_away(self, team: _Team, why: str) -> None:
-        text = f"node {team.site.name} {why}"
+    def _turn_away(self, workers: _NodeWorkers, why: str) -> None:
+        text = f"node {workers.info.name} {why}"
         if not self._begun:
             raise UsageError(text)
         self._announce(f"{text}; it gets no more workers")
-        self._turned_away.add(team.site.node)
-        self._gone += self._teams.pop(team.site.node).hands
+        self._turned_away.add(workers.info.node)
+        self._gone += self._nodes.pop(workers.info.node).handles
 
-    def _is_ready(self, team: _Team, hand: Hand) -> bool:
+    def _is_ready(self, workers: _NodeWorkers, handle: WorkerHandle) -> bool:
         try:
-            lines = hand.welcome()
+            lines = handle.finish_open()
         except LOST as error:
-            team.hands.remove(hand)
-            team.stillborn += 1
-            if team.stillborn == _MOST_STILLBORN:
-                self._turn_away(team, f"ends all workers before they begin: {one_line(error)}")
+            workers.handles.remove(handle)
+            workers.failed_starts += 1
+            if workers.failed_starts == _MOST_FAILED_STARTS:
+                self._turn_away(workers, f"ends all workers before they begin: {one_line(error)}")
             return False
-        team.stillborn = 0
+        workers.failed_starts = 0
         for line in lines:
-            if line not in self._told:
-                self._told.add(line)
+            if line not in self._announced:
+                self._announced.add(line)
                 self._announce(line)
         return True
 
 
-def _examine(probe: Probe) -> Path:
-    return probe.examine()
+def _examine(check: NodeCheck) -> Path:
+    return check.examine()

@@ -5,19 +5,19 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from colorize_cli.core.formats import is_film
+from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Job, Outcome, Position, Progress
 from colorize_cli.engine import process_setup
-from colorize_cli.engine.shared_run import Endless
-from colorize_cli.engine.work_items import Item, Piece, absolute_piece
+from colorize_cli.engine.shared_run import SharedRun
+from colorize_cli.engine.work_items import ChunkJob, Item, absolute_chunk_job
 from colorize_cli.storage import atomic
 
 if TYPE_CHECKING:
-    from colorize_cli.engine.video_chunks import Divided
+    from colorize_cli.engine.video_chunks import SplitVideo
 
 
-class Shop(Protocol):
-    """What does jobs in one process, as `session.Workshop` does."""
+class SessionProtocol(Protocol):
+    """What does jobs in one process, as `session.Session` does."""
 
     def skipped(self, job: Job) -> Outcome | None:
         """The outcome of a job that need not be done."""
@@ -25,16 +25,16 @@ class Shop(Protocol):
     def open(self) -> Any:
         """Gets ready."""
 
-    def pictures(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
+    def colorize_images(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
         """Does pictures as they come."""
 
-    def film(self, job: Job) -> Outcome:
+    def colorize_video(self, job: Job) -> Outcome:
         """Does a film."""
 
-    def divided(self, job: Job, count: int) -> "Divided | Outcome | None":
+    def split_video(self, job: Job, count: int) -> "SplitVideo | Outcome | None":
         """Divides a film, of which the parts are then done by others, or says what became of it."""
 
-    def part(self, piece: Piece) -> Outcome:
+    def colorize_chunk(self, chunk_job: ChunkJob) -> Outcome:
         """Does a part of a film."""
 
     def close(self) -> None:
@@ -43,11 +43,11 @@ class Shop(Protocol):
 
 # How jobs and outcomes travel, which is half the price of the objects: a job as its two paths, and an outcome
 # as its fields but for the job, in the order of the jobs. Parts of films are few.
-Sent = tuple[str, str] | Piece
+Sent = tuple[str, str] | ChunkJob
 Returned = dict[str, Any]
 
 # Makes a shop; is given how many cores it has, whom to tell the user's lines, and whom how far a film is.
-Build = Callable[[int, Callable[[str], None], Progress], Shop]
+Build = Callable[[int, Callable[[str], None], Progress], SessionProtocol]
 
 
 class Actor:
@@ -58,25 +58,25 @@ class Actor:
         process_setup.prepare()
         lines: list[str] = []
         self._position: Position | None = None
-        self._shop = build(cores, lines.append, self._note)
-        self._pictures = Endless(self._shop.pictures)
-        self._shop.open()
-        return lines, atomic.mark()
+        self._session = build(cores, lines.append, self._note)
+        self._pictures = SharedRun(self._session.colorize_images)
+        self._session.open()
+        return lines, atomic.process_prefix()
 
     def outcomes(self, chunk: Sequence[Sent]) -> list[Returned]:
         """Does a chunk: pictures, or one film or part of one."""
-        items = [item if isinstance(item, Piece) else Job(Path(item[0]), Path(item[1])) for item in chunk]
+        items = [item if isinstance(item, ChunkJob) else Job(Path(item[0]), Path(item[1])) for item in chunk]
         return [_fields(outcome) for outcome in self._outcomes(items)]
 
     def _outcomes(self, items: Sequence[Item]) -> list[Outcome]:
         jobs = [item for item in items if isinstance(item, Job)]
         self._position = None
         if len(jobs) < len(items):
-            return [self._shop.part(item) for item in items if isinstance(item, Piece)]
-        if is_film(jobs[0].source):
-            return [self._shop.film(job) for job in jobs]
+            return [self._session.colorize_chunk(item) for item in items if isinstance(item, ChunkJob)]
+        if is_video(jobs[0].source):
+            return [self._session.colorize_video(job) for job in jobs]
         # Asked once more, as a worker may have done them that did not live to say so.
-        known = [self._shop.skipped(job) for job in jobs]
+        known = [self._session.skipped(job) for job in jobs]
         done = iter(self._pictures.outcomes([job for job, out in zip(jobs, known, strict=True) if not out]))
         return [out or next(done) for out in known]
 
@@ -87,7 +87,7 @@ class Actor:
     def close(self) -> None:
         """Ends what is open."""
         self._pictures.close()
-        self._shop.close()
+        self._session.close()
 
     def leave(self) -> None:
         """Ends the process, with what is half written removed."""
@@ -100,8 +100,8 @@ class Actor:
 
 def sent(item: Item, here: str) -> Sent:
     """An item as it travels; `here` is the directory that relative paths of jobs begin in."""
-    if isinstance(item, Piece):
-        return absolute_piece(item)
+    if isinstance(item, ChunkJob):
+        return absolute_chunk_job(item)
     return os.path.join(here, item.source), os.path.join(here, item.destination)  # noqa: PTH118
 
 

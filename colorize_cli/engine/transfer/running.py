@@ -18,19 +18,19 @@ from pathlib import Path
 from colorize_cli.core.errors import ReadError, WriteError, reason_of
 from colorize_cli.core.formats import check_kind
 from colorize_cli.core.jobs import Outcome, Position, Progress, Status, Transfer
-from colorize_cli.core.location import STREAM, Place, redacted
+from colorize_cli.core.location import STREAM, Location, redacted
 from colorize_cli.core.pipeline import Gate, Pipeline, Result, Stage
 from colorize_cli.core.settings import Settings
-from colorize_cli.engine.outputs import Outputs, SkippedError
-from colorize_cli.engine.session import Workshop, are_many, is_film_job
-from colorize_cli.engine.shared_run import Endless
+from colorize_cli.engine.outputs import Outputs, Skip
+from colorize_cli.engine.session import Session, are_many, is_video_job
+from colorize_cli.engine.shared_run import SharedRun
 from colorize_cli.engine.transfer import staging
 from colorize_cli.engine.transfer.outputs import RemoteOutputs
-from colorize_cli.engine.transfer.tasks import Task, steering_of, tasks_of
+from colorize_cli.engine.transfer.staged_jobs import StagedJob, guidance_of, stage_jobs
 from colorize_cli.image import reader
-from colorize_cli.storage.fingerprint import DAMAGED, Source, Stamp
+from colorize_cli.storage.fingerprint import DAMAGED, Fingerprint, SourceFingerprint
 from colorize_cli.storage.manifest import State
-from colorize_cli.storage.remote import MissingError, Object
+from colorize_cli.storage.remote import MissingError, RemotePath
 from colorize_cli.storage.remote_discovery import RemotePlan
 
 # Bytes of objects between the start of their fetching and the end of their putting. A larger one is worked on
@@ -47,12 +47,12 @@ _FINAL = (State.CURRENT, State.FOREIGN)
 class _Fetched:
     """A picture that is here, and what is to be noted of it, if anything is."""
 
-    task: Task
-    source: Source | None
+    staged_job: StagedJob
+    source: SourceFingerprint | None
 
 
 @dataclass(frozen=True)
-class _Coloured:
+class _Colorized:
     """A picture, and what became of its job on this machine."""
 
     fetched: _Fetched
@@ -81,8 +81,8 @@ def run(
     if not plan.jobs:
         return
     with staging.directory() as folder:
-        tasks = tasks_of(plan, folder)
-        work = _Run(plan, settings, tasks, announce, progress)
+        staged_jobs = stage_jobs(plan, folder)
+        work = _Run(plan, settings, staged_jobs, announce, progress)
         try:
             yield from work.outcomes()
         except BaseException:
@@ -98,22 +98,27 @@ def preview(plan: RemotePlan, settings: Settings) -> Iterator[tuple[Transfer, st
         ColorizeError: As `run`.
     """
     with staging.directory() as folder:
-        tasks = tasks_of(plan, folder)
-        steering = steering_of(plan, settings, tasks)
+        staged_jobs = stage_jobs(plan, folder)
+        guidance = guidance_of(plan, settings, staged_jobs)
         here, there = _roots(plan)
-        local = Outputs(here, settings, steering, origins=_origins(tasks), read_only=True)
+        local = Outputs(here, settings, guidance, origins=_origins(staged_jobs), read_only=True)
         remote = RemoteOutputs(there, overwrite=settings.overwrite, read_only=True)
-        for task in tasks:
-            reason = task.errand.refused
-            if reason is None and isinstance(task.errand.destination, Object):
-                recipe = local.recipe_of(task.job)
-                state = remote.state(task.errand, task.errand.destination, recipe) or remote.state_by_content(
-                    task.errand, task.errand.destination, recipe, task.job.destination
+        for staged_job in staged_jobs:
+            reason = staged_job.remote_job.refused
+            if reason is None and isinstance(staged_job.remote_job.destination, RemotePath):
+                recipe = local.recipe_of(staged_job.job)
+                state = remote.state(
+                    staged_job.remote_job, staged_job.remote_job.destination, recipe
+                ) or remote.state_by_content(
+                    staged_job.remote_job,
+                    staged_job.remote_job.destination,
+                    recipe,
+                    staged_job.job.destination,
                 )
                 reason = state.value if state in (State.CURRENT, State.FOREIGN) else None
             elif reason is None:
-                reason = local.reason_to_skip(task.job)
-            yield task.errand.transfer, reason
+                reason = local.reason_to_skip(staged_job.job)
+            yield staged_job.remote_job.transfer, reason
 
 
 class _Run:
@@ -123,44 +128,46 @@ class _Run:
         self,
         plan: RemotePlan,
         settings: Settings,
-        tasks: list[Task],
+        staged_jobs: list[StagedJob],
         announce: Callable[[str], None],
         progress: Progress,
     ) -> None:
-        self._stores = plan.stores
+        self._file_systems = plan.file_systems
         self._announce = announce
         self._settings = settings
-        self._tasks = tasks
-        self._origins = _origins(tasks)
+        self._staged_jobs = staged_jobs
+        self._origins = _origins(staged_jobs)
         here, there = _roots(plan)
-        shown: dict[Place, Place] = {task.job.source: task.errand.transfer.source for task in tasks}
+        shown: dict[Location, Location] = {
+            staged_job.job.source: staged_job.remote_job.transfer.source for staged_job in staged_jobs
+        }
 
         def show(position: Position) -> None:
             progress(replace(position, path=shown[position.path]))
 
-        steering = steering_of(plan, settings, tasks)
-        self._workshop = Workshop(here, settings, steering, announce, show, origins=self._origins)
+        guidance = guidance_of(plan, settings, staged_jobs)
+        self._session = Session(here, settings, guidance, announce, show, origins=self._origins)
         self._outputs = RemoteOutputs(there, overwrite=settings.overwrite)
 
     def outcomes(self) -> Generator[Outcome, None, None]:
-        pictures: list[Task] = []
-        films: list[Task] = []
-        for task in self._tasks:
-            if (ended := self._ended_already(task)) is not None:
+        pictures: list[StagedJob] = []
+        videos: list[StagedJob] = []
+        for staged_job in self._staged_jobs:
+            if (ended := self._ended_already(staged_job)) is not None:
                 yield ended
             else:
-                (films if is_film_job(task.job) else pictures).append(task)
-        if pictures or films:
+                (videos if is_video_job(staged_job.job) else pictures).append(staged_job)
+        if pictures or videos:
             self._outputs.prepare()
-            self._workshop.open(many=are_many(len(pictures), films=bool(films)))
+            self._session.open(many=are_many(len(pictures), videos=bool(videos)))
         if pictures:
             yield from self._pictures(pictures)
-        for task in films:
-            yield from _ended(self._film(task))
+        for staged_job in videos:
+            yield from _ended(self._video(staged_job))
 
     def close(self, patience: float | None = None) -> None:
         """Ends the notes, here and in the store; waits for the store no longer than so many seconds."""
-        self._workshop.close()
+        self._session.close()
         ending = threading.Thread(target=self._end_notes, name="notes", daemon=True)
         ending.start()
         ending.join(patience)
@@ -171,132 +178,148 @@ class _Run:
         except (ReadError, WriteError) as error:  # the next run has to look at the content of some outputs
             self._announce(f"the notes on the outputs are not complete: {error}")
 
-    def _ended_already(self, task: Task) -> Outcome | None:
+    def _ended_already(self, staged_job: StagedJob) -> Outcome | None:
         """The end of what cannot or need not be done, as far as the listings tell."""
-        errand = task.errand
-        if errand.refused is not None:
-            return task.ended(Status.FAILED, errand.refused)
-        if not isinstance(errand.destination, Object):
-            skipped = self._workshop.skipped(task.job)
-            return None if skipped is None else task.shown(skipped)
+        remote_job = staged_job.remote_job
+        if remote_job.refused is not None:
+            return staged_job.ended(Status.FAILED, remote_job.refused)
+        if not isinstance(remote_job.destination, RemotePath):
+            skipped = self._session.skipped(staged_job.job)
+            return None if skipped is None else staged_job.shown(skipped)
         try:
-            state = self._outputs.state(errand, errand.destination, self._workshop.recipe_of(task.job))
+            state = self._outputs.state(
+                remote_job, remote_job.destination, self._session.recipe_of(staged_job.job)
+            )
         except ReadError as error:
-            return task.ended(Status.FAILED, str(error))
-        return task.ended(Status.SKIPPED, state.value) if state in _FINAL else None
+            return staged_job.ended(Status.FAILED, str(error))
+        return staged_job.ended(Status.SKIPPED, state.value) if state in _FINAL else None
 
-    def _pictures(self, tasks: list[Task]) -> Generator[Outcome, None, None]:
+    def _pictures(self, staged_jobs: list[StagedJob]) -> Generator[Outcome, None, None]:
         # As many as there can be in the workshop at once.
-        network = self._workshop.open()
+        network = self._session.open()
         batch = self._settings.batch_size or network.batch_size
-        colouring = 3 * self._settings.workers + 2 * max(batch, network.parallel)
-        stream = Endless(self._workshop.pictures)
+        colorizing = 3 * self._settings.workers + 2 * max(batch, network.parallel)
+        stream = SharedRun(self._session.colorize_images)
         pipeline = Pipeline(
             stages=(
                 Stage("fetch", self._fetch, _FETCHING, gate=Gate(_weight, BYTES_IN_FLIGHT)),
-                Stage("colour", lambda got: _Coloured(got, *stream.outcomes([got.task.job])), colouring),
+                Stage(
+                    "colour", lambda got: _Colorized(got, *stream.outcomes([got.staged_job.job])), colorizing
+                ),
                 Stage("put", self._put, _PUTTING),
             ),
             patience=_PATIENCE,
         )
-        results = pipeline.run(tasks)
+        results = pipeline.run(staged_jobs)
         try:
             for result in results:
                 yield from _ended(result)
         except BaseException:
-            self._stores.stop()
+            self._file_systems.stop()
             raise
         finally:
             stream.stop()
             results.close()
             stream.join(_PATIENCE)
 
-    def _film(self, task: Task) -> Result[Task]:
+    def _video(self, staged_job: StagedJob) -> Result[StagedJob]:
         """As the pictures' stages, but in this thread."""
         seconds: dict[str, float] = {}
         try:
             with _timed(seconds, "fetch"):
-                fetched = self._fetch(task)
-            coloured = _Coloured(fetched, self._workshop.film(task.job))
+                fetched = self._fetch(staged_job)
+            colorized = _Colorized(fetched, self._session.colorize_video(staged_job.job))
             with _timed(seconds, "put"):
-                outcome = self._put(coloured)
+                outcome = self._put(colorized)
         except Exception as error:  # this film's failure, as a stage's is a picture's
-            return Result(task, None, error, seconds, None)
-        return Result(task, outcome, None, seconds, None)
+            return Result(staged_job, None, error, seconds, None)
+        return Result(staged_job, outcome, None, seconds, None)
 
-    def _fetch(self, task: Task) -> _Fetched:
-        errand, job = task.errand, task.job
-        recipe = self._workshop.recipe_of(job)
+    def _fetch(self, staged_job: StagedJob) -> _Fetched:
+        remote_job, job = staged_job.remote_job, staged_job.job
+        recipe = self._session.recipe_of(job)
         if job.source != STREAM:
             check_kind(job.source)
-        if isinstance(errand.destination, Object):
-            self._look(task, errand.destination, recipe)
-        if isinstance(errand.source, Object) and errand.found is not None:
+        if isinstance(remote_job.destination, RemotePath):
+            self._look(staged_job, remote_job.destination, recipe)
+        if isinstance(remote_job.source, RemotePath) and remote_job.found is not None:
             try:
-                found = errand.source.store.fetch(errand.found, job.source)
+                found = remote_job.source.file_system.fetch(remote_job.found, job.source)
             except MissingError as error:
                 raise ReadError("it is no longer there") from error
-            self._origins[job.source] = found.stamp
-        if not (isinstance(errand.destination, Object) and self._outputs.are_noted):
-            return _Fetched(task, None)
+            self._origins[job.source] = found.fingerprint
+        if not (isinstance(remote_job.destination, RemotePath) and self._outputs.are_noted):
+            return _Fetched(staged_job, None)
         with reader.explained():
-            source = Source.of(job.source)
+            source = SourceFingerprint.of(job.source)
         source = replace(source, stamp=self._origins.get(job.source, source.stamp))
-        if self._outputs.is_made_from(errand, source, recipe):
-            raise SkippedError(State.CURRENT.value)
-        return _Fetched(task, source)
+        if self._outputs.is_made_from(remote_job, source, recipe):
+            raise Skip(State.CURRENT.value)
+        return _Fetched(staged_job, source)
 
-    def _look(self, task: Task, destination: Object, recipe: str) -> None:
+    def _look(self, staged_job: StagedJob, destination: RemotePath, recipe: str) -> None:
         """Looks at the content of an output, where no version is noted of it that would tell whose it is."""
-        if self._outputs.state(task.errand, destination, recipe) is None:
-            state = self._outputs.state_by_content(task.errand, destination, recipe, task.job.destination)
+        if self._outputs.state(staged_job.remote_job, destination, recipe) is None:
+            state = self._outputs.state_by_content(
+                staged_job.remote_job, destination, recipe, staged_job.job.destination
+            )
             if state in _FINAL:
-                raise SkippedError(state.value)
+                raise Skip(state.value)
 
-    def _put(self, coloured: _Coloured) -> Outcome:
-        task, source, outcome = coloured.fetched.task, coloured.fetched.source, coloured.outcome
-        destination, file = task.errand.destination, task.job.destination
-        if isinstance(destination, Object) and file.is_file():
+    def _put(self, colorized: _Colorized) -> Outcome:
+        staged_job, source, outcome = (
+            colorized.fetched.staged_job,
+            colorized.fetched.source,
+            colorized.outcome,
+        )
+        destination, file = staged_job.remote_job.destination, staged_job.job.destination
+        if isinstance(destination, RemotePath) and file.is_file():
             if source is not None and outcome.status is Status.FAILED:
                 source = DAMAGED
-            self._outputs.put(task.errand, destination, source, self._workshop.recipe_of(task.job), file)
-        return task.shown(outcome)
+            self._outputs.put(
+                staged_job.remote_job, destination, source, self._session.recipe_of(staged_job.job), file
+            )
+        return staged_job.shown(outcome)
 
 
-def _roots(plan: RemotePlan) -> tuple[Path | None, Object | None]:
+def _roots(plan: RemotePlan) -> tuple[Path | None, RemotePath | None]:
     """The output directory, if it is on this machine, and if it is in a store."""
     here = plan.root if isinstance(plan.root, Path) else None
-    return here, plan.root if isinstance(plan.root, Object) else None
+    return here, plan.root if isinstance(plan.root, RemotePath) else None
 
 
-def _origins(tasks: list[Task]) -> dict[Path, Stamp]:
+def _origins(staged_jobs: list[StagedJob]) -> dict[Path, Fingerprint]:
     """The stamps of objects, by the files that will be copies of them."""
-    return {task.job.source: task.errand.found.stamp for task in tasks if task.errand.found is not None}
+    return {
+        staged_job.job.source: staged_job.remote_job.found.fingerprint
+        for staged_job in staged_jobs
+        if staged_job.remote_job.found is not None
+    }
 
 
-def _weight(task: Task) -> int:
+def _weight(staged_job: StagedJob) -> int:
     """The bytes that a task takes of what may be in flight."""
-    if task.errand.found is None:
+    if staged_job.remote_job.found is None:
         return 0
-    return _UNKNOWN_SIZE if task.errand.found.size is None else task.errand.found.size
+    return _UNKNOWN_SIZE if staged_job.remote_job.found.size is None else staged_job.remote_job.found.size
 
 
-def _ended(result: Result[Task]) -> Iterator[Outcome]:
+def _ended(result: Result[StagedJob]) -> Iterator[Outcome]:
     """The outcome of a task, whose files go when the next one is asked for."""
-    task, error = result.source, result.error
+    staged_job, error = result.source, result.error
     try:
-        if isinstance(error, SkippedError):
-            yield task.ended(Status.SKIPPED, str(error))
+        if isinstance(error, Skip):
+            yield staged_job.ended(Status.SKIPPED, str(error))
         elif error is not None:
-            failed = task.ended(Status.FAILED, redacted(reason_of(error)))
+            failed = staged_job.ended(Status.FAILED, redacted(reason_of(error)))
             yield replace(failed, seconds=_seconds(result))
         else:
             yield replace(result.value, seconds=_seconds(result))
     finally:
-        task.forget()
+        staged_job.forget()
 
 
-def _seconds(result: Result[Task]) -> dict[str, float]:
+def _seconds(result: Result[StagedJob]) -> dict[str, float]:
     """The time of all stages, those of the colouring among them."""
     inner = {} if result.value is None else result.value.seconds
     seconds = {"fetch": result.seconds.get("fetch"), **inner, "put": result.seconds.get("put")}

@@ -41,7 +41,7 @@ class Signature:
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelInfo:
     """What a caller may know of any model.
 
     Attributes:
@@ -49,7 +49,7 @@ class Card:
         working_size: Short side in pixels of the copy it sees, that measured best.
         multiple_of: Both sides of what it sees are multiples of this.
         trained_on: What it was trained on, in words.
-        licence: The licence of its weights.
+        license: The licence of its weights.
         config_hash: Hash of the training configuration.
         precision: What it computes in, "fp32" or "int8".
         kind: The contract that the file is of.
@@ -60,7 +60,7 @@ class Card:
     working_size: int
     multiple_of: int
     trained_on: str
-    licence: str
+    license: str
     config_hash: str
     precision: str = "fp32"
     kind: str = "native"
@@ -72,14 +72,14 @@ class Adapter:
     """How to use one ONNX file.
 
     Attributes:
-        card: What it says of itself.
+        info: What it says of itself.
         feed: Lightness (N, 1, H, W), L* in [0, 100], to the inputs of the network by name.
         outputs: Names of the outputs to compute, in the order in which `chroma` takes them.
         chroma: Those outputs to ab (N, 2, h, w), CIE a* and b*.
         batch: The only N that it takes; None where it takes any.
     """
 
-    card: Card
+    info: ModelInfo
     feed: Callable[[Floats], dict[str, Floats]]
     outputs: tuple[str, ...]
     chroma: Callable[[list[Floats]], Floats]
@@ -87,16 +87,16 @@ class Adapter:
 
 
 @dataclass(frozen=True)
-class Contract:
+class ModelFormat:
     """One kind of ONNX file.
 
     Attributes:
         accepts: The signature it accepts, in words, for messages.
-        recognise: An adapter for a file of this kind, None for any other. Raises ModelError for a file that
+        recognize: An adapter for a file of this kind, None for any other. Raises ModelError for a file that
             claims to be of this kind and is broken.
         use: The same for a file that a user says is of this kind, though its signature leaves that open.
     """
 
     accepts: str
-    recognise: Callable[[Signature], Adapter | None]
+    recognize: Callable[[Signature], Adapter | None]
     use: Callable[[Signature], Adapter | None]

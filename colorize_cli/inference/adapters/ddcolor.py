@@ -11,4 +11,4 @@ S and N fixed or dynamic.
 from colorize_cli.inference.adapters import rgb_input
 
 NAME = "ddcolor"
-CONTRACT = rgb_input.contract(NAME, channels=2, working_size=512, white=1.0, chroma=lambda ab: ab)
+MODEL_FORMAT = rgb_input.model_format(NAME, channels=2, working_size=512, white=1.0, chroma=lambda ab: ab)

@@ -21,4 +21,4 @@ def _chroma(rgb: Floats) -> Floats:
     return np.ascontiguousarray(np.moveaxis(lab.srgb_to_lab(srgb)[..., 1:], -1, 1))
 
 
-CONTRACT = rgb_input.contract(NAME, channels=3, working_size=256, white=_WHITE, chroma=_chroma)
+MODEL_FORMAT = rgb_input.model_format(NAME, channels=3, working_size=256, white=_WHITE, chroma=_chroma)

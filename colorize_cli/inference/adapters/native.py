@@ -12,14 +12,14 @@ from collections.abc import Mapping
 
 from colorize_cli.color.lab import Floats
 from colorize_cli.core.errors import ModelError
-from colorize_cli.inference.adapters.base import Adapter, Card, Contract, Signature
+from colorize_cli.inference.adapters.base import Adapter, ModelFormat, ModelInfo, Signature
 
 VERSION = "1"
 INPUT = "lightness"
 OUTPUT = "ab"
 
 
-def _recognise(signature: Signature) -> Adapter | None:
+def _recognize(signature: Signature) -> Adapter | None:
     if signature.metadata.get("colorize.contract") != VERSION:
         return None
     if len(signature.inputs) != 1 or len(signature.outputs) != 1:
@@ -31,7 +31,7 @@ def _recognise(signature: Signature) -> Adapter | None:
         return None
     if any(isinstance(side, int) for side in (lightness.shape[0], *lightness.shape[2:])):
         return None
-    return Adapter(card=_card(signature.metadata), feed=_feed, outputs=(OUTPUT,), chroma=_chroma)
+    return Adapter(info=_info(signature.metadata), feed=_feed, outputs=(OUTPUT,), chroma=_chroma)
 
 
 def _feed(lightness: Floats) -> dict[str, Floats]:
@@ -42,7 +42,7 @@ def _chroma(outputs: list[Floats]) -> Floats:
     return outputs[0]
 
 
-def _card(metadata: Mapping[str, str]) -> Card:
+def _info(metadata: Mapping[str, str]) -> ModelInfo:
     def text(key: str) -> str:
         value = metadata.get(f"colorize.{key}")
         if value is None:
@@ -55,23 +55,23 @@ def _card(metadata: Mapping[str, str]) -> Card:
             raise ModelError(f"its metadata says colorize.{key} = {value!r}, not a positive whole number")
         return int(value)
 
-    return Card(
+    return ModelInfo(
         name=text("name"),
         working_size=count("working_size"),
         multiple_of=count("multiple_of"),
         trained_on=text("trained_on"),
-        licence=text("licence"),
+        license=text("licence"),
         config_hash=text("config_hash"),
         precision=metadata.get("colorize.precision", "fp32"),
         variant_of=metadata.get("colorize.variant_of"),
     )
 
 
-CONTRACT = Contract(
+MODEL_FORMAT = ModelFormat(
     accepts=(
         f"input {INPUT} tensor(float) (N, 1, H, W), output {OUTPUT} tensor(float) (N, 2, h, w), "
         f"N, H, W dynamic, metadata colorize.contract {VERSION!r}"
     ),
-    recognise=_recognise,
-    use=_recognise,
+    recognize=_recognize,
+    use=_recognize,
 )

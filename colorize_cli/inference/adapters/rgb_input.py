@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 
 from colorize_cli.color.lab import Floats
-from colorize_cli.color.lightness import GREY8
-from colorize_cli.inference.adapters.base import Adapter, Card, Contract, Signature, Tensor
+from colorize_cli.color.lightness import GRAY8
+from colorize_cli.inference.adapters.base import Adapter, ModelFormat, ModelInfo, Signature, Tensor
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _SIDES_MULTIPLE = 32  # of dynamic sides: what the deepest networks in use halve
@@ -41,9 +41,9 @@ def pictured(signature: Signature) -> tuple[Shape, Shape] | None:
     return given, answered
 
 
-def contract(
+def model_format(
     name: str, channels: int, working_size: int, white: float, chroma: Callable[[Floats], Floats]
-) -> Contract:
+) -> ModelFormat:
     """The contract of files with one input of three channels, the grey picture, and one output.
 
     Args:
@@ -60,9 +60,9 @@ def contract(
             return None
         return _adapter(signature, found[0], name, working_size, white, chroma)
 
-    return Contract(
+    return ModelFormat(
         accepts=f"one input (N, 3, S, S) and one output (N, {channels}, S, S), float or float16",
-        recognise=lambda signature: used(signature, (channels,)),
+        recognize=lambda signature: used(signature, (channels,)),
         use=lambda signature: used(signature, (channels, None)),
     )
 
@@ -75,7 +75,7 @@ def _adapter(
     white: float,
     chroma: Callable[[Floats], Floats],
 ) -> Adapter:
-    """The adapter of a file whose input has that shape; the rest as for `contract`.
+    """The adapter of a file whose input has that shape; the rest as for `model_format`.
 
     Where sides are fixed the picture is stretched to them: of our own model, given squares of 128, 160 and
     256 pixels, that gave 0.07, 0.03 and 0.18 dB more than fitting it in and mirroring it at the border.
@@ -86,21 +86,21 @@ def _adapter(
     def feed(lightness: Floats) -> dict[str, Floats]:
         if shape.side is not None:
             lightness = np.stack([_stretched(copy, shape.side) for copy in lightness[:, 0]])[:, None]
-        grey = np.interp(lightness, GREY8, np.arange(256) * (white / 255)).astype(dtype)
-        return {given.name: np.repeat(grey, 3, axis=1)}
+        gray = np.interp(lightness, GRAY8, np.arange(256) * (white / 255)).astype(dtype)
+        return {given.name: np.repeat(gray, 3, axis=1)}
 
-    card = Card(
+    info = ModelInfo(
         name=name,
         working_size=shape.side or working_size,
         multiple_of=1 if shape.side is not None else _SIDES_MULTIPLE,
         trained_on="what its authors say",
-        licence="what its authors say",
+        license="what its authors say",
         config_hash="",
         precision="fp16" if dtype is np.float16 else "fp32",
         kind=name,
     )
     return Adapter(
-        card=card,
+        info=info,
         feed=feed,
         outputs=(answered.name,),
         chroma=lambda outputs: chroma(np.asarray(outputs[0], np.float32)),

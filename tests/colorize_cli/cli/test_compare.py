@@ -20,14 +20,14 @@ from colorize_cli.color import lab
 from colorize_cli.core.settings import Settings
 from colorize_cli.inference import model
 from colorize_cli.report import comparison_page
-from colorize_cli.report.benchmark import Rival, load
+from colorize_cli.report.benchmark import BenchmarkedModel, load
 from colorize_cli.report.benchmark import compare as rivals_compare
 from colorize_cli.report.comparison_page import ComparisonPage
 from colorize_cli.report.html import Page as GrowingPage
 from tests.colorize_cli.image.test_reader import png_header
 from tests.colorize_cli.inference.adapters.test_rgb_input import write
 from tests.colorize_cli.report.pages import ATTACKS, Page, leads_to, needs_chromium
-from tests.colorize_cli.video.making import Recipe, make
+from tests.colorize_cli.video.video_files import Recipe, make
 from tests.conftest import METADATA, write_model
 
 LINUX_NAME = os.fsdecode(b"undecodable \xff.png") if sys.platform == "linux" else "plain.png"
@@ -63,31 +63,31 @@ def column(page: Page, number: int) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def pictures(grey_photo, tmp_path_factory) -> Path:
+def pictures(gray_photo, tmp_path_factory) -> Path:
     """Two grey pictures, one of 16 bits and partly transparent, and one in colour."""
     folder = tmp_path_factory.mktemp("pictures")
-    Image.fromarray(grey_photo).resize((800, 600)).save(folder / "a.jpg")
-    rgb = np.stack([grey_photo, np.roll(grey_photo, 40, axis=1), 255 - grey_photo], axis=-1)
+    Image.fromarray(gray_photo).resize((800, 600)).save(folder / "a.jpg")
+    rgb = np.stack([gray_photo, np.roll(gray_photo, 40, axis=1), 255 - gray_photo], axis=-1)
     Image.fromarray(rgb).save(folder / "colour.png")
-    see_through = Image.fromarray(grey_photo).convert("LA")
+    see_through = Image.fromarray(gray_photo).convert("LA")
     see_through.putalpha(Image.new("L", see_through.size, 0))
     see_through.save(folder / "clear.png")
     return folder
 
 
-def test_each_model_colours_each_picture_as_it_does_alone(models, grey_photo, tmp_path):
-    Image.fromarray(grey_photo).save(tmp_path / "a.png")
+def test_each_model_colors_each_picture_as_it_does_alone(models, gray_photo, tmp_path):
+    Image.fromarray(gray_photo).save(tmp_path / "a.png")
     result = invoke(tmp_path / "a.png", *two(models), "--strength", 0.5, tmp_path / "page.html")
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
     page = Page(tmp_path / "page.html")
     before, *after = page.pictures()
-    np.testing.assert_array_equal(before, as_jpeg(grey_photo))
+    np.testing.assert_array_equal(before, as_jpeg(gray_photo))
     for number, (image, path) in enumerate(zip(after, (models.tinted, models.vivid), strict=True), 1):
-        alone = Colorizer(path, "cpu", strength=0.5).colorize(grey_photo)
+        alone = Colorizer(path, "cpu", strength=0.5).colorize(gray_photo)
         np.testing.assert_array_equal(image, as_jpeg(alone))
         says = column(page, number)
-        assert float(says["Colourfulness, mean"]) == pytest.approx(lab.colourfulness(alone), abs=0.06)
+        assert float(says["Colourfulness, mean"]) == pytest.approx(lab.colorfulness(alone), abs=0.06)
     assert page.attributes("img", "alt") == ["a.png, before", "a.png, coloured by A", "a.png, coloured by B"]
 
 
@@ -108,13 +108,13 @@ def test_the_table_says_what_each_model_is(models, pictures, tmp_path):
 
 def test_names_and_the_same_model_twice(models, pictures, tmp_path):
     result = invoke(
-        pictures, "--model", models.grey, "--model", models.grey, "--model", "default", tmp_path / "page.html"
+        pictures, "--model", models.gray, "--model", models.gray, "--model", "default", tmp_path / "page.html"
     )
     assert result.exit_code == 0, result.output
     page = Page(tmp_path / "page.html")
     assert [column(page, number)["File"] for number in (1, 2, 3)] == [
-        str(models.grey),
-        str(models.grey),
+        str(models.gray),
+        str(models.gray),
         "the bundled model",
     ]
     assert column(page, 1)["Colourfulness, mean"] == column(page, 2)["Colourfulness, mean"] == "0.0"
@@ -129,21 +129,21 @@ def test_pictures_are_small_and_what_they_are_is_said(models, pictures, tmp_path
     assert [image.size for image in images[::3]] == [(100, 75)] * 3
     assert [image.mode for image in images] == ["L", "RGB", "RGB"] * 3
     assert all(np.asarray(image).min() == 255 for image in images[3:6])
-    a, clear, colour = page.text["article"]
+    a, clear, color = page.text["article"]
     assert "800 \xd7 600 pixels" in a
     assert "taken as grey" not in a + clear
-    assert "in colour already, and taken as grey" in colour
+    assert "in colour already, and taken as grey" in color
     assert "In colour already, and taken as grey: 1 of the pictures." in page.html
     assert "up to 100 pixels long, JPEGs of quality 90" in page.text["ul"][1]
 
 
-def test_of_several_pages_the_first(models, grey_photo, tmp_path):
-    first, second = Image.fromarray(grey_photo), Image.fromarray(255 - grey_photo)
+def test_of_several_pages_the_first(models, gray_photo, tmp_path):
+    first, second = Image.fromarray(gray_photo), Image.fromarray(255 - gray_photo)
     first.save(tmp_path / "two.tif", save_all=True, append_images=[second])
     assert invoke(tmp_path / "two.tif", *two(models), tmp_path / "page.html").exit_code == 0
     page = Page(tmp_path / "page.html")
     assert "the first of 2 pages" in page.text["article"][0]
-    np.testing.assert_array_equal(page.pictures()[0], as_jpeg(grey_photo))
+    np.testing.assert_array_equal(page.pictures()[0], as_jpeg(gray_photo))
 
 
 def test_bad_files_cost_a_line_and_a_row_and_the_rest_goes_on(models, pictures, tmp_path):
@@ -153,13 +153,13 @@ def test_bad_files_cost_a_line_and_a_row_and_the_rest_goes_on(models, pictures, 
     (bad / "huge.png").write_bytes(png_header(30000, 30000))
     (bad / "<b>.jpg").write_text("no picture")
     (bad / "notes.txt").touch()
-    film = make(tmp_path / "film.mp4", Recipe(frames=2))
-    done = run("compare", bad, pictures, film, *two(models), "--device", "cpu", "-q", tmp_path / "page.html")
+    video = make(tmp_path / "film.mp4", Recipe(frames=2))
+    done = run("compare", bad, pictures, video, *two(models), "--device", "cpu", "-q", tmp_path / "page.html")
     assert (done.returncode, done.stdout) == (1, "")
     lines = done.stderr.splitlines()
     assert [line.split(": ")[0] for line in lines] == [
         *(str(bad / name) for name in ("<b>.jpg", "empty.jpg", "huge.png")),
-        str(film),
+        str(video),
     ]
     assert "films are not compared" in lines[-1]
     page = Page(tmp_path / "page.html")
@@ -168,8 +168,8 @@ def test_bad_files_cost_a_line_and_a_row_and_the_rest_goes_on(models, pictures, 
     assert [f"{path}: {reason}" for path, reason in rows] == lines
 
 
-def test_a_film_in_a_folder_is_a_file_of_another_kind(models, pictures, grey_photo, tmp_path):
-    Image.fromarray(grey_photo).save(tmp_path / "a.png")
+def test_a_film_in_a_folder_is_a_file_of_another_kind(models, pictures, gray_photo, tmp_path):
+    Image.fromarray(gray_photo).save(tmp_path / "a.png")
     make(tmp_path / "film.mp4", Recipe(frames=2))
     result = invoke(tmp_path, *two(models), tmp_path / "page.html")
     assert result.exit_code == 0
@@ -192,9 +192,9 @@ def test_where_one_model_fails_the_others_are_shown(models, pictures, tmp_path):
     assert column(page, 2)["Pictures that failed"] == "0"
 
 
-def test_first_calls_do_not_count(models, grey_photo, tmp_path, monkeypatch):
+def test_first_calls_do_not_count(models, gray_photo, tmp_path, monkeypatch):
     for name, size in (("a.png", (160, 120)), ("b.png", (160, 120)), ("c.png", (100, 100))):
-        Image.fromarray(grey_photo).resize(size).save(tmp_path / name)
+        Image.fromarray(gray_photo).resize(size).save(tmp_path / name)
     met: set[tuple[int, tuple[int, ...]]] = set()
     calls = []
     predict = model.Model.predict
@@ -213,28 +213,28 @@ def test_first_calls_do_not_count(models, grey_photo, tmp_path, monkeypatch):
         assert float(column(Page(tmp_path / "page.html"), number)["Seconds a picture, median"]) < 0.5
 
 
-def test_seconds_are_those_of_all_steps(models, grey_photo, tmp_path):
-    Image.fromarray(grey_photo).save(tmp_path / "a.png")
-    rivals = load([("one", models.tinted), ("two", models.vivid)], Settings(device="cpu"))
+def test_seconds_are_those_of_all_steps(models, gray_photo, tmp_path):
+    Image.fromarray(gray_photo).save(tmp_path / "a.png")
+    candidates = load([("one", models.tinted), ("two", models.vivid)], Settings(device="cpu"))
     begun = time.perf_counter()
-    compared = rivals_compare(tmp_path / "a.png", rivals, 10**6, 64)
+    compared = rivals_compare(tmp_path / "a.png", candidates, 10**6, 64)
     whole = time.perf_counter() - begun
-    assert [rival.letter for rival in rivals] == ["A", "B"]
+    assert [candidate.letter for candidate in candidates] == ["A", "B"]
     assert all(0 < result.network_seconds < result.seconds for result in compared.results)
     assert sum(result.seconds for result in compared.results) < whole
 
 
-def test_medians_and_means(models, grey_photo, tmp_path):
+def test_medians_and_means(models, gray_photo, tmp_path):
     for number in range(3):
-        Image.fromarray(np.roll(grey_photo, 30 * number, axis=1)).save(tmp_path / f"{number}.png")
+        Image.fromarray(np.roll(gray_photo, 30 * number, axis=1)).save(tmp_path / f"{number}.png")
     assert invoke(tmp_path, *two(models), tmp_path / "page.html").exit_code == 0
     page = Page(tmp_path / "page.html")
     captions = [caption.split() for caption in page.text["figcaption"] if "colourfulness" in caption]
     for number, own in ((1, captions[::2]), (2, captions[1::2])):
-        seconds, colours = ([float(words[place]) for words in own] for place in (2, 5))
+        seconds, colors = ([float(words[place]) for words in own] for place in (2, 5))
         says = column(page, number)
         assert float(says["Seconds a picture, median"]) == statistics.median(seconds)
-        assert float(says["Colourfulness, mean"]) == pytest.approx(statistics.mean(colours), abs=0.11)
+        assert float(says["Colourfulness, mean"]) == pytest.approx(statistics.mean(colors), abs=0.11)
 
 
 def test_beyond_the_limit_there_are_figures_alone(models, pictures, tmp_path, monkeypatch):
@@ -307,7 +307,7 @@ def test_what_is_compare_and_what_is_a_folder_of_that_name():
         assert not compare.is_meant(line.split()), line
 
 
-def test_a_folder_of_that_name_is_coloured(models, make_folder, tmp_path):
+def test_a_folder_of_that_name_is_colored(models, make_folder, tmp_path):
     make_folder(tmp_path / "compare", 1)
     given = ("--model", models.tinted, "--device", "cpu", "--report", "page.html")
     done = run("compare", "out", *given, cwd=tmp_path)
@@ -340,15 +340,15 @@ def test_importing_it_loads_nothing_heavy():
 
 
 def test_an_interrupted_run_leaves_a_page_of_what_is_done(models, pictures, tmp_path, monkeypatch):
-    colour, calls = Rival.colour, []
+    colorize, calls = BenchmarkedModel.colorize, []
 
     def interrupt(self, frame, side):
         calls.append(frame)
         if len(calls) > 2:
             raise KeyboardInterrupt
-        return colour(self, frame, side)
+        return colorize(self, frame, side)
 
-    monkeypatch.setattr(Rival, "colour", interrupt)
+    monkeypatch.setattr(BenchmarkedModel, "colorize", interrupt)
     result = invoke(pictures, *two(models), tmp_path / "page.html")
     assert result.exit_code == 130
     assert "interrupted: 1 done, 0 skipped, 0 failed, 2 left" in result.stderr
@@ -371,13 +371,13 @@ def test_a_full_disk_is_one_line_and_no_page(models, pictures, tmp_path, monkeyp
 
 
 def test_pictures_are_not_kept_in_memory(models, pictures, tmp_path):
-    rivals = load([("one", models.tinted), ("two", models.vivid)], Settings(device="cpu"))
+    candidates = load([("one", models.tinted), ("two", models.vivid)], Settings(device="cpu"))
     with GrowingPage(tmp_path / "page.html", "page") as growing:
-        made = ComparisonPage(growing, rivals, Settings(), 640)
+        made = ComparisonPage(growing, candidates, Settings(), 640)
 
         def held_after(count: int) -> int:
             for _ in range(count):
-                made.add(rivals_compare(pictures / "a.jpg", rivals, 10**6, 640))
+                made.add(rivals_compare(pictures / "a.jpg", candidates, 10**6, 640))
                 made.fail(pictures / "b.jpg", "reason " * 100)
             gc.collect()
             return tracemalloc.get_traced_memory()[0]
@@ -392,12 +392,12 @@ def test_pictures_are_not_kept_in_memory(models, pictures, tmp_path):
 
 
 @pytest.fixture
-def attacked(grey_photo, tmp_path) -> Path:
+def attacked(gray_photo, tmp_path) -> Path:
     """A page of pictures, files that are none, and a model, all with hostile names."""
     folder = tmp_path / "in"
     folder.mkdir()
     for name in (*ATTACKS, LINUX_NAME):
-        Image.fromarray(grey_photo).save(folder / name, format="PNG")
+        Image.fromarray(gray_photo).save(folder / name, format="PNG")
         (folder / f"not {name}").write_text("no picture")
     said = METADATA | {"colorize.name": "<script>document.title='owned'</script>", "colorize.licence": "<b>"}
     hostile = write_model(

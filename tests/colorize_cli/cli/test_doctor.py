@@ -149,7 +149,7 @@ def test_clashes(models, monkeypatch, tmp_path, module, intruder):
     install(tmp_path, intruder, module)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(inference_cuda, "ask", lambda: None)
-    found = examined(models.grey)
+    found = examined(models.gray)
     assert problems(found) == {module}
     wanted = doctor.MODULES[module]
     both = sorted([wanted, intruder.lower().replace("_", "-")])
@@ -192,7 +192,7 @@ def test_opencv_without_the_libraries_of_a_desktop(models, tmp_path):
         "raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')"
     )
     install(tmp_path, "opencv-python", "cv2")
-    code, said = in_a_process(tmp_path, models.grey)
+    code, said = in_a_process(tmp_path, models.gray)
     assert code == 1
     lines = said.splitlines()
     assert lines[0] == "modules:"  # the examination itself needs none of them
@@ -209,7 +209,7 @@ def test_opencv_without_the_libraries_of_a_desktop(models, tmp_path):
 
 def test_what_needs_numpy_is_mended_after_numpy(models, tmp_path):
     (tmp_path / "numpy.py").write_text("raise ImportError('broken')")
-    code, said = in_a_process(tmp_path, models.grey)
+    code, said = in_a_process(tmp_path, models.gray)
     assert code == 1
     lines = said.splitlines()
     found = {line.split()[1]: line for line in lines if line.startswith("PROBLEM")}
@@ -225,7 +225,7 @@ def test_metadata_in_pieces(models, monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "packages_distributions", broken)
     monkeypatch.setattr(inference_cuda, "ask", lambda: None)
-    found = examined(models.grey)
+    found = examined(models.gray)
     assert problems(found) == {"pip"}
     assert "KeyError: 'Name'" in found["pip"].text
 
@@ -283,7 +283,7 @@ def test_a_model_whose_answer_is_not_finite(tmp_path):
 
 def test_no_driver(models, monkeypatch):
     monkeypatch.setattr(inference_cuda, "library", lambda _: None)
-    finding = examined(models.grey)["cuda"]
+    finding = examined(models.gray)["cuda"]
     assert (finding.verdict, finding.mend) == (Verdict.NOTE, None)
     assert "no NVIDIA driver" in finding.text
 
@@ -295,7 +295,7 @@ def test_a_driver_that_does_not_start(models, monkeypatch, code, verdict):
 
     cuda = types.SimpleNamespace(cuInit=lambda _: code, cuGetErrorString=explain)
     monkeypatch.setattr(inference_cuda, "library", lambda _: cuda)
-    finding = examined(models.grey)["cuda"]
+    finding = examined(models.gray)["cuda"]
     assert (finding.verdict, finding.mend) == (verdict, None)
     assert f"says why (CUDA error {code})" in finding.text
 
@@ -335,7 +335,7 @@ def test_cuda_that_answers_otherwise(models, gpu, monkeypatch, tmp_path, off, ve
     monkeypatch.setattr(
         model, "load", lambda path, device, **_: LOAD(other if device == "cuda" else path, "cpu")
     )
-    finding = examined(models.grey)["cuda"]
+    finding = examined(models.gray)["cuda"]
     assert finding.verdict is verdict
     assert f"{off:.1f}" in finding.text
 
@@ -343,7 +343,7 @@ def test_cuda_that_answers_otherwise(models, gpu, monkeypatch, tmp_path, off, ve
 def test_missing_cuda_libraries(models, gpu, monkeypatch):
     cuda_fails(monkeypatch, DeviceError("CUDA did not load"))
     monkeypatch.setattr(inference_cuda, "library", lambda name: None if "cublas" in name else object())
-    found = examined(models.grey)
+    found = examined(models.gray)
     assert problems(found) == {"cuda", "libraries"}
     assert "CUDA did not load" in found["cuda"].text
     loaded, missing = found["libraries"].text.split("; do not load ")
@@ -355,7 +355,7 @@ def test_missing_cuda_libraries(models, gpu, monkeypatch):
 
 def test_libraries_that_are_not_needed(models, gpu, monkeypatch):
     monkeypatch.setattr(inference_cuda, "library", lambda name: None if "cufft" in name else object())
-    found = examined(models.grey)
+    found = examined(models.gray)
     assert (found["cuda"].verdict, found["libraries"].verdict) == (Verdict.OK, Verdict.NOTE)
     assert found["libraries"].mend is None
 
@@ -365,18 +365,18 @@ def test_onnxruntime_without_cuda(models, gpu, monkeypatch):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     monkeypatch.setattr(doctor, "_owners", lambda: {"onnxruntime": ("onnxruntime",)})
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.0")
-    found = examined(models.grey)
+    found = examined(models.gray)
     assert problems(found) == {"cuda"}
     command = 'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]"'
     assert found["cuda"].mend == command
     monkeypatch.setattr(doctor, "_HAS_GPU_WHEEL", False)
-    assert examined(models.grey)["cuda"].verdict is Verdict.NOTE
+    assert examined(models.gray)["cuda"].verdict is Verdict.NOTE
 
 
 def test_a_driver_that_is_too_old(models, gpu, monkeypatch):
     cuda_fails(monkeypatch, DeviceError("insufficient"))
     monkeypatch.setattr(inference_cuda, "ask", lambda: inference_cuda.Driver((12, 4), ("A GPU",)))
-    found = examined(models.grey)
+    found = examined(models.gray)
     assert problems(found) == {"cuda"}
     assert "too old for CUDA 13.0" in found["cuda"].text
 
@@ -385,7 +385,7 @@ def test_an_onnxruntime_that_is_too_old(models, gpu, monkeypatch):
     cuda_fails(monkeypatch, AttributeError("no preload_dlls"))
     monkeypatch.delattr(onnxruntime, "preload_dlls")
     monkeypatch.setattr(onnxruntime, "cuda_version", "")
-    found = examined(models.grey)
+    found = examined(models.gray)
     assert problems(found) == {"cuda"}
     assert "too old" in found["cuda"].text
     assert found["cuda"].mend.endswith('&& pip install "onnxruntime-gpu[cuda,cudnn]"')
@@ -393,7 +393,7 @@ def test_an_onnxruntime_that_is_too_old(models, gpu, monkeypatch):
 
 def test_an_onnxruntime_in_pieces(models, gpu, monkeypatch):
     monkeypatch.setattr(onnxruntime, "preload_dlls", None)
-    found = examined(models.grey)
+    found = examined(models.gray)
     assert problems(found) == {"cuda"}
     assert "TypeError" in found["cuda"].text
     assert found["machine"].verdict is Verdict.OK
@@ -442,7 +442,7 @@ def test_formats_that_read_something_else(monkeypatch):
 def test_an_error_of_this_program_is_not_blamed_on_pillow(models, monkeypatch):
     monkeypatch.setattr(writer, "encode", None)
     monkeypatch.setattr(inference_cuda, "ask", lambda: None)
-    found = examined(models.grey)
+    found = examined(models.gray)
     assert problems(found) == {"formats"}
     assert "TypeError" in found["formats"].text
     assert found["formats"].mend is None

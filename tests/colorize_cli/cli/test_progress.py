@@ -25,7 +25,7 @@ def shown(*, quiet: bool, terminal: bool) -> str:
     console = Console(file=file, force_terminal=terminal, soft_wrap=True, highlight=False, markup=False)
     display = Display(len(OUTCOMES), quiet=quiet, console=console)
     display.show(OUTCOMES)
-    display.summarise()
+    display.summarize()
     assert [display.counts[status] for status in Status] == [1, 1, 1]
     return file.getvalue()
 
@@ -48,11 +48,11 @@ def test_without_a_terminal_rich_is_not_loaded():
         "from colorize_cli.core.jobs import Job, Outcome, Status;"
         "display = Display(1, quiet=False);"
         "display.show([Outcome(Job(Path('a\\n.jpg'), Path('b')), Status.FAILED, 'empty')]);"
-        "display.summarise(); sys.exit('rich' in sys.modules)"
+        "display.summarize(); sys.exit('rich' in sys.modules)"
     )
-    for colour, loaded in (("", 0), ("1", 1)):
-        environment = {**os.environ, "FORCE_COLOR": colour, "NO_COLOR": "1"}
-        if not colour:
+    for color, loaded in (("", 0), ("1", 1)):
+        environment = {**os.environ, "FORCE_COLOR": color, "NO_COLOR": "1"}
+        if not color:
             del environment["FORCE_COLOR"]
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
         assert (done.returncode, done.stdout) == (loaded, "")
@@ -74,8 +74,8 @@ def test_a_film_tells_its_speed_and_the_time_left(monkeypatch):
     display = Display(1, quiet=False, console=Console(file=file, force_terminal=True, width=200))
 
     def outcomes():
-        display.film(Position(Path("a.mp4"), 100, 1000, 25.0))
-        display.film(Position(Path("a.mp4"), 350, 1000, 25.0))
+        display.video(Position(Path("a.mp4"), 100, 1000, 25.0))
+        display.video(Position(Path("a.mp4"), 350, 1000, 25.0))
         told.append(display._bar.description)
         yield OUTCOMES[0]
 

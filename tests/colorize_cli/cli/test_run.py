@@ -78,20 +78,20 @@ def test_a_folder_in_a_process_of_its_own(models, make_folder, tmp_path):
     assert len(err.splitlines()) == 1 + 1 + 6 + 1
 
 
-def test_one_file_keeps_its_lightness(models, grey_photo, tmp_path):
-    Image.fromarray(grey_photo).save(tmp_path / "a.png")
+def test_one_file_keeps_its_lightness(models, gray_photo, tmp_path):
+    Image.fromarray(gray_photo).save(tmp_path / "a.png")
     result = invoke(tmp_path / "a.png", tmp_path / "b.png", "--model", models.vivid, "--device", "cpu")
     assert result.exit_code == 0, result.output
     with Image.open(tmp_path / "b.png") as image:
-        difference = np.abs(lab.srgb_to_lab(np.asarray(image) / 255)[..., 0] - lightness.GREY8[grey_photo])
+        difference = np.abs(lab.srgb_to_lab(np.asarray(image) / 255)[..., 0] - lightness.GRAY8[gray_photo])
     assert difference.mean() <= 0.3
     assert difference.max() <= 1.5
 
 
-def test_jpeg_is_no_further_off_than_pillow_saving_it_again(models, grey_photo, tmp_path):
-    Image.fromarray(grey_photo).save(tmp_path / "a.jpg", quality=90)
+def test_jpeg_is_no_further_off_than_pillow_saving_it_again(models, gray_photo, tmp_path):
+    Image.fromarray(gray_photo).save(tmp_path / "a.jpg", quality=90)
     with Image.open(tmp_path / "a.jpg") as image:
-        before = lightness.GREY8[np.asarray(image)]
+        before = lightness.GRAY8[np.asarray(image)]
         image.convert("RGB").save(tmp_path / "again.jpg", quality=95)
     result = invoke(tmp_path / "a.jpg", tmp_path / "b.jpg", "--model", models.tinted, "--device", "cpu")
     assert result.exit_code == 0, result.output
@@ -111,7 +111,7 @@ def test_bad_files_cost_one_line_and_exit_1(models, make_folder, tmp_path):
     (source / "text.jpg").write_text("no picture")
     (source / "huge.png").write_bytes(png_header(30000, 30000))
     (source / "cut.jpg").write_bytes((source / "sub" / "0001.jpg").read_bytes()[:2000])
-    code, out, err = finish(source, tmp_path / "out", "--model", models.grey, "--device", "cpu", "--quiet")
+    code, out, err = finish(source, tmp_path / "out", "--model", models.gray, "--device", "cpu", "--quiet")
     assert (code, out) == (1, "")
     lines = sorted(err.splitlines())
     assert [line.split(": ")[0] for line in lines] == sorted(
@@ -120,11 +120,11 @@ def test_bad_files_cost_one_line_and_exit_1(models, make_folder, tmp_path):
     assert len(contents(tmp_path / "out")) == 8
 
 
-def test_names_with_markup_and_control_characters(models, grey_photo, tmp_path):
+def test_names_with_markup_and_control_characters(models, gray_photo, tmp_path):
     for name in ("[bold]x.png", "new\nline.png", "[nothing].png"):
-        Image.fromarray(grey_photo).save(tmp_path / name)
+        Image.fromarray(gray_photo).save(tmp_path / name)
     (tmp_path / "[red]bad\x1b.png").touch()
-    code, _, err = finish(tmp_path, tmp_path / "out", "--model", models.grey)
+    code, _, err = finish(tmp_path, tmp_path / "out", "--model", models.gray)
     assert code == 1
     assert f"{tmp_path}/[red]bad\\x1b.png: the file is empty" in err
     assert "[bold]x.png" in err
@@ -139,13 +139,13 @@ def test_usage_errors_exit_2(models, make_folder, tmp_path):
     assert invoke(source, source).exit_code == 2
     assert invoke(source, tmp_path / "out", "--batch-size", 0).exit_code == 2
     assert invoke(source, tmp_path / "out", "--model", tmp_path / "absent.onnx").exit_code == 2
-    result = invoke(source / "0000.png", source / "0000.png", tmp_path / "out", "--model", models.grey)
+    result = invoke(source / "0000.png", source / "0000.png", tmp_path / "out", "--model", models.gray)
     assert result.exit_code == 0
 
 
 def test_collisions_exit_2_before_any_work(models, make_folder, tmp_path):
     one, two = make_folder(tmp_path / "one", 2), make_folder(tmp_path / "two", 2)
-    result = invoke(one, two, tmp_path / "out", "--model", models.grey)
+    result = invoke(one, two, tmp_path / "out", "--model", models.gray)
     assert result.exit_code == 2
     assert str(one / "0000.png") in result.stderr
     assert str(two / "0000.png") in result.stderr
@@ -155,7 +155,7 @@ def test_collisions_exit_2_before_any_work(models, make_folder, tmp_path):
 @pytest.mark.skipif(has_gpu(), reason="there is a GPU")
 def test_cuda_without_a_gpu_exits_3_with_the_reason(models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 2)
-    code, out, err = finish(source, tmp_path / "out", "--model", models.grey, "--device", "cuda")
+    code, out, err = finish(source, tmp_path / "out", "--model", models.gray, "--device", "cuda")
     assert (code, out) == (3, "")
     assert err == "colorize: no NVIDIA driver is installed here\n"
 
@@ -233,8 +233,8 @@ def peak_memory(source: Path, output: Path, model: Path) -> int:
     return int(subprocess.run(line, capture_output=True, text=True, check=True, timeout=120).stdout)
 
 
-def test_memory_does_not_grow_with_the_number_of_files(models, grey_photo, tmp_path):
-    picture = Image.fromarray(grey_photo).resize((320, 240))
+def test_memory_does_not_grow_with_the_number_of_files(models, gray_photo, tmp_path):
+    picture = Image.fromarray(gray_photo).resize((320, 240))
     for count in (30, 240):
         (tmp_path / str(count)).mkdir()
         for index in range(count):
@@ -251,14 +251,14 @@ def test_examples_are_lines_of_their_own():
 
 @pytest.mark.parametrize("option", [("--strength", "nan"), ("--strength", "3"), ("--size", "5")])
 def test_impossible_settings_are_wrong_usage(models, make_folder, tmp_path, option):
-    result = invoke(make_folder(tmp_path / "in", 1), tmp_path / "out", "--model", models.grey, *option)
+    result = invoke(make_folder(tmp_path / "in", 1), tmp_path / "out", "--model", models.gray, *option)
     assert result.exit_code == 2
     assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_ending_of_the_output_is_wrong_usage(models, make_folder, tmp_path):
     source = next(make_folder(tmp_path / "in", 1).glob("*.png"))
-    result = invoke(source, tmp_path / "out.gif", "--model", models.grey)
+    result = invoke(source, tmp_path / "out.gif", "--model", models.gray)
     assert result.exit_code == 2
     assert "out.gif" in result.stderr
     assert ".png" in result.stderr
@@ -267,7 +267,7 @@ def test_an_unknown_ending_of_the_output_is_wrong_usage(models, make_folder, tmp
 def test_a_closed_stdout_is_no_failure(models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 1)
     line = '"$@" >&-'
-    arguments = [source, tmp_path / "out", "--model", models.grey, "--device", "cpu"]
+    arguments = [source, tmp_path / "out", "--model", models.gray, "--device", "cpu"]
     command_line = ["sh", "-c", line, "sh", sys.executable, "-m", "colorize_cli", *map(str, arguments)]
     done = subprocess.run(command_line, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -291,7 +291,7 @@ JOB_FIELDS = {
 def test_json_is_one_object_per_picture_on_stdout(models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 4)
     (source / "empty.jpg").touch()
-    arguments = (source, tmp_path / "out", "--model", models.grey, "--device", "cpu", "--json")
+    arguments = (source, tmp_path / "out", "--model", models.gray, "--device", "cpu", "--json")
     code, out, err = finish(*arguments)
     assert code == 1
     objects = {Path(line["source"]).name: line for line in map(json.loads, out.splitlines())}
@@ -310,17 +310,17 @@ def test_json_is_one_object_per_picture_on_stdout(models, make_folder, tmp_path)
     assert {line["reason"] for line in again if line["status"] == "skipped"} == {"up to date"}
 
 
-def test_json_keeps_names_that_are_no_unicode(models, grey_photo, tmp_path):
+def test_json_keeps_names_that_are_no_unicode(models, gray_photo, tmp_path):
     source = tmp_path / os.fsdecode(b"\xff.png")
-    Image.fromarray(grey_photo).save(source)
-    _, out, _ = finish(tmp_path, tmp_path / "out", "--model", models.grey, "--json")
+    Image.fromarray(gray_photo).save(source)
+    _, out, _ = finish(tmp_path, tmp_path / "out", "--model", models.gray, "--json")
     assert Path(json.loads(out)["source"]) == source
 
 
 def test_fail_fast_stops_at_the_first_failure(models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 200)
     (source / "0000.png").write_bytes(b"")
-    arguments = ("--model", models.grey, "--workers", 1, "--device", "cpu")
+    arguments = ("--model", models.gray, "--workers", 1, "--device", "cpu")
     code, _, err = finish(source, tmp_path / "out", *arguments, "--fail-fast")
     assert code == 1
     assert "stopped at the first failure: " in err
@@ -335,9 +335,9 @@ def piped(data: bytes, *arguments: object) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "TIFF", "WEBP"])
-def test_from_standard_input_to_standard_output(models, grey_photo, tmp_path, format_):
+def test_from_standard_input_to_standard_output(models, gray_photo, tmp_path, format_):
     file = io.BytesIO()
-    Image.fromarray(grey_photo).save(file, format_)
+    Image.fromarray(gray_photo).save(file, format_)
     done = piped(file.getvalue(), "-", "-", "--model", models.tinted, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     with Image.open(io.BytesIO(done.stdout)) as image:
@@ -349,8 +349,8 @@ def test_from_standard_input_to_standard_output(models, grey_photo, tmp_path, fo
     assert (tmp_path / "out").read_bytes() == done.stdout
 
 
-def test_streams_and_files_mix(models, grey_photo, tmp_path):
-    Image.fromarray(grey_photo).save(tmp_path / "a.png")
+def test_streams_and_files_mix(models, gray_photo, tmp_path):
+    Image.fromarray(gray_photo).save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
     options = ("--model", models.tinted, "--device", "cpu")
     assert piped(data, "-", tmp_path / "b.png", *options).returncode == 0
@@ -360,7 +360,7 @@ def test_streams_and_files_mix(models, grey_photo, tmp_path):
 
 
 def test_what_is_wrong_with_a_stream_is_said_in_one_line(models, make_folder, tmp_path):
-    options = ("--model", models.grey, "--device", "cpu", "-q")
+    options = ("--model", models.gray, "--device", "cpu", "-q")
     for data in (b"", b"no picture", b"\x89PNG\r\n\x1a\n"):
         done = piped(data, "-", "-", *options)
         assert (done.returncode, done.stdout) == (1, b"")
@@ -372,8 +372,8 @@ def test_what_is_wrong_with_a_stream_is_said_in_one_line(models, make_folder, tm
         assert piped(b"", *arguments, *options).returncode == 2
 
 
-def test_a_full_pipe_that_closes_is_a_failure_in_one_line(models, grey_photo, tmp_path):
-    Image.fromarray(grey_photo).resize((1600, 1200)).save(tmp_path / "a.png")
+def test_a_full_pipe_that_closes_is_a_failure_in_one_line(models, gray_photo, tmp_path):
+    Image.fromarray(gray_photo).resize((1600, 1200)).save(tmp_path / "a.png")
     running = process(tmp_path / "a.png", "-", "--model", models.tinted, "-q")
     running.stdout.close()
     err = running.stderr.read()
@@ -386,7 +386,7 @@ def test_a_list_of_files_keeps_their_directories(models, make_folder, tmp_path):
     make_folder(tmp_path / "in", 6)
     find = "find . -type f -print0" if sys.platform != "win32" else ""
     line = (
-        f'{find} | "{sys.executable}" -m colorize_cli --files-from - -0 ../out --model {models.grey} --json'
+        f'{find} | "{sys.executable}" -m colorize_cli --files-from - -0 ../out --model {models.gray} --json'
     )
     done = subprocess.run(line, shell=True, cwd=tmp_path / "in", capture_output=True, check=False)  # noqa: S602
     assert done.returncode == 0, done.stderr
@@ -397,7 +397,7 @@ def test_a_list_of_files_keeps_their_directories(models, make_folder, tmp_path):
 def test_a_file_that_a_list_names_in_vain_fails_alone(models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 2)
     (tmp_path / "list").write_text(f"{source}/0000.png\n{source}/absent.png\n\n{source}\n")
-    result = invoke("--files-from", tmp_path / "list", tmp_path / "out", "--model", models.grey)
+    result = invoke("--files-from", tmp_path / "list", tmp_path / "out", "--model", models.gray)
     assert result.exit_code == 1
     assert f"{source}/absent.png: No such file or directory" in result.stderr
     assert contents(tmp_path / "out").keys() == {"0000.png"}

@@ -48,11 +48,11 @@ def test_lab_is_inverted(rgb):
     np.testing.assert_allclose(color_lab.lab_to_srgb(color_lab.srgb_to_lab(rgb)), rgb, atol=1e-4)
 
 
-def test_grey_has_no_chroma():
-    grey = np.repeat(np.linspace(0, 1, 256, dtype=np.float32)[:, None], 3, axis=1)
-    lab = color_lab.srgb_to_lab(grey)
+def test_gray_has_no_chroma():
+    gray = np.repeat(np.linspace(0, 1, 256, dtype=np.float32)[:, None], 3, axis=1)
+    lab = color_lab.srgb_to_lab(gray)
     assert np.abs(lab[:, 1:]).max() < 1e-3
-    np.testing.assert_allclose(lab[:, 0], lightness.GREY8, atol=1e-4)
+    np.testing.assert_allclose(lab[:, 0], lightness.GRAY8, atol=1e-4)
 
 
 labs = st.tuples(st.floats(0, 100), st.floats(-128, 128), st.floats(-128, 128))
@@ -76,7 +76,7 @@ def test_gamut_keeps_lightness_and_hue_and_takes_the_largest_chroma(lab):
         assert further.min() < 1e-6 or further.max() > 1 - 1e-6
 
 
-def test_gamut_leaves_colours_inside_alone(rgb):
+def test_gamut_leaves_colors_inside_alone(rgb):
     lab = color_lab.srgb_to_lab(0.02 + 0.96 * rgb)
     np.testing.assert_array_equal(color_lab.fit_gamut(lab), lab)
 
@@ -89,14 +89,14 @@ def test_eight_bits_keep_the_lightness(lab):
     assert abs(color_lab.srgb_to_lab(out / 255)[0, 0, 0] - lab[0]) < 0.6
 
 
-def test_grey_codes_come_back_exactly():
+def test_gray_codes_come_back_exactly():
     zero = np.zeros((1, 256), np.float32)
-    out = color_lab.compose_rgb8(lightness.GREY8[None], zero, zero)
+    out = color_lab.compose_rgb8(lightness.GRAY8[None], zero, zero)
     np.testing.assert_array_equal(out[0], np.repeat(np.arange(256)[:, None], 3, axis=1))
 
 
 def test_sixteen_bit_tables_reach_from_black_to_white():
-    for table in (lightness.GREY8, lightness.GREY16, lightness.UNIFORM16):
+    for table in (lightness.GRAY8, lightness.GRAY16, lightness.UNIFORM16):
         assert table.dtype == np.float32
         np.testing.assert_allclose(table[[0, -1]], [0, 100], atol=1e-4)
         assert (np.diff(table) > 0).all()
@@ -105,20 +105,20 @@ def test_sixteen_bit_tables_reach_from_black_to_white():
     )
 
 
-def test_colourfulness_is_that_of_the_paper(monkeypatch):
+def test_colorfulness_is_that_of_the_paper(monkeypatch):
     # Hasler & Suesstrunk 2003, in its own words.
     rgb = np.random.default_rng(1).integers(0, 256, (41, 60, 3), dtype=np.uint8)
     rgb[:20] //= 3
     red, green, blue = np.moveaxis(rgb.astype(float), -1, 0)
     rg, yb = red - green, (red + green) / 2 - blue
     expected = np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean())
-    assert color_lab.colourfulness(rgb) == pytest.approx(expected, rel=1e-9)
+    assert color_lab.colorfulness(rgb) == pytest.approx(expected, rel=1e-9)
     monkeypatch.setattr(color_lab, "_STRIPE_PIXELS", 100)
-    assert color_lab.colourfulness(rgb) == pytest.approx(expected, rel=1e-9)
+    assert color_lab.colorfulness(rgb) == pytest.approx(expected, rel=1e-9)
 
 
-def test_grey_has_no_colourfulness_and_one_colour_that_of_its_mean():
-    grey = np.random.default_rng(2).integers(0, 256, (50, 50, 1), dtype=np.uint8).repeat(3, axis=2)
-    assert color_lab.colourfulness(grey) == pytest.approx(0, abs=1e-4)
+def test_gray_has_no_colorfulness_and_one_color_that_of_its_mean():
+    gray = np.random.default_rng(2).integers(0, 256, (50, 50, 1), dtype=np.uint8).repeat(3, axis=2)
+    assert color_lab.colorfulness(gray) == pytest.approx(0, abs=1e-4)
     blue = np.full((5, 7, 3), (10, 20, 115), np.uint8)
-    assert color_lab.colourfulness(blue) == pytest.approx(0.3 * np.hypot(10, 100), abs=1e-4)
+    assert color_lab.colorfulness(blue) == pytest.approx(0.3 * np.hypot(10, 100), abs=1e-4)

@@ -3,7 +3,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from colorize_cli.color.lightness import GREY8, Lightness
+from colorize_cli.color.lightness import GRAY8, Lightness
 from colorize_cli.color.resize import reduced, resized, working_copy, working_shape
 
 
@@ -25,16 +25,16 @@ def test_working_shape(shape, expected):
     assert working_shape(shape, 64, 16) == expected
 
 
-def test_resizing_is_the_mean_over_areas_of_lightness_from_codes_of_cells(grey_photo):
+def test_resizing_is_the_mean_over_areas_of_lightness_from_codes_of_cells(gray_photo):
     codes = np.random.default_rng(0).integers(0, 256, (600, 900), dtype=np.uint8)
     cells = codes.reshape(120, 5, 180, 5).mean(axis=(1, 3))
-    lightness = np.interp(cells, np.arange(256), GREY8).reshape(60, 2, 90, 2).mean(axis=(1, 3))
-    found = resized(Lightness(codes, GREY8), (60, 90))
+    lightness = np.interp(cells, np.arange(256), GRAY8).reshape(60, 2, 90, 2).mean(axis=(1, 3))
+    found = resized(Lightness(codes, GRAY8), (60, 90))
     np.testing.assert_allclose(found, lightness, atol=0.3)  # means of codes are rounded
-    height, width = (side - side % 8 for side in grey_photo.shape)
-    photo = grey_photo[:height, :width]
-    expected = GREY8[photo].reshape(height // 8, 8, width // 8, 8).mean(axis=(1, 3))
-    found = resized(Lightness(photo, GREY8), (height // 8, width // 8))
+    height, width = (side - side % 8 for side in gray_photo.shape)
+    photo = gray_photo[:height, :width]
+    expected = GRAY8[photo].reshape(height // 8, 8, width // 8, 8).mean(axis=(1, 3))
+    found = resized(Lightness(photo, GRAY8), (height // 8, width // 8))
     assert np.abs(found - expected).mean() < 0.3  # greys of sRGB are nearly L*
 
 
@@ -59,7 +59,7 @@ def test_means_of_cells_are_right_to_a_code_and_a_quarter_too_much_at_most(down,
 
 def test_resizing_does_not_depend_on_stripes(monkeypatch):
     codes = np.random.default_rng(0).integers(0, 256, (301, 407), dtype=np.uint8)
-    lightness = Lightness(codes, GREY8)
+    lightness = Lightness(codes, GRAY8)
     whole = resized(lightness, (48, 64))
     monkeypatch.setattr("colorize_cli.color.resize._STRIPE_PIXELS", 1000)
     np.testing.assert_array_equal(resized(lightness, (48, 64)), whole)
@@ -67,17 +67,17 @@ def test_resizing_does_not_depend_on_stripes(monkeypatch):
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (7, 3)])
 def test_any_shape_has_a_working_copy(shape):
-    lightness = Lightness(np.full(shape, 128, np.uint8), GREY8)
+    lightness = Lightness(np.full(shape, 128, np.uint8), GRAY8)
     copy = working_copy(lightness, 64, 16)
     assert copy.dtype == np.float32
-    np.testing.assert_allclose(copy, GREY8[128], atol=1e-3)
+    np.testing.assert_allclose(copy, GRAY8[128], atol=1e-3)
 
 
 def triangle(values, count):
     """Rows reduced to `count` by the triangle filter, two new pixels wide at its foot."""
     scale = len(values) / count
-    centres = (np.arange(count) + 0.5) * scale
-    distance = np.abs(np.arange(len(values)) + 0.5 - centres[:, None]) / scale
+    centers = (np.arange(count) + 0.5) * scale
+    distance = np.abs(np.arange(len(values)) + 0.5 - centers[:, None]) / scale
     weights = np.clip(1 - distance, 0, None)
     return weights / weights.sum(1, keepdims=True) @ values
 
@@ -85,10 +85,10 @@ def triangle(values, count):
 @pytest.mark.parametrize(("side", "tolerance"), [(150, 1e-3), (256, 1e-3), (512, 0.2)])
 def test_a_working_copy_is_as_sharp_as_the_triangle_filter_makes_it(side, tolerance):
     codes = resize_codes(skimage.data.camera(), side)
-    exact = triangle(triangle(GREY8[codes].astype(np.float64), 64).T, 64).T
-    copy = working_copy(Lightness(codes, GREY8), 64, 16)
+    exact = triangle(triangle(GRAY8[codes].astype(np.float64), 64).T, 64).T
+    copy = working_copy(Lightness(codes, GRAY8), 64, 16)
     assert np.abs(copy - exact).mean() <= tolerance
-    sharper = resized(Lightness(codes, GREY8), (64, 64))
+    sharper = resized(Lightness(codes, GRAY8), (64, 64))
     assert sharper.std() > copy.std()
 
 

@@ -4,16 +4,16 @@ import cv2
 import numpy as np
 import pytest
 
-from colorize_cli.color.lab import lightness_of_grey, linear_to_srgb, srgb_to_lab
+from colorize_cli.color.lab import lightness_of_gray, linear_to_srgb, srgb_to_lab
 from colorize_cli.color.ycbcr import BT601, BT709, BT2020, Coding, chroma_of, matrix_of, rgb_of
 
 
 @pytest.mark.parametrize("matrix", [BT601, BT709, BT2020])
-def test_a_colour_comes_back_from_its_luma_and_its_chroma(matrix):
+def test_a_color_comes_back_from_its_luma_and_its_chroma(matrix):
     rgb = np.random.default_rng(0).random((60, 60, 3)).astype(np.float32)
     lab = srgb_to_lab(rgb)
     luma = (rgb @ [matrix.red, 1 - matrix.red - matrix.blue, matrix.blue]).astype(np.float32)
-    cb, cr = chroma_of(lightness_of_grey(luma), lab[..., 1], lab[..., 2], matrix)
+    cb, cr = chroma_of(lightness_of_gray(luma), lab[..., 1], lab[..., 2], matrix)
     back = rgb_of(luma, cb, cr, matrix)
     assert back.min() > -1e-4
     assert back.max() < 1 + 1e-4
@@ -25,7 +25,7 @@ def test_a_colour_comes_back_from_its_luma_and_its_chroma(matrix):
 
 
 @pytest.mark.parametrize("matrix", [BT601, BT709])
-def test_no_colour_is_outside_of_rgb(matrix):
+def test_no_color_is_outside_of_rgb(matrix):
     lightness = np.linspace(0, 100, 101, dtype=np.float32)[:, None] * np.ones((1, 36), np.float32)
     angle = np.linspace(0, 2 * np.pi, 36, dtype=np.float32)[None]
     cb, cr = chroma_of(
@@ -38,7 +38,7 @@ def test_no_colour_is_outside_of_rgb(matrix):
     assert rgb[inside].max() < 1 + 1e-3
 
 
-def test_grey_has_no_chroma():
+def test_gray_has_no_chroma():
     lightness = np.linspace(0, 100, 50, dtype=np.float32)[None]
     cb, cr = chroma_of(lightness, 0 * lightness, 0 * lightness, BT709)
     assert np.abs(cb).max() < 1e-6

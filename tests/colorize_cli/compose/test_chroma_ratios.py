@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from colorize_cli.color import lightness
 from colorize_cli.color.lab import LUMINANCE, srgb_to_lab
 from colorize_cli.color.resize import reduced
-from colorize_cli.compose.chroma_ratios import OFFSET, TO_RGB, Factors, cell_size, factors_of
+from colorize_cli.compose.chroma_ratios import OFFSET, TO_RGB, ChromaRatios, cell_size, ratios_of
 
 
-def of_channels(factors: Factors) -> np.ndarray:
+def of_channels(factors: ChromaRatios) -> np.ndarray:
     """Those of red, green and blue, (3, rows, columns)."""
     return np.tensordot(TO_RGB, np.stack([factors.luma, factors.blue, factors.red]), 1)
 
@@ -52,14 +52,14 @@ def test_cells_are_as_many_as_may_be(shape, low_shape, most, size):
     st.sampled_from([5, 40, 150]),
     st.integers(0, 2**32 - 1),
 )
-def test_colours_keep_lightness_and_fit_whatever_grey_they_are_for(shape, low_shape, most, strength, seed):
+def test_colors_keep_lightness_and_fit_whatever_gray_they_are_for(shape, low_shape, most, strength, seed):
     levels, ab = noise(shape, low_shape, strength, seed)
     size = cell_size(shape, ab, most)
-    factors = factors_of(reduced(levels, size), size, ab)
+    factors = ratios_of(reduced(levels, size), size, ab)
     assert factors.luma.shape == tuple(-(-side // size) for side in shape)
     assert factors.luma.shape == factors.blue.shape == factors.red.shape == factors.limit.shape
     channels, chroma = of_channels(factors), np.maximum(np.abs(factors.blue), np.abs(factors.red))
-    check_colours(channels)
+    check_colors(channels)
     # Enlarged, a cell has a part in what is in the cells beside it.
     around = np.ones((1, 1) if size == 1 else (3, 3))
     light = (levels if size == 1 else factors.limit).astype(int) + OFFSET
@@ -71,33 +71,33 @@ def test_colours_keep_lightness_and_fit_whatever_grey_they_are_for(shape, low_sh
     for places, luma, blue, red in factors.beyond(levels, size):
         seen.append(places)
         channels = TO_RGB @ np.stack([luma, blue, red])
-        check_colours(channels)
+        check_colors(channels)
         light = levels.ravel()[places].astype(int) + OFFSET
         assert (channels * light).max() < 255.5 + OFFSET
         assert np.abs(np.stack([blue, red]) * light).max() < 125.5
     np.testing.assert_array_equal(np.concatenate([[], *seen]), np.flatnonzero(levels > large))
 
 
-def check_colours(channels: np.ndarray) -> None:
+def check_colors(channels: np.ndarray) -> None:
     np.testing.assert_allclose(luminance(channels), 1, atol=2e-3)
     assert channels.min(initial=0) > -1e-3
 
 
-def test_of_grey_they_are_one_and_nothing(grey_photo):
-    factors = factors_of(grey_photo, 1, np.zeros((2, 16, 24), np.float32))
+def test_of_gray_they_are_one_and_nothing(gray_photo):
+    factors = ratios_of(gray_photo, 1, np.zeros((2, 16, 24), np.float32))
     np.testing.assert_allclose(factors.luma, 1, atol=1e-4)
     np.testing.assert_allclose(factors.blue, 0, atol=1e-5)
     np.testing.assert_allclose(factors.red, 0, atol=1e-5)
 
 
-def test_they_are_those_of_the_colours_that_the_network_says():
+def test_they_are_those_of_the_colors_that_the_network_says():
     levels = np.full((40, 60), 128, np.uint8)
     ab = np.empty((2, 10, 15), np.float32)
     ab[0], ab[1] = 20, -30
-    channels = of_channels(factors_of(levels, 1, ab))
+    channels = of_channels(ratios_of(levels, 1, ab))
     codes = channels * (128 + OFFSET) - OFFSET
     lab = srgb_to_lab(np.moveaxis(codes, 0, -1) / 255)
-    np.testing.assert_allclose(lab, np.broadcast_to([lightness.GREY8[128], 20, -30], lab.shape), atol=0.3)
+    np.testing.assert_allclose(lab, np.broadcast_to([lightness.GRAY8[128], 20, -30], lab.shape), atol=0.3)
 
 
 def test_many_that_are_beyond_are_seen_to_in_blocks():
@@ -105,7 +105,7 @@ def test_many_that_are_beyond_are_seen_to_in_blocks():
     levels = np.full((4600, 4600), 120, np.uint8)
     levels[::2] = 250
     ab = np.full((2, 16, 16), 25, np.float32)
-    factors = factors_of(reduced(levels, 8), 8, ab)
+    factors = ratios_of(reduced(levels, 8), 8, ab)
     blocks = [len(places) for places, *_ in factors.beyond(levels, 8)]
     assert sum(blocks) == (levels == 250).sum()
     assert max(blocks) <= 1 << 20

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from colorize_cli.core.location import Url, place, redacted
+from colorize_cli.core.location import Url, parse_location, redacted
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from colorize_cli.core.location import Url, place, redacted
     ],
 )
 def test_what_is_shown_of_an_address_and_its_name(text, shown, name, suffix):
-    url = place(text)
+    url = parse_location(text)
     assert isinstance(url, Url)
     assert (str(url), url.name, url.suffix) == (shown, name, suffix)
     assert "hush" not in repr(url)
@@ -40,9 +40,9 @@ def test_what_is_shown_of_an_address_and_its_name(text, shown, name, suffix):
 
 def test_what_is_a_path():
     for text in ("a.jpg", "s3:a", "s3:/a", "./s3://a", "/x/s3://a", "C:\\a.jpg", "C://a.jpg", "-", "1s3://a"):
-        assert place(text) == Path(text)
-    assert place("file:///a/b%20c.jpg") == Path("/a/b%20c.jpg")
-    assert place("local://a.jpg") == Path("a.jpg")
+        assert parse_location(text) == Path(text)
+    assert parse_location("file:///a/b%20c.jpg") == Path("/a/b%20c.jpg")
+    assert parse_location("local://a.jpg") == Path("a.jpg")
 
 
 @pytest.mark.parametrize(

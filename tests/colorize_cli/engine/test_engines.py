@@ -32,7 +32,7 @@ def settings_for(path: Path, **changes) -> Settings:
     return Settings(model=path, device="cpu", **{"workers": 2, **changes})
 
 
-def colour(engine, source: Path, output: Path, settings: Settings) -> list[Outcome]:
+def colorize(engine, source: Path, output: Path, settings: Settings) -> list[Outcome]:
     return list(engine(discovery.plan([source], output, formats.endings()), settings, print))
 
 
@@ -50,7 +50,7 @@ def test_pixels_do_not_depend_on_batches_or_workers(engine, models, make_folder,
     for batch_size, workers in ((1, 1), (16, 1), (1, 4), (16, 4)):
         output = tmp_path / f"{batch_size}-{workers}"
         settings = settings_for(models.tinted, batch_size=batch_size, workers=workers)
-        assert all(o.status is Status.DONE for o in colour(engine, source, output, settings))
+        assert all(o.status is Status.DONE for o in colorize(engine, source, output, settings))
         results.append(pixels(output))
     assert len(results[0]) == 30
     for result in results[1:]:
@@ -61,7 +61,7 @@ def test_pixels_do_not_depend_on_batches_or_workers(engine, models, make_folder,
 
 def test_outcomes_have_timings_and_one_per_job(engine, models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 6)
-    outcomes = colour(engine, source, tmp_path / "out", settings_for(models.grey))
+    outcomes = colorize(engine, source, tmp_path / "out", settings_for(models.gray))
     assert len({outcome.job for outcome in outcomes}) == len(outcomes) == 6
     for outcome in outcomes:
         assert {"decode", "infer", "compose", "encode"} <= outcome.seconds.keys()
@@ -71,10 +71,10 @@ def test_existing_outputs_are_skipped_unless_told_otherwise(engine, models, make
     source, output = make_folder(tmp_path / "in", 4), tmp_path / "out"
     output.mkdir()
     (output / "0000.png").write_bytes(b"mine")
-    outcomes = colour(engine, source, output, settings_for(models.grey))
+    outcomes = colorize(engine, source, output, settings_for(models.gray))
     assert sorted(o.status.value for o in outcomes) == ["done"] * 3 + ["skipped"]
     assert (output / "0000.png").read_bytes() == b"mine"
-    outcomes = colour(engine, source, output, settings_for(models.grey, overwrite=True))
+    outcomes = colorize(engine, source, output, settings_for(models.gray, overwrite=True))
     assert {o.status for o in outcomes} == {Status.DONE}
     assert (output / "0000.png").read_bytes() != b"mine"
 
@@ -84,7 +84,7 @@ def test_bad_files_fail_alone(engine, models, make_folder, tmp_path):
     (source / "empty.jpg").touch()
     (source / "text.jpg").write_text("no picture")
     (source / "cut.png").write_bytes((source / "0000.png").read_bytes()[:3000])
-    outcomes = colour(engine, source, tmp_path / "out", settings_for(models.grey))
+    outcomes = colorize(engine, source, tmp_path / "out", settings_for(models.gray))
     failed = {o.job.source.name: o.reason for o in outcomes if o.status is Status.FAILED}
     assert failed.keys() == {"empty.jpg", "text.jpg", "cut.png"}
     assert all(failed.values())
@@ -94,7 +94,7 @@ def test_bad_files_fail_alone(engine, models, make_folder, tmp_path):
 def test_a_file_of_an_unknown_kind_fails(engine, models, tmp_path):
     path = tmp_path / "a.xyz"
     path.write_bytes(b"x")
-    (outcome,) = colour(engine, path, tmp_path / "out", settings_for(models.grey))
+    (outcome,) = colorize(engine, path, tmp_path / "out", settings_for(models.gray))
     assert outcome.status is Status.FAILED
     assert ".xyz" in outcome.reason
 
@@ -111,16 +111,16 @@ def mixed(make_folder, tmp_path) -> Path:
     return source
 
 
-def test_pictures_in_colour_are_skipped_and_it_is_said_why(engine, models, mixed, tmp_path):
-    outcomes = colour(engine, mixed, tmp_path / "out", settings_for(models.tinted))
+def test_pictures_in_color_are_skipped_and_it_is_said_why(engine, models, mixed, tmp_path):
+    outcomes = colorize(engine, mixed, tmp_path / "out", settings_for(models.tinted))
     skipped = {o.job.source.name: o.reason for o in outcomes if o.status is Status.SKIPPED}
     assert skipped == dict.fromkeys(["cat.jpg", "cat.gif"], "in colour already")
     assert pixels(tmp_path / "out").keys() == {"0000.png", "sub/0001.jpg"}
 
 
-def test_pictures_in_colour_are_copied_if_asked_for(engine, models, mixed, tmp_path):
+def test_pictures_in_color_are_copied_if_asked_for(engine, models, mixed, tmp_path):
     output, settings = tmp_path / "out", settings_for(models.tinted, if_colored="copy")
-    assert {o.status for o in colour(engine, mixed, output, settings)} == {Status.DONE}
+    assert {o.status for o in colorize(engine, mixed, output, settings)} == {Status.DONE}
     assert (output / "cat.jpg").read_bytes() == (mixed / "cat.jpg").read_bytes()
     with Image.open(mixed / "cat.gif") as before, Image.open(output / "cat.png") as after:
         assert after.n_frames == before.n_frames == 2
@@ -129,13 +129,13 @@ def test_pictures_in_colour_are_copied_if_asked_for(engine, models, mixed, tmp_p
             after.seek(frame)
             np.testing.assert_array_equal(np.asarray(after.convert("RGB")), np.asarray(before.convert("RGB")))
             assert after.info["duration"] == 70
-    assert {o.status for o in colour(engine, mixed, output, settings)} == {Status.SKIPPED}
+    assert {o.status for o in colorize(engine, mixed, output, settings)} == {Status.SKIPPED}
 
 
-def test_pictures_in_colour_are_coloured_anew_if_asked_for(engine, models, mixed, tmp_path):
+def test_pictures_in_color_are_colored_anew_if_asked_for(engine, models, mixed, tmp_path):
     output = tmp_path / "out"
-    colour(engine, mixed, output, settings_for(models.tinted, if_colored="copy"))
-    outcomes = colour(engine, mixed, output, settings_for(models.grey, if_colored="recolor"))
+    colorize(engine, mixed, output, settings_for(models.tinted, if_colored="copy"))
+    outcomes = colorize(engine, mixed, output, settings_for(models.gray, if_colored="recolor"))
     assert {o.status for o in outcomes} == {Status.DONE}
     for name in ("cat.jpg", "cat.png"):
         with Image.open(output / name) as image:
@@ -145,7 +145,7 @@ def test_pictures_in_colour_are_coloured_anew_if_asked_for(engine, models, mixed
 
 def test_pixels_are_limited(engine, models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 2)
-    outcomes = colour(engine, source, tmp_path / "out", settings_for(models.grey, max_pixels=100))
+    outcomes = colorize(engine, source, tmp_path / "out", settings_for(models.gray, max_pixels=100))
     assert {o.status for o in outcomes} == {Status.FAILED}
 
 
@@ -155,7 +155,7 @@ def test_no_work_needs_no_model(engine, tmp_path):
 
 def test_a_missing_model_is_raised(engine, make_folder, tmp_path):
     with pytest.raises(ModelError):
-        colour(
+        colorize(
             engine, make_folder(tmp_path / "in", 2), tmp_path / "out", settings_for(tmp_path / "absent.onnx")
         )
 
@@ -175,7 +175,7 @@ def test_stopping_early_leaves_no_thread_and_no_half_file(engine, models, make_f
 def test_auto_announces_its_choice_in_one_line(engine, models, make_folder, tmp_path):
     lines: list[str] = []
     plan = discovery.plan([make_folder(tmp_path / "in", 2)], tmp_path / "out", formats.endings())
-    list(engine(plan, Settings(model=models.grey, device="auto"), lines.append))
+    list(engine(plan, Settings(model=models.gray, device="auto"), lines.append))
     assert len(lines) == 1
     assert lines[0].startswith("device: ")
 

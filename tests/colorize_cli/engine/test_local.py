@@ -5,8 +5,8 @@ import pytest
 from colorize_cli.core import formats
 from colorize_cli.core.settings import Settings
 from colorize_cli.engine import local, session
-from colorize_cli.engine.session import Workshop
-from colorize_cli.guidance import Steering
+from colorize_cli.engine.session import Session
+from colorize_cli.guidance import Guidance
 from colorize_cli.storage import discovery
 
 
@@ -29,28 +29,30 @@ def test_many_pictures_share_the_cores_and_no_more_memory_than_a_batch(
 ):
     settings = Settings(model=models.tinted, device="cpu", batch_size=batch_size)
     for many in (True, False):
-        shop = Workshop(tmp_path, settings, Steering(), cores=cores)
-        network = shop.open(many=many)
+        opened = Session(tmp_path, settings, Guidance(), cores=cores)
+        network = opened.open(many=many)
         assert network.parallel == (parallel if many else 1)
         assert (batch_size or network.batch_size) * network.parallel <= max(8, batch_size or 1)
-        assert shop.open() is network
-        shop.close()
+        assert opened.open() is network
+        opened.close()
 
 
 @pytest.mark.parametrize(
-    ("pictures", "films", "expected"),
+    ("pictures", "videos", "expected"),
     [(1, False, False), (4, False, True), (9, False, True), (9, True, False)],
 )
-def test_few_pictures_and_films_have_all_cores_one_at_a_time(monkeypatch, pictures, films, expected):
+def test_few_pictures_and_films_have_all_cores_one_at_a_time(monkeypatch, pictures, videos, expected):
     monkeypatch.setattr(session, "available_cores", lambda: 4)
-    assert session.are_many(pictures, films=films) is expected
+    assert session.are_many(pictures, videos=videos) is expected
 
 
 def test_what_a_run_is_to_do_decides(models, make_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(session, "available_cores", lambda: 3)
     asked = []
-    opened = Workshop.open
-    monkeypatch.setattr(Workshop, "open", lambda shop, **how: (asked.append(how), opened(shop, **how))[1])
+    open_ = Session.open
+    monkeypatch.setattr(
+        Session, "open", lambda session_, **how: (asked.append(how), open_(session_, **how))[1]
+    )
     source, out = make_folder(tmp_path / "in", 3), tmp_path / "out"
     settings = Settings(model=models.tinted, device="cpu", workers=1)
     for many in (True, False):

@@ -12,8 +12,8 @@ from colorize_cli.core.settings import Settings
 from colorize_cli.engine import ENGINES
 from colorize_cli.inference import batch_size, model
 from colorize_cli.storage import discovery
-from tests.colorize_cli.inference.test_model import Session, on_gpus
-from tests.colorize_cli.video.making import Recipe, make
+from tests.colorize_cli.inference.test_model import FakeSession, on_gpus
+from tests.colorize_cli.video.video_files import Recipe, make
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def run(models, monkeypatch):
     monkeypatch.setattr(batch_size, "batch_size", lambda *_: 8)
 
     def run(source, output, pixels, **changes):
-        network = on_gpus(models, Session(pixels))
+        network = on_gpus(models, FakeSession(pixels))
         monkeypatch.setattr(model, "load", lambda *_: network)
         plan = discovery.plan([source], output, formats.endings())
         return list(ENGINES["local"](plan, Settings(device="cuda", **changes), print))
@@ -31,12 +31,12 @@ def run(models, monkeypatch):
     return run
 
 
-def assert_coloured(outcome):
+def assert_colored(outcome):
     with Image.open(outcome.job.source) as before, Image.open(outcome.job.destination) as after:
         levels, rgb = np.asarray(before.convert("L")), np.asarray(after)
     assert np.ptp(rgb.astype(int), axis=-1).mean() > 3
     if outcome.job.source.suffix == ".png":
-        assert np.abs(lab.srgb_to_lab(rgb / np.float32(255))[..., 0] - lightness.GREY8[levels]).mean() < 0.3
+        assert np.abs(lab.srgb_to_lab(rgb / np.float32(255))[..., 0] - lightness.GRAY8[levels]).mean() < 0.3
 
 
 def test_batches_are_halved_first(run, make_folder, tmp_path):
@@ -44,7 +44,7 @@ def test_batches_are_halved_first(run, make_folder, tmp_path):
     assert [outcome.status for outcome in outcomes] == [Status.DONE] * 8
     assert {outcome.size for outcome in outcomes} == {None}
     for outcome in outcomes:
-        assert_coloured(outcome)
+        assert_colored(outcome)
 
 
 def test_then_copies_are_made_smaller_and_outcomes_say_so(run, make_folder, tmp_path):
@@ -53,10 +53,10 @@ def test_then_copies_are_made_smaller_and_outcomes_say_so(run, make_folder, tmp_
     assert {outcome.size for outcome in outcomes} == {32}
     assert '"size": 32' in to_json(outcomes[0])
     for outcome in outcomes:
-        assert_coloured(outcome)
+        assert_colored(outcome)
 
 
-def test_in_the_end_it_fails_and_nothing_is_left_grey(run, make_folder, tmp_path):
+def test_in_the_end_it_fails_and_nothing_is_left_gray(run, make_folder, tmp_path):
     outcomes = run(make_folder(tmp_path / "in", 3), tmp_path / "out", 10)
     assert [outcome.status for outcome in outcomes] == [Status.FAILED] * 3
     assert all("out of memory" in (outcome.reason or "") for outcome in outcomes)

@@ -9,7 +9,7 @@ import pytest
 
 from colorize_cli.core.jobs import Job, Outcome, Status
 from colorize_cli.core.pipeline import Pipeline, Stage
-from colorize_cli.engine.shared_run import Endless
+from colorize_cli.engine.shared_run import SharedRun
 
 
 def job(name: str) -> Job:
@@ -32,7 +32,7 @@ def no_thread_left() -> Iterator[None]:
 
 
 def test_callers_get_the_outcomes_of_their_own_jobs_in_order():
-    endless = Endless(staged)
+    endless = SharedRun(staged)
     chunks = [[job(f"{chunk}-{n}") for n in range(20)] for chunk in range(30)]
     with ThreadPoolExecutor(3) as pool:
         answers = list(pool.map(endless.outcomes, chunks))
@@ -48,7 +48,7 @@ def test_all_callers_share_one_run():
         for each in jobs:
             yield Outcome(each, Status.DONE)
 
-    endless = Endless(run)
+    endless = SharedRun(run)
     for n in range(5):
         endless.outcomes([job(f"{n}")])
     endless.close()
@@ -56,7 +56,7 @@ def test_all_callers_share_one_run():
 
 
 def test_closing_without_any_jobs():
-    Endless(staged).close()
+    SharedRun(staged).close()
 
 
 def test_a_defect_reaches_those_who_wait_and_those_who_come_after():
@@ -65,7 +65,7 @@ def test_a_defect_reaches_those_who_wait_and_those_who_come_after():
         yield Outcome(first, Status.DONE)
         raise LookupError("no such thing")
 
-    endless = Endless(run)
+    endless = SharedRun(run)
     with pytest.raises(LookupError, match="no such thing"):
         endless.outcomes([job("a"), job("b"), job("c")])
     with pytest.raises(LookupError):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from colorize_cli.video.preview import stills
 from tests.colorize_cli.cli.test_run import invoke
-from tests.colorize_cli.video.making import BT601, BT709, BT2020, Recipe, look, make
+from tests.colorize_cli.video.video_files import BT601, BT709, BT2020, Recipe, look, make
 
 UNEVEN = (0, 40, 41, 90, 200, 210, 300, 350, 400, 900)
 LOSSLESS = {"qp": "0"}
@@ -48,7 +48,7 @@ CASES = {
 }
 
 
-def colour(source: Path, output: Path, model: Path, *options: str):
+def colorize(source: Path, output: Path, model: Path, *options: str):
     return invoke(source, output, "--model", model, "--device", "cpu", *options)
 
 
@@ -56,7 +56,7 @@ def colour(source: Path, output: Path, model: Path, *options: str):
 def test_all_but_chroma_stays(models, tmp_path, name):
     recipe = CASES[name]
     source = make(tmp_path / name, recipe)
-    result = colour(source, tmp_path / "out", models.tinted)
+    result = colorize(source, tmp_path / "out", models.tinted)
     assert result.exit_code == 0, result.output
     before, after = look(source), look(tmp_path / "out" / name)
     assert after.times == before.times
@@ -81,7 +81,7 @@ def test_all_but_chroma_stays(models, tmp_path, name):
 def test_a_lossless_codec_keeps_luma_bit_for_bit(models, tmp_path, pixel_format):
     recipe = Recipe(pixel_format=pixel_format, codec="ffv1", options={}, width=66, height=46)
     source = make(tmp_path / "a.mkv", recipe)
-    result = colour(source, tmp_path / "b.mkv", models.tinted, "--codec", "ffv1")
+    result = colorize(source, tmp_path / "b.mkv", models.tinted, "--codec", "ffv1")
     assert result.exit_code == 0, result.output
     before, after = look(source), look(tmp_path / "b.mkv")
     for old, new in zip(before.lumas, after.lumas, strict=True):
@@ -91,7 +91,7 @@ def test_a_lossless_codec_keeps_luma_bit_for_bit(models, tmp_path, pixel_format)
 
 def test_an_outcome_tells_frames_and_cuts(models, tmp_path):
     make(tmp_path / "in.mkv", Recipe(frames=40, cut=23))
-    result = colour(tmp_path / "in.mkv", tmp_path / "out.mkv", models.tinted, "--json")
+    result = colorize(tmp_path / "in.mkv", tmp_path / "out.mkv", models.tinted, "--json")
     told = json.loads(result.stdout)
     assert (told["status"], told["frames"], told["cuts"]) == ("done", 40, 1)
     assert {"copy", "follow", "infer", "steady", "chroma", "film", "join"} == told["seconds"].keys()
@@ -100,7 +100,7 @@ def test_an_outcome_tells_frames_and_cuts(models, tmp_path):
 def test_a_truncated_mp4_fails_in_one_clear_line(models, tmp_path):
     whole = make(tmp_path / "a.mp4", Recipe()).read_bytes()
     (tmp_path / "a.mp4").write_bytes(whole[: len(whole) // 2])
-    result = colour(tmp_path / "a.mp4", tmp_path / "b.mp4", models.tinted)
+    result = colorize(tmp_path / "a.mp4", tmp_path / "b.mp4", models.tinted)
     assert result.exit_code == 1
     assert "a.mp4: damaged, or no film" in result.stderr
     assert not (tmp_path / "b.mp4").exists()
@@ -116,7 +116,7 @@ def test_of_a_film_that_is_damaged_in_the_middle_the_rest_is_kept_in_time(models
     content[middle : middle + 400] = bytes(400)
     source.write_bytes(content)
     for _ in range(2):  # it is tried again each time, and fails each time
-        result = colour(source, tmp_path / "out", models.tinted)
+        result = colorize(source, tmp_path / "out", models.tinted)
         assert result.exit_code == 1
         assert "damaged; what could be decoded is coloured" in result.stderr
     after = look(tmp_path / "out" / "a.mkv")
@@ -125,45 +125,45 @@ def test_of_a_film_that_is_damaged_in_the_middle_the_rest_is_kept_in_time(models
     assert after.times[-1] == before.times[-1]
 
 
-def test_a_film_in_colour_is_skipped_copied_or_coloured_anew(models, tmp_path):
-    source = make(tmp_path / "a.mkv", Recipe(coloured=True))
-    result = colour(source, tmp_path / "skip", models.tinted)
+def test_a_film_in_color_is_skipped_copied_or_colored_anew(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(is_color=True))
+    result = colorize(source, tmp_path / "skip", models.tinted)
     assert "in colour already" in result.stderr
     assert not (tmp_path / "skip" / "a.mkv").exists()
-    assert colour(source, tmp_path / "copy", models.tinted, "--if-colored", "copy").exit_code == 0
+    assert colorize(source, tmp_path / "copy", models.tinted, "--if-colored", "copy").exit_code == 0
     assert (tmp_path / "copy" / "a.mkv").read_bytes() == source.read_bytes()
-    assert colour(source, tmp_path / "anew", models.grey, "--if-colored", "recolor").exit_code == 0
+    assert colorize(source, tmp_path / "anew", models.gray, "--if-colored", "recolor").exit_code == 0
     assert look(tmp_path / "anew" / "a.mkv").chroma < 1
 
 
 def test_pictures_and_films_in_one_folder_and_no_work_twice(models, make_folder, tmp_path):
     folder = make_folder(tmp_path / "in", 4)
     make(folder / "a.mp4", Recipe())
-    assert "5 done" in colour(folder, tmp_path / "out", models.tinted).stderr
-    assert "5 up to date" in colour(folder, tmp_path / "out", models.tinted).stderr
-    again = colour(folder, tmp_path / "out", models.tinted, "--steady", "0")
+    assert "5 done" in colorize(folder, tmp_path / "out", models.tinted).stderr
+    assert "5 up to date" in colorize(folder, tmp_path / "out", models.tinted).stderr
+    again = colorize(folder, tmp_path / "out", models.tinted, "--steady", "0")
     assert "1 done, 4 skipped" in again.stderr
 
 
-def test_every_and_auto_colour_alike(models, tmp_path):
+def test_every_and_auto_color_alike(models, tmp_path):
     source = make(tmp_path / "a.mkv", Recipe(frames=60, codec="ffv1", options={}, cut=31))
-    films = {}
+    videos = {}
     for every in ("1", "3", "auto"):
         output = tmp_path / f"{every}.mkv"
-        result = colour(source, output, models.tinted, "--every", every, "--codec", "ffv1")
+        result = colorize(source, output, models.tinted, "--every", every, "--codec", "ffv1")
         assert result.exit_code == 0, result.output
-        films[every] = [np.asarray(still, int) for still in stills(output, [0, 0.3, 0.55, 0.9], 64)]
+        videos[every] = [np.asarray(still, int) for still in stills(output, [0, 0.3, 0.55, 0.9], 64)]
     for every in ("3", "auto"):
-        for one, other in zip(films["1"], films[every], strict=True):
+        for one, other in zip(videos["1"], videos[every], strict=True):
             assert np.abs(one - other).mean() < 3
-    refused = colour(source, tmp_path / "b.mkv", models.tinted, "--every", "0")
+    refused = colorize(source, tmp_path / "b.mkv", models.tinted, "--every", "0")
     assert refused.exit_code == 2
     assert "--every" in refused.stderr
 
 
-def test_grey_stays_grey(models, tmp_path):
+def test_gray_stays_gray(models, tmp_path):
     make(tmp_path / "a.mkv", Recipe(codec="ffv1", options={}))
-    colour(tmp_path / "a.mkv", tmp_path / "b.mkv", models.grey, "--codec", "ffv1")
+    colorize(tmp_path / "a.mkv", tmp_path / "b.mkv", models.gray, "--codec", "ffv1")
     assert look(tmp_path / "b.mkv").chroma == 0
 
 
@@ -179,7 +179,7 @@ def test_grey_stays_grey(models, tmp_path):
 )
 def test_what_no_encoder_does_is_said_in_one_line(models, tmp_path, options, reason):
     make(tmp_path / "a.mkv", Recipe())
-    result = colour(tmp_path / "a.mkv", tmp_path / "b.mkv", models.tinted, *options, "--quiet")
+    result = colorize(tmp_path / "a.mkv", tmp_path / "b.mkv", models.tinted, *options, "--quiet")
     assert result.exit_code in (1, 2)
     assert reason in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -188,27 +188,27 @@ def test_what_no_encoder_does_is_said_in_one_line(models, tmp_path, options, rea
 
 def test_a_film_becomes_no_picture_and_a_picture_no_film(models, make_folder, tmp_path):
     make(tmp_path / "a.mp4", Recipe())
-    result = colour(tmp_path / "a.mp4", tmp_path / "a.png", models.tinted)
+    result = colorize(tmp_path / "a.mp4", tmp_path / "a.png", models.tinted)
     assert result.exit_code == 1
     assert "a film becomes a film, not .png" in result.stderr
     folder = make_folder(tmp_path / "in", 1)
-    result = colour(folder / "0000.png", tmp_path / "b.mp4", models.tinted)
+    result = colorize(folder / "0000.png", tmp_path / "b.mp4", models.tinted)
     assert result.exit_code == 1
     assert "a picture becomes a picture, not .mp4" in result.stderr
 
 
 def test_a_report_shows_a_film_by_one_of_its_frames(models, tmp_path):
     source = make(tmp_path / "a.mkv", Recipe(aspect=Fraction(2), rotation=0))
-    colour(source, tmp_path / "b.mkv", models.tinted, "--report", tmp_path / "page.html")
+    colorize(source, tmp_path / "b.mkv", models.tinted, "--report", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/jpeg") == 2
     assert 'width="128" height="48"' in page
     assert "<th>crf</th>" in page
 
 
-def test_stills_are_turned_and_in_colour(models, tmp_path):
+def test_stills_are_turned_and_in_color(models, tmp_path):
     source = make(tmp_path / "a.mp4", Recipe(rotation=90, frames=50))
-    colour(source, tmp_path / "b.mp4", models.tinted)
+    colorize(source, tmp_path / "b.mp4", models.tinted)
     before, after = (list(stills(tmp_path / name, [0, 0.5, 0.9], 40)) for name in ("a.mp4", "b.mp4"))
     for old, new in zip(before, after, strict=True):
         assert old.size == new.size == (30, 40)
@@ -234,7 +234,7 @@ def test_y4m_goes_through_a_pipe_and_luma_stays_bit_for_bit(models, tmp_path, pi
     )
     source = make(tmp_path / "a.y4m", recipe)
     (tmp_path / "b.y4m").write_bytes(piped(source.read_bytes(), "-", "-", "--model", models.tinted))
-    result = colour(source, tmp_path / "c.y4m", models.tinted)
+    result = colorize(source, tmp_path / "c.y4m", models.tinted)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "b.y4m").read_bytes() == (tmp_path / "c.y4m").read_bytes()
     before, after = look(source), look(tmp_path / "b.y4m")
@@ -265,7 +265,7 @@ def test_a_part_of_a_film_begins_at_nought(models, tmp_path, late):
     recipe = Recipe(frames=120, times=times, sounds=1, chapters=True, codec="ffv1", options={})
     source = make(tmp_path / "a.mkv", recipe)
     options = ("--start", "2", "--duration", "1", "--codec", "ffv1")
-    result = colour(source, tmp_path / "b.mkv", models.tinted, *options)
+    result = colorize(source, tmp_path / "b.mkv", models.tinted, *options)
     assert result.exit_code == 0, result.output
     before, after = look(source), look(tmp_path / "b.mkv")
     assert after.times == [Fraction(n, 25) for n in range(25)]
@@ -282,7 +282,7 @@ def test_a_part_of_a_film_begins_at_nought(models, tmp_path, late):
 def test_a_part_beyond_the_end_is_none(models, tmp_path):
     make(tmp_path / "a.mkv", Recipe())
     for output in (tmp_path / "b.mkv", tmp_path / "b.y4m"):
-        result = colour(tmp_path / "a.mkv", output, models.tinted, "--start", "100")
+        result = colorize(tmp_path / "a.mkv", output, models.tinted, "--start", "100")
         assert result.exit_code == 1
         assert "it ends before 100 seconds" in result.stderr
         assert not output.exists()
@@ -325,7 +325,7 @@ def test_what_a_film_says_of_itself_goes_through_pipes(models, tmp_path):
 
 def test_a_preview_shows_frames_before_and_after(models, tmp_path):
     source = make(tmp_path / "a.mp4", Recipe(frames=100, cut=50, width=96))
-    result = colour(source, tmp_path / "sheet.png", models.tinted, "--preview", "4", "--json")
+    result = colorize(source, tmp_path / "sheet.png", models.tinted, "--preview", "4", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["frames"] == 4
     sheet = Image.open(tmp_path / "sheet.png")
@@ -345,12 +345,12 @@ def test_a_preview_shows_frames_of_a_film_of_open_groups(models, tmp_path):
     """From most of its key frames on there is first what cannot be decoded."""
     options = {"crf": "10", "g": "12", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
     source = make(tmp_path / "a.mp4", Recipe(frames=100, options=options, time_base=Fraction(1, 600)))
-    result = colour(source, tmp_path / "sheet.png", models.tinted, "--preview", "12", "--json")
+    result = colorize(source, tmp_path / "sheet.png", models.tinted, "--preview", "12", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["frames"] == 12
     wanted = [np.asarray(image) for image in stills(source, [0.1, 0.5, 0.9], 64)]
-    for place, image in zip((10, 50, 90), wanted, strict=True):
-        own = look(source).lumas[place].astype(int)
+    for position, image in zip((10, 50, 90), wanted, strict=True):
+        own = look(source).lumas[position].astype(int)
         assert (
             np.abs(np.asarray(Image.fromarray(image).convert("L"), int) - (own - 16) * 255 / 219).mean() < 3
         )
@@ -367,18 +367,18 @@ def test_a_preview_of_a_part_goes_through_a_pipe_too(models, tmp_path):
     assert np.abs(late - early).mean() > 10
 
 
-def test_previews_of_a_folder_are_made_once_and_pictures_are_coloured(models, make_folder, tmp_path):
+def test_previews_of_a_folder_are_made_once_and_pictures_are_colored(models, make_folder, tmp_path):
     folder = make_folder(tmp_path / "in", 2)
     make(folder / "a.mp4", Recipe())
-    make(folder / "b.mkv", Recipe(coloured=True))
+    make(folder / "b.mkv", Recipe(is_color=True))
     options = ("--preview", "3")
     assert (
         "3 done, 1 skipped (1 in colour already)"
-        in colour(folder, tmp_path / "out", models.tinted, *options).stderr
+        in colorize(folder, tmp_path / "out", models.tinted, *options).stderr
     )
     assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["0000.png", "a.png"]
-    assert "3 up to date" in colour(folder, tmp_path / "out", models.tinted, *options).stderr
-    assert "1 done" in colour(folder, tmp_path / "out", models.tinted, "--preview", "4").stderr
+    assert "3 up to date" in colorize(folder, tmp_path / "out", models.tinted, *options).stderr
+    assert "1 done" in colorize(folder, tmp_path / "out", models.tinted, "--preview", "4").stderr
 
 
 @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ def test_previews_of_a_folder_are_made_once_and_pictures_are_coloured(models, ma
 )
 def test_no_preview_is_said_in_one_line(models, tmp_path, output, options, reason):
     make(tmp_path / "a.mkv", Recipe())
-    result = colour(
+    result = colorize(
         tmp_path / "a.mkv", tmp_path / output, models.tinted, "--preview", "2", "--quiet", *options
     )
     assert result.exit_code == 1

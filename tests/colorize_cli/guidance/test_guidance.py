@@ -10,7 +10,7 @@ from PIL import Image
 from colorize_cli import Colorizer
 from colorize_cli.cli.run import command
 from colorize_cli.color import lab
-from colorize_cli.color.lightness import GREY8, Lightness
+from colorize_cli.color.lightness import GRAY8, Lightness
 from colorize_cli.core.errors import UsageError
 from colorize_cli.core.settings import Settings
 from colorize_cli.guidance.palette import Palette, transfer
@@ -20,12 +20,12 @@ BLUE = {"points": [{"x": 20, "y": 20, "color": "#3a5a8a"}]}
 
 
 @pytest.fixture
-def scans(tmp_path, grey_photo) -> Path:
+def scans(tmp_path, gray_photo) -> Path:
     """Four pictures, two of them of one name."""
     for name in ("a.png", "b.png", "one/c.png", "two/c.png"):
         path = tmp_path / "scans" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.roll(grey_photo, len(path.parts) + ord(name[0]), axis=1)).save(path)
+        Image.fromarray(np.roll(gray_photo, len(path.parts) + ord(name[0]), axis=1)).save(path)
     return tmp_path / "scans"
 
 
@@ -77,14 +77,14 @@ def test_hints_reach_their_picture_and_no_other(models, scans, tmp_path):
     assert colorize(models, "--hints", hints, scans, tmp_path / "out")[0] == 0
     for name in ("b.png", "one/c.png"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
-    for name, colour in (("a.png", (0x8A, 0x4A, 0x3A)), ("two/c.png", (0x3A, 0x5A, 0x8A))):
-        target = lab.srgb_to_lab(np.array(colour) / 255)[1:]
+    for name, color in (("a.png", (0x8A, 0x4A, 0x3A)), ("two/c.png", (0x3A, 0x5A, 0x8A))):
+        target = lab.srgb_to_lab(np.array(color) / 255)[1:]
         lightness = lab.srgb_to_lab(np.asarray(Image.open(tmp_path / "out" / name)) / 255)[20, 20, 0]
         fitted = lab.fit_gamut(np.array([lightness, *target], np.float32))[1:]
         assert np.hypot(*(chroma(tmp_path / "out" / name)[20, 20] - fitted)) <= 3
 
 
-def test_changed_hints_recolour_their_picture_and_the_rest_is_skipped(models, scans, tmp_path):
+def test_changed_hints_recolor_their_picture_and_the_rest_is_skipped(models, scans, tmp_path):
     hints, out = tmp_path / "hints.json", tmp_path / "out"
     versions = ({"a.png": RED, "b.png": RED}, {"a.png": BLUE, "b.png": RED}, {"b.png": RED})
     runs = [statuses(colorize(models, "--hints", written(hints, it), scans, out)[1]) for it in versions]
@@ -94,7 +94,7 @@ def test_changed_hints_recolour_their_picture_and_the_rest_is_skipped(models, sc
     assert done == [everything, {"scans/a.png"}, {"scans/a.png"}, {"scans/b.png"}, set()]
 
 
-def test_another_reference_recolours_all_and_the_same_nothing(models, scans, sunset, tmp_path):
+def test_another_reference_recolors_all_and_the_same_nothing(models, scans, sunset, tmp_path):
     out = tmp_path / "out"
     counts = []
     for options in ((), ("--reference", sunset), ("--reference", sunset), ()):
@@ -112,10 +112,10 @@ def test_a_reference_moves_the_mean_chroma_towards_its_own(models, scans, sunset
         assert np.hypot(*(after - target)) < 0.5 * np.hypot(*(before - target))
 
 
-def test_a_reference_makes_no_colour_stronger_than_it_was_and_than_its_own(grey_photo, sunset):
+def test_a_reference_makes_no_color_stronger_than_it_was_and_than_its_own(gray_photo, sunset):
     palette = Palette.of(np.asarray(Image.open(sunset)))
     ab = np.random.default_rng(0).normal(0, 15, (2, 30, 40)).astype(np.float32)
-    moved = transfer(Lightness(grey_photo, GREY8), ab, palette)
+    moved = transfer(Lightness(gray_photo, GRAY8), ab, palette)
     limit = np.maximum(np.hypot(*ab), palette.strongest)
     assert (np.hypot(*moved) <= limit + 0.01).all()
 
@@ -159,7 +159,7 @@ def test_a_png_without_transparency_is_refused(models, scans, tmp_path):
     assert "no transparency" in said
 
 
-def test_a_grey_or_damaged_reference_is_refused(models, scans, tmp_path):
+def test_a_gray_or_damaged_reference_is_refused(models, scans, tmp_path):
     (tmp_path / "damaged.jpg").write_bytes(b"no picture")
     assert "damaged.jpg" in refused(models, tmp_path, "--reference", tmp_path / "damaged.jpg", scans)
     said = refused(models, tmp_path, "--reference", scans / "a.png", scans)
@@ -216,20 +216,20 @@ def test_an_output_never_replaces_the_hints_or_the_reference(models, scans, suns
     assert "would replace" in said
 
 
-def test_of_a_document_the_first_page_has_the_hints(models, grey_photo, tmp_path):
-    pages = [Image.fromarray(grey_photo)] * 2
+def test_of_a_document_the_first_page_has_the_hints(models, gray_photo, tmp_path):
+    pages = [Image.fromarray(gray_photo)] * 2
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
     hints = written(tmp_path / "hints.json", RED)
     arguments = ("--hints", hints, tmp_path / "pages.tif", tmp_path / "out.tif")
-    assert colorize(models, *arguments, model=models.grey)[0] == 0
+    assert colorize(models, *arguments, model=models.gray)[0] == 0
     with Image.open(tmp_path / "out.tif") as image:
         assert chroma(image)[20, 20, 0] > 5
         image.seek(1)
         assert np.abs(chroma(image)).max() < 1
 
 
-def test_hints_for_an_animation_are_a_failure(models, grey_photo, tmp_path):
-    frames = [Image.fromarray(np.roll(grey_photo, 9 * index, axis=1)) for index in range(3)]
+def test_hints_for_an_animation_are_a_failure(models, gray_photo, tmp_path):
+    frames = [Image.fromarray(np.roll(gray_photo, 9 * index, axis=1)) for index in range(3)]
     frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:], duration=70)
     hints = written(tmp_path / "hints.json", RED)
     status, lines, _ = colorize(models, "--hints", hints, tmp_path / "film.gif", tmp_path / "out.png")
@@ -238,25 +238,25 @@ def test_hints_for_an_animation_are_a_failure(models, grey_photo, tmp_path):
     assert not (tmp_path / "out.png").exists()
 
 
-def test_hints_as_png_colour_the_picture(models, scans, tmp_path):
+def test_hints_as_png_color_the_picture(models, scans, tmp_path):
     image = Image.new("RGBA", (160, 120))
     image.paste((0x8A, 0x4A, 0x3A, 255), (15, 15, 25, 25))
     image.save(tmp_path / "hints.png")
     arguments = ("--hints", tmp_path / "hints.png", scans / "a.png", tmp_path / "out.png")
-    assert colorize(models, *arguments, model=models.grey)[0] == 0
+    assert colorize(models, *arguments, model=models.gray)[0] == 0
     assert chroma(tmp_path / "out.png")[15:25, 15:25, 0].min() > 5
 
 
-def test_hints_and_a_reference_from_python(models, grey_photo, sunset, tmp_path):
+def test_hints_and_a_reference_from_python(models, gray_photo, sunset, tmp_path):
     colorizer = Colorizer(models.tinted, device="cpu", strength=0.0)
     painted = Image.new("RGBA", (160, 120))
     painted.paste((0x8A, 0x4A, 0x3A, 255), (15, 15, 25, 25))
     for given in (RED, painted, written(tmp_path / "hints.json", RED)):
-        out = colorizer.colorize(Image.fromarray(grey_photo), hints=given)
+        out = colorizer.colorize(Image.fromarray(gray_photo), hints=given)
         assert chroma(out)[20, 20, 0] > 5
     with pytest.raises(UsageError, match="outside of the picture"):
-        colorizer.colorize(grey_photo, hints={"points": [{"x": 500, "y": 1, "color": "red"}]})
+        colorizer.colorize(gray_photo, hints={"points": [{"x": 500, "y": 1, "color": "red"}]})
     full = Colorizer(models.tinted, device="cpu")
-    by_file = full.colorize(grey_photo, reference=sunset)
-    assert np.array_equal(by_file, full.colorize(grey_photo, reference=Image.open(sunset)))
-    assert not np.array_equal(by_file, full.colorize(grey_photo))
+    by_file = full.colorize(gray_photo, reference=sunset)
+    assert np.array_equal(by_file, full.colorize(gray_photo, reference=Image.open(sunset)))
+    assert not np.array_equal(by_file, full.colorize(gray_photo))

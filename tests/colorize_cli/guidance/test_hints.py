@@ -46,18 +46,18 @@ def chroma(path) -> np.ndarray:
         return lab.srgb_to_lab(np.asarray(image.convert("RGB")) / 255)[..., 1:]
 
 
-def wanted(colour: str) -> np.ndarray:
-    rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+def wanted(color: str) -> np.ndarray:
+    rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
     return lab.srgb_to_lab(rgb / 255)[1:]
 
 
 @pytest.fixture
-def pictures(grey_photo, tmp_path):
+def pictures(gray_photo, tmp_path):
     """Two grey pictures of one name in two folders, and one of another name; sRGB holds RED on them."""
-    grey = np.clip(grey_photo // 4 + 85, 0, 255).astype(np.uint8)
+    gray = np.clip(gray_photo // 4 + 85, 0, 255).astype(np.uint8)
     for name in ("one/a.png", "two/a.png", "b.png"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(grey).save(tmp_path / "in" / name)
+        Image.fromarray(gray).save(tmp_path / "in" / name)
     return tmp_path / "in"
 
 
@@ -165,12 +165,12 @@ def test_the_palette_of_a_reference_is_taken_on_whatever_the_batch(models, pictu
     assert np.linalg.norm(towards - truth) < 0.6 * np.linalg.norm(before - truth)
 
 
-def test_from_python(models, grey_photo):
-    grey = np.clip(grey_photo // 4 + 110, 0, 255).astype(np.uint8)
+def test_from_python(models, gray_photo):
+    gray = np.clip(gray_photo // 4 + 110, 0, 255).astype(np.uint8)
     colorizer = Colorizer(models.tinted, device="cpu")
-    coloured = colorizer.colorize(grey, hints=POINT)
-    assert np.abs(lab.srgb_to_lab(coloured / 255)[58:62, 78:82, 1:] - wanted(RED)).max() < 3
-    steered = colorizer.colorize(Image.fromarray(grey), reference=Image.fromarray(data.rocket()))
-    assert steered.size == (160, 120)
+    colored = colorizer.colorize(gray, hints=POINT)
+    assert np.abs(lab.srgb_to_lab(colored / 255)[58:62, 78:82, 1:] - wanted(RED)).max() < 3
+    apply_guidance = colorizer.colorize(Image.fromarray(gray), reference=Image.fromarray(data.rocket()))
+    assert apply_guidance.size == (160, 120)
     with pytest.raises(UsageError, match="outside"):
-        colorizer.colorize(grey, hints={"points": [{"x": -5, "y": 0, "color": RED}]})
+        colorizer.colorize(gray, hints={"points": [{"x": -5, "y": 0, "color": RED}]})

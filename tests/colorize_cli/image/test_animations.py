@@ -54,14 +54,14 @@ def frames_of(data: bytes) -> list[Frame]:
     return list(reader.read_pages(data, LIMIT))
 
 
-def coloured(frame: Frame) -> Page:
+def colored(frame: Frame) -> Page:
     ab = np.stack([np.full((3, 5), 6), np.full((3, 5), 9)]).astype(np.float32)
     return frame, compose(frame.lightness, ab)
 
 
 def encoded(frames: list[Frame], format_: str, quality: int | None = None) -> bytes:
     file = io.BytesIO()
-    writer.encode(file, format_, map(coloured, frames), quality)
+    writer.encode(file, format_, map(colored, frames), quality)
     return file.getvalue()
 
 
@@ -157,7 +157,7 @@ def check_composed(data: bytes) -> None:
         np.testing.assert_array_equal(alpha, rgba[..., 3])
         np.testing.assert_array_equal(found[..., 3], rgba[..., 3])
         seen = alpha > 0
-        np.testing.assert_allclose(lightness_of(frame)[seen], lightness.GREY8[rgba[..., 1]][seen], atol=0.01)
+        np.testing.assert_allclose(lightness_of(frame)[seen], lightness.GRAY8[rgba[..., 1]][seen], atol=0.01)
         assert difference(found, frame) <= 0.15
 
 
@@ -210,7 +210,7 @@ def test_every_frame_is_turned(format_):
     frames = frames_of(data)
     for rgba, frame in zip(shown(data), frames, strict=True):
         np.testing.assert_allclose(
-            lightness_of(frame), lightness.GREY8[np.rot90(rgba[..., 1], -1)], atol=0.01
+            lightness_of(frame), lightness.GRAY8[np.rot90(rgba[..., 1], -1)], atol=0.01
         )
     with Image.open(io.BytesIO(encoded(frames, format_))) as image:
         assert image.size == SIZE[::-1]
@@ -248,7 +248,7 @@ def test_an_animation_of_16_bits_keeps_its_frames():
 def test_other_formats_hold_no_animation_and_say_so(tmp_path, format_):
     frames = frames_of(animation("GIF"))
     with pytest.raises(WriteError, match=f"{format_} holds no animation; choose another"):
-        writer.write(tmp_path / f"a{HOLDS[format_].suffixes[0]}", map(coloured, frames))
+        writer.write(tmp_path / f"a{HOLDS[format_].suffixes[0]}", map(colored, frames))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -258,7 +258,7 @@ def test_a_single_frame_is_no_animation(tmp_path):
         moving()[0].save(file, format_, save_all=True)
         (frame,) = frames_of(file.getvalue())
         assert (frame.pages, frame.showing) == (1, None)
-        writer.write(tmp_path / f"{format_}.jpg", [coloured(frame)])
+        writer.write(tmp_path / f"{format_}.jpg", [colored(frame)])
 
 
 @pytest.mark.parametrize("format_", LOSSLESS)
@@ -311,17 +311,17 @@ def test_a_gif_with_a_palette_for_every_frame_is_whole():
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("quality", [30, 75, 92, 100])
-def test_a_jpeg_keeps_its_luma_table(tmp_path, grey_photo, progressive, quality):
-    Image.fromarray(grey_photo).convert("RGB").save(
+def test_a_jpeg_keeps_its_luma_table(tmp_path, gray_photo, progressive, quality):
+    Image.fromarray(gray_photo).convert("RGB").save(
         tmp_path / "a.jpg", quality=quality, progressive=progressive
     )
     frame = reader.read(tmp_path / "a.jpg", LIMIT)
-    writer.write(tmp_path / "b.jpg", [coloured(frame)])
+    writer.write(tmp_path / "b.jpg", [colored(frame)])
     with Image.open(tmp_path / "a.jpg") as before, Image.open(tmp_path / "b.jpg") as after:
         assert after.quantization[0] == before.quantization[0]
         assert after.quantization[1] == tables(max(quality, 75))[1]
         assert (after.size, after.layers) == (before.size, 3)
-    writer.write(tmp_path / "c.jpg", [coloured(frame)], quality=50)
+    writer.write(tmp_path / "c.jpg", [colored(frame)], quality=50)
     with Image.open(tmp_path / "c.jpg") as asked:
         assert asked.quantization == {0: tables(52)[0], 1: tables(75)[1]}
 
@@ -334,9 +334,9 @@ def tables(quality: int) -> dict[int, list[int]]:
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "WEBP", "AVIF"])
-def test_quality_says_how_large_and_how_good(grey_photo, format_):
+def test_quality_says_how_large_and_how_good(gray_photo, format_):
     file = io.BytesIO()
-    Image.fromarray(grey_photo).save(file, "PNG")
+    Image.fromarray(gray_photo).save(file, "PNG")
     frames = frames_of(file.getvalue())
     low, high = (encoded(frames, format_, quality) for quality in (20, 95))
     assert 2 * len(low) < len(high)
@@ -352,7 +352,7 @@ def test_quality_means_nothing_to_formats_without_loss(format_):
 
 
 @pytest.mark.parametrize("format_", ["PNG", "TIFF", "WEBP", "AVIF", "JPEG2000"])
-def test_grey_with_transparency_becomes_colour_with_the_same(format_):
+def test_gray_with_transparency_becomes_color_with_the_same(format_):
     file = io.BytesIO()
     picture = moving("LA")[0]
     picture.save(file, "PNG")

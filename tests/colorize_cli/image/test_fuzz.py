@@ -30,8 +30,8 @@ from tests.colorize_cli.image.test_pages import (
     EXTRA_SAMPLES,
     ICC,
     ORIENTATION,
-    coloured,
-    grey,
+    colored,
+    gray,
     in_depth,
     tiff,
 )
@@ -54,21 +54,21 @@ def saved(format_: str, mode: str = "L", **options) -> bytes:
     exif[ORIENTATION] = 6
     if format_ in ("JPEG", "PNG", "WEBP", "AVIF"):
         options |= {"exif": exif}
-    Image.fromarray(grey()).convert(mode).save(file, format_, **options)
+    Image.fromarray(gray()).convert(mode).save(file, format_, **options)
     return file.getvalue()
 
 
 def of_16_bits(format_: str) -> bytes:
-    frame = next(reader.read_pages(tiff((in_depth(grey(), np.uint16), {})), LIMIT))
+    frame = next(reader.read_pages(tiff((in_depth(gray(), np.uint16), {})), LIMIT))
     file = io.BytesIO()
-    writer.encode(file, format_, [coloured(frame, format_)] * (2 if format_ == "TIFF" else 1))
+    writer.encode(file, format_, [colored(frame, format_)] * (2 if format_ == "TIFF" else 1))
     return file.getvalue()
 
 
 def several_pages() -> bytes:
-    alpha = np.dstack([in_depth(grey(), np.uint16), grey().astype(np.uint16) * 257])
+    alpha = np.dstack([in_depth(gray(), np.uint16), gray().astype(np.uint16) * 257])
     profile = {ICC: linear_profile("linear"), ORIENTATION: 8}
-    return tiff((grey(), {}), (in_depth(grey(), np.uint8), profile), (alpha, {EXTRA_SAMPLES: 1}))
+    return tiff((gray(), {}), (in_depth(gray(), np.uint8), profile), (alpha, {EXTRA_SAMPLES: 1}))
 
 
 FILES = {
@@ -93,7 +93,7 @@ FILES = {
     "jpeg.tif": saved("TIFF", "RGB", compression="jpeg"),
     "deep.tif": of_16_bits("TIFF"),
     "pages.tif": several_pages(),
-    "floats.tif": tiff((in_depth(grey(), np.float32), {}), (in_depth(grey(), np.float32, 1), {})),
+    "floats.tif": tiff((in_depth(gray(), np.float32), {}), (in_depth(gray(), np.float32, 1), {})),
 }
 NUMBERS = (
     0,

@@ -19,7 +19,7 @@ def test_qualities_and_tables_are_libjpegs():
     assert jpeg.quality_of((3,) * 64) is None
 
 
-def colours(fewer: int, height: int = 61, width: int = 75) -> BytePlanes:
+def colors(fewer: int, height: int = 61, width: int = 75) -> BytePlanes:
     """Shapes of 9 pixels, with chroma for each pixel or for two by two."""
     random = np.random.default_rng(0)
 
@@ -51,7 +51,7 @@ def test_pixels_and_tables_are_those_of_pillow(quality, used):
 
 @pytest.mark.parametrize(("fewer", "sampling"), [(1, (1, 1)), (2, (2, 2))])
 def test_planes_are_stored_as_they_are(fewer, sampling):
-    planes = colours(fewer)
+    planes = colors(fewer)
     image = written(planes, 100)
     assert image.layer[0][1:3] == sampling
     assert image.layer[1][1:3] == image.layer[2][1:3] == (1, 1)
@@ -70,7 +70,7 @@ def test_planes_are_stored_as_they_are(fewer, sampling):
 def test_both_encoders_store_the_same(fewer, size, monkeypatch):
     """libjpeg-turbo told planes at a quality, and Pillow told that quality's table of lightness."""
     monkeypatch.setattr(jpeg, "_CHROMA_BESIDE_TABLE", 97)
-    planes = colours(fewer, *size)
+    planes = colors(fewer, *size)
     one, other = written(planes, 97), written(planes, jpeg.tables(97)[0])
     np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
     assert one.quantization == other.quantization
@@ -95,7 +95,7 @@ def test_what_lies_in_memory_beyond_the_planes_is_not_stored(size):
 @pytest.mark.parametrize("quality", [92, (3,) * 64])
 @pytest.mark.parametrize("fewer", [1, 2])
 def test_what_describes_the_picture_is_written_once(quality, fewer):
-    image = written(colours(fewer), quality, comment=b"a comment", dpi=(300, 300))
+    image = written(colors(fewer), quality, comment=b"a comment", dpi=(300, 300))
     assert (image.info["comment"], image.info["dpi"]) == (b"a comment", (300, 300))
     assert [marker for marker, _ in image.applist].count("APP0") == 1
 
@@ -109,8 +109,8 @@ def test_what_describes_the_picture_is_written_once(quality, fewer):
         ({"qtables": [[3] * 64]}, (3,) * 64, jpeg.tables(95)[1]),  # of some other program
     ],
 )
-def test_an_output_has_its_inputs_fineness(models, grey_photo, tmp_path, saving, luma, chroma):
-    Image.fromarray(grey_photo).save(tmp_path / "a.jpg", **saving)
+def test_an_output_has_its_inputs_fineness(models, gray_photo, tmp_path, saving, luma, chroma):
+    Image.fromarray(gray_photo).save(tmp_path / "a.jpg", **saving)
     result = invoke(tmp_path / "a.jpg", tmp_path / "b.jpg", "--model", models.tinted, "--device", "cpu")
     assert result.exit_code == 0, result.output
     with Image.open(tmp_path / "b.jpg") as output:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
-from colorize_cli.color.lab import lightness_of_grey, srgb_to_lab
+from colorize_cli.color.lab import lightness_of_gray, srgb_to_lab
 from colorize_cli.compose import compose, compose16
 from colorize_cli.core.formats import HOLDS
 from colorize_cli.image import reader, writer
 from colorize_cli.image.metadata import SRGB_PROFILE
 from tests.colorize_cli.image.test_oddities import linear_profile
-from tests.colorize_cli.image.test_reader import grey_profile
+from tests.colorize_cli.image.test_reader import gray_profile
 
 LIMIT = 1_000_000
 SHAPE = (48, 80)
@@ -61,7 +61,7 @@ CASES = [
 ] + [Case("PNG", mode, turn, False) for mode in ("I;16", "RGB;16", "RGBA;16") for turn in range(2, 9)]
 
 
-def grey16() -> np.ndarray:
+def gray16() -> np.ndarray:
     """A smooth ramp with some structure, every level of 16 bits apart from its neighbours."""
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]] / np.array(SHAPE)[:, None, None]
     return np.rint(65535 * np.clip(0.1 + 0.7 * x + 0.15 * np.sin(9 * y), 0, 1)).astype(np.uint16)
@@ -73,22 +73,22 @@ def transparency() -> np.ndarray:
 
 def samples(mode: str) -> np.ndarray:
     """What is in a picture of a mode: H x W, or H x W x channels."""
-    grey = grey16()
+    gray = gray16()
     if mode == "I;16":
-        return grey
+        return gray
     if mode.endswith(";16"):
-        tinted = np.stack([grey, np.sqrt(grey / 65535) * 65535, grey], -1).astype(np.uint16)
+        tinted = np.stack([gray, np.sqrt(gray / 65535) * 65535, gray], -1).astype(np.uint16)
         return tinted if mode == "RGB;16" else np.dstack([tinted, transparency().astype(np.uint16) * 257])
     return np.asarray(as_image(mode))
 
 
 def as_image(mode: str) -> Image.Image:
-    grey = Image.fromarray((grey16() >> 8).astype(np.uint8))
+    gray = Image.fromarray((gray16() >> 8).astype(np.uint8))
     if mode in ("LA", "RGBA"):
-        image = grey.convert(mode)
+        image = gray.convert(mode)
         image.putalpha(Image.fromarray(transparency()))
         return image
-    return Image.fromarray(grey16()) if mode == "I;16" else grey.convert(mode)
+    return Image.fromarray(gray16()) if mode == "I;16" else gray.convert(mode)
 
 
 def metadata(case: Case) -> dict:
@@ -114,8 +114,8 @@ def metadata(case: Case) -> dict:
     if case.format == "AVIF":
         chosen["quality"] = 100
     if case.profile:
-        grey = case.mode in ("L", "LA", "I;16")
-        chosen["icc_profile"] = grey_profile(1.8) if grey else linear_profile("linear")
+        gray = case.mode in ("L", "LA", "I;16")
+        chosen["icc_profile"] = gray_profile(1.8) if gray else linear_profile("linear")
     return chosen
 
 
@@ -175,7 +175,7 @@ def test_there_are_enough_of_them():
 
 
 @pytest.mark.parametrize("case", sorted(set(CASES), key=str), ids=str)
-def test_what_goes_in_comes_out_coloured(tmp_path, case):
+def test_what_goes_in_comes_out_colored(tmp_path, case):
     suffix = HOLDS[case.format].suffixes[0]
     source, output = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     make(case, source)
@@ -218,7 +218,7 @@ def check_lightness(case, frame, orientation):
     if content.ndim == 3 and content.shape[2] >= 3:
         wanted = srgb_to_lab(content[..., :3] / scale)[..., 0]
     else:
-        wanted = lightness_of_grey((content if content.ndim == 2 else content[..., 0]) / scale)
+        wanted = lightness_of_gray((content if content.ndim == 2 else content[..., 0]) / scale)
     codes = turned(np.rint(wanted * 655.35).astype(np.uint16), orientation)
     height = frame.lightness.shape[0]
     np.testing.assert_allclose(frame.lightness.rows(0, height), codes / 655.35, atol=0.004)

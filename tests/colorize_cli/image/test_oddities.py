@@ -12,7 +12,7 @@ from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.image import reader, writer
 
 LIMIT = 1_000_000
-GREY = (np.add.outer(np.arange(60) * 3, np.arange(80)) % 256).astype(np.uint8)
+GRAY = (np.add.outer(np.arange(60) * 3, np.arange(80)) % 256).astype(np.uint8)
 
 
 def lightness_of(frame):
@@ -47,34 +47,34 @@ def in_twelve_bits(codes: np.ndarray) -> bytes:
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(tiff(16, 1, (GREY.astype("<u2") * 257).tobytes()), id="16 bit"),
-        pytest.param(tiff(16, 0, (65535 - GREY.astype("<u2") * 257).tobytes()), id="16 bit, white is zero"),
-        pytest.param(tiff(12, 1, in_twelve_bits(GREY.astype(np.uint16) * 16)), id="12 bit"),
-        pytest.param(tiff(8, 0, (255 - GREY).tobytes()), id="8 bit, white is zero"),
+        pytest.param(tiff(16, 1, (GRAY.astype("<u2") * 257).tobytes()), id="16 bit"),
+        pytest.param(tiff(16, 0, (65535 - GRAY.astype("<u2") * 257).tobytes()), id="16 bit, white is zero"),
+        pytest.param(tiff(12, 1, in_twelve_bits(GRAY.astype(np.uint16) * 16)), id="12 bit"),
+        pytest.param(tiff(8, 0, (255 - GRAY).tobytes()), id="8 bit, white is zero"),
     ],
 )
-def test_grey_tiff_of_any_depth_and_polarity(tmp_path, data):
+def test_gray_tiff_of_any_depth_and_polarity(tmp_path, data):
     (tmp_path / "a.tif").write_bytes(data)
     found = lightness_of(reader.read(tmp_path / "a.tif", LIMIT))
-    assert np.abs(found - lightness.GREY8[GREY]).max() < 0.5
+    assert np.abs(found - lightness.GRAY8[GRAY]).max() < 0.5
 
 
 def test_big_endian_16_bit_tiff(tmp_path):
-    data = (GREY.astype(np.uint16) * 257).astype(">u2").tobytes()
+    data = (GRAY.astype(np.uint16) * 257).astype(">u2").tobytes()
     Image.frombytes("I;16B", (80, 60), data).save(tmp_path / "a.tif")
     found = lightness_of(reader.read(tmp_path / "a.tif", LIMIT))
-    assert np.abs(found - lightness.GREY8[GREY]).max() < 0.01
+    assert np.abs(found - lightness.GRAY8[GRAY]).max() < 0.01
 
 
 def test_transparent_code_of_a_16_bit_png(tmp_path):
-    codes = GREY.astype(np.uint16) * 257
+    codes = GRAY.astype(np.uint16) * 257
     Image.fromarray(codes).save(tmp_path / "a.png", transparency=int(codes[5, 5]))
     frame = reader.read(tmp_path / "a.png", LIMIT)
     np.testing.assert_array_equal(frame.alpha == 0, codes == codes[5, 5])
 
 
 def test_bmp_says_that_it_cannot_hold_transparency(tmp_path):
-    Image.merge("LA", (Image.fromarray(GREY), Image.fromarray(GREY[::-1].copy()))).save(tmp_path / "a.png")
+    Image.merge("LA", (Image.fromarray(GRAY), Image.fromarray(GRAY[::-1].copy()))).save(tmp_path / "a.png")
     frame = reader.read(tmp_path / "a.png", LIMIT)
     with pytest.raises(WriteError, match="transparency"):
         writer.write(tmp_path / "b.bmp", [(frame, np.zeros((60, 80, 3), np.uint8))])
@@ -89,7 +89,7 @@ def test_bmp_says_that_it_cannot_hold_transparency(tmp_path):
     ],
 )
 def test_a_damaged_exif_block_does_not_cost_the_picture(tmp_path, exif):
-    Image.fromarray(GREY).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    Image.fromarray(GRAY).save(tmp_path / "a.jpg", exif=exif, quality=95)
     assert reader.read(tmp_path / "a.jpg", LIMIT).lightness.shape == (60, 80)
 
 
@@ -100,7 +100,7 @@ def test_metadata_of_a_turned_picture_is_true_of_what_is_written(tmp_path):
     details = exif.get_ifd(ExifTags.IFD.Exif)
     details[ExifTags.Base.ExifImageWidth], details[ExifTags.Base.ExifImageHeight] = 80, 60
     details[ExifTags.Base.ColorSpace] = 2
-    Image.fromarray(GREY).save(tmp_path / "a.jpg", exif=exif, dpi=(300, 100))
+    Image.fromarray(GRAY).save(tmp_path / "a.jpg", exif=exif, dpi=(300, 100))
     frame = reader.read(tmp_path / "a.jpg", LIMIT)
     writer.write(tmp_path / "b.jpg", [(frame, np.zeros((80, 60, 3), np.uint8))])
     with Image.open(tmp_path / "b.jpg") as back:
@@ -117,7 +117,7 @@ def test_metadata_of_a_turned_picture_is_true_of_what_is_written(tmp_path):
 def test_an_impossible_resolution_is_left_out(tmp_path):
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[282] = tags[283] = TiffImagePlugin.IFDRational(0, 0)
-    Image.fromarray(GREY).save(tmp_path / "a.tif", tiffinfo=tags)
+    Image.fromarray(GRAY).save(tmp_path / "a.tif", tiffinfo=tags)
     frame = reader.read(tmp_path / "a.tif", LIMIT)
     assert frame.metadata.dpi is None
     writer.write(tmp_path / "b.tif", [(frame, np.zeros((60, 80, 3), np.uint8))])
@@ -155,17 +155,17 @@ def linear_profile(name: str) -> bytes:
 
 
 def test_a_linear_profile_is_honoured_whatever_its_name(tmp_path):
-    picture = Image.fromarray(GREY).convert("RGB")
+    picture = Image.fromarray(GRAY).convert("RGB")
     picture.save(tmp_path / "a.png", icc_profile=linear_profile("GIMP built-in Linear sRGB"))
     found = lightness_of(reader.read(tmp_path / "a.png", LIMIT))
-    expected = lab.lightness_of_grey(lab.linear_to_srgb(GREY / 255))
+    expected = lab.lightness_of_gray(lab.linear_to_srgb(GRAY / 255))
     assert np.abs(found - expected).max() < 1
 
 
 def test_srgb_itself_changes_nothing(tmp_path):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    Image.fromarray(GREY).convert("RGB").save(tmp_path / "a.png", icc_profile=profile)
-    np.testing.assert_array_equal(reader.read(tmp_path / "a.png", LIMIT).lightness.codes, GREY)
+    Image.fromarray(GRAY).convert("RGB").save(tmp_path / "a.png", icc_profile=profile)
+    np.testing.assert_array_equal(reader.read(tmp_path / "a.png", LIMIT).lightness.codes, GRAY)
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):

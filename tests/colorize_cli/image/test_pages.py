@@ -26,7 +26,7 @@ SUBFILE_TYPE, MAKE, ORIENTATION, ACROSS, DOWN, UNIT, EXTRA_SAMPLES, ICC = (
 UP, DOWNWARD, RIGHT, LEFT = 1, 3, 6, 8
 
 
-def grey(height: int = 24, width: int = 32) -> np.ndarray:
+def gray(height: int = 24, width: int = 32) -> np.ndarray:
     """Of 8 bits, with structure along both sides and no symmetry."""
     y, x = np.mgrid[:height, :width]
     return ((x * 5 + y * 3 + 20 * (x > width // 3)) % 230 + 10).astype(np.uint8)
@@ -69,7 +69,7 @@ def lightness_of(frame: Frame) -> np.ndarray:
     return frame.lightness.rows(0, frame.lightness.shape[0])
 
 
-def coloured(frame: Frame, format_: str = "TIFF") -> Page:
+def colored(frame: Frame, format_: str = "TIFF") -> Page:
     ab = np.stack([np.full((3, 5), 6), np.full((3, 5), 9)]).astype(np.float32)
     deep = frame.deep and HOLDS[format_].deep
     return frame, (compose16 if deep else compose)(frame.lightness, ab)
@@ -81,7 +81,7 @@ def pages_of(data: bytes) -> list[Frame]:
 
 def written(frames: list[Frame], path: Path) -> list[np.ndarray]:
     """The pages of what is written, (H, W, 3 or 4), by Pillow, which knows 8 bits, and OpenCV."""
-    writer.write(path, map(coloured, frames))
+    writer.write(path, map(colored, frames))
     done, found = cv2.imreadmulti(str(path), flags=cv2.IMREAD_UNCHANGED)
     assert done
     with Image.open(path) as image:
@@ -101,13 +101,13 @@ def difference(rgb: np.ndarray, frame: Frame) -> float:
 
 
 def test_every_page_keeps_its_size_depth_transparency_and_lightness(tmp_path):
-    with_alpha = np.dstack([in_depth(grey(20, 30), np.uint8), grey(20, 30)[::-1]])
+    with_alpha = np.dstack([in_depth(gray(20, 30), np.uint8), gray(20, 30)[::-1]])
     data = tiff(
-        (grey(24, 32), {}),
-        (in_depth(grey(40, 17), np.uint16), {}),
+        (gray(24, 32), {}),
+        (in_depth(gray(40, 17), np.uint16), {}),
         (with_alpha, {EXTRA_SAMPLES: 2}),
-        (in_depth(grey(9, 60), np.float32), {}),
-        (in_depth(grey(33, 5), np.float32, 1), {}),
+        (in_depth(gray(9, 60), np.float32), {}),
+        (in_depth(gray(33, 5), np.float32, 1), {}),
     )
     frames = pages_of(data)
     assert [frame.lightness.shape for frame in frames] == [(24, 32), (40, 17), (20, 30), (9, 60), (33, 5)]
@@ -115,7 +115,7 @@ def test_every_page_keeps_its_size_depth_transparency_and_lightness(tmp_path):
     assert {frame.pages for frame in frames} == {5}
     for frame in frames:
         height, width = frame.lightness.shape
-        np.testing.assert_allclose(lightness_of(frame), lightness.GREY8[grey(height, width)], atol=0.01)
+        np.testing.assert_allclose(lightness_of(frame), lightness.GRAY8[gray(height, width)], atol=0.01)
     found = written(frames, tmp_path / "a.tif")
     assert len(found) == 5
     for rgb, frame in zip(found, frames, strict=True):
@@ -123,7 +123,7 @@ def test_every_page_keeps_its_size_depth_transparency_and_lightness(tmp_path):
         assert rgb.dtype == (np.uint16 if frame.deep else np.uint8)
         assert difference(rgb, frame) <= (0.003 if frame.deep else 0.15)
     assert [rgb.shape[2] for rgb in found] == [3, 3, 4, 3, 3]
-    np.testing.assert_array_equal(found[2][..., 3], grey(20, 30)[::-1])
+    np.testing.assert_array_equal(found[2][..., 3], gray(20, 30)[::-1])
 
 
 def test_every_page_keeps_its_own_metadata(tmp_path):
@@ -134,7 +134,7 @@ def test_every_page_keeps_its_own_metadata(tmp_path):
         {},
         {ACROSS: rational(3), DOWN: rational(4), UNIT: 1},  # a ratio of sides, and no resolution
     ]
-    frames = pages_of(tiff(*((grey(), each) for each in tags)))
+    frames = pages_of(tiff(*((gray(), each) for each in tags)))
     written(frames, tmp_path / "a.tif")
     with Image.open(tmp_path / "a.tif") as image:
         found = []
@@ -145,13 +145,13 @@ def test_every_page_keeps_its_own_metadata(tmp_path):
     assert [frame.metadata.dpi for frame in frames] == [(300, 150), (72, 72), None, None]
 
 
-def test_exif_directories_of_later_pages_are_found_again(tmp_path, grey_photo):
+def test_exif_directories_of_later_pages_are_found_again(tmp_path, gray_photo):
     exif = Image.Exif()
     exif[MAKE] = "Maker"
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "1931:05:06 07:08:09"
-    Image.fromarray(grey_photo).save(tmp_path / "a.png", exif=exif)
+    Image.fromarray(gray_photo).save(tmp_path / "a.png", exif=exif)
     frame = reader.read(tmp_path / "a.png", LIMIT)
-    writer.write(tmp_path / "b.tif", [coloured(frame)] * 3)
+    writer.write(tmp_path / "b.tif", [colored(frame)] * 3)
     with Image.open(tmp_path / "b.tif") as image:
         for number in range(3):
             image.seek(number)
@@ -163,8 +163,8 @@ def test_exif_directories_of_later_pages_are_found_again(tmp_path, grey_photo):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_a_profile_is_that_of_its_page_alone(dtype):
     plain, linear = {}, {ICC: linear_profile("linear")}
-    colours = in_depth(grey(), dtype)
-    frames = pages_of(tiff((colours, plain), (colours, linear), (colours, plain)))
+    colors = in_depth(gray(), dtype)
+    frames = pages_of(tiff((colors, plain), (colors, linear), (colors, plain)))
     first, second, third = map(lightness_of, frames)
     np.testing.assert_array_equal(first, third)
     assert np.abs(second - first).mean() > 10
@@ -173,36 +173,36 @@ def test_a_profile_is_that_of_its_page_alone(dtype):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_page_is_turned_once_and_by_itself(tmp_path, dtype, channels):
-    turned = {UP: grey(), DOWNWARD: grey()[::-1, ::-1], RIGHT: np.rot90(grey(), -1), LEFT: np.rot90(grey())}
-    samples = in_depth(grey(), dtype, channels)
+    turned = {UP: gray(), DOWNWARD: gray()[::-1, ::-1], RIGHT: np.rot90(gray(), -1), LEFT: np.rot90(gray())}
+    samples = in_depth(gray(), dtype, channels)
     frames = pages_of(tiff(*((samples, {ORIENTATION: orientation}) for orientation in turned)))
     for frame, wanted in zip(frames, turned.values(), strict=True):
         assert frame.lightness.shape == wanted.shape
-        np.testing.assert_allclose(lightness_of(frame), lightness.GREY8[wanted], atol=0.01)
+        np.testing.assert_allclose(lightness_of(frame), lightness.GRAY8[wanted], atol=0.01)
     found = written(frames, tmp_path / "a.tif")
     assert [rgb.shape[:2] for rgb in found] == [wanted.shape for wanted in turned.values()]
 
 
 @pytest.mark.parametrize(("kind", "atol"), [(np.uint8, 1.2), (np.uint16, 0.02), (np.float32, 0.02)])
-def test_colours_that_are_multiplied_with_transparency_are_divided_again(kind, atol):
-    codes, alpha = grey() / 255, np.linspace(0.5, 1, 24 * 32).reshape(24, 32)
+def test_colors_that_are_multiplied_with_transparency_are_divided_again(kind, atol):
+    codes, alpha = gray() / 255, np.linspace(0.5, 1, 24 * 32).reshape(24, 32)
     scale = 1 if kind is np.float32 else np.iinfo(kind).max
     samples = np.dstack([np.stack([codes * alpha] * 3, axis=-1), alpha]) * scale
     samples = samples.astype(kind) if kind is np.float32 else np.rint(samples).astype(kind)
     (frame,) = pages_of(tiff((samples, {EXTRA_SAMPLES: 1})))
-    np.testing.assert_allclose(lightness_of(frame), lightness.GREY8[grey()], atol=atol)
+    np.testing.assert_allclose(lightness_of(frame), lightness.GRAY8[gray()], atol=atol)
     np.testing.assert_allclose(frame.alpha / np.iinfo(frame.alpha.dtype).max, alpha, atol=0.004)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
 def test_a_fourth_channel_of_unknown_meaning_is_no_transparency(kind):
-    samples = np.dstack([in_depth(grey(), kind), np.zeros((24, 32), kind)])
+    samples = np.dstack([in_depth(gray(), kind), np.zeros((24, 32), kind)])
     (frame,) = pages_of(tiff((samples, {EXTRA_SAMPLES: 0})))
     assert frame.alpha is None
 
 
 def test_thumbnails_and_masks_are_no_pages():
-    pages = [(grey(6, 8), 1), (grey(24, 32), 0), (grey(24, 32), 4), (grey(12, 16), 2), (grey(3, 4), 1)]
+    pages = [(gray(6, 8), 1), (gray(24, 32), 0), (gray(24, 32), 4), (gray(12, 16), 2), (gray(3, 4), 1)]
     data = tiff(*((array, {SUBFILE_TYPE: kind}) for array, kind in pages))
     frames = pages_of(data)
     assert [frame.lightness.shape for frame in frames] == [(24, 32), (12, 16)]
@@ -212,18 +212,18 @@ def test_thumbnails_and_masks_are_no_pages():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_a_page_after_a_thumbnail_is_read_as_deep_as_it_is(dtype):
-    data = tiff((in_depth(grey(6, 8), dtype), {SUBFILE_TYPE: 1}), (in_depth(grey(), dtype), {}))
+    data = tiff((in_depth(gray(6, 8), dtype), {SUBFILE_TYPE: 1}), (in_depth(gray(), dtype), {}))
     (frame,) = pages_of(data)
     assert (frame.pages, frame.deep) == (1, dtype is not np.uint8)
-    np.testing.assert_allclose(lightness_of(frame), lightness.GREY8[grey()], atol=0.01)
+    np.testing.assert_allclose(lightness_of(frame), lightness.GRAY8[gray()], atol=0.01)
 
 
 def test_a_file_of_nothing_but_thumbnails_is_read_all_the_same():
-    assert len(pages_of(tiff((grey(6, 8), {SUBFILE_TYPE: 1}), (grey(3, 4), {SUBFILE_TYPE: 1})))) == 2
+    assert len(pages_of(tiff((gray(6, 8), {SUBFILE_TYPE: 1}), (gray(3, 4), {SUBFILE_TYPE: 1})))) == 2
 
 
 def test_the_largest_page_counts():
-    data = tiff((grey(10, 10), {}), (grey(20, 30), {}), (grey(5, 5), {}))
+    data = tiff((gray(10, 10), {}), (gray(20, 30), {}), (gray(5, 5), {}))
     assert reader.size_of(data, 600) == 600
     with pytest.raises(ReadError, match="30 x 20 are more pixels than the limit of 599"):
         reader.size_of(data, 599)
@@ -242,9 +242,9 @@ def test_pages_beyond_64_kib_are_found(tmp_path):
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-200], lambda data: data.replace(b"\x2a\x2a", b"")])
 def test_a_damaged_later_page_leaves_no_output_and_says_which(tmp_path, damage: Callable[[bytes], bytes]):
-    data = damage(tiff((grey(), {}), (grey(), {}), (np.full((24, 32), 0x2A, np.uint8), {})))
+    data = damage(tiff((gray(), {}), (gray(), {}), (np.full((24, 32), 0x2A, np.uint8), {})))
     with pytest.raises(ReadError, match=r"^3 of 3: "):
-        writer.write(tmp_path / "b.tif", map(coloured, reader.read_pages(data, LIMIT)))
+        writer.write(tmp_path / "b.tif", map(colored, reader.read_pages(data, LIMIT)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -252,7 +252,7 @@ def test_a_damaged_later_page_leaves_no_output_and_says_which(tmp_path, damage: 
     "make", [tiff, lambda *pages: compressed(pages)], ids=["directories first", "Deflate"]
 )
 def test_a_cut_file_is_never_taken_for_one_of_fewer_pages(make):
-    data = make(*((in_depth(grey(), np.uint8), {}) for _ in range(3)))
+    data = make(*((in_depth(gray(), np.uint8), {}) for _ in range(3)))
     assert len(pages_of(data)) == 3
     for end in range(8, len(data) - 16, 7):
         with pytest.raises(ReadError):
@@ -268,7 +268,7 @@ def compressed(pages) -> bytes:
 
 
 def test_pages_that_lead_in_a_circle_end():
-    data = bytearray(tiff((grey(), {}), (grey(), {})))
+    data = bytearray(tiff((gray(), {}), (gray(), {})))
     first = struct.unpack_from("<I", data, 4)[0]
     entries = struct.unpack_from("<H", data, first)[0]
     second = struct.unpack_from("<I", data, first + 2 + 12 * entries)[0]
@@ -279,9 +279,9 @@ def test_pages_that_lead_in_a_circle_end():
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "AVIF", "BMP", "JPEG2000"])
 def test_other_formats_hold_a_single_page_and_say_so(tmp_path, format_):
-    frames = pages_of(tiff((grey(), {}), (grey(), {})))
+    frames = pages_of(tiff((gray(), {}), (gray(), {})))
     with pytest.raises(WriteError, match=f"{format_} holds a single picture.*choose TIFF"):
-        writer.write(tmp_path / f"a{HOLDS[format_].suffixes[0]}", (coloured(f, format_) for f in frames))
+        writer.write(tmp_path / f"a{HOLDS[format_].suffixes[0]}", (colored(f, format_) for f in frames))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -304,8 +304,8 @@ def test_floats_that_overshoot_a_little_are_taken_for_black_and_white(channels):
     assert (lightness_of(frame)[0, 0], round(float(lightness_of(frame)[3, 4]), 3)) == (0, 100)
 
 
-def test_one_bit_becomes_colour_of_eight(tmp_path):
-    bits = Image.fromarray(grey()).convert("1")
+def test_one_bit_becomes_color_of_eight(tmp_path):
+    bits = Image.fromarray(gray()).convert("1")
     bits.save(tmp_path / "a.tif", compression="group4")
     frame = reader.read(tmp_path / "a.tif", LIMIT)
     (rgb,) = written([frame], tmp_path / "b.tif")
@@ -313,7 +313,7 @@ def test_one_bit_becomes_colour_of_eight(tmp_path):
     np.testing.assert_array_equal(rgb[..., 1] > 127, np.asarray(bits))
 
 
-def test_colours_of_floats_are_not_put_into_another_format_as_they_are():
-    colours = np.random.default_rng(0).random((20, 30, 3), np.float32)
+def test_colors_of_floats_are_not_put_into_another_format_as_they_are():
+    colors = np.random.default_rng(0).random((20, 30, 3), np.float32)
     with pytest.raises(ReadError, match="its colours, of 32-bit floats, cannot be put into another format"):
-        next(reader.original_pages(tiff((colours, {})), LIMIT))
+        next(reader.original_pages(tiff((colors, {})), LIMIT))

@@ -35,42 +35,42 @@ def lightness_of(frame: Frame) -> np.ndarray:
 
 
 @pytest.fixture
-def grey(grey_photo) -> Image.Image:
-    return Image.fromarray(grey_photo)
+def gray(gray_photo) -> Image.Image:
+    return Image.fromarray(gray_photo)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_grey_keeps_its_codes_in_lossless_formats(tmp_path, grey, grey_photo, suffix, mode):
-    frame = reader.read(saved(grey.convert(mode), tmp_path / f"a{suffix}"), LIMIT)
+def test_gray_keeps_its_codes_in_lossless_formats(tmp_path, gray, gray_photo, suffix, mode):
+    frame = reader.read(saved(gray.convert(mode), tmp_path / f"a{suffix}"), LIMIT)
     assert frame.lightness.codes.dtype == np.uint8
-    np.testing.assert_array_equal(frame.lightness.codes, grey_photo)
+    np.testing.assert_array_equal(frame.lightness.codes, gray_photo)
     assert frame.alpha is None
 
 
 @pytest.mark.parametrize("quality", [None, 40, 75, 90, 95])
-def test_lightness_in_a_jpeg_is_as_near_as_if_the_grey_picture_had_been_saved(tmp_path, grey, quality):
-    frame = reader.read(saved(grey, tmp_path / "a.png"), LIMIT)
+def test_lightness_in_a_jpeg_is_as_near_as_if_the_gray_picture_had_been_saved(tmp_path, gray, quality):
+    frame = reader.read(saved(gray, tmp_path / "a.png"), LIMIT)
     lightness = lightness_of(frame)
     rgb = lab.compose_rgb8(lightness, 0 * lightness + 12, 0 * lightness + 20)
     writer.write(tmp_path / "b.jpg", [(frame, rgb)], quality)
-    saved(grey.convert("RGB"), tmp_path / "c.jpg", quality=quality or 95, subsampling="4:4:4")
-    coloured, plain = (
+    saved(gray.convert("RGB"), tmp_path / "c.jpg", quality=quality or 95, subsampling="4:4:4")
+    colored, plain = (
         np.abs(lab.srgb_to_lab(np.asarray(Image.open(tmp_path / name)) / 255)[..., 0] - lightness)
         for name in ("b.jpg", "c.jpg")
     )
-    assert coloured.mean() <= plain.mean()
+    assert colored.mean() <= plain.mean()
     # A single pixel may be worse by chance; the thousand worst are not.
-    assert coloured.max() <= plain.max() + 0.4  # an 8-bit level
+    assert colored.max() <= plain.max() + 0.4  # an 8-bit level
 
 
 @pytest.mark.parametrize("suffix", sorted(FORMATS))
-def test_every_format_goes_there_and_back(tmp_path, grey, suffix):
+def test_every_format_goes_there_and_back(tmp_path, gray, suffix):
     quality = {"quality": 95} if FORMATS[suffix] == "JPEG" else {}
-    frame = reader.read(saved(grey, tmp_path / f"a{suffix}", **quality), LIMIT)
-    assert np.abs(lightness_of(frame) - lightness.GREY8[np.asarray(grey)]).mean() < 1.5
+    frame = reader.read(saved(gray, tmp_path / f"a{suffix}", **quality), LIMIT)
+    assert np.abs(lightness_of(frame) - lightness.GRAY8[np.asarray(gray)]).mean() < 1.5
     suffix = endings()[suffix]
-    rgb = np.repeat(np.asarray(grey)[..., None], 3, axis=2)
+    rgb = np.repeat(np.asarray(gray)[..., None], 3, axis=2)
     writer.write(tmp_path / f"b{suffix}", [(frame, rgb)])
     with Image.open(tmp_path / f"b{suffix}") as back:
         assert back.format == FORMATS[suffix]
@@ -82,27 +82,27 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
     codes = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     for name in ("a.png", "a.tif"):
         frame = reader.read(saved(Image.fromarray(codes), tmp_path / name), LIMIT)
-        expected = lab.lightness_of_grey(codes / 65535)
+        expected = lab.lightness_of_gray(codes / 65535)
         np.testing.assert_allclose(lightness_of(frame), expected, atol=1e-3)
 
 
-def test_one_bit_and_palette(tmp_path, grey):
-    bits = grey.convert("1")
+def test_one_bit_and_palette(tmp_path, gray):
+    bits = gray.convert("1")
     frame = reader.read(saved(bits, tmp_path / "a.png"), LIMIT)
     np.testing.assert_array_equal(frame.lightness.codes, np.asarray(bits.convert("L")))
-    palette = grey.convert("P")
+    palette = gray.convert("P")
     frame = reader.read(saved(palette, tmp_path / "b.png"), LIMIT)
     np.testing.assert_array_equal(frame.lightness.codes, np.asarray(palette.convert("L")))
 
 
-def test_colour_gives_its_lab_lightness(tmp_path):
+def test_color_gives_its_lab_lightness(tmp_path):
     rgb = np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8)
     frame = reader.read(saved(Image.fromarray(rgb), tmp_path / "a.png"), LIMIT)
     np.testing.assert_allclose(lightness_of(frame), lab.srgb_to_lab(rgb / 255)[..., 0], atol=2e-3)
 
 
-def test_cmyk(tmp_path, grey):
-    path = saved(grey.convert("CMYK"), tmp_path / "a.jpg", quality=95)
+def test_cmyk(tmp_path, gray):
+    path = saved(gray.convert("CMYK"), tmp_path / "a.jpg", quality=95)
     with Image.open(path) as image:
         expected = lab.srgb_to_lab(np.asarray(image.convert("RGB")) / 255)[..., 0]
     np.testing.assert_allclose(lightness_of(reader.read(path, LIMIT)), expected, atol=0.01)
@@ -110,11 +110,11 @@ def test_cmyk(tmp_path, grey):
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".avif"])
-def test_transparency_is_untouched(tmp_path, grey, mode, suffix):
+def test_transparency_is_untouched(tmp_path, gray, mode, suffix):
     alpha = np.add.outer(np.arange(120), np.arange(160)).astype(np.uint8)
-    grey.putalpha(Image.fromarray(alpha))
+    gray.putalpha(Image.fromarray(alpha))
     path = saved(
-        grey.convert(mode), tmp_path / f"a{suffix}", **({"lossless": True} if suffix == ".webp" else {})
+        gray.convert(mode), tmp_path / f"a{suffix}", **({"lossless": True} if suffix == ".webp" else {})
     )
     frame = reader.read(path, LIMIT)
     if suffix != ".avif":
@@ -125,16 +125,16 @@ def test_transparency_is_untouched(tmp_path, grey, mode, suffix):
         assert difference.max() <= (8 if suffix == ".avif" else 0)
 
 
-def test_transparent_colour_of_a_palette_or_grey_png(tmp_path, grey):
-    frame = reader.read(saved(grey, tmp_path / "a.png", transparency=0), LIMIT)
-    np.testing.assert_array_equal(frame.alpha == 0, np.asarray(grey) == 0)
-    frame = reader.read(saved(grey.convert("P"), tmp_path / "b.png", transparency=0), LIMIT)
+def test_transparent_color_of_a_palette_or_gray_png(tmp_path, gray):
+    frame = reader.read(saved(gray, tmp_path / "a.png", transparency=0), LIMIT)
+    np.testing.assert_array_equal(frame.alpha == 0, np.asarray(gray) == 0)
+    frame = reader.read(saved(gray.convert("P"), tmp_path / "b.png", transparency=0), LIMIT)
     assert frame.alpha is not None
 
 
-def test_jpeg_cannot_hold_transparency(tmp_path, grey):
-    grey.putalpha(100)
-    frame = reader.read(saved(grey, tmp_path / "a.png"), LIMIT)
+def test_jpeg_cannot_hold_transparency(tmp_path, gray):
+    gray.putalpha(100)
+    frame = reader.read(saved(gray, tmp_path / "a.png"), LIMIT)
     with pytest.raises(WriteError, match="transparency"):
         writer.write(tmp_path / "b.jpg", [(frame, np.zeros((120, 160, 3), np.uint8))])
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
@@ -142,17 +142,17 @@ def test_jpeg_cannot_hold_transparency(tmp_path, grey):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
-def test_orientation_is_applied_once_and_reset(tmp_path, grey, orientation, suffix):
+def test_orientation_is_applied_once_and_reset(tmp_path, gray, orientation, suffix):
     exif = Image.Exif()
     exif[274] = orientation
     exif[271] = "A camera"
-    path = saved(grey, tmp_path / f"a{suffix}", exif=exif)
+    path = saved(gray, tmp_path / f"a{suffix}", exif=exif)
     # Pillow 13 scrambles turned TIFF files that it opens by name and maps into memory.
     with path.open("rb") as file, Image.open(file) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("L"))
     frame = reader.read(path, LIMIT)
     assert frame.lightness.shape == expected.shape
-    np.testing.assert_allclose(lightness_of(frame), lightness.GREY8[expected], atol=1)
+    np.testing.assert_allclose(lightness_of(frame), lightness.GRAY8[expected], atol=1)
     writer.write(tmp_path / f"b{suffix}", [(frame, np.repeat(expected[..., None], 3, axis=2))])
     with Image.open(tmp_path / f"b{suffix}") as back:
         assert back.getexif().get(274, 1) == 1
@@ -162,9 +162,9 @@ def test_orientation_is_applied_once_and_reset(tmp_path, grey, orientation, suff
     assert np.abs(again - expected).mean() < 2
 
 
-def test_resolution_is_kept(tmp_path, grey):
+def test_resolution_is_kept(tmp_path, gray):
     for suffix in (".jpg", ".png", ".tif"):
-        frame = reader.read(saved(grey, tmp_path / f"a{suffix}", dpi=(600, 600)), LIMIT)
+        frame = reader.read(saved(gray, tmp_path / f"a{suffix}", dpi=(600, 600)), LIMIT)
         writer.write(tmp_path / f"b{suffix}", [(frame, np.zeros((120, 160, 3), np.uint8))])
         with Image.open(tmp_path / f"b{suffix}") as back:
             assert [round(float(side)) for side in back.info["dpi"]] == [600, 600]
@@ -174,7 +174,7 @@ def built_in_profile(space: str) -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes()
 
 
-def grey_profile(gamma: float) -> bytes:
+def gray_profile(gamma: float) -> bytes:
     """A minimal ICC v2 profile for grey of a pure power curve (ICC.1:2001-04, 6.3.1)."""
 
     def tag(kind: bytes, data: bytes) -> bytes:
@@ -196,18 +196,18 @@ def grey_profile(gamma: float) -> bytes:
 
 
 @pytest.mark.parametrize("sixteen", [False, True])
-def test_a_grey_profile_is_honoured(tmp_path, sixteen):
+def test_a_gray_profile_is_honoured(tmp_path, sixteen):
     codes = np.tile(np.arange(256, dtype=np.uint8), (32, 1))
     image = Image.fromarray(codes.astype(np.uint16) * 257) if sixteen else Image.fromarray(codes)
-    frame = reader.read(saved(image, tmp_path / "a.png", icc_profile=grey_profile(1.0)), LIMIT)
+    frame = reader.read(saved(image, tmp_path / "a.png", icc_profile=gray_profile(1.0)), LIMIT)
     linear = codes / 255
     expected = np.where(linear > (6 / 29) ** 3, 116 * np.cbrt(linear) - 16, linear * 903.3)
     assert np.abs(lightness_of(frame) - expected)[:, 8:].max() < 0.75  # 8-bit steps in the shadows
-    assert np.abs(lightness_of(frame) - lightness.GREY8[codes]).max() > 5
+    assert np.abs(lightness_of(frame) - lightness.GRAY8[codes]).max() > 5
 
 
-def test_an_srgb_profile_changes_nothing(tmp_path, grey_photo):
-    rgb = np.repeat(grey_photo[..., None], 3, axis=2)
+def test_an_srgb_profile_changes_nothing(tmp_path, gray_photo):
+    rgb = np.repeat(gray_photo[..., None], 3, axis=2)
     rgb[..., 0] //= 2
     srgb = reader.read(
         saved(Image.fromarray(rgb), tmp_path / "a.png", icc_profile=built_in_profile("sRGB")), LIMIT
@@ -215,10 +215,10 @@ def test_an_srgb_profile_changes_nothing(tmp_path, grey_photo):
     np.testing.assert_allclose(lightness_of(srgb), lab.srgb_to_lab(rgb / 255)[..., 0], atol=0.01)
 
 
-def test_a_damaged_or_foreign_profile_is_ignored(tmp_path, grey, grey_photo):
+def test_a_damaged_or_foreign_profile_is_ignored(tmp_path, gray, gray_photo):
     for index, profile in enumerate((b"nonsense", built_in_profile("LAB"))):
-        frame = reader.read(saved(grey, tmp_path / f"{index}.png", icc_profile=profile), LIMIT)
-        np.testing.assert_array_equal(lightness_of(frame), lightness.GREY8[grey_photo])
+        frame = reader.read(saved(gray, tmp_path / f"{index}.png", icc_profile=profile), LIMIT)
+        np.testing.assert_array_equal(lightness_of(frame), lightness.GRAY8[gray_photo])
 
 
 def bad_files() -> dict[str, tuple[bytes, str]]:
@@ -268,7 +268,7 @@ def test_missing_file_and_directory(tmp_path):
 
 
 def test_a_side_that_the_format_cannot_hold(tmp_path):
-    frame = Frame(Lightness(np.zeros((1, 70000), np.uint8), lightness.GREY8))
+    frame = Frame(Lightness(np.zeros((1, 70000), np.uint8), lightness.GRAY8))
     for suffix in (".jpg", ".webp"):
         with pytest.raises(WriteError):
             writer.write(tmp_path / f"a{suffix}", [(frame, np.zeros((1, 70000, 3), np.uint8))])
@@ -276,7 +276,7 @@ def test_a_side_that_the_format_cannot_hold(tmp_path):
 
 
 def test_writing_where_it_cannot_be(tmp_path):
-    frame = Frame(Lightness(np.zeros((4, 4), np.uint8), lightness.GREY8))
+    frame = Frame(Lightness(np.zeros((4, 4), np.uint8), lightness.GRAY8))
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match="cannot write"):
         writer.write(tmp_path / "file" / "a.png", [(frame, np.zeros((4, 4, 3), np.uint8))])

@@ -4,18 +4,18 @@ import json
 import pytest
 
 from colorize_cli.core.settings import Settings
-from colorize_cli.engine.images import Photos
+from colorize_cli.engine.images import Images
 from colorize_cli.engine.outputs import Outputs
-from colorize_cli.engine.session import Workshop
-from colorize_cli.guidance import Steering
+from colorize_cli.engine.session import Session
+from colorize_cli.guidance import Guidance
 from colorize_cli.inference import batch_size, model
-from tests.colorize_cli.inference.test_model import Session, on_gpus
+from tests.colorize_cli.inference.test_model import FakeSession, on_gpus
 
 
 class Clock:
     """Goes on by what the session's last run took."""
 
-    def __init__(self, session: Session, seconds) -> None:
+    def __init__(self, session: FakeSession, seconds) -> None:
         self.session, self.seconds = session, seconds
         self.now, self.seen = 0.0, 0
 
@@ -32,8 +32,8 @@ def cache(monkeypatch, tmp_path):
     return tmp_path / "cache" / "colorize" / "batches.json"
 
 
-def found(models, seconds, pixels=10**9) -> tuple[int, Session]:
-    session = Session(pixels)
+def found(models, seconds, pixels=10**9) -> tuple[int, FakeSession]:
+    session = FakeSession(pixels)
     return batch_size.batch_size(on_gpus(models, session), None, Clock(session, seconds)), session
 
 
@@ -60,7 +60,7 @@ def test_it_is_remembered_for_the_same_model_size_and_gpus(models, cache):
     size, session = found(models, lambda n: n)
     assert (size, session.batches) == (64, [])
     assert list(json.loads(cache.read_text()).values()) == [64]
-    session = Session(10**9)
+    session = FakeSession(10**9)
     network = on_gpus(models, session)
     batch_size.batch_size(network, 128, Clock(session, lambda n: n))
     assert session.batches[0][2:] == (128, 192)
@@ -89,11 +89,11 @@ def test_on_the_cpu_nothing_is_tried(models, cache):
 
 @pytest.mark.parametrize(("asked", "used"), [(None, 3), (5, 5)])
 def test_the_size_found_is_used_unless_another_is_asked_for(models, tmp_path, monkeypatch, asked, used):
-    network = on_gpus(models, Session(10**9))
+    network = on_gpus(models, FakeSession(10**9))
     monkeypatch.setattr(model, "load", lambda *_: network)
     monkeypatch.setattr(batch_size, "batch_size", lambda *_: 3)
     settings = Settings(device="cuda", batch_size=asked)
-    opened = Workshop(tmp_path, settings, Steering()).open()
-    outputs = Outputs(tmp_path, settings, Steering(), read_only=True)
-    stages = Photos(opened, settings, Steering(), outputs).pipeline().stages
+    opened = Session(tmp_path, settings, Guidance()).open()
+    outputs = Outputs(tmp_path, settings, Guidance(), read_only=True)
+    stages = Images(opened, settings, Guidance(), outputs).pipeline().stages
     assert [stage.batch for stage in stages if stage.batch] == [used]

@@ -41,14 +41,14 @@ def test_predicts_chroma(models):
 
 
 def test_says_what_the_file_says(models):
-    network = model.load(models.grey, "cpu")
+    network = model.load(models.gray, "cpu")
     assert network.device == "cpu"
-    assert (network.card.name, network.card.working_size, network.card.multiple_of) == ("stand-in", 64, 16)
+    assert (network.info.name, network.info.working_size, network.info.multiple_of) == ("stand-in", 64, 16)
 
 
 def test_sides_that_are_no_multiples_are_refused(models):
     with pytest.raises(ValueError, match="multiples of 16"):
-        model.load(models.grey, "cpu").predict(np.zeros((1, 1, 40, 32), np.float32))
+        model.load(models.gray, "cpu").predict(np.zeros((1, 1, 40, 32), np.float32))
 
 
 def test_answers_that_are_not_finite_are_refused(tmp_path):
@@ -60,8 +60,8 @@ def test_answers_that_are_not_finite_are_refused(tmp_path):
 @pytest.mark.skipif(has_gpu(), reason="there is a GPU")
 def test_cuda_without_a_gpu_is_an_error_and_auto_says_why_not(models):
     with pytest.raises(DeviceError, match="driver"):
-        model.load(models.grey, "cuda")
-    network = model.load(models.grey, "auto")
+        model.load(models.gray, "cuda")
+    network = model.load(models.gray, "auto")
     assert network.device == "cpu"
     assert "driver" in network.reason
 
@@ -70,7 +70,7 @@ def test_no_such_file_or_device(models, tmp_path):
     with pytest.raises(ModelError, match=r"absent\.onnx"):
         model.load(tmp_path / "absent.onnx", "cpu")
     with pytest.raises(UsageError, match="tpu"):
-        model.load(models.grey, "tpu")
+        model.load(models.gray, "tpu")
 
 
 def test_the_lack_of_the_bundled_model_is_said(monkeypatch):
@@ -113,7 +113,7 @@ def test_another_version_of_the_contract_is_refused(tmp_path):
         model.load(path, "cpu")
 
 
-class Session:
+class FakeSession:
     """Stands in for a GPU's session, whose memory suffices for so many pixels at once."""
 
     def __init__(self, pixels: int, message: str = "CUDA failure 2: out of memory") -> None:
@@ -128,14 +128,14 @@ class Session:
         return [np.repeat(lightness[:, :, ::2, ::2], 2, axis=1) / 5]
 
 
-def on_gpus(models, *sessions: Session) -> model.Model:
+def on_gpus(models, *sessions: FakeSession) -> model.Model:
     """A model that runs in those sessions."""
     loaded = model.load(models.tinted, "cpu")
     return dataclasses.replace(loaded, device="cuda", _sessions=Sessions(sessions))
 
 
 def test_where_memory_runs_out_batches_are_halved_and_stay_so(models):
-    session = Session(3 * 64 * 64)
+    session = FakeSession(3 * 64 * 64)
     network = on_gpus(models, session)
     lightness = np.random.default_rng(0).uniform(0, 100, (8, 1, 64, 64)).astype(np.float32)
     ab = network.predict(lightness)
@@ -149,14 +149,14 @@ def test_where_memory_runs_out_batches_are_halved_and_stay_so(models):
 
 def test_a_single_picture_that_does_not_fit_is_an_error_of_memory(models):
     with pytest.raises(DeviceMemoryError, match="out of memory"):
-        on_gpus(models, Session(100)).predict(np.zeros((4, 1, 64, 64), np.float32))
+        on_gpus(models, FakeSession(100)).predict(np.zeros((4, 1, 64, 64), np.float32))
     with pytest.raises(DeviceError, match="illegal instruction") as caught:
-        on_gpus(models, Session(100, "illegal instruction")).predict(np.zeros((1, 1, 64, 64), np.float32))
+        on_gpus(models, FakeSession(100, "illegal instruction")).predict(np.zeros((1, 1, 64, 64), np.float32))
     assert not isinstance(caught.value, DeviceMemoryError)
 
 
 def test_several_gpus_share_the_calls(models):
-    sessions = Session(10**9), Session(10**9)
+    sessions = FakeSession(10**9), FakeSession(10**9)
     network = on_gpus(models, *sessions)
     assert network.parallel == 2
     for _ in range(6):
@@ -195,7 +195,7 @@ def test_parallel_calls_on_the_cpu_share_its_threads(models):
             np.testing.assert_array_equal(ab, alone.predict(given))
 
 
-class Crowded(Session):
+class Crowded(FakeSession):
     """Memory for so many calls at the same time."""
 
     def __init__(self, calls: int):

@@ -53,7 +53,7 @@ def test_names(folder, tmp_path, monkeypatch):
     assert registry.resolve(Path("tinted")) == Path("tinted")
 
 
-def test_a_name_colours_as_the_file_does(folder, tmp_path, make_folder):
+def test_a_name_colors_as_the_file_does(folder, tmp_path, make_folder):
     source = make_folder(tmp_path / "in", 1) / "0000.png"
     for name, output in (("tinted", "a.png"), (folder / "tinted.onnx", "b.png")):
         result = invoke(source, tmp_path / output, "--model", name, "--device", "cpu")

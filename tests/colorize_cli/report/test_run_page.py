@@ -13,19 +13,19 @@ from PIL import Image, ImageOps
 from colorize_cli.core.errors import UsageError, WriteError
 from colorize_cli.core.jobs import Job, Outcome, Status
 from colorize_cli.core.location import STREAM
-from colorize_cli.core.settings import FilmSettings, Settings
+from colorize_cli.core.settings import Settings, VideoSettings
 from colorize_cli.report import run_page
 from colorize_cli.report.run_page import SIDE, Report
 from tests.colorize_cli.image.test_reader import png_header
 from tests.colorize_cli.report.pages import ATTACKS, Page, leads_to, needs_chromium
 
 
-def coloured_pair(folder: Path, name: str, tint: tuple[int, int, int] = (200, 120, 40)) -> Job:
+def colored_pair(folder: Path, name: str, compose_rgb8: tuple[int, int, int] = (200, 120, 40)) -> Job:
     """A job that has been done: a grey file and one of a single colour, 640 x 400."""
     job = Job(folder / "in" / name, folder / "out" / name)
     for path, image in (
-        (job.source, Image.new("L", (640, 400), sum(tint) // 3)),
-        (job.destination, Image.new("RGB", (640, 400), tint)),
+        (job.source, Image.new("L", (640, 400), sum(compose_rgb8) // 3)),
+        (job.destination, Image.new("RGB", (640, 400), compose_rgb8)),
     ):
         path.parent.mkdir(exist_ok=True)
         image.save(path)
@@ -42,25 +42,25 @@ def page_of(path: Path, *outcomes: Outcome, settings: Settings | None = None) ->
 
 def test_pictures_before_and_after_in_the_order_of_outcomes(tmp_path):
     tints = [(200, 120, 40), (30, 90, 160), (90, 200, 70)]
-    jobs = [coloured_pair(tmp_path, f"{n}.png", tint) for n, tint in enumerate(tints)]
+    jobs = [colored_pair(tmp_path, f"{n}.png", compose_rgb8) for n, compose_rgb8 in enumerate(tints)]
     page = page_of(tmp_path / "page.html", *(Outcome(job, Status.DONE) for job in reversed(jobs)))
     pictures = page.pictures()
-    for before, after, tint in zip(pictures[::2], pictures[1::2], reversed(tints), strict=True):
+    for before, after, compose_rgb8 in zip(pictures[::2], pictures[1::2], reversed(tints), strict=True):
         assert before.size == after.size == (SIDE, SIDE * 400 // 640)
         assert (before.mode, after.mode) == ("L", "RGB")
-        assert np.abs(np.asarray(before).astype(int) - sum(tint) // 3).max() <= 3
-        assert np.abs(np.asarray(after).astype(int) - tint).max() <= 6
+        assert np.abs(np.asarray(before).astype(int) - sum(compose_rgb8) // 3).max() <= 3
+        assert np.abs(np.asarray(after).astype(int) - compose_rgb8).max() <= 6
     assert page.text["h3"] == ["2.png", "1.png", "0.png"]
     assert page.attributes("img", "alt") == ["Before", "After"] * 3
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".tif"])
-def test_both_pictures_are_turned_and_cropped_alike(grey_photo, tmp_path, orientation, suffix):
+def test_both_pictures_are_turned_and_cropped_alike(gray_photo, tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[0x0112] = orientation
     job = Job(tmp_path / f"in{suffix}", tmp_path / "out.bmp")
-    Image.fromarray(grey_photo).resize((1600, 1200)).save(job.source, exif=exif)
+    Image.fromarray(gray_photo).resize((1600, 1200)).save(job.source, exif=exif)
     # Pillow 13 scrambles turned TIFF files that it opens by name and maps into memory.
     with job.source.open("rb") as file, Image.open(file) as image:
         ImageOps.exif_transpose(image).convert("RGB").save(job.destination)
@@ -71,29 +71,29 @@ def test_both_pictures_are_turned_and_cropped_alike(grey_photo, tmp_path, orient
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
-def test_every_mode_has_a_picture(grey_photo, tmp_path, mode):
-    grey = Image.fromarray(grey_photo)
-    wide = Image.fromarray(grey_photo.astype(np.uint16) * 257)
-    image = wide if mode == "I;16" else grey.convert(mode)
+def test_every_mode_has_a_picture(gray_photo, tmp_path, mode):
+    gray = Image.fromarray(gray_photo)
+    wide = Image.fromarray(gray_photo.astype(np.uint16) * 257)
+    image = wide if mode == "I;16" else gray.convert(mode)
     if mode in ("LA", "RGBA"):
-        image.putalpha(Image.new("L", grey.size, 0))
+        image.putalpha(Image.new("L", gray.size, 0))
     image.save(tmp_path / "in.png")
-    expected = 255.0 if mode in ("LA", "RGBA") else float(grey_photo.mean())
+    expected = 255.0 if mode in ("LA", "RGBA") else float(gray_photo.mean())
     outcome = Outcome(Job(tmp_path / "in.png", tmp_path / "in.png"), Status.SKIPPED)
     for picture in page_of(tmp_path / "page.html", outcome).pictures():
         assert np.asarray(picture).mean() == pytest.approx(expected, abs=2)
 
 
-def test_a_small_picture_is_not_enlarged(grey_photo, tmp_path):
-    Image.fromarray(grey_photo).save(tmp_path / "a.png")
+def test_a_small_picture_is_not_enlarged(gray_photo, tmp_path):
+    Image.fromarray(gray_photo).save(tmp_path / "a.png")
     outcome = Outcome(Job(tmp_path / "a.png", tmp_path / "a.png"), Status.DONE)
     assert [picture.size for picture in page_of(tmp_path / "p.html", outcome).pictures()] == [(160, 120)] * 2
 
 
 def test_names_that_attack_are_text_and_links_lead_to_the_files(tmp_path):
-    jobs = [coloured_pair(tmp_path, name) for name in ATTACKS]
+    jobs = [colored_pair(tmp_path, name) for name in ATTACKS]
     if sys.platform == "linux":
-        jobs.append(coloured_pair(tmp_path, os.fsdecode(b"undecodable \xff.png")))
+        jobs.append(colored_pair(tmp_path, os.fsdecode(b"undecodable \xff.png")))
     (tmp_path / "deep" / "folder").mkdir(parents=True)
     path = tmp_path / "deep" / "folder" / "page.html"
     page = page_of(
@@ -117,7 +117,7 @@ def test_names_that_attack_are_text_and_links_lead_to_the_files(tmp_path):
 
 
 def test_failures_come_first_then_the_others_by_status(tmp_path):
-    job = coloured_pair(tmp_path, "a.png")
+    job = colored_pair(tmp_path, "a.png")
     broken = Job(tmp_path / "in" / "b.png", tmp_path / "out" / "b.png")
     page = page_of(
         tmp_path / "page.html",
@@ -138,9 +138,9 @@ def test_failures_come_first_then_the_others_by_status(tmp_path):
 def test_every_setting_is_shown(tmp_path):
     settings = Settings(model=Path("<b>my</b>.onnx"), strength=0.75, overwrite=True, workers=3)
     table = page_of(tmp_path / "page.html", settings=settings).text["table"][0]
-    names = (*dataclasses.fields(Settings), *dataclasses.fields(FilmSettings))
+    names = (*dataclasses.fields(Settings), *dataclasses.fields(VideoSettings))
     for field in names:
-        if field.name == "film":
+        if field.name == "video":
             continue
         assert field.name.replace("_", " ") in table
     for value in ("<b>my</b>.onnx", "0.75", "overwriteyes", "workers3", "250,000,000", "sizethe default"):
@@ -157,7 +157,7 @@ def test_a_run_that_was_stopped_says_so(tmp_path):
 
 
 def test_the_page_needs_nothing_beside_itself(tmp_path):
-    page = page_of(tmp_path / "page.html", Outcome(coloured_pair(tmp_path, "a.png"), Status.DONE))
+    page = page_of(tmp_path / "page.html", Outcome(colored_pair(tmp_path, "a.png"), Status.DONE))
     assert "://" not in page.html
     assert not {"link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
     assert all(source.startswith("data:image/jpeg;base64,") for source in page.attributes("img", "src"))
@@ -168,7 +168,7 @@ def test_the_page_needs_nothing_beside_itself(tmp_path):
 
 
 def test_what_cannot_be_shown_is_still_listed(tmp_path):
-    whole = coloured_pair(tmp_path, "a.png")
+    whole = colored_pair(tmp_path, "a.png")
     gone = Job(tmp_path / "in" / "gone.png", whole.destination)
     (tmp_path / "in" / "text.png").write_text("no picture")
     (tmp_path / "out" / "huge.png").write_bytes(png_header(30000, 30000))
@@ -192,7 +192,7 @@ def test_what_cannot_be_shown_is_still_listed(tmp_path):
 def test_beyond_the_limit_there_are_links_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(run_page, "SHOWN", 3)
     monkeypatch.setattr(run_page, "_ROWS_OF_A_TABLE", 2)
-    job = coloured_pair(tmp_path, "a.png")
+    job = colored_pair(tmp_path, "a.png")
     page = page_of(
         tmp_path / "page.html",
         *[Outcome(job, Status.SKIPPED, "exists")] * 8,
@@ -219,7 +219,7 @@ def test_pages_that_cannot_be_are_refused_before_any_work(tmp_path):
 
 
 def test_a_page_stays_when_the_next_cannot_be_written(tmp_path, monkeypatch):
-    job = coloured_pair(tmp_path, "a.png")
+    job = colored_pair(tmp_path, "a.png")
     path = tmp_path / "new folder" / "page.html"
     page_of(path, Outcome(job, Status.DONE))
     before = path.read_bytes()
@@ -246,8 +246,8 @@ def test_a_full_disk_is_told_at_the_end(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_added_is_not_kept_in_memory(grey_photo, tmp_path):
-    Image.fromarray(grey_photo).save(tmp_path / "a.png")
+def test_what_was_added_is_not_kept_in_memory(gray_photo, tmp_path):
+    Image.fromarray(gray_photo).save(tmp_path / "a.png")
     job = Job(tmp_path / "a.png", tmp_path / "a.png")
     with Report(tmp_path / "page.html", Settings()) as made:
 
@@ -269,7 +269,7 @@ def test_what_was_added_is_not_kept_in_memory(grey_photo, tmp_path):
 
 @pytest.fixture
 def attacked(tmp_path) -> Path:
-    jobs = [coloured_pair(tmp_path, name) for name in ATTACKS]
+    jobs = [colored_pair(tmp_path, name) for name in ATTACKS]
     outcomes = [Outcome(job, Status.DONE) for job in jobs]
     outcomes += [Outcome(job, Status.FAILED, job.source.name) for job in jobs]
     page_of(tmp_path / "page.html", *outcomes)

@@ -67,13 +67,13 @@ def test_what_one_process_left_can_be_removed_by_another(tmp_path):
     doomed, kept = [f"{mark}000001.png", f"{mark}000002.x"], [".colorize-01234567-0000000043-000001.png", "a"]
     for each in doomed + kept:
         (tmp_path / each).touch()
-    atomic.remove_marked(tmp_path, mark)
-    atomic.remove_marked(tmp_path / "absent", mark)
+    atomic.remove_prefixed(tmp_path, mark)
+    atomic.remove_prefixed(tmp_path / "absent", mark)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
-    assert atomic.claim(".png").startswith(atomic.mark())
+    assert atomic.claim(".png").startswith(atomic.process_prefix())
     for no_mark in ("", "*", ".colorize-", f"{mark}*"):
         with pytest.raises(ValueError, match="no mark"):
-            atomic.remove_marked(tmp_path, no_mark)
+            atomic.remove_prefixed(tmp_path, no_mark)
 
 
 def test_the_status_is_known_before_the_name_is_there(tmp_path):

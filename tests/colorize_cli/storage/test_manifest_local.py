@@ -9,9 +9,9 @@ import pytest
 from colorize_cli.core.errors import WriteError
 from colorize_cli.core.jobs import Job
 from colorize_cli.storage import manifest, manifest_local
-from colorize_cli.storage.fingerprint import Source, Stamp
+from colorize_cli.storage.fingerprint import Fingerprint, SourceFingerprint
 from colorize_cli.storage.manifest import State
-from colorize_cli.storage.manifest_local import Ledger
+from colorize_cli.storage.manifest_local import LocalManifest
 
 
 @pytest.fixture
@@ -26,16 +26,16 @@ def root(tmp_path) -> Path:
     return tmp_path / "out"
 
 
-def make(job: Job, book: Ledger, content: bytes = b"colour") -> None:
+def make(job: Job, manifest: LocalManifest, content: bytes = b"colour") -> None:
     job.destination.parent.mkdir(parents=True, exist_ok=True)
     job.destination.write_bytes(content)
-    book.add(job, Source.of(job.source), Stamp.of(job.destination.stat()))
+    manifest.add(job, SourceFingerprint.of(job.source), Fingerprint.of(job.destination.stat()))
 
 
 def made(job: Job, root: Path, recipe: str = "r") -> None:
-    book = Ledger(root, recipe)
-    make(job, book)
-    book.close()
+    manifest = LocalManifest(root, recipe)
+    make(job, manifest)
+    manifest.close()
 
 
 def journals(root: Path) -> list[Path]:
@@ -43,71 +43,75 @@ def journals(root: Path) -> list[Path]:
 
 
 def test_what_is_not_there_is_absent(job, root):
-    assert Ledger(root, "r").state(job) is State.ABSENT
+    assert LocalManifest(root, "r").state(job) is State.ABSENT
     assert not root.exists(), "asking writes nothing"
 
 
 def test_what_was_made_is_current_also_for_the_next_run(job, root):
-    book = Ledger(root, "r")
-    make(job, book)
-    assert book.state(job) is State.CURRENT
-    book.close()
-    assert Ledger(root, "r").state(job) is State.CURRENT
+    manifest = LocalManifest(root, "r")
+    make(job, manifest)
+    assert manifest.state(job) is State.CURRENT
+    manifest.close()
+    assert LocalManifest(root, "r").state(job) is State.CURRENT
 
 
 def test_another_recipe_makes_it_stale(job, root):
     made(job, root)
-    assert Ledger(root, "other").state(job) is State.STALE
+    assert LocalManifest(root, "other").state(job) is State.STALE
 
 
 def test_another_content_makes_it_stale(job, root):
     made(job, root)
     job.source.write_bytes(b"gray")
     os.utime(job.source, ns=(0, 0))
-    assert Ledger(root, "r").state(job) is State.STALE
+    assert LocalManifest(root, "r").state(job) is State.STALE
 
 
 def test_another_time_alone_does_not_and_is_noted(job, root):
     made(job, root)
     os.utime(job.source, ns=(1, 1))
-    assert Ledger(root, "r", read_only=True).state(job) is State.CURRENT
+    assert LocalManifest(root, "r", read_only=True).state(job) is State.CURRENT
     assert len(journals(root)) == 1
-    book = Ledger(root, "r")
-    assert book.state(job) is State.CURRENT
-    book.close()
+    manifest = LocalManifest(root, "r")
+    assert manifest.state(job) is State.CURRENT
+    manifest.close()
     assert len(journals(root)) == 2
     job.source.write_bytes(b"gray")  # of the same length
     os.utime(job.source, ns=(1, 1))
-    assert Ledger(root, "r").state(job) is State.CURRENT, "size and time as noted: it is not read again"
+    assert LocalManifest(root, "r").state(job) is State.CURRENT, (
+        "size and time as noted: it is not read again"
+    )
 
 
 def test_what_others_wrote_or_changed_is_foreign(job, root):
     made(job, root)
     job.destination.write_bytes(b"retouched")
-    assert Ledger(root, "r").state(job) is State.FOREIGN
+    assert LocalManifest(root, "r").state(job) is State.FOREIGN
     other = Job(job.source, root / "b.png")
     other.destination.write_bytes(b"mine")
-    assert Ledger(root, "r").state(other) is State.FOREIGN
+    assert LocalManifest(root, "r").state(other) is State.FOREIGN
 
 
 def test_a_link_in_place_of_an_output_is_foreign(job, root, tmp_path):
     made(job, root)
     job.destination.rename(tmp_path / "moved.png")
     job.destination.symlink_to(tmp_path / "moved.png")
-    assert Ledger(root, "r").state(job) is State.FOREIGN
+    assert LocalManifest(root, "r").state(job) is State.FOREIGN
 
 
 def test_a_record_written_before_the_output_got_its_name_does_no_harm(job, root):
     made(job, root)
-    book = Ledger(root, "new")
-    book.add(job, Source.of(job.source), Stamp(999, 999))  # and then the process was killed
-    book.close()
-    assert Ledger(root, "r").state(job) is State.CURRENT
-    assert Ledger(root, "new").state(job) is State.STALE
+    manifest = LocalManifest(root, "new")
+    manifest.add(
+        job, SourceFingerprint.of(job.source), Fingerprint(999, 999)
+    )  # and then the process was killed
+    manifest.close()
+    assert LocalManifest(root, "r").state(job) is State.CURRENT
+    assert LocalManifest(root, "new").state(job) is State.STALE
 
 
 def test_runs_at_the_same_time_see_what_the_others_made(job, root):
-    one, two = Ledger(root, "r"), Ledger(root, "r")
+    one, two = LocalManifest(root, "r"), LocalManifest(root, "r")
     assert two.state(job) is State.ABSENT
     make(job, one)
     assert two.state(job) is State.CURRENT
@@ -123,33 +127,33 @@ def test_torn_and_foreign_lines_are_passed_over(job, root):
     other = Job(job.source, root / "b.png")
     for damage in (b'{"output":"a', b"\xff\x00\n", b'{"output":1}\n', b"[]\n", b'{"output":"sub/a.png"}\n'):
         journal.write_bytes(damage + b"\n" + whole + damage)
-        book = Ledger(root, "r")
-        assert book.state(job) is State.CURRENT
-        make(other, book)
-        book.close()
-        assert Ledger(root, "r").state(other) is State.CURRENT
+        manifest = LocalManifest(root, "r")
+        assert manifest.state(job) is State.CURRENT
+        make(other, manifest)
+        manifest.close()
+        assert LocalManifest(root, "r").state(other) is State.CURRENT
 
 
 def test_names_of_every_kind(job, root):
     for name in ("new\nline", "quote\"'", "ünïcode", os.fsdecode(b"\xff\xfe"), "x" * 250, "{}", " "):
         odd = Job(job.source, root / name)
         made(odd, root)
-        assert Ledger(root, "r").state(odd) is State.CURRENT
+        assert LocalManifest(root, "r").state(odd) is State.CURRENT
 
 
 def test_many_threads_write_whole_lines(job, root):
-    book = Ledger(root, "r")
+    manifest = LocalManifest(root, "r")
     jobs = [Job(job.source, root / f"{i}.png") for i in range(200)]
     threads = [
-        threading.Thread(target=lambda part: [make(j, book) for j in part], args=(jobs[i::4],))
+        threading.Thread(target=lambda part: [make(j, manifest) for j in part], args=(jobs[i::4],))
         for i in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    book.close()
-    again = Ledger(root, "r")
+    manifest.close()
+    again = LocalManifest(root, "r")
     assert all(again.state(each) is State.CURRENT for each in jobs)
 
 
@@ -169,32 +173,32 @@ def test_journals_of_ended_runs_become_one(job, root, monkeypatch):
     for each in jobs:
         run_elsewhere(each, root)
     jobs[0].destination.unlink()
-    mine = Ledger(root, "r")
+    mine = LocalManifest(root, "r")
     assert len(journals(root)) == 1
     assert len(journals(root)[0].read_bytes().splitlines()) == 2, "what is gone is forgotten"
-    fresh = Ledger(root, "r")
-    for book in (mine, fresh):
-        assert [book.state(each) for each in jobs] == [State.ABSENT, State.CURRENT, State.CURRENT]
+    fresh = LocalManifest(root, "r")
+    for each_manifest in (mine, fresh):
+        assert [each_manifest.state(each) for each in jobs] == [State.ABSENT, State.CURRENT, State.CURRENT]
 
 
 def test_journals_of_runs_that_go_on_are_left_alone(job, root, monkeypatch):
     monkeypatch.setattr(manifest_local, "_MOST_JOURNALS", 0)
-    book = Ledger(root, "r")
-    make(job, book)
-    Ledger(root, "r")
+    manifest = LocalManifest(root, "r")
+    make(job, manifest)
+    LocalManifest(root, "r")
     other = Job(job.source, root / "b.png")
-    make(other, book)
-    assert Ledger(root, "r").state(other) is State.CURRENT
+    make(other, manifest)
+    assert LocalManifest(root, "r").state(other) is State.CURRENT
 
 
 def test_what_is_known_survives_that_another_run_makes_journals_into_one(job, root, monkeypatch):
     jobs = [Job(job.source, root / f"{i}.png") for i in range(3)]
     for each in jobs:
         run_elsewhere(each, root)
-    mine = Ledger(root, "r")
+    mine = LocalManifest(root, "r")
     assert mine.state(jobs[0]) is State.CURRENT
     monkeypatch.setattr(manifest_local, "_MOST_JOURNALS", 2)
-    Ledger(root, "r")
+    LocalManifest(root, "r")
     assert len(journals(root)) == 1
     assert [mine.state(each) for each in jobs] == [State.CURRENT] * 3
 
@@ -203,11 +207,11 @@ def test_the_last_line_on_an_output_is_kept(job, root, monkeypatch):
     os.utime(job.source, ns=(5, 5))
     made(job, root)
     os.utime(job.source, ns=(1, 1))
-    book = Ledger(root, "r")
-    assert book.state(job) is State.CURRENT  # and notes the new time
-    book.close()
+    manifest = LocalManifest(root, "r")
+    assert manifest.state(job) is State.CURRENT  # and notes the new time
+    manifest.close()
     monkeypatch.setattr(manifest_local, "_MOST_JOURNALS", 0)
-    Ledger(root, "r")
+    LocalManifest(root, "r")
     (journal,) = journals(root)
     (line,) = journal.read_bytes().splitlines()
     assert b'"mtime_ns":1}' in line
@@ -219,21 +223,21 @@ def test_a_journal_made_of_others_is_none_before_it_is_complete(job, root, monke
     jobs = [Job(job.source, root / f"{i}.png") for i in range(3)]
     for each in jobs:
         run_elsewhere(each, root)
-    mine = Ledger(root, "r")
+    mine = LocalManifest(root, "r")
     seen, sync = [], manifest_local.atomic._sync
 
     def failing(_: Path) -> None:
         monkeypatch.setattr(manifest_local.atomic, "_sync", sync)
         seen.extend(mine.state(each) for each in jobs)
-        Ledger(root, "r")  # makes one, from the same
+        LocalManifest(root, "r")  # makes one, from the same
         raise OSError(28, "no space")
 
     monkeypatch.setattr(manifest_local, "_MOST_JOURNALS", 2)
     monkeypatch.setattr(manifest_local.atomic, "_sync", failing)
-    Ledger(root, "r")
+    LocalManifest(root, "r")
     assert seen == [State.CURRENT] * 3
     assert [mine.state(each) for each in jobs] == [State.CURRENT] * 3
-    assert [Ledger(root, "r").state(each) for each in jobs] == [State.CURRENT] * 3
+    assert [LocalManifest(root, "r").state(each) for each in jobs] == [State.CURRENT] * 3
     assert [path.suffix for path in (root / manifest.DIRECTORY).iterdir()] == [".jsonl"]
 
 
@@ -242,7 +246,7 @@ def test_what_a_killed_run_left_of_such_a_journal_is_removed(job, root, monkeypa
     journal = journals(root)[0]
     journal.with_suffix(manifest_local._UNFINISHED).touch()  # of the same process, which has ended
     monkeypatch.setattr(manifest_local, "_MOST_JOURNALS", 0)
-    assert Ledger(root, "r").state(job) is State.CURRENT
+    assert LocalManifest(root, "r").state(job) is State.CURRENT
     assert [path.suffix for path in journal.parent.iterdir()] == [".jsonl"]
 
 
@@ -261,24 +265,27 @@ def test_journals_stay_where_one_cannot_be_read(job, root, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(manifest_local, "_MOST_JOURNALS", 2)
         patched.setattr(manifest_local, "_lines", unreadable)
-        Ledger(root, "r")
+        LocalManifest(root, "r")
     assert journals(root) == before
 
 
 def test_a_name_that_is_no_text_is_unknown(root):
-    assert Ledger(root, "r")._known("\ud800.png", Stamp(1, 1)) is None
+    assert LocalManifest(root, "r")._known("\ud800.png", Fingerprint(1, 1)) is None
 
 
 def test_many_outputs_are_known_block_by_block(job, root, monkeypatch):
     monkeypatch.setattr(manifest_local, "_BLOCK", 2000)
-    book = Ledger(root, "r")
-    source, jobs = Source.of(job.source), [Job(job.source, root / f"{i:04d}.png") for i in range(500)]
+    manifest = LocalManifest(root, "r")
+    source, jobs = (
+        SourceFingerprint.of(job.source),
+        [Job(job.source, root / f"{i:04d}.png") for i in range(500)],
+    )
     root.mkdir()
     for each in jobs:
         each.destination.write_bytes(b"colour")
-        book.add(each, source, Stamp.of(each.destination.stat()))
-    book.close()
-    known = Ledger(root, "r")
+        manifest.add(each, source, Fingerprint.of(each.destination.stat()))
+    manifest.close()
+    known = LocalManifest(root, "r")
     for each in (*jobs, *reversed(jobs), *jobs[::7]):
         assert known.state(each) is State.CURRENT
 
@@ -287,4 +294,4 @@ def test_a_journal_that_cannot_be_written_is_said(job, root):
     root.mkdir()
     (root / manifest.DIRECTORY).touch()
     with pytest.raises(WriteError, match=r"\.colorize"):
-        Ledger(root, "r").add(job, Source.of(job.source), Stamp(1, 1))
+        LocalManifest(root, "r").add(job, SourceFingerprint.of(job.source), Fingerprint(1, 1))

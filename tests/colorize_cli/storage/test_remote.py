@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 from colorize_cli.core.errors import ReadError, UsageError, WriteError
 from colorize_cli.core.location import Url
 from colorize_cli.storage import atomic
-from colorize_cli.storage.remote import MissingError, Object, Stores
+from colorize_cli.storage.remote import FileSystems, MissingError, RemotePath
 from colorize_cli.storage.retry import Patience
 
 pytestmark = pytest.mark.usefixtures("environment")
@@ -34,13 +34,13 @@ fsspec.register_implementation("files", Files, clobber=True)
 
 
 @pytest.fixture(params=["s3", "memory", "files"])
-def root(request, bucket, tmp_path) -> Object:
+def root(request, bucket, tmp_path) -> RemotePath:
     url = {
         "s3": f"{bucket.url}/root",
         "memory": f"memory://root-{next(PLACES)}",
         "files": f"files://{tmp_path}/root",
     }[request.param]
-    return Stores(Patience(tries=3, first=0.001)).locate(Url(url))
+    return FileSystems(Patience(tries=3, first=0.001)).locate(Url(url))
 
 
 @pytest.fixture
@@ -51,56 +51,59 @@ def file(tmp_path) -> Path:
 
 
 def test_nothing_is_there_at_first(root, tmp_path):
-    assert root.store.info(root.path) is None
-    assert not root.store.is_there(root.below("a").path)
+    assert root.file_system.info(root.path) is None
+    assert not root.file_system.is_there(root.below("a").path)
     with pytest.raises(MissingError):
-        root.store.read(root.below("a").path)
-    root.store.remove([root.below("a").path])
+        root.file_system.read(root.below("a").path)
+    root.file_system.remove([root.below("a").path])
 
 
 def test_what_is_put_is_found_and_fetched(root, file, tmp_path):
-    store = root.store
-    put = store.put(file, root.below("sub/a b.png").path)
-    store.write(root.below("b").path, b"")
-    assert store.info(put.path) == put
+    file_system = root.file_system
+    put = file_system.put(file, root.below("sub/a b.png").path)
+    file_system.write(root.below("b").path, b"")
+    assert file_system.info(put.path) == put
     assert (put.size, put.is_directory) == (7, False)
     assert put.version
-    assert {root.relative(found): found.size for found in store.find(root.path)} == {"sub/a b.png": 7, "b": 0}
-    assert put in store.find(root.path)
-    assert store.is_there(put.path)
-    assert store.is_there(root.below("b").path)
-    assert store.info(root.path).is_directory
-    assert store.fetch(put, tmp_path / "copy") == put
-    assert (tmp_path / "copy").read_bytes() == store.read(put.path) == b"content"
-    store.remove([put.path])
-    assert store.info(put.path) is None
+    assert {root.relative(found): found.size for found in file_system.find(root.path)} == {
+        "sub/a b.png": 7,
+        "b": 0,
+    }
+    assert put in file_system.find(root.path)
+    assert file_system.is_there(put.path)
+    assert file_system.is_there(root.below("b").path)
+    assert file_system.info(root.path).is_directory
+    assert file_system.fetch(put, tmp_path / "copy") == put
+    assert (tmp_path / "copy").read_bytes() == file_system.read(put.path) == b"content"
+    file_system.remove([put.path])
+    assert file_system.info(put.path) is None
     with pytest.raises(MissingError):
-        store.fetch(put, tmp_path / "copy")
+        file_system.fetch(put, tmp_path / "copy")
 
 
 def test_versions_tell_changes(root, file):
     path = root.below("a.png").path
-    first = root.store.put(file, path)
+    first = root.file_system.put(file, path)
     file.write_bytes(b"another")
-    second = root.store.put(file, path)
+    second = root.file_system.put(file, path)
     assert first.size == second.size
     assert first.version != second.version
-    assert first.stamp != second.stamp == root.store.info(path).stamp
+    assert first.fingerprint != second.fingerprint == root.file_system.info(path).fingerprint
 
 
 def test_of_what_changed_since_it_was_listed_all_is_fetched(root, file, tmp_path):
     path = root.below("a.png").path
-    listed = root.store.put(file, path)
+    listed = root.file_system.put(file, path)
     file.write_bytes(b"something longer")
-    now = root.store.put(file, path)
-    assert root.store.fetch(listed, tmp_path / "copy") == now
+    now = root.file_system.put(file, path)
+    assert root.file_system.fetch(listed, tmp_path / "copy") == now
     assert (tmp_path / "copy").read_bytes() == b"something longer"
 
 
 def test_patterns(root, file):
     for name in ("a1.png", "a2.png", "b.png", "sub/a3.png"):
-        root.store.put(file, root.below(name).path)
-    found = root.store.match(root.below("a*").path)
+        root.file_system.put(file, root.below(name).path)
+    found = root.file_system.match(root.below("a*").path)
     assert [root.relative(each) for each in found] == ["a1.png", "a2.png"]
 
 
@@ -113,7 +116,7 @@ def test_objects_lie_in_others(root):
 
 
 def test_of_files_none_is_half_there(tmp_path, file, monkeypatch):
-    root = Stores(Patience(tries=1)).locate(Url(f"files://{tmp_path}/root"))
+    root = FileSystems(Patience(tries=1)).locate(Url(f"files://{tmp_path}/root"))
     copied = []
 
     def put_file(_, source, destination, **__):
@@ -123,14 +126,14 @@ def test_of_files_none_is_half_there(tmp_path, file, monkeypatch):
 
     monkeypatch.setattr(Files, "put_file", put_file)
     with pytest.raises(WriteError, match="cannot write it"):
-        root.store.put(file, root.below("a.png").path)
+        root.file_system.put(file, root.below("a.png").path)
     assert atomic.is_left_over(Path(copied[0]).name)
-    assert root.store.find(root.path) == []
+    assert root.file_system.find(root.path) == []
 
 
 def test_a_directory_that_cannot_be_listed_is_no_empty_one(tmp_path, file, monkeypatch):
-    root = Stores(Patience(tries=2, first=0.001)).locate(Url(f"files://{tmp_path}/root"))
-    root.store.put(file, root.below("sub/a.png").path)
+    root = FileSystems(Patience(tries=2, first=0.001)).locate(Url(f"files://{tmp_path}/root"))
+    root.file_system.put(file, root.below("sub/a.png").path)
     ls, asked = Files.ls, []
 
     def failing(self, path, **options):
@@ -141,18 +144,18 @@ def test_a_directory_that_cannot_be_listed_is_no_empty_one(tmp_path, file, monke
 
     monkeypatch.setattr(Files, "ls", failing)
     with pytest.raises(ReadError, match="Permission denied"):
-        root.store.find(root.path)
+        root.file_system.find(root.path)
     assert len(asked) == 1
 
 
 def test_threads_may_share_a_store(bucket, file, tmp_path):
-    root = Stores().locate(Url(f"{bucket.url}/root"))
+    root = FileSystems().locate(Url(f"{bucket.url}/root"))
     errors = []
 
     def work(number: int) -> None:
         try:
-            found = root.store.put(file, root.below(f"{number}.png").path)
-            root.store.fetch(found, tmp_path / f"{number}")
+            found = root.file_system.put(file, root.below(f"{number}.png").path)
+            root.file_system.fetch(found, tmp_path / f"{number}")
         except BaseException as error:
             errors.append(error)
 
@@ -162,7 +165,7 @@ def test_threads_may_share_a_store(bucket, file, tmp_path):
     for thread in threads:
         thread.join()
     assert not errors
-    assert len(root.store.find(root.path)) == 8
+    assert len(root.file_system.find(root.path)) == 8
 
 
 @pytest.mark.parametrize(
@@ -182,7 +185,7 @@ def test_what_is_not_installed_is_said_in_one_line(monkeypatch, url, absent, tex
     if absent == "s3fs":
         monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
     with pytest.raises(UsageError) as raised:
-        Stores().locate(Url(url))
+        FileSystems().locate(Url(url))
     assert str(raised.value) == text
 
 
@@ -190,20 +193,20 @@ def test_a_users_configuration_of_fsspec_counts(monkeypatch):
     monkeypatch.setitem(
         fsspec.config.conf, "s3", {"max_concurrency": 3, "config_kwargs": {"read_timeout": 9}}
     )
-    files = Stores().locate(Url("s3://bucket/a")).store._files
+    files = FileSystems().locate(Url("s3://bucket/a")).file_system._files
     assert files.max_concurrency == 3
     assert files.config_kwargs == {"read_timeout": 9, "retries": {"total_max_attempts": 1}}
     assert files.retries == 1
 
 
 def test_a_full_disk_is_named(root, file, tmp_path, monkeypatch):
-    found = root.store.put(file, root.below("a.png").path)
+    found = root.file_system.put(file, root.below("a.png").path)
 
     def get_file(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(type(root.store._files), "get_file", get_file)
+    monkeypatch.setattr(type(root.file_system._files), "get_file", get_file)
     if root.url.text.startswith("s3"):
-        monkeypatch.setattr(root.store._files, "get_file", get_file)
+        monkeypatch.setattr(root.file_system._files, "get_file", get_file)
     with pytest.raises(ReadError, match=f"no room for its copy in {tmp_path}: No space left on device"):
-        root.store.fetch(found, tmp_path / "copy")
+        root.file_system.fetch(found, tmp_path / "copy")

@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 
 from colorize_cli.video import encoder, muxer, work_dir
 from colorize_cli.video.pixel_format import plane_of
-from tests.colorize_cli.video.making import packets
+from tests.colorize_cli.video.video_files import packets
 
 
 class EncodedFrames:
@@ -30,8 +30,8 @@ class EncodedFrames:
         self.of: dict[Path, list[str]] = {}
         self._open: list[str] = []
         self._segments: dict[Path, list[str]] = {}
-        encode, add_frame = encoder.stretch, encoder.Encoder.add
-        add_segment, join = work_dir.WorkFolder.add, muxer.join
+        encode, add_frame = encoder.segment, encoder.Encoder.add
+        add_segment, join = work_dir.WorkDir.add, muxer.join
 
         @contextlib.contextmanager
         def encoding(*arguments, **options) -> Iterator[encoder.Encoder]:
@@ -43,7 +43,7 @@ class EncodedFrames:
             self._open.append(digest(frame))
             add_frame(inner, frame)
 
-        def noting(folder: work_dir.WorkFolder, segment: work_dir.Stretch, *state) -> None:
+        def noting(folder: work_dir.WorkDir, segment: work_dir.Segment, *state) -> None:
             self._segments[folder.path / segment.file] = self._open
             add_segment(folder, segment, *state)
 
@@ -51,9 +51,9 @@ class EncodedFrames:
             self.of[output] = [frame for file, _ in segments for frame in self._segments[file]]
             join(segments, path, index, picture, output, *rest)
 
-        monkeypatch.setattr(encoder, "stretch", encoding)
+        monkeypatch.setattr(encoder, "segment", encoding)
         monkeypatch.setattr(encoder.Encoder, "add", adding)
-        monkeypatch.setattr(work_dir.WorkFolder, "add", noting)
+        monkeypatch.setattr(work_dir.WorkDir, "add", noting)
         monkeypatch.setattr(muxer, "join", joining)
 
 

@@ -15,22 +15,24 @@ import numpy as np
 import pytest
 
 from colorize_cli.core.jobs import Position
-from colorize_cli.core.settings import FilmSettings, Settings
+from colorize_cli.core.settings import Settings, VideoSettings
 from colorize_cli.inference import model
 from colorize_cli.video import chroma, colorize, encoder, stages, work_dir
-from colorize_cli.video.stages import Colouring
-from tests.colorize_cli.video.making import Recipe, look, make, packets
+from colorize_cli.video.stages import VideoStages
+from tests.colorize_cli.video.video_files import Recipe, look, make, packets
 
 # x264 does not make the same bytes of the same frames on every processor.
-LOSSLESS = Settings(film=FilmSettings(codec="ffv1"))
+LOSSLESS = Settings(video=VideoSettings(codec="ffv1"))
 
 
-def colour(source: Path, output: Path, network, settings: Settings, progress=lambda _: None) -> colorize.Told:
-    told = colorize.Told()
+def run_video(
+    source: Path, output: Path, network, settings: Settings, progress=lambda _: None
+) -> colorize.VideoStats:
+    stats = colorize.VideoStats()
     with work_dir.claimed(output, "key") as folder:
-        colorize.colour(source, output, output.suffix, folder, network, settings, told, progress)
+        colorize.colorize_video(source, output, output.suffix, folder, network, settings, stats, progress)
         folder.remove()
-    return told
+    return stats
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +48,18 @@ class _Stop(Exception):  # noqa: N818 - what a test raises
 def test_a_run_that_was_stopped_is_gone_on_with(network, tmp_path, at):
     source = make(tmp_path / "a.mkv", Recipe(frames=120, rate=Fraction(6), cut=70, codec="ffv1", options={}))
     settings = LOSSLESS
-    whole = colour(source, tmp_path / "whole.mkv", network, settings)
+    whole = run_video(source, tmp_path / "whole.mkv", network, settings)
 
     def stop(position: Position) -> None:
         if position.frames == at:
             raise _Stop
 
     with pytest.raises(_Stop):
-        colour(source, tmp_path / "again.mkv", network, settings, stop)
+        run_video(source, tmp_path / "again.mkv", network, settings, stop)
     seen: list[int] = []
-    told = colour(source, tmp_path / "again.mkv", network, settings, lambda p: seen.append(p.frames))
+    stats = run_video(source, tmp_path / "again.mkv", network, settings, lambda p: seen.append(p.frames))
     assert seen[0] == (at // 60 if at != 60 else 0) * 60 + 1
-    assert (told.frames, told.cuts) == (whole.frames, whole.cuts) == (120, 1)
+    assert (stats.frames, stats.cuts) == (whole.frames, whole.cuts) == (120, 1)
     assert_same(tmp_path / "whole.mkv", tmp_path / "again.mkv")
     assert not (tmp_path / ".colorize").exists()
 
@@ -76,34 +78,34 @@ def test_a_run_that_was_stopped_near_a_cut_is_gone_on_with(network, tmp_path, at
         if position.frames == at:
             raise _Stop
 
-    whole = colour(source, tmp_path / "whole.mkv", network, LOSSLESS)
+    whole = run_video(source, tmp_path / "whole.mkv", network, LOSSLESS)
     with pytest.raises(_Stop):
-        colour(source, tmp_path / "again.mkv", network, LOSSLESS, stop)
+        run_video(source, tmp_path / "again.mkv", network, LOSSLESS, stop)
     seen: list[int] = []
-    told = colour(source, tmp_path / "again.mkv", network, LOSSLESS, lambda p: seen.append(p.frames))
+    stats = run_video(source, tmp_path / "again.mkv", network, LOSSLESS, lambda p: seen.append(p.frames))
     assert seen == list(range(kept + 1, 81))
-    assert (told.frames, told.cuts) == (whole.frames, whole.cuts) == (80, 5)
+    assert (stats.frames, stats.cuts) == (whole.frames, whole.cuts) == (80, 5)
     assert packets(tmp_path / "whole.mkv") == packets(tmp_path / "again.mkv")
 
 
 def test_a_torn_or_foreign_line_of_a_journal_is_passed_over(tmp_path):
     """That of a run that was killed while it wrote it, or of an earlier version; what follows is not lost."""
-    folder = work_dir.WorkFolder(tmp_path)
-    first, second = (work_dir.Stretch(f"00000{n}.nut", 400 * n, 10, 3, 0, 0) for n in range(2))
+    folder = work_dir.WorkDir(tmp_path)
+    first, second = (work_dir.Segment(f"00000{n}.nut", 400 * n, 10, 3, 0, 0) for n in range(2))
     ab = np.zeros((2, 4, 4), np.float32)
-    for stretch in (first, second):
-        (tmp_path / stretch.file).write_bytes(b"abc")
+    for segment in (first, second):
+        (tmp_path / segment.file).write_bytes(b"abc")
         with (tmp_path / "stretches.jsonl").open("ab") as journal:
             journal.write(
                 b'{"file": "000000.nut", "first": 0, "frames": 10, "size": 3, "cuts": 0}\n{"file": "0000'
             )
-        folder.add(stretch, ab[0], ab)
-    assert work_dir.WorkFolder(tmp_path).done == [first, second]
+        folder.add(segment, ab[0], ab)
+    assert work_dir.WorkDir(tmp_path).done == [first, second]
     (tmp_path / first.file).write_bytes(b"ab")
-    assert work_dir.WorkFolder(tmp_path).done == []
+    assert work_dir.WorkDir(tmp_path).done == []
     (tmp_path / first.file).write_bytes(b"abcd")
-    work_dir.WorkFolder(tmp_path).add(work_dir.Stretch(first.file, 0, 10, 4, 0, 0), ab[0], ab)
-    assert [stretch.size for stretch in work_dir.WorkFolder(tmp_path).done] == [4]
+    work_dir.WorkDir(tmp_path).add(work_dir.Segment(first.file, 0, 10, 4, 0, 0), ab[0], ab)
+    assert [segment.size for segment in work_dir.WorkDir(tmp_path).done] == [4]
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -160,7 +162,7 @@ def test_what_a_process_claimed_that_ended_elsewhere_can_be_freed(tmp_path):
     (folder.path / f"{elsewhere}000000.claim").touch()
     with work_dir.claimed(tmp_path / "a.mkv", "key") as refused:
         assert refused is None
-    work_dir.disclaim(tmp_path, elsewhere)
+    work_dir.release_claims(tmp_path, elsewhere)
     with work_dir.claimed(tmp_path / "a.mkv", "key") as freed:
         assert freed is not None
 
@@ -169,7 +171,7 @@ def test_frames_in_memory_are_bounded_and_no_thread_is_left(network, tmp_path, m
     source = make(tmp_path / "a.mkv", Recipe(frames=300))
     alive, most = 0, 0
     lock = threading.Lock()
-    copied, painted = Colouring._copy, encoder.Encoder.add
+    copied, with_chroma = VideoStages._copy, encoder.Encoder.add
 
     def copy(self, item):
         nonlocal alive, most
@@ -182,12 +184,12 @@ def test_frames_in_memory_are_bounded_and_no_thread_is_left(network, tmp_path, m
         nonlocal alive
         with lock:
             alive -= 1
-        return painted(self, frame)
+        return with_chroma(self, frame)
 
-    monkeypatch.setattr(Colouring, "_copy", copy)
+    monkeypatch.setattr(VideoStages, "_copy", copy)
     monkeypatch.setattr(encoder.Encoder, "add", add)
     before = threading.active_count()
-    colour(source, tmp_path / "b.mkv", network, Settings())
+    run_video(source, tmp_path / "b.mkv", network, Settings())
     assert most <= stages._FRAMES_IN_FLIGHT + Settings().workers + 10
     assert threading.active_count() == before
 
@@ -195,23 +197,23 @@ def test_frames_in_memory_are_bounded_and_no_thread_is_left(network, tmp_path, m
 @pytest.mark.parametrize("options", [{"batch_size": 1, "workers": 1}, {"batch_size": 16, "workers": 4}])
 def test_frames_do_not_depend_on_batches_or_workers(network, tmp_path, options):
     source = make(tmp_path / "a.mkv", Recipe(frames=50, codec="ffv1", options={}))
-    colour(source, tmp_path / "b.mkv", network, LOSSLESS)
-    colour(source, tmp_path / "c.mkv", network, dataclasses.replace(LOSSLESS, **options))
+    run_video(source, tmp_path / "b.mkv", network, LOSSLESS)
+    run_video(source, tmp_path / "c.mkv", network, dataclasses.replace(LOSSLESS, **options))
     assert_same(tmp_path / "b.mkv", tmp_path / "c.mkv")
 
 
-def test_chroma_is_where_the_colours_are_and_left_sited():
+def test_chroma_is_where_the_colors_are_and_left_sited():
     from colorize_cli.color.ycbcr import BT601, Coding
-    from colorize_cli.video.pixel_format import Layout, Picture
+    from colorize_cli.video.pixel_format import Layout, VideoInfo
 
     coding = Coding(8, full=False)
-    picture = Picture(
+    info = VideoInfo(
         64, 32, Layout("yuv420p", 8, (2, 2)), coding, BT601, 0, Fraction(1), Fraction(1), Fraction(1)
     )
     luma = np.full((32, 64), 120, np.uint8)
     ramp = np.broadcast_to(np.linspace(-20, 20, 32, dtype=np.float32), (2, 16, 32))
-    cb, cr = chroma.chroma_planes(luma, ramp, 1.0, picture, (2, 2))
-    whole, _ = chroma.chroma_planes(luma, ramp, 1.0, picture, (1, 1))
+    cb, cr = chroma.chroma_planes(luma, ramp, 1.0, info, (2, 2))
+    whole, _ = chroma.chroma_planes(luma, ramp, 1.0, info, (1, 1))
     assert cb.shape == cr.shape == (16, 32)
     # A left-sited sample of half the width lies where the even ones of the whole lie.
     difference = cb[:, 4:-4].astype(float) - whole[::2, 8:-8:2]

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from colorize_cli.core.settings import FilmSettings
+from colorize_cli.core.settings import VideoSettings
 from colorize_cli.video import encoder, reader
-from tests.colorize_cli.video.making import Recipe, make, packets
+from tests.colorize_cli.video.video_files import Recipe, make, packets
 
 
 def repeatable(encoding: encoder.Encoding) -> encoder.Encoding:
@@ -32,12 +32,12 @@ def test_encoders_do_the_same_on_one_core_and_on_several(tmp_path, kind, codec):
     for cores in (1, 2):
         os.sched_setaffinity(0, sorted(own)[:cores])
         try:
-            with reader.opened(path) as film:
-                chosen = repeatable(encoder.choose(kind, film.picture, FilmSettings(codec=codec)))
+            with reader.opened(path) as video:
+                chosen = repeatable(encoder.choose(kind, video.info, VideoSettings(codec=codec)))
                 output = tmp_path / f"{cores}.nut"
-                with encoder.stretch(output, film.picture, chosen, interlaced=False) as stretch:
-                    for frame in film.frames():
-                        stretch.add(frame)
+                with encoder.segment(output, video.info, chosen, interlaced=False) as segment:
+                    for frame in video.frames():
+                        segment.add(frame)
         finally:
             os.sched_setaffinity(0, own)
         found.append(packets(output))

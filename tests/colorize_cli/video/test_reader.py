@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from colorize_cli.video import pixel_format, reader
-from tests.colorize_cli.video.making import Recipe, make
+from tests.colorize_cli.video.video_files import Recipe, make
 
 OPEN = {"crf": "10", "g": "12", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
 CASES = {
@@ -25,9 +25,9 @@ CASES = {
 
 def read(path: Path, begin: int | None = None) -> tuple[list[tuple[int, bool, np.ndarray]], int]:
     """Time, key and luma of frames, and the damage."""
-    with reader.opened(path) as film:
-        frames = [(f.pts, bool(f.key_frame), pixel_format.luma_of(f).copy()) for f in film.between(begin)]
-        return frames, film.damaged
+    with reader.opened(path) as video:
+        frames = [(f.pts, bool(f.key_frame), pixel_format.luma_of(f).copy()) for f in video.between(begin)]
+        return frames, video.damaged
 
 
 @pytest.mark.parametrize("name", CASES)

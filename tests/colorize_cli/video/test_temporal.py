@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from colorize_cli.video.temporal import Chooser, Follower, Steady
+from colorize_cli.video.temporal import FlowTracker, KeyframeSelector, TemporalFilter
 
 HEIGHT, WIDTH = 64, 96
 
@@ -32,14 +32,14 @@ class Filter:
     """All of it, of films whose every frame the network sees."""
 
     def __init__(self, keep: float) -> None:
-        self.follower, self.steady = Follower(), Steady(keep)
+        self.tracker, self.steady = FlowTracker(), TemporalFilter(keep)
 
     @property
     def cuts(self) -> int:
         return self.steady.cuts
 
     def next(self, small: np.ndarray, ab: np.ndarray) -> np.ndarray:
-        return self.steady.next(self.follower.next(small), ab)
+        return self.steady.next(self.tracker.next(small), ab)
 
 
 @pytest.mark.parametrize("speed", [0, 2])
@@ -75,12 +75,12 @@ def test_what_follows_a_cut_is_as_if_the_film_began_there(width, every):
     shots = [small[:, :width] for small in (*scene(0, 7), *scene(1, 12))]
     after: list[list[np.ndarray]] = []
     for frames in (shots, shots[7:]):
-        follower, chooser, steady = Follower(), Chooser(every), Steady(0.9)
+        tracker, selector, steady = FlowTracker(), KeyframeSelector(every), TemporalFilter(0.9)
         out = []
         for n, small in enumerate(frames, 19 - len(frames)):
-            move = follower.next(np.ascontiguousarray(small))
-            ab = chroma(0, 20, n) if chooser.next(move) else None
-            out.append(steady.next(move, ab))
+            motion = tracker.next(np.ascontiguousarray(small))
+            ab = chroma(0, 20, n) if selector.next(motion) else None
+            out.append(steady.next(motion, ab))
         after.append(out[-12:])
     np.testing.assert_array_equal(*after)
 
@@ -92,7 +92,7 @@ def test_a_change_of_light_is_no_cut():
     assert steady.cuts == 0
 
 
-def test_colour_goes_along_with_what_moves():
+def test_color_goes_along_with_what_moves():
     """What lies to the left of an edge that moves is red, to the right of it is blue."""
     whole = texture(3)
     whole[:, 70:] = 95 - whole[:, 70:] / 2
@@ -109,8 +109,8 @@ def test_colour_goes_along_with_what_moves():
 
 
 def seen_of(frames: list[np.ndarray], every: int | None) -> list[bool]:
-    follower, chooser = Follower(), Chooser(every)
-    return [chooser.next(follower.next(small)) for small in frames]
+    tracker, selector = FlowTracker(), KeyframeSelector(every)
+    return [selector.next(tracker.next(small)) for small in frames]
 
 
 def test_the_network_sees_every_nth_frame_and_the_first_of_each_shot():
@@ -126,26 +126,26 @@ def test_by_itself_it_sees_more_where_less_can_be_trusted():
 
 
 @pytest.mark.parametrize("every", [2, 4, None])
-def test_between_the_frames_it_sees_colour_goes_along_with_the_movement(every):
+def test_between_the_frames_it_sees_color_goes_along_with_the_movement(every):
     whole = texture(3)
     whole[:, 70:] = 95 - whole[:, 70:] / 2
-    follower, chooser, steady = Follower(), Chooser(every), Steady(0.9)
+    tracker, selector, steady = FlowTracker(), KeyframeSelector(every), TemporalFilter(0.9)
     for n in range(18):
-        move = follower.next(np.ascontiguousarray(whole[:, 2 * n :][:, :WIDTH]))
+        motion = tracker.next(np.ascontiguousarray(whole[:, 2 * n :][:, :WIDTH]))
         edge = 35 - n
         ab = np.full((2, HEIGHT // 2, WIDTH // 2), -20, np.float32)
         ab[:, :, :edge] = 20
-        out = steady.next(move, ab if chooser.next(move) else None)
+        out = steady.next(motion, ab if selector.next(motion) else None)
         assert out[0, :, : edge - 4].mean() > 16
         assert out[0, :, edge + 4 :].mean() < -16
 
 
 def test_what_is_between_adapts_as_fast_as_when_all_are_seen():
     def after(every: int) -> float:
-        follower, chooser, steady = Follower(), Chooser(every), Steady(0.9)
+        tracker, selector, steady = FlowTracker(), KeyframeSelector(every), TemporalFilter(0.9)
         for n, small in enumerate(scene(0, 25, speed=0)):
-            move = follower.next(small)
-            out = steady.next(move, chroma(0 if n < 5 else 30, 0, n) if chooser.next(move) else None)
+            motion = tracker.next(small)
+            out = steady.next(motion, chroma(0 if n < 5 else 30, 0, n) if selector.next(motion) else None)
         return float(out.mean())
 
     assert abs(after(4) - after(1)) < 3
@@ -154,17 +154,17 @@ def test_what_is_between_adapts_as_fast_as_when_all_are_seen():
 @pytest.mark.parametrize("every", [1, 3, None])
 def test_it_goes_on_from_a_frame_that_was_seen(every):
     frames = scene(2, 12, speed=1)
-    colours = [chroma(10, 4, n) for n in range(12)]
-    follower, chooser, steady = Follower(), Chooser(every), Steady(0.8)
+    colors = [chroma(10, 4, n) for n in range(12)]
+    tracker, selector, steady = FlowTracker(), KeyframeSelector(every), TemporalFilter(0.8)
     whole = []
-    for n, (small, ab) in enumerate(zip(frames, colours, strict=True)):
-        move = follower.next(small)
-        whole.append(steady.next(move, ab if chooser.next(move, last=n == 5) else None))
-    follower, chooser, resumed = Follower(), Chooser(every), Steady(0.8)
-    follower.next(frames[5])
+    for n, (small, ab) in enumerate(zip(frames, colors, strict=True)):
+        motion = tracker.next(small)
+        whole.append(steady.next(motion, ab if selector.next(motion, last=n == 5) else None))
+    tracker, selector, resumed = FlowTracker(), KeyframeSelector(every), TemporalFilter(0.8)
+    tracker.next(frames[5])
     resumed.resume(whole[5], 2)
-    for small, ab, expected in zip(frames[6:], colours[6:], whole[6:], strict=True):
-        move = follower.next(small)
-        out = resumed.next(move, ab if chooser.next(move) else None)
+    for small, ab, expected in zip(frames[6:], colors[6:], whole[6:], strict=True):
+        motion = tracker.next(small)
+        out = resumed.next(motion, ab if selector.next(motion) else None)
         np.testing.assert_array_equal(out, expected)
     assert resumed.cuts == 2

@@ -461,8 +461,8 @@ def test_jpeg_quantises_the_cosine_transform_of_scipy_by_the_table_of_pillow():
     assert 70 < max(drawn) <= 80
 
 
-def test_jpeg_agrees_with_pillow(grey_photo):
-    picture = grey_photo[:117, 9:]  # neither side is a multiple of 8
+def test_jpeg_agrees_with_pillow(gray_photo):
+    picture = gray_photo[:117, 9:]  # neither side is a multiple of 8
     pillow = np.stack([np.asarray(saved(picture, quality), np.float32) for quality in QUALITIES])
     looked = 2.55 * jpeg(torch.from_numpy(picture / 2.55).float().expand(24, 1, *picture.shape), stream())
     drawn = []

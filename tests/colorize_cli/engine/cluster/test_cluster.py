@@ -28,23 +28,23 @@ from colorize_cli.engine import ENGINES, video_chunks
 from colorize_cli.engine import cluster as engine
 from colorize_cli.engine.cluster import connect as clusters
 from colorize_cli.engine.cluster.dispatch import Answer
-from colorize_cli.engine.cluster.node_check import Probe
-from colorize_cli.engine.cluster.pool import Crew, Site
+from colorize_cli.engine.cluster.node_check import NodeCheck
+from colorize_cli.engine.cluster.pool import NodeInfo, WorkerPool
 from colorize_cli.storage import discovery
 from colorize_cli.video import chunks, work_dir
 from tests.colorize_cli.cli.test_run import contents
-from tests.colorize_cli.engine.cluster import shops
+from tests.colorize_cli.engine.cluster import fake_session
 from tests.colorize_cli.video import test_chunks
-from tests.colorize_cli.video.making import Recipe, make
+from tests.colorize_cli.video.video_files import Recipe, make
 
 COUNT = 2000
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory, grey_photo) -> Path:
+def many(tmp_path_factory, gray_photo) -> Path:
     """A folder `in` of 2,000 pictures of 64 x 48 pixels, in ten folders."""
     parent = tmp_path_factory.mktemp("many")
-    small = np.asarray(Image.fromarray(grey_photo).resize((64, 48)))
+    small = np.asarray(Image.fromarray(gray_photo).resize((64, 48)))
     for number in range(COUNT):
         folder = parent / "in" / f"{number % 10}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -272,7 +272,7 @@ def test_a_part_whose_worker_is_killed_is_done_again(models, nodes, tmp_path):
     source = tmp_path / "in" / "a.mkv"
     settings = dataclasses.replace(test_chunks.LOSSLESS, model=models.tinted, device="cpu")
     source.parent.mkdir()
-    make(source, dataclasses.replace(test_chunks.FILM, width=960, height=720))
+    make(source, dataclasses.replace(test_chunks.VIDEO, width=960, height=720))
     plan = discovery.plan([source.parent], tmp_path / "local", formats.endings())
     (local,) = ENGINES["local"](plan, settings, print)
     try:
@@ -281,12 +281,12 @@ def test_a_part_whose_worker_is_killed_is_done_again(models, nodes, tmp_path):
         folders = tmp_path / "ray" / ".colorize"
         wait_for(lambda: len(list(folders.glob("film-*/part-*"))) == 3)  # the first is done by then
         assert len(nodes.actors()) == 2
-        parts = json.loads(next(folders.glob("film-*/parts.json")).read_bytes())
+        all_chunks = json.loads(next(folders.glob("film-*/parts.json")).read_bytes())
         os.kill(actors_below(os.getpid())[-1], signal.SIGKILL)
         out, err = running.communicate(timeout=120)
     finally:
         nodes.remove(second)
-    assert len(parts) == 4
+    assert len(all_chunks) == 4
     assert running.returncode == 0, err
     assert "a worker ended; what it had in hand is done again" in err
     said = json.loads(out)
@@ -303,14 +303,14 @@ class Both:
         self.folder, self.source = folder, folder / "in" / "a.mkv"
         self.settings = dataclasses.replace(test_chunks.LOSSLESS, model=model, device="cpu")
         self.answers: list[tuple[int, Status]] = []
-        answered = video_chunks.Divided.answered
+        answered = video_chunks.SplitVideo.answered
 
-        def noted(film, piece, outcome):
-            self.answers.append((piece.part.number, outcome.status))
-            return answered(film, piece, outcome)
+        def noted(video, chunk_job, outcome):
+            self.answers.append((chunk_job.chunk.number, outcome.status))
+            return answered(video, chunk_job, outcome)
 
-        monkeypatch.setattr(Crew, "size", lambda _: 2)
-        monkeypatch.setattr(video_chunks.Divided, "answered", noted)
+        monkeypatch.setattr(WorkerPool, "size", lambda _: 2)
+        monkeypatch.setattr(video_chunks.SplitVideo, "answered", noted)
 
     def outcome(self, engine: str, **options) -> Outcome:
         self.answers.clear()
@@ -328,12 +328,12 @@ def both(cluster, models, monkeypatch, tmp_path) -> Both:
     return Both(tmp_path, models.tinted, monkeypatch)
 
 
-FILM = dataclasses.replace(test_chunks.FILM, width=64, height=48, sounds=1)
+VIDEO = dataclasses.replace(test_chunks.VIDEO, width=64, height=48, sounds=1)
 ALL_DONE = [(number, Status.DONE) for number in range(4)]
 
 
 def test_a_film_in_parts_is_as_the_local_engine_makes_it(both):
-    make(both.source, FILM)
+    make(both.source, VIDEO)
     local, outcome = both.outcome("local"), both.outcome("ray")
     assert sorted(both.answers, key=str) == ALL_DONE
     assert (outcome.job.source, outcome.device) == (both.source, "cpu")
@@ -346,28 +346,28 @@ def test_a_film_in_parts_is_as_the_local_engine_makes_it(both):
 
 
 def test_where_a_part_fails_the_film_does_and_the_others_are_not_done_again(both, monkeypatch):
-    make(both.source, FILM)
+    make(both.source, VIDEO)
     both.outcome("local")
-    parts = chunks.parts
+    all_chunks = chunks.split
 
     def longer(*arguments):
-        *others, last = parts(*arguments)
+        *others, last = all_chunks(*arguments)
         return (*others, dataclasses.replace(last, frames=last.frames + 5))
 
     with monkeypatch.context() as patched:
-        patched.setattr(chunks, "parts", longer)
+        patched.setattr(chunks, "split", longer)
         outcome = both.outcome("ray")
     assert (outcome.status, outcome.reason) == (Status.FAILED, "it had 105 frames, and has 100 now")
     assert sorted(both.answers, key=str) == [*ALL_DONE[:3], (3, Status.FAILED)]
     (folder,) = both.folder.glob("ray/.colorize/film-*")
     assert [path.name for path in folder.iterdir() if path.name.endswith(".claim")] == []
-    assert all(work_dir.WorkFolder(work_dir.part_of(folder, number)).done for number in range(3))
+    assert all(work_dir.WorkDir(work_dir.chunk_dir(folder, number)).done for number in range(3))
     assert both.outcome("ray").status is Status.DONE
     both.assert_same()
 
 
 def test_a_damaged_film_fails_as_with_the_local_engine_and_is_there(both, tmp_path):
-    test_chunks.damaged(make(tmp_path / "whole.mkv", test_chunks.FILM), both.source)
+    test_chunks.damaged(make(tmp_path / "whole.mkv", test_chunks.VIDEO), both.source)
     local, outcome = both.outcome("local"), both.outcome("ray")
     assert local.status is Status.FAILED
     assert (outcome.status, outcome.reason) == (local.status, local.reason)
@@ -377,9 +377,9 @@ def test_a_damaged_film_fails_as_with_the_local_engine_and_is_there(both, tmp_pa
 
 def test_what_is_not_worth_dividing_or_may_not_be_is_not_divided(both):
     """Short films, films in colour, and what is no film at all."""
-    make(both.source, dataclasses.replace(FILM, frames=30, shots=(5, 12), keys=(5, 12)))
+    make(both.source, dataclasses.replace(VIDEO, frames=30, shots=(5, 12), keys=(5, 12)))
     assert both.outcome("ray").status is Status.DONE
-    make(both.source, dataclasses.replace(FILM, coloured=True))
+    make(both.source, dataclasses.replace(VIDEO, is_color=True))
     assert both.outcome("ray").reason == "in colour already"
     both.source.write_bytes(b"no film")
     local, outcome = both.outcome("local"), both.outcome("ray")
@@ -389,19 +389,26 @@ def test_what_is_not_worth_dividing_or_may_not_be_is_not_divided(both):
 
 
 @contextlib.contextmanager
-def lenient(_: Job) -> Iterator[Probe]:
-    yield shops.LENIENT
+def accepting_check(_: Job) -> Iterator[NodeCheck]:
+    yield fake_session.ACCEPTING
 
 
-def labour(jobs, seconds: float = 0.0, settings: Settings | None = None, **options) -> Iterator[Outcome]:
+def run_jobs(jobs, seconds: float = 0.0, settings: Settings | None = None, **options) -> Iterator[Outcome]:
     """Jobs through real actors in which shops stand in for workshops."""
     heard = {"announce": lambda _: None, **options}
-    return engine.labour(jobs, shops.Shop(), shops.build(seconds), settings or Settings(), lenient, **heard)
+    return engine.run_jobs(
+        jobs,
+        fake_session.FakeSession(),
+        fake_session.build(seconds),
+        settings or Settings(),
+        accepting_check,
+        **heard,
+    )
 
 
 def test_jobs_may_come_from_anywhere_and_outcomes_have_their_paths(cluster):
-    given = list(shops.jobs(500))
-    outcomes = list(labour(iter(given)))
+    given = list(fake_session.jobs(500))
+    outcomes = list(run_jobs(iter(given)))
     assert Counter(outcome.job for outcome in outcomes) == Counter(given)
     assert {outcome.status for outcome in outcomes} == {Status.DONE}
     assert len({outcome.device for outcome in outcomes}) == 1, "one actor"
@@ -413,12 +420,12 @@ def test_outcomes_come_while_jobs_are_taken(cluster):
 
     def source() -> Iterator[Job]:
         nonlocal taken
-        for job in shops.jobs(3000):
+        for job in fake_session.jobs(3000):
             taken += 1
             yield job
 
     largest = 0
-    for number, _ in enumerate(labour(source())):
+    for number, _ in enumerate(run_jobs(source())):
         largest = max(largest, taken - number)
     assert taken == 3000
     assert largest <= engine.CHUNK * 6
@@ -426,9 +433,9 @@ def test_outcomes_come_while_jobs_are_taken(cluster):
 
 def test_a_job_that_ends_its_workers_fails_alone(cluster, tmp_path):
     lines: list[str] = []
-    poison = Job(tmp_path / shops.POISON, tmp_path / shops.POISON)
-    given = [*shops.jobs(20), poison, *shops.jobs(60)][:70]
-    outcomes = list(labour(dict.fromkeys(given), announce=lines.append))
+    poison = Job(tmp_path / fake_session.POISON, tmp_path / fake_session.POISON)
+    given = [*fake_session.jobs(20), poison, *fake_session.jobs(60)][:70]
+    outcomes = list(run_jobs(dict.fromkeys(given), announce=lines.append))
     assert len(outcomes) == len(dict.fromkeys(given))
     failed = [outcome for outcome in outcomes if outcome.status is not Status.DONE]
     assert [(outcome.job, outcome.status) for outcome in failed] == [(poison, Status.FAILED)]
@@ -439,21 +446,21 @@ def test_a_job_that_ends_its_workers_fails_alone(cluster, tmp_path):
 
 def test_nothing_is_left_of_actors_that_are_lost(cluster, tmp_path):
     """Neither what they were writing, nor their claims on films, which would be an obstacle to others."""
-    poison = Job(tmp_path / shops.POISON, tmp_path / shops.POISON)
+    poison = Job(tmp_path / fake_session.POISON, tmp_path / fake_session.POISON)
     (tmp_path / ".colorize" / "film-0123").mkdir(parents=True)
     others = tmp_path / ".colorize-00000000-0000000001-000001.png"
     others.touch()
-    (outcome,) = labour([poison])
+    (outcome,) = run_jobs([poison])
     assert outcome.status is Status.FAILED
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == [others]
 
 
 def test_how_far_a_film_is_comes_back(cluster):
     heard: list[Position] = []
-    film = Job(Path("a film.mp4"), Path("out") / "a film.mp4")
-    outcomes = list(labour([*shops.jobs(3), film], seconds=1.5, progress=heard.append))
+    video = Job(Path("a film.mp4"), Path("out") / "a film.mp4")
+    outcomes = list(run_jobs([*fake_session.jobs(3), video], seconds=1.5, progress=heard.append))
     assert len(outcomes) == 4
-    assert {position.path for position in heard} == {film.source}
+    assert {position.path for position in heard} == {video.source}
     assert max(position.frames for position in heard) == 2
 
 
@@ -484,7 +491,7 @@ def test_hints_a_reference_and_films_are_as_with_the_local_engine(cluster, model
 
 def test_where_nothing_is_to_be_done_no_cluster_is_asked_for(models, make_folder, tmp_path, monkeypatch):
     plan = discovery.plan([make_folder(tmp_path / "in", 6)], tmp_path / "out", formats.endings())
-    settings = Settings(model=models.grey, device="cpu")
+    settings = Settings(model=models.gray, device="cpu")
     list(ENGINES["local"](plan, settings, print))
     monkeypatch.setattr(engine, "joined", lambda _: pytest.fail("a cluster"))
     outcomes = list(ENGINES["ray"](plan, settings, print))
@@ -520,8 +527,8 @@ def node(**resources: float) -> dict:
     ],
 )
 def test_a_node_has_an_actor_for_its_cores_or_one_for_each_gpu(device, resources, expected):
-    site = Site.of(node(**resources), device)
-    assert (site and (site.actors, site.cores, site.gpus)) == expected
+    info = NodeInfo.of(node(**resources), device)
+    assert (info and (info.actors, info.cores, info.gpus)) == expected
 
 
 def invoke(*arguments: object):
@@ -531,7 +538,7 @@ def invoke(*arguments: object):
 def test_what_cannot_be_is_refused_in_one_line(models, make_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # by these tests
     source, output = make_folder(tmp_path / "in", 2), tmp_path / "out"
-    options = ("--model", models.grey, "--device")
+    options = ("--model", models.gray, "--device")
     for arguments, said in (
         (("-", "-", *options, "cpu"), "not for --engine ray"),
         ((source / "0000.png", "-", *options, "cpu"), "not for --engine ray"),
@@ -572,10 +579,10 @@ def test_a_dry_run_needs_no_ray(make_folder, tmp_path):
 def test_nodes_that_come_later_are_put_to_work_and_gpus_have_an_actor_each(nodes, tmp_path):
     code = """
 import sys
-from tests.colorize_cli.engine.cluster import shops, test_cluster
+from tests.colorize_cli.engine.cluster import fake_session, test_cluster
 from colorize_cli.core.settings import Settings
 settings = Settings(engine="ray", address=sys.argv[1])
-for outcome in test_cluster.labour(shops.jobs(10**6), 0.02, settings=settings):
+for outcome in test_cluster.run_jobs(fake_session.jobs(10**6), 0.02, settings=settings):
     print(outcome.device, outcome.batch, flush=True)
 """
     line = [sys.executable, "-c", code, nodes.address]

@@ -21,7 +21,7 @@ class DiedError(Exception):
     """The worker is no more."""
 
 
-class Hand:
+class WorkerHandle:
     """A worker that doubles numbers in a thread; it dies of those of which `dies` is true."""
 
     def __init__(self, dies: Callable[[int], bool], most: int, pause: float = 0.0) -> None:
@@ -77,31 +77,31 @@ class Hand:
 class Hands:
     """So many workers; a dead one is replaced as soon as there are fewer than `least`."""
 
-    def __init__(self, make: Callable[[], Hand], count: int, least: int = 1) -> None:
+    def __init__(self, make: Callable[[], WorkerHandle], count: int, least: int = 1) -> None:
         self._make, self._least = make, least
         self.all = [make() for _ in range(count)]
         self._new = list(self.all)
 
-    def arrived(self) -> Iterable[Hand]:
-        while sum(not hand.unfinished for hand in self.all) < self._least:
-            hand = self._make()
-            self.all.append(hand)
-            self._new.append(hand)
+    def arrived(self) -> Iterable[WorkerHandle]:
+        while sum(not handle.unfinished for handle in self.all) < self._least:
+            handle = self._make()
+            self.all.append(handle)
+            self._new.append(handle)
         new, self._new = self._new, []
         return new
 
     def end(self) -> None:
-        for hand in self.all:
-            hand.end()
+        for handle in self.all:
+            handle.end()
 
 
 @contextlib.contextmanager
-def hands(*args, **options) -> Iterator[Hands]:
-    crew = Hands(*args, **options)
+def handles(*args, **options) -> Iterator[Hands]:
+    pool = Hands(*args, **options)
     try:
-        yield crew
+        yield pool
     finally:
-        crew.end()
+        pool.end()
 
 
 def answers(items: Iterable[int], dispatcher: Dispatcher, alone=lambda _: False) -> Iterator[Answer]:
@@ -132,11 +132,11 @@ examples = settings(max_examples=40, deadline=None)
 @examples
 @given(**sizes)
 def test_each_item_has_its_answer(count, size, workers, most):
-    with hands(lambda: Hand(never, most), workers) as crew:
-        got = list(answers(range(count), Dispatcher(crew.arrived, size, (DiedError,))))
+    with handles(lambda: WorkerHandle(never, most), workers) as pool:
+        got = list(answers(range(count), Dispatcher(pool.arrived, size, (DiedError,))))
     assert sorted((a.item, a.result, a.lost) for a in got) == [(n, 2 * n, 0) for n in range(count)]
-    assert all(len(chunk) <= size for hand in crew.all for chunk in hand.chunks)
-    assert all(hand.largest_load <= most for hand in crew.all)
+    assert all(len(chunk) <= size for handle in pool.all for chunk in handle.chunks)
+    assert all(handle.largest_load <= most for handle in pool.all)
 
 
 @examples
@@ -150,20 +150,20 @@ def test_workers_that_die_by_chance_cost_nothing(count, size, workers, most, see
             left[0] -= strikes
             return strikes
 
-    with hands(lambda: Hand(dies, most), workers, least=1) as crew:
-        got = list(answers(range(count), Dispatcher(crew.arrived, size, (DiedError,))))
+    with handles(lambda: WorkerHandle(dies, most), workers, least=1) as pool:
+        got = list(answers(range(count), Dispatcher(pool.arrived, size, (DiedError,))))
     assert sorted((a.item, a.result) for a in got) == [(n, 2 * n) for n in range(count)]
 
 
 @examples
 @given(**sizes, poison=st.sets(st.integers(0, 199), max_size=3))
 def test_what_kills_its_workers_is_given_up_and_nothing_else(count, size, workers, most, poison):
-    with hands(lambda: Hand(poison.__contains__, most), workers, least=2) as crew:
-        got = list(answers(range(count), Dispatcher(crew.arrived, size, (DiedError,))))
+    with handles(lambda: WorkerHandle(poison.__contains__, most), workers, least=2) as pool:
+        got = list(answers(range(count), Dispatcher(pool.arrived, size, (DiedError,))))
     assert sorted(a.item for a in got) == list(range(count))
     assert {a.item for a in got if a.result is None} == {n for n in poison if n < count}
     assert all(a.lost == MOST_LOST for a in got if a.result is None)
-    deaths = Counter(n for hand in crew.all for chunk in hand.chunks for n in chunk if n in poison)
+    deaths = Counter(n for handle in pool.all for chunk in handle.chunks for n in chunk if n in poison)
     assert max(deaths.values(), default=0) <= MOST_LOST, "no more workers die of it than it takes to be sure"
 
 
@@ -176,8 +176,8 @@ def test_whatever_happens_each_item_has_one_answer(count, size, workers, most, p
         with lock:
             return n in poison or dice.random() < 0.02
 
-    with hands(lambda: Hand(dies, most), workers, least=1) as crew:
-        got = list(answers(range(count), Dispatcher(crew.arrived, size, (DiedError,))))
+    with handles(lambda: WorkerHandle(dies, most), workers, least=1) as pool:
+        got = list(answers(range(count), Dispatcher(pool.arrived, size, (DiedError,))))
     assert sorted(a.item for a in got) == list(range(count))
     for answer in got:
         assert answer.result == 2 * answer.item or (answer.result is None and answer.lost == MOST_LOST)
@@ -195,19 +195,19 @@ def test_no_more_is_taken_than_workers_have_room_for():
             largest = max(largest, taken - answered)
             yield n
 
-    with hands(lambda: Hand(never, most), workers) as crew:
-        for _ in answers(source(), Dispatcher(crew.arrived, size, (DiedError,))):
+    with handles(lambda: WorkerHandle(never, most), workers) as pool:
+        for _ in answers(source(), Dispatcher(pool.arrived, size, (DiedError,))):
             answered += 1
     assert (taken, answered) == (2000, 2000)
     assert largest <= size * (most * workers + 1)
 
 
 def test_answers_come_as_they_are_there_and_a_slow_worker_holds_nobody_up():
-    slow = Hand(never, 1, pause=0.6)
-    quick = Hand(never, 1)
+    slow = WorkerHandle(never, 1, pause=0.6)
+    quick = WorkerHandle(never, 1)
     makes = iter((slow, quick))
-    with hands(lambda: next(makes), 2) as crew:
-        order = [a.item for a in answers(range(60), Dispatcher(crew.arrived, 2, (DiedError,)))]
+    with handles(lambda: next(makes), 2) as pool:
+        order = [a.item for a in answers(range(60), Dispatcher(pool.arrived, 2, (DiedError,)))]
     assert sorted(order) == list(range(60))
     assert sum(map(len, quick.chunks)) > 50
     assert order[-2:] == list(slow.chunks[0])
@@ -220,12 +220,12 @@ def test_a_few_items_do_not_wait_for_more():
             time.sleep(0.01)
             yield n
 
-    with hands(lambda: Hand(never, 2), 1) as crew:
-        dispatcher = Dispatcher(crew.arrived, 1000, (DiedError,))
+    with handles(lambda: WorkerHandle(never, 2), 1) as pool:
+        dispatcher = Dispatcher(pool.arrived, 1000, (DiedError,))
         first = next(answers(source(), dispatcher))
         list(dispatcher.finish())
     assert first.item == 1
-    assert len(crew.all[0].chunks[0]) < 40
+    assert len(pool.all[0].chunks[0]) < 40
 
 
 def test_an_item_that_is_to_be_alone_has_its_worker_to_itself():
@@ -233,7 +233,7 @@ def test_an_item_that_is_to_be_alone_has_its_worker_to_itself():
     seen: list[tuple[int, ...]] = []
     lock = threading.Lock()
 
-    class Watched(Hand):
+    class Watched(WorkerHandle):
         def submit(self, items: Sequence[int]) -> Future:
             with lock:
                 busy.update(items)
@@ -243,50 +243,50 @@ def test_an_item_that_is_to_be_alone_has_its_worker_to_itself():
             future.add_done_callback(lambda _: busy.difference_update(items))
             return future
 
-    with hands(lambda: Watched(never, 3, pause=0.001), 1) as crew:
+    with handles(lambda: Watched(never, 3, pause=0.001), 1) as pool:
         got = list(
-            answers(range(100), Dispatcher(crew.arrived, 4, (DiedError,)), alone=lambda n: n % 10 == 0)
+            answers(range(100), Dispatcher(pool.arrived, 4, (DiedError,)), alone=lambda n: n % 10 == 0)
         )
     assert len(got) == 100
     assert sorted(seen) == [(n,) for n in range(0, 100, 10)]
 
 
 def test_one_that_is_to_be_alone_does_not_stop_the_other_workers():
-    with hands(lambda: Hand(lambda _: False, 1, pause=0.005), 2) as crew:
-        dispatcher = Dispatcher(crew.arrived, 1, (DiedError,))
+    with handles(lambda: WorkerHandle(lambda _: False, 1, pause=0.005), 2) as pool:
+        dispatcher = Dispatcher(pool.arrived, 1, (DiedError,))
         got = list(answers(range(40), dispatcher, alone=lambda n: n == 0))
     assert len(got) == 40
-    assert min(len(hand.chunks) for hand in crew.all) > 10
+    assert min(len(handle.chunks) for handle in pool.all) > 10
 
 
 def test_without_workers_it_waits_for_some():
-    with hands(lambda: Hand(never, 1), 0, least=0) as crew:
-        threading.Timer(0.1, lambda: setattr(crew, "_least", 1)).start()
-        assert len(list(answers(range(10), Dispatcher(crew.arrived, 3, (DiedError,))))) == 10
+    with handles(lambda: WorkerHandle(never, 1), 0, least=0) as pool:
+        threading.Timer(0.1, lambda: setattr(pool, "_least", 1)).start()
+        assert len(list(answers(range(10), Dispatcher(pool.arrived, 3, (DiedError,))))) == 10
 
 
 def test_those_that_come_later_are_given_work_too():
-    with hands(lambda: Hand(never, 1, pause=0.004), 1) as crew:
-        threading.Timer(0.05, lambda: setattr(crew, "_least", 2)).start()
-        assert len(list(answers(range(200), Dispatcher(crew.arrived, 2, (DiedError,))))) == 200
-    assert len(crew.all) == 2
-    assert len(crew.all[1].chunks) > 10
+    with handles(lambda: WorkerHandle(never, 1, pause=0.004), 1) as pool:
+        threading.Timer(0.05, lambda: setattr(pool, "_least", 2)).start()
+        assert len(list(answers(range(200), Dispatcher(pool.arrived, 2, (DiedError,))))) == 200
+    assert len(pool.all) == 2
+    assert len(pool.all[1].chunks) > 10
 
 
 def test_other_errors_are_raised():
-    class Broken(Hand):
+    class Broken(WorkerHandle):
         def submit(self, _: Sequence[int]) -> Future:
             future: Future = Future()
             future.set_exception(ValueError("a defect"))
             return future
 
-    with hands(lambda: Broken(never, 1), 1) as crew, pytest.raises(ValueError, match="a defect"):
-        list(answers(range(5), Dispatcher(crew.arrived, 2, (DiedError,))))
+    with handles(lambda: Broken(never, 1), 1) as pool, pytest.raises(ValueError, match="a defect"):
+        list(answers(range(5), Dispatcher(pool.arrived, 2, (DiedError,))))
 
 
 def test_a_lost_worker_is_told_what_it_did_not_finish():
-    with hands(lambda: Hand((7).__eq__, 3, pause=0.01), 1) as crew:
-        list(answers(range(12), Dispatcher(crew.arrived, 4, (DiedError,))))
-    first, second, third = (hand.unfinished for hand in crew.all if hand.unfinished)
+    with handles(lambda: WorkerHandle((7).__eq__, 3, pause=0.01), 1) as pool:
+        list(answers(range(12), Dispatcher(pool.arrived, 4, (DiedError,))))
+    first, second, third = (handle.unfinished for handle in pool.all if handle.unfinished)
     assert first == [(4, 5, 6, 7), (8, 9, 10, 11)]
     assert (second, third) == ([(4, 5, 6, 7)], [(7,)])

@@ -8,7 +8,7 @@ import pytest
 
 from colorize_cli.core.errors import ModelError, UsageError
 from colorize_cli.core.settings import Settings
-from colorize_cli.engine.cluster.node_check import Probe, probing
+from colorize_cli.engine.cluster.node_check import NodeCheck, prepared_check
 from tests.conftest import write_model
 
 
@@ -27,38 +27,38 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.fixture
-def probe(models, source, folder) -> Iterator[Probe]:
-    with probing(Settings(model=models.grey), folder, source) as probe:
-        yield probe
+def check(models, source, folder) -> Iterator[NodeCheck]:
+    with prepared_check(Settings(model=models.gray), folder, source) as check:
+        yield check
     assert list(folder.iterdir()) == []
 
 
-def test_who_sees_the_same_passes_and_leaves_nothing(probe):
-    answer = probe.examine()
-    assert answer.read_bytes() == probe.content
-    probe.confirm(answer)
+def test_who_sees_the_same_passes_and_leaves_nothing(check):
+    answer = check.examine()
+    assert answer.read_bytes() == check.content
+    check.confirm(answer)
 
 
 def test_an_answer_that_is_never_heard_of_is_removed(models, source, folder):
-    with probing(Settings(model=models.grey), folder, source) as probe:
-        assert probe.examine().parent == folder
+    with prepared_check(Settings(model=models.gray), folder, source) as check:
+        assert check.examine().parent == folder
     assert list(folder.iterdir()) == []
 
 
-def another_output(probe: Probe) -> None:
-    probe.file.write_bytes(b"something else")
+def another_output(check: NodeCheck) -> None:
+    check.file.write_bytes(b"something else")
 
 
-def no_output(probe: Probe) -> None:
-    probe.file.unlink()
+def no_output(check: NodeCheck) -> None:
+    check.file.unlink()
 
 
-def another_input(probe: Probe) -> None:
-    probe.source.write_bytes(b"another picture")
+def another_input(check: NodeCheck) -> None:
+    check.source.write_bytes(b"another picture")
 
 
-def no_input(probe: Probe) -> None:
-    probe.source.unlink()
+def no_input(check: NodeCheck) -> None:
+    check.source.unlink()
 
 
 @pytest.mark.parametrize(
@@ -70,39 +70,39 @@ def no_input(probe: Probe) -> None:
         (no_input, "does not see the input .*in.png: No such file"),
     ],
 )
-def test_who_sees_something_else_says_what(probe, change: Callable[[Probe], None], said):
-    change(probe)
+def test_who_sees_something_else_says_what(check, change: Callable[[NodeCheck], None], said):
+    change(check)
     with pytest.raises(UsageError, match=said):
-        probe.examine()
+        check.examine()
 
 
-def test_another_version_or_model_is_said(probe, tmp_path):
+def test_another_version_or_model_is_said(check, tmp_path):
     with pytest.raises(UsageError, match=r"has colorize-cli .*, and here it is 9.9"):
-        dataclasses.replace(probe, version="9.9").examine()
+        dataclasses.replace(check, version="9.9").examine()
     other = write_model(tmp_path / "other.onnx", (1, 1), (0, 0))
     with pytest.raises(UsageError, match=r"has another .*other.onnx"):
-        dataclasses.replace(probe, settings=Settings(model=other)).examine()
+        dataclasses.replace(check, settings=Settings(model=other)).examine()
     with pytest.raises(UsageError, match=r"cannot read the model .*absent.onnx"):
-        dataclasses.replace(probe, settings=Settings(model=tmp_path / "absent.onnx")).examine()
+        dataclasses.replace(check, settings=Settings(model=tmp_path / "absent.onnx")).examine()
 
 
-def test_an_answer_that_does_not_arrive_is_said(probe):
-    answer = probe.examine()
+def test_an_answer_that_does_not_arrive_is_said(check):
+    answer = check.examine()
     answer.write_bytes(b"torn")
     with pytest.raises(UsageError, match=r"writes to .*out what is seen otherwise here"):
-        probe.confirm(answer)
+        check.confirm(answer)
     with pytest.raises(UsageError, match=r"writes to .*out what is not seen here"):
-        probe.confirm(answer)
+        check.confirm(answer)
 
 
 def test_an_input_that_cannot_be_read_anywhere_is_no_reason(models, tmp_path, folder):
-    with probing(Settings(model=models.grey), folder, tmp_path / "absent.png") as probe:
-        probe.confirm(probe.examine())
+    with prepared_check(Settings(model=models.gray), folder, tmp_path / "absent.png") as check:
+        check.confirm(check.examine())
 
 
 def test_what_is_wrong_here_is_said_before(models, source, tmp_path, folder):
     with pytest.raises(UsageError, match=r"cannot write to the output .*gone"):
-        probing(Settings(model=models.grey), tmp_path / "gone", source).__enter__()
+        prepared_check(Settings(model=models.gray), tmp_path / "gone", source).__enter__()
     with pytest.raises(ModelError):
-        probing(Settings(model=tmp_path / "absent.onnx"), folder, source).__enter__()
+        prepared_check(Settings(model=tmp_path / "absent.onnx"), folder, source).__enter__()
     assert list(folder.iterdir()) == []

@@ -13,7 +13,7 @@ import pytest
 
 from colorize_cli.engine.transfer import running
 from tests.colorize_cli.cli.test_run import contents, finish, piped, process
-from tests.colorize_cli.video.making import Recipe, make
+from tests.colorize_cli.video.video_files import Recipe, make
 
 pytestmark = pytest.mark.usefixtures("environment")
 
@@ -28,10 +28,10 @@ def asked(server, method: str, part: str) -> int:
     return sum(count for (m, path), count in server.asked.items() if m == method and part in path)
 
 
-def test_from_store_to_store_and_not_again(colour, local, bucket, server, tmp_path):
+def test_from_store_to_store_and_not_again(colorize, local, bucket, server, tmp_path):
     source, expected = local(10)
     bucket.fill(source, "in")
-    result = colour(f"{bucket.url}/in", f"{bucket.url}/out")
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
     assert result.exit_code == 0, result.output
     assert "10 done, 0 skipped, 0 failed" in result.stderr
     assert f"{bucket.url}/in/sub/0001.jpg -> {bucket.url}/out/sub/0001.jpg" in result.stderr
@@ -39,7 +39,7 @@ def test_from_store_to_store_and_not_again(colour, local, bucket, server, tmp_pa
     assert staged(tmp_path) == []
     for _ in range(2):
         server.asked.clear()
-        result = colour(f"{bucket.url}/in", f"{bucket.url}/out")
+        result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
         assert result.exit_code == 0, result.output
         assert "0 done, 10 skipped (10 up to date), 0 failed" in result.stderr
         assert (
@@ -71,7 +71,7 @@ def test_five_hundred_objects_with_faults(models, local, bucket, server, tmp_pat
     assert staged(tmp_path) == []
 
 
-def test_what_vanishes_or_is_refused_fails_alone_and_at_once(colour, local, bucket, server):
+def test_what_vanishes_or_is_refused_fails_alone_and_at_once(colorize, local, bucket, server):
     source, expected = local(6)
     bucket.fill(source, "in")
 
@@ -81,7 +81,7 @@ def test_what_vanishes_or_is_refused_fails_alone_and_at_once(colour, local, buck
         return 403 if method == "GET" and path.endswith("0001.jpg") else None
 
     server.rule = rule
-    result = colour(f"{bucket.url}/in", f"{bucket.url}/out")
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
     assert result.exit_code == 1
     assert f"{bucket.url}/in/0000.png: it is no longer there" in result.stderr
     assert f"{bucket.url}/in/sub/0001.jpg: the store answered 403 Forbidden: injected" in result.stderr
@@ -90,11 +90,11 @@ def test_what_vanishes_or_is_refused_fails_alone_and_at_once(colour, local, buck
 
 
 @pytest.mark.parametrize("fault", [500, "cut"])
-def test_tries_are_bounded(colour, local, bucket, server, hasty, fault):
+def test_tries_are_bounded(colorize, local, bucket, server, hasty, fault):
     source, expected = local(3)
     bucket.fill(source, "in")
     server.rule = lambda method, path, _: fault if method == "GET" and "/in/0000.png" in path else None
-    result = colour(f"{bucket.url}/in", f"{bucket.url}/out")
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
     assert result.exit_code == 1
     assert asked(server, "GET", "/in/0000.png") == 4
     (line,) = [line for line in result.stderr.splitlines() if "0000.png" in line]
@@ -102,7 +102,7 @@ def test_tries_are_bounded(colour, local, bucket, server, hasty, fault):
     assert bucket.contents("out").keys() == expected.keys() - {"0000.png"}
 
 
-def test_a_store_that_cannot_be_asked_or_written_to_is_wrong_usage(colour, local, bucket, server, hasty):
+def test_a_store_that_cannot_be_asked_or_written_to_is_wrong_usage(colorize, local, bucket, server, hasty):
     source, _ = local(2)
     bucket.fill(source, "in")
     for rule, asked_for in (
@@ -110,7 +110,7 @@ def test_a_store_that_cannot_be_asked_or_written_to_is_wrong_usage(colour, local
         (lambda method, *_: 403 if method == "PUT" else None, "cannot write it: the store answered 403"),
     ):
         server.rule = rule
-        result = colour(f"{bucket.url}/in", f"{bucket.url}/out")
+        result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
         assert result.exit_code == 2, result.output
         assert len(result.stderr.splitlines()) == 1
         assert asked_for in result.stderr
@@ -119,26 +119,26 @@ def test_a_store_that_cannot_be_asked_or_written_to_is_wrong_usage(colour, local
         (f"{bucket.url}/absent", f"{bucket.url}/out"),
         (f"{bucket.url}/in", "s3://not-there/out"),
     ):
-        result = colour(*arguments)
+        result = colorize(*arguments)
         assert result.exit_code == 2
         assert len(result.stderr.splitlines()) == 1
     assert bucket.keys("out") == []
 
 
-def test_outputs_of_others_are_left_alone(colour, local, bucket):
+def test_outputs_of_others_are_left_alone(colorize, local, bucket):
     source, expected = local(4)
     bucket.fill(source, "in")
     bucket.put("out/0000.png", b"mine")
-    assert colour(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
+    assert colorize(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
     assert bucket.contents("out") == expected | {"0000.png": b"mine"}
     bucket.put("out/0002.png", bucket.get("out/0002.png")[::-1])  # of the same size
-    result = colour(f"{bucket.url}/in", f"{bucket.url}/out")
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
     assert "0 done, 4 skipped (2 there already, not as colorize left it, 2 up to date)" in result.stderr
-    assert colour(f"{bucket.url}/in", f"{bucket.url}/out", "--overwrite").exit_code == 0
+    assert colorize(f"{bucket.url}/in", f"{bucket.url}/out", "--overwrite").exit_code == 0
     assert bucket.contents("out") == expected
 
 
-def test_what_appears_meanwhile_is_left_alone(colour, local, bucket, server):
+def test_what_appears_meanwhile_is_left_alone(colorize, local, bucket, server):
     source, expected = local(4)
     bucket.fill(source, "in")
 
@@ -150,31 +150,31 @@ def test_what_appears_meanwhile_is_left_alone(colour, local, bucket, server):
         return None
 
     server.rule = rule
-    result = colour(f"{bucket.url}/in", f"{bucket.url}/out")
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
     assert "3 done, 1 skipped (1 there already, not as colorize left it), 0 failed" in result.stderr
     assert bucket.contents("out") == expected | {"0000.png": b"mine"}
-    result = colour(f"{bucket.url}/in", f"{bucket.url}/out")
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
     assert "0 done, 4 skipped (3 up to date, 1 there already" in result.stderr
 
 
-def test_what_changed_is_made_anew(colour, models, local, bucket, server):
+def test_what_changed_is_made_anew(colorize, models, local, bucket, server):
     source, _ = local(4)
     bucket.fill(source, "in")
-    assert colour(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
+    assert colorize(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
     before = bucket.contents("out")
     bucket.put("in/0000.png", bucket.get("in/0002.png"))
-    result = colour(f"{bucket.url}/in", f"{bucket.url}/out")
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
     assert "1 done, 3 skipped (3 up to date)" in result.stderr
     assert bucket.contents("out") == before | {"0000.png": before["0002.png"]}
-    result = colour(f"{bucket.url}/in", f"{bucket.url}/out", model=models.vivid)
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out", model=models.vivid)
     assert "4 done, 0 skipped" in result.stderr
     assert not set(bucket.contents("out").values()) & set(before.values())
 
 
-def test_without_the_second_lines_outputs_are_known_by_their_content(colour, local, bucket, server):
+def test_without_the_second_lines_outputs_are_known_by_their_content(colorize, local, bucket, server):
     source, _ = local(4)
     bucket.fill(source, "in")
-    assert colour(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
+    assert colorize(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
     (part,) = bucket.keys("out/.colorize/")
     lines = bucket.get(part).splitlines(keepends=True)
     assert len(lines) == 8
@@ -185,11 +185,11 @@ def test_without_the_second_lines_outputs_are_known_by_their_content(colour, loc
     assert len(bucket.notes("out")) == 4
     bucket.put("out/0002.png", bucket.get("out/0002.png")[::-1])
     server.asked.clear()
-    result = colour(f"{bucket.url}/in", f"{bucket.url}/out")
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
     assert "0 done, 4 skipped (3 up to date, 1 there already, not as colorize left it)" in result.stderr
     assert asked(server, "GET", "/in/") == 0
     server.asked.clear()
-    colour(f"{bucket.url}/in", f"{bucket.url}/out")
+    colorize(f"{bucket.url}/in", f"{bucket.url}/out")
     assert asked(server, "GET", "/out/0") + asked(server, "GET", "/out/sub") == 1  # the changed one
 
 
@@ -235,30 +235,30 @@ def test_interrupted(models, local, bucket, tmp_path):
     assert staged(tmp_path) == []
 
 
-def test_from_here_to_a_store_and_back(colour, local, bucket, server, tmp_path):
+def test_from_here_to_a_store_and_back(colorize, local, bucket, server, tmp_path):
     source, expected = local(6)
     for _ in range(2):
-        result = colour(source, f"{bucket.url}/out")
+        result = colorize(source, f"{bucket.url}/out")
         assert result.exit_code == 0, result.output
         assert bucket.contents("out") == expected
     assert "6 up to date" in result.stderr
     os.utime(source / "0000.png", (1, 1))
-    result = colour(source, f"{bucket.url}/out")
+    result = colorize(source, f"{bucket.url}/out")
     assert "6 up to date" in result.stderr
     bucket.fill(source, "in")
-    assert colour(f"{bucket.url}/in", tmp_path / "back").exit_code == 0
+    assert colorize(f"{bucket.url}/in", tmp_path / "back").exit_code == 0
     assert contents(tmp_path / "back") == expected
     server.asked.clear()
-    result = colour(f"{bucket.url}/in", tmp_path / "back")
+    result = colorize(f"{bucket.url}/in", tmp_path / "back")
     assert "6 up to date" in result.stderr
     assert asked(server, "GET", "/in/") == 0
     bucket.put("in/0000.png", bucket.get("in/0002.png"))
-    result = colour(f"{bucket.url}/in", tmp_path / "back")
+    result = colorize(f"{bucket.url}/in", tmp_path / "back")
     assert "1 done, 5 skipped (5 up to date)" in result.stderr
     assert contents(tmp_path / "back")["0000.png"] == expected["0002.png"]
 
 
-def test_bytes_in_flight_are_bounded(colour, local, bucket, server, monkeypatch, tmp_path):
+def test_bytes_in_flight_are_bounded(colorize, local, bucket, server, monkeypatch, tmp_path):
     source, expected = local(30)
     bucket.fill(source, "in")
     largest = max(path.stat().st_size for path in source.rglob("*.*"))
@@ -270,22 +270,22 @@ def test_bytes_in_flight_are_bounded(colour, local, bucket, server, monkeypatch,
             seen.append(sum(path.stat().st_size for path in (tmp_path / "tmp").glob("*/in/*")))
 
     server.rule = lambda method, *_: look if method == "PUT" else None
-    assert colour(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
+    assert colorize(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
     assert bucket.contents("out") == expected
     # And those whose outcomes wait to be shown.
     assert 0 < max(seen) <= (3 + 6) * largest < sum(len(bucket.get(key)) for key in bucket.keys("in/"))
 
 
-def test_one_object_and_standard_streams(colour, models, local, bucket):
+def test_one_object_and_standard_streams(colorize, models, local, bucket):
     source, expected = local(2)
     bucket.fill(source, "in")
     picture = f"{bucket.url}/in/0000.png"
     options = ("--model", models.tinted, "--device", "cpu", "-q")
-    assert colour(picture, f"{bucket.url}/one.png").exit_code == 0
+    assert colorize(picture, f"{bucket.url}/one.png").exit_code == 0
     assert bucket.get("one.png") == expected["0000.png"]
-    result = colour(picture, f"{bucket.url}/one.png")
+    result = colorize(picture, f"{bucket.url}/one.png")
     assert "1 there already, not as colorize left it" in result.stderr
-    assert colour(picture, f"{bucket.url}/directory/").exit_code == 0
+    assert colorize(picture, f"{bucket.url}/directory/").exit_code == 0
     assert bucket.contents("directory") == {"0000.png": expected["0000.png"]}
     done = piped(b"", picture, "-", *options)
     assert (done.returncode, done.stdout) == (0, expected["0000.png"]), done.stderr
@@ -293,27 +293,27 @@ def test_one_object_and_standard_streams(colour, models, local, bucket):
     assert done.returncode == 0, done.stderr
     assert bucket.get("two.png") == expected["0000.png"]
     for arguments in (("-", f"{bucket.url}/in"), (f"{bucket.url}/in", "-"), (picture, f"{bucket.url}/a.xyz")):
-        assert colour(*arguments).exit_code == 2
+        assert colorize(*arguments).exit_code == 2
 
 
-def test_films(colour, bucket, tmp_path):
+def test_films(colorize, bucket, tmp_path):
     (tmp_path / "in").mkdir()
     make(tmp_path / "in" / "a.mkv", Recipe())
     bucket.fill(tmp_path / "in", "in")
     lossless = ("--codec", "ffv1")  # of which the size is the same each time
-    result = colour(f"{bucket.url}/in", f"{bucket.url}/out", "--json", *lossless)
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out", "--json", *lossless)
     assert result.exit_code == 0, result.output
     outcome = json.loads(result.stdout)
     assert outcome["source"] == f"{bucket.url}/in/a.mkv"
     assert outcome["frames"] > 1
-    assert colour(tmp_path / "in", tmp_path / "local", *lossless).exit_code == 0
+    assert colorize(tmp_path / "in", tmp_path / "local", *lossless).exit_code == 0
     assert bucket.contents("out").keys() == {"a.mkv"}
     assert len(bucket.get("out/a.mkv")) == (tmp_path / "local" / "a.mkv").stat().st_size
-    assert "1 up to date" in colour(f"{bucket.url}/in", f"{bucket.url}/out", *lossless).stderr
+    assert "1 up to date" in colorize(f"{bucket.url}/in", f"{bucket.url}/out", *lossless).stderr
     assert staged(tmp_path) == []
 
 
-def test_dry_run_shards_and_patterns(colour, local, bucket, server, tmp_path):
+def test_dry_run_shards_and_patterns(colorize, local, bucket, server, tmp_path):
     source, _ = local(12)
     bucket.fill(source, "in")
     bucket.put("in/notes.txt", b"x")
@@ -324,14 +324,14 @@ def test_dry_run_shards_and_patterns(colour, local, bucket, server, tmp_path):
         ("--include", "*.jpg", "--exclude", "sub"),
         ("--exclude", "000*"),
     ):
-        here = colour(source, tmp_path / "out", "--dry-run", *options).stdout
-        there = colour(f"{bucket.url}/in", f"{bucket.url}/out", "--dry-run", *options).stdout
+        here = colorize(source, tmp_path / "out", "--dry-run", *options).stdout
+        there = colorize(f"{bucket.url}/in", f"{bucket.url}/out", "--dry-run", *options).stdout
         assert there == here.replace(str(source), f"{bucket.url}/in").replace(str(tmp_path), bucket.url)
-    assert "1 files of other kinds ignored" in colour(f"{bucket.url}/in", f"{bucket.url}/out").stderr
+    assert "1 files of other kinds ignored" in colorize(f"{bucket.url}/in", f"{bucket.url}/out").stderr
     keys = bucket.keys()
     server.asked.clear()
     bucket.put("out/0000.png", b"mine")
-    out = colour(f"{bucket.url}/in", f"{bucket.url}/out", "--dry-run").stdout.splitlines()
+    out = colorize(f"{bucket.url}/in", f"{bucket.url}/out", "--dry-run").stdout.splitlines()
     assert out[0] == (
         f"skip\t{bucket.url}/in/0000.png\t{bucket.url}/out/0000.png\tthere already, not as colorize left it"
     )
@@ -340,7 +340,7 @@ def test_dry_run_shards_and_patterns(colour, local, bucket, server, tmp_path):
     assert asked(server, "PUT", "/") == 0
 
 
-def test_any_name_that_an_object_may_have(colour, local, bucket, tmp_path):
+def test_any_name_that_an_object_may_have(colorize, local, bucket, tmp_path):
     source, _ = local(1)
     picture = (source / "0000.png").read_bytes()
     names = [
@@ -354,14 +354,14 @@ def test_any_name_that_an_object_may_have(colour, local, bucket, tmp_path):
     ]
     for name in (*names, "../up.png", "sub/../../up.png", "sub/"):
         bucket.put(f"in/{name}", picture)
-    result = colour(f"{bucket.url}/in", f"{bucket.url}/out")
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
     assert result.exit_code == 1
     assert "7 done, 0 skipped, 2 failed" in result.stderr
     assert "ignored" not in result.stderr
     assert result.stderr.count("its name leads elsewhere") == 2
     assert bucket.contents("out").keys() == set(names)
     assert not [key for key in bucket.keys("out") if "up.png" in key]
-    result = colour(f"{bucket.url}/in", tmp_path / "here" / "out")
+    result = colorize(f"{bucket.url}/in", tmp_path / "here" / "out")
     assert "5 done, 0 skipped, 4 failed" in result.stderr
     assert "no file can have its name here" in result.stderr
     assert "File name too long" in result.stderr
@@ -369,21 +369,21 @@ def test_any_name_that_an_object_may_have(colour, local, bucket, tmp_path):
     assert len(list((tmp_path / "here").rglob("*.png"))) == 5
 
 
-def test_hints_and_a_report(colour, local, bucket, tmp_path):
+def test_hints_and_a_report(colorize, local, bucket, tmp_path):
     source, expected = local(4)
     bucket.fill(source, "in")
     hints = tmp_path / "hints.json"
     hints.write_text(json.dumps({"sub/0001.jpg": {"points": [{"x": 5, "y": 5, "color": "#ff0000"}]}}))
     page = tmp_path / "page.html"
     arguments = ("--hints", hints, "--report", page)
-    result = colour(f"{bucket.url}/in", f"{bucket.url}/out", *arguments)
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out", *arguments)
     assert result.exit_code == 0, result.output
     made = bucket.contents("out")
     assert {name for name in made if made[name] != expected[name]} == {"sub/0001.jpg"}
     text = page.read_text()
     assert text.count('type="range"') == 4
     assert f"{bucket.url}/in/sub" in text
-    assert colour(f"{bucket.url}/in", f"{bucket.url}/out", *arguments).exit_code == 0
+    assert colorize(f"{bucket.url}/in", f"{bucket.url}/out", *arguments).exit_code == 0
     assert page.read_text().count("it was not fetched") == 4
 
 

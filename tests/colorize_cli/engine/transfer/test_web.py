@@ -74,12 +74,12 @@ def said(result, *files: Path) -> str:
     return result.output + result.stderr + "".join(path.read_text(errors="replace") for path in files)
 
 
-def test_secrets_are_used_and_not_shown(colour, local, web, tmp_path):
+def test_secrets_are_used_and_not_shown(colorize, local, web, tmp_path):
     source, expected = local(2)
     (source / "0000.png").rename(source / "a b.png")
     page = tmp_path / "page.html"
     arguments = (f"{web.url}/a%20b.png?{QUERY}", f"{web.url}/sub/0001.jpg?{QUERY}", tmp_path / "out")
-    result = colour(*arguments, "--json", "--report", page)
+    result = colorize(*arguments, "--json", "--report", page)
     assert result.exit_code == 0, result.output
     assert contents(tmp_path / "out") == {
         "a b.png": expected["0000.png"],
@@ -91,27 +91,27 @@ def test_secrets_are_used_and_not_shown(colour, local, web, tmp_path):
     assert f'href="http://127.0.0.1:{web.server_port}/sub/0001.jpg"' in text
     assert "hush" not in text
     web.asked.clear()
-    assert "2 skipped (2 up to date)" in colour(*arguments).stderr
+    assert "2 skipped (2 up to date)" in colorize(*arguments).stderr
     assert not [name for method, name in web.asked if method == "GET"]
 
 
-def test_secrets_are_not_in_the_notes_of_a_store(colour, local, web, bucket):
+def test_secrets_are_not_in_the_notes_of_a_store(colorize, local, web, bucket):
     local(2)
-    result = colour(f"{web.url}/0000.png?{QUERY}", f"{bucket.url}/out/", "--json")
+    result = colorize(f"{web.url}/0000.png?{QUERY}", f"{bucket.url}/out/", "--json")
     assert result.exit_code == 0, result.output
     notes = b"".join(bucket.notes("out")).decode()
     assert f"http://127.0.0.1:{web.server_port}/0000.png" in notes
     assert "hush" not in said(result) + notes
 
 
-def test_what_has_no_version_is_fetched_and_compared(colour, local, web, bucket, tmp_path):
+def test_what_has_no_version_is_fetched_and_compared(colorize, local, web, bucket, tmp_path):
     local(2)
     web.versions = False
     for output in (tmp_path / "out", f"{bucket.url}/out/"):
         arguments = (f"{web.url}/0000.png?{QUERY}", output)
-        assert "1 done" in colour(*arguments).stderr
+        assert "1 done" in colorize(*arguments).stderr
         web.asked.clear()
-        assert "0 done, 1 skipped (1 up to date)" in colour(*arguments).stderr
+        assert "0 done, 1 skipped (1 up to date)" in colorize(*arguments).stderr
         assert web.asked["GET", "0000.png"] == 1
 
 
@@ -123,21 +123,21 @@ def test_what_has_no_version_is_fetched_and_compared(colour, local, web, bucket,
         (f"?{QUERY}", "http://127.0.0.1:{}/"),
     ],
 )
-def test_what_is_not_given_is_said_without_secrets(colour, local, web, tmp_path, name, reason):
+def test_what_is_not_given_is_said_without_secrets(colorize, local, web, tmp_path, name, reason):
     local(2)
-    result = colour(f"{web.url}/{name}", tmp_path / "out")
+    result = colorize(f"{web.url}/{name}", tmp_path / "out")
     assert result.exit_code == 2, result.output
     assert reason.format(web.server_port) in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert "hush" not in said(result)
 
 
-def test_a_list_of_addresses(colour, local, web, tmp_path):
+def test_a_list_of_addresses(colorize, local, web, tmp_path):
     source, expected = local(3)
     (tmp_path / "list").write_text(
         f"{web.url}/0000.png?{QUERY}\n{web.url}/absent.png?{QUERY}\n{source}/0002.png\n"
     )
-    result = colour("--files-from", tmp_path / "list", tmp_path / "out")
+    result = colorize("--files-from", tmp_path / "list", tmp_path / "out")
     assert result.exit_code == 1
     assert f"http://127.0.0.1:{web.server_port}/absent.png: there is no such object" in result.stderr
     assert contents(tmp_path / "out") == {name: expected[name] for name in ("0000.png", "0002.png")}
@@ -152,18 +152,18 @@ def test_no_secret_is_in_a_repr(web, tmp_path):
     assert "hush" not in repr(planned)
 
 
-def test_the_web_is_no_output(colour, local, web):
+def test_the_web_is_no_output(colorize, local, web):
     source, _ = local(1)
-    result = colour(source, f"{web.url}/out?{QUERY}")
+    result = colorize(source, f"{web.url}/out?{QUERY}")
     assert result.exit_code == 2
     assert result.stderr.endswith("/out: the web can be read from, but not written to\n")
     assert "hush" not in said(result)
 
 
-def test_a_server_that_is_not_there(colour, web, tmp_path, hasty):
+def test_a_server_that_is_not_there(colorize, web, tmp_path, hasty):
     web.shutdown()
     web.server_close()
-    result = colour(f"{web.url}/a.png?{QUERY}", tmp_path / "out")
+    result = colorize(f"{web.url}/a.png?{QUERY}", tmp_path / "out")
     assert result.exit_code == 2
     assert "Cannot connect" in result.stderr or "Connect call failed" in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -1,17 +1,17 @@
 import pytest
 
 from colorize_cli.core.errors import ModelError
-from colorize_cli.inference.adapters import CONTRACTS, Signature, Tensor, recognise
+from colorize_cli.inference.adapters import MODEL_FORMATS, Signature, Tensor, recognize
 from tests.conftest import METADATA
 
 LIGHTNESS = Tensor("lightness", "tensor(float)", ("n", 1, "h", "w"))
 AB = Tensor("ab", "tensor(float)", ("n", 2, "h2", "w2"))
 
 
-def test_native_is_recognised():
-    adapter = recognise(Signature((LIGHTNESS,), (AB,), METADATA))
+def test_native_is_recognized():
+    adapter = recognize(Signature((LIGHTNESS,), (AB,), METADATA))
     assert adapter.outputs == ("ab",)
-    assert adapter.card.licence == "CC0-1.0"
+    assert adapter.info.license == "CC0-1.0"
 
 
 @pytest.mark.parametrize(
@@ -28,14 +28,14 @@ def test_native_is_recognised():
 )
 def test_other_signatures_are_refused_with_what_was_found_and_what_is_accepted(lightness, ab):
     with pytest.raises(ModelError) as raised:
-        recognise(Signature((lightness,), (ab,), METADATA))
-    for text in (str(lightness), str(ab), *(contract.accepts for contract in CONTRACTS.values())):
+        recognize(Signature((lightness,), (ab,), METADATA))
+    for text in (str(lightness), str(ab), *(contract.accepts for contract in MODEL_FORMATS.values())):
         assert text in str(raised.value)
 
 
-@pytest.mark.parametrize("name", CONTRACTS)
+@pytest.mark.parametrize("name", MODEL_FORMATS)
 def test_every_contract_leaves_what_is_foreign_alone(name):
     foreign = Signature(
         (Tensor("tokens", "tensor(int64)", ("n",)),), (Tensor("logits", "tensor(float)", ("n",)),), {}
     )
-    assert CONTRACTS[name].recognise(foreign) is None
+    assert MODEL_FORMATS[name].recognize(foreign) is None

@@ -12,13 +12,13 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from colorize_cli.color.lab import srgb_to_lab
-from colorize_cli.color.lightness import GREY8
+from colorize_cli.color.lightness import GRAY8
 from colorize_cli.core.errors import ModelError
 from colorize_cli.core.settings import MODEL_KINDS
 from colorize_cli.inference import adapters, model
 from colorize_cli.inference.adapters import Signature, Tensor
 from tests.colorize_cli.cli.test_run import invoke
-from tests.colorize_cli.video.making import Recipe, look, make
+from tests.colorize_cli.video.video_files import Recipe, look, make
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
@@ -50,10 +50,10 @@ def write(path: Path, kind: str, *, side: int | None, batch: int | None, dtype: 
 
 def expected(kind: str, lightness: np.ndarray) -> np.ndarray:
     """(N, 2, H, W) of (N, 1, H, W)."""
-    grey = np.interp(lightness[:, 0], GREY8, np.arange(256) / 255)
+    gray = np.interp(lightness[:, 0], GRAY8, np.arange(256) / 255)
     if kind == "ddcolor":
-        return np.stack([40 * grey - 20, 20 - 30 * grey], axis=1)
-    rgb = np.clip(np.stack([grey + 20 / 255, grey, grey - 20 / 255], axis=-1), 0, 1)
+        return np.stack([40 * gray - 20, 20 - 30 * gray], axis=1)
+    rgb = np.clip(np.stack([gray + 20 / 255, gray, gray - 20 / 255], axis=-1), 0, 1)
     return np.moveaxis(srgb_to_lab(rgb)[..., 1:], -1, 1)
 
 
@@ -63,7 +63,7 @@ def expected(kind: str, lightness: np.ndarray) -> np.ndarray:
 def test_dynamic_sides(tmp_path, kind, batch, dtype):
     path = write(tmp_path / "m.onnx", kind, side=None, batch=batch, dtype=dtype)
     network = model.load(path, "cpu")
-    assert (network.card.name, network.card.multiple_of) == (kind, 32)
+    assert (network.info.name, network.info.multiple_of) == (kind, 32)
     assert network.precision == ("fp16" if dtype == HALF else "fp32")
     lightness = np.random.default_rng(0).uniform(5, 95, (6, 1, 32, 64)).astype(np.float32)
     ab = network.predict(lightness)
@@ -81,7 +81,7 @@ def test_parallel_calls_are_for_as_many_pictures_as_the_file_takes(tmp_path, bat
 @pytest.mark.parametrize("batch", [1, None])
 def test_fixed_sides_are_given_the_whole_picture_stretched(tmp_path, kind, batch):
     network = model.load(write(tmp_path / "m.onnx", kind, side=64, batch=batch), "cpu")
-    assert network.card.working_size == 64
+    assert network.info.working_size == 64
     ramp = np.broadcast_to(np.linspace(10, 90, 192, dtype=np.float32), (2, 1, 64, 192)).copy()
     ab = network.predict(ramp)
     assert ab.shape == (2, 2, 64, 64)
@@ -91,7 +91,7 @@ def test_fixed_sides_are_given_the_whole_picture_stretched(tmp_path, kind, batch
 
 @pytest.mark.parametrize("kind", ["ddcolor", "deoldify"])
 @pytest.mark.parametrize("side", [64, None])
-def test_a_folder_is_coloured_and_lightness_kept(tmp_path, make_folder, kind, side):
+def test_a_folder_is_colored_and_lightness_kept(tmp_path, make_folder, kind, side):
     path = write(tmp_path / "m.onnx", kind, side=side, batch=1)
     folder = make_folder(tmp_path / "in", 4, suffixes=(".png",))
     result = invoke(folder, tmp_path / "out", "--model", path, "--device", "cpu", "--size", 64, "--json")
@@ -103,13 +103,13 @@ def test_a_folder_is_coloured_and_lightness_kept(tmp_path, make_folder, kind, si
             levels, rgb = np.asarray(before), np.asarray(after)
         assert rgb.shape[:2] == levels.shape
         lab = srgb_to_lab(rgb / np.float32(255))
-        assert np.abs(lab[..., 0] - GREY8[levels]).mean() < 0.3
+        assert np.abs(lab[..., 0] - GRAY8[levels]).mean() < 0.3
         middle = (levels > 100) & (levels < 150)
-        wanted = expected(kind, GREY8[levels][None, None])[0][:, middle]
+        wanted = expected(kind, GRAY8[levels][None, None])[0][:, middle]
         assert np.abs(np.moveaxis(lab[..., 1:], -1, 0)[:, middle] - wanted).mean() < 3
 
 
-def test_a_film_is_coloured_steadily(tmp_path):
+def test_a_film_is_colored_steadily(tmp_path):
     path = write(tmp_path / "m.onnx", "ddcolor", side=64, batch=1)
     source = make(tmp_path / "a.mkv", Recipe(frames=20))
     result = invoke(source, tmp_path / "b.mkv", "--model", path, "--device", "cpu")
@@ -119,7 +119,7 @@ def test_a_film_is_coloured_steadily(tmp_path):
 
 
 def test_the_kinds_that_can_be_named_are_those_of_the_table():
-    assert set(MODEL_KINDS) == set(adapters.CONTRACTS)
+    assert set(MODEL_KINDS) == set(adapters.MODEL_FORMATS)
 
 
 def signature(outputs: int | str, **metadata: str) -> Signature:
@@ -129,17 +129,17 @@ def signature(outputs: int | str, **metadata: str) -> Signature:
 
 def test_what_cannot_be_told_apart_is_asked_for():
     with pytest.raises(ModelError, match="--model-kind") as caught:
-        adapters.recognise(signature("c"))
+        adapters.recognize(signature("c"))
     assert "(n, c, 256, 256)" in str(caught.value)
-    assert adapters.recognise(signature("c"), "ddcolor").card.name == "ddcolor"
-    assert adapters.recognise(signature("c"), "deoldify").card.name == "deoldify"
+    assert adapters.recognize(signature("c"), "ddcolor").info.name == "ddcolor"
+    assert adapters.recognize(signature("c"), "deoldify").info.name == "deoldify"
 
 
 def test_what_a_file_cannot_be_is_refused():
     with pytest.raises(ModelError, match="no file of the kind deoldify"):
-        adapters.recognise(signature(2), "deoldify")
+        adapters.recognize(signature(2), "deoldify")
     with pytest.raises(ModelError, match=r"Accepted are native.*ddcolor.*deoldify"):
-        adapters.recognise(signature(5))
+        adapters.recognize(signature(5))
 
 
 def test_other_files_end_with_status_2_and_the_signatures(tmp_path, models):

@@ -42,7 +42,7 @@ class Recipe:
     cut: int | None = None
     shots: tuple[int, ...] = ()
     keys: tuple[int, ...] = ()
-    coloured: bool = False
+    is_color: bool = False
     options: dict[str, str] = field(default_factory=lambda: {"crf": "10"})
     muxing: dict[str, str] = field(default_factory=dict)
 
@@ -113,7 +113,7 @@ def make(path: Path, recipe: Recipe) -> Path:
             for index in range(1, len(frame.planes)):
                 chroma = plane_of(frame, index)
                 chroma[:] = 2 ** (bits_of(recipe) - 1)
-                if recipe.coloured:
+                if recipe.is_color:
                     chroma[:, ::2] += 40 * index
             frame.colorspace, frame.color_range = recipe.matrix, FULL if recipe.full else 1
             step = round(1 / recipe.rate / recipe.time_base)
@@ -164,7 +164,7 @@ def subtitle_packets(stream: Any) -> list[Any]:
 
 
 @dataclass(frozen=True)
-class Found:
+class Contents:
     """What a film is like."""
 
     times: list[Fraction]
@@ -177,7 +177,7 @@ class Found:
     chroma: float
 
 
-def look(path: Path) -> Found:
+def look(path: Path) -> Contents:
     """Reads a film whole."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -201,7 +201,7 @@ def look(path: Path) -> Found:
             if packet.stream.type != "video" and packet.dts is not None:
                 _, packets = others.setdefault(packet.stream.index, (packet.stream.type, []))
                 packets.append((packet.pts * packet.time_base, bytes(packet)))
-    return Found(times, lumas, frames[0], others, metadata, chapters, aspect, chroma)
+    return Contents(times, lumas, frames[0], others, metadata, chapters, aspect, chroma)
 
 
 def packets(path: Path) -> list[tuple[int, int | None, int | None, bool, bytes]]:

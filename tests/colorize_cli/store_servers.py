@@ -165,7 +165,7 @@ def bucket(server: Server) -> Bucket:
 
 
 @pytest.fixture
-def colour(models):
+def colorize(models):
     """Runs `colorize` in this process."""
 
     def run(*arguments: object, model: Path = models.tinted):
@@ -176,12 +176,12 @@ def colour(models):
 
 
 @pytest.fixture
-def local(colour, make_folder, tmp_path):
+def local(colorize, make_folder, tmp_path):
     """Pictures here, and what a run here makes of them."""
 
     def make(count: int) -> tuple[Path, dict[str, bytes]]:
         source = make_folder(tmp_path / "in", count)
-        result = colour(source, tmp_path / "local")
+        result = colorize(source, tmp_path / "local")
         assert result.exit_code == 0, result.output
         return source, contents(tmp_path / "local")
 

@@ -6,25 +6,25 @@ from pathlib import Path
 
 from colorize_cli.core.jobs import Job, Outcome, Plan, Status, Transfer
 from colorize_cli.core.settings import Settings
-from colorize_cli.guidance import Steering
-from colorize_cli.storage.remote import Object
-from colorize_cli.storage.remote_discovery import Errand, RemotePlan
+from colorize_cli.guidance import Guidance
+from colorize_cli.storage.remote import RemotePath
+from colorize_cli.storage.remote_discovery import RemoteJob, RemotePlan
 
 
 @dataclass(frozen=True)
-class Task:
+class StagedJob:
     """An errand, and the job that stands for it."""
 
-    errand: Errand
+    remote_job: RemoteJob
     job: Job
 
     def ended(self, status: Status, reason: str | None = None) -> Outcome:
         """An end of it in which nothing was made."""
-        return Outcome(self.errand.transfer, status, reason)
+        return Outcome(self.remote_job.transfer, status, reason)
 
     def shown(self, outcome: Outcome) -> Outcome:
         """The outcome of its job as its own: with addresses for the names of staged files."""
-        transfer, reason = self.errand.transfer, outcome.reason
+        transfer, reason = self.remote_job.transfer, outcome.reason
         if reason is not None:
             reason = reason.replace(str(self.job.source), str(transfer.source))
             reason = reason.replace(str(self.job.destination), str(transfer.destination))
@@ -34,13 +34,13 @@ class Task:
 
     def forget(self) -> None:
         """Removes its files from the staging directory."""
-        if isinstance(self.errand.source, Object):
+        if isinstance(self.remote_job.source, RemotePath):
             self.job.source.unlink(missing_ok=True)
-        if isinstance(self.errand.destination, Object):
+        if isinstance(self.remote_job.destination, RemotePath):
             self.job.destination.unlink(missing_ok=True)
 
 
-def tasks_of(plan: RemotePlan, folder: Path) -> list[Task]:
+def stage_jobs(plan: RemotePlan, folder: Path) -> list[StagedJob]:
     """The plan's errands, each with its job.
 
     Args:
@@ -50,34 +50,39 @@ def tasks_of(plan: RemotePlan, folder: Path) -> list[Task]:
     for name in ("in", "out"):
         (folder / name).mkdir()
 
-    def local(place: Path | Object, name: str, number: int) -> Path:
-        return place if isinstance(place, Path) else folder / name / f"{number:06d}{place.url.suffix}"
+    def local(location: Path | RemotePath, name: str, number: int) -> Path:
+        return (
+            location if isinstance(location, Path) else folder / name / f"{number:06d}{location.url.suffix}"
+        )
 
     return [
-        Task(errand, Job(local(errand.source, "in", number), local(errand.destination, "out", number)))
-        for number, errand in enumerate(plan.jobs)
+        StagedJob(
+            remote_job,
+            Job(local(remote_job.source, "in", number), local(remote_job.destination, "out", number)),
+        )
+        for number, remote_job in enumerate(plan.jobs)
     ]
 
 
-def steering_of(plan: RemotePlan, settings: Settings, tasks: Sequence[Task]) -> Steering:
+def guidance_of(plan: RemotePlan, settings: Settings, staged_jobs: Sequence[StagedJob]) -> Guidance:
     """What is asked of the colours of the tasks' jobs; pictures are known by their own names in it.
 
     Raises:
-        UsageError: As of `Steering.of`.
+        UsageError: As of `Guidance.of`.
     """
-    named = {_named(task.errand): task.job for task in tasks}
+    named = {_named(staged_job.remote_job): staged_job.job for staged_job in staged_jobs}
     elsewhere = tuple(map(_named, plan.elsewhere))
     root = None if plan.root is None else _path(plan.root)
-    steering = Steering.of(settings, Plan(tuple(named), plan.ignored, root, elsewhere))
-    return Steering(
-        {named[job]: hints for job, hints in steering.hints.items() if job in named}, steering.reference
+    guidance = Guidance.of(settings, Plan(tuple(named), plan.ignored, root, elsewhere))
+    return Guidance(
+        {named[job]: hints for job, hints in guidance.hints.items() if job in named}, guidance.reference
     )
 
 
-def _named(errand: Errand) -> Job:
-    return Job(_path(errand.source), _path(errand.destination))
+def _named(remote_job: RemoteJob) -> Job:
+    return Job(_path(remote_job.source), _path(remote_job.destination))
 
 
-def _path(place: Path | Object) -> Path:
+def _path(location: Path | RemotePath) -> Path:
     """An address as a path of no file."""
-    return place if isinstance(place, Path) else Path(str(place.url))
+    return location if isinstance(location, Path) else Path(str(location.url))

@@ -10,15 +10,15 @@ from pathlib import Path
 from colorize_cli.core.jobs import Job, Outcome, Position, Progress, Status
 from colorize_cli.core.pipeline import Pipeline, Stage
 from colorize_cli.core.settings import Settings
-from colorize_cli.engine.cluster.node_check import Probe
-from colorize_cli.engine.work_items import Piece
+from colorize_cli.engine.cluster.node_check import NodeCheck
+from colorize_cli.engine.work_items import ChunkJob
 from colorize_cli.storage import atomic
 
 POISON = "poison.png"
 
 
 @dataclass
-class Shop:
+class FakeSession:
     """Looks at jobs in two stages; an outcome's `device` is the process, and its `batch` the number of cores.
 
     Attributes:
@@ -37,22 +37,22 @@ class Shop:
     def open(self) -> None:
         """There is nothing to be opened."""
 
-    def pictures(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+    def colorize_images(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         stages = (Stage("look", self._look), Stage("see", lambda job: job))
         for result in Pipeline(stages).run(jobs):
             yield self._outcome(result.source)
 
-    def film(self, job: Job) -> Outcome:
+    def colorize_video(self, job: Job) -> Outcome:
         for frame in range(3):
             self.progress(Position(job.source, frame, 3, 25.0))
             time.sleep(self.seconds)
         return self._outcome(job)
 
-    def divided(self, job: Job, count: int) -> None:
+    def split_video(self, job: Job, count: int) -> None:
         """It leaves films whole."""
 
-    def part(self, piece: Piece) -> Outcome:
-        raise AssertionError(piece)
+    def colorize_chunk(self, chunk_job: ChunkJob) -> Outcome:
+        raise AssertionError(chunk_job)
 
     def close(self) -> None:
         """There is nothing to be closed."""
@@ -70,11 +70,11 @@ class Shop:
         return Outcome(job, Status.DONE, device=str(os.getpid()), batch=self.cores)
 
 
-def opened(seconds: float, cores: int, _: Callable[[str], None], progress: Progress) -> Shop:
-    return Shop(seconds, cores, progress)
+def opened(seconds: float, cores: int, _: Callable[[str], None], progress: Progress) -> FakeSession:
+    return FakeSession(seconds, cores, progress)
 
 
-def build(seconds: float = 0.0) -> Callable[..., Shop]:
+def build(seconds: float = 0.0) -> Callable[..., FakeSession]:
     """What makes one in an actor."""
     return partial(opened, seconds)
 
@@ -85,7 +85,7 @@ def jobs(count: int) -> Iterator[Job]:
 
 
 @dataclass(frozen=True)
-class Lenient(Probe):
+class AcceptingCheck(NodeCheck):
     """A probe that every node passes."""
 
     def examine(self) -> Path:
@@ -95,4 +95,4 @@ class Lenient(Probe):
         assert answer == self.file
 
 
-LENIENT = Lenient("", Settings(), "", Path("out"), b"", Path("in"), ("", ""))
+ACCEPTING = AcceptingCheck("", Settings(), "", Path("out"), b"", Path("in"), ("", ""))
