@@ -1,5 +1,7 @@
 """A server that speaks S3 on this machine, and fails on demand."""
 
+import atexit
+import functools
 import logging
 import os
 import threading
@@ -82,12 +84,18 @@ class Server:
         return answer
 
 
-@pytest.fixture(scope="session")
-def _server() -> Iterator[Server]:
+@functools.cache
+def started() -> Server:
+    """The server of this process. There is one, as s3fs keeps the clients that it made for the first."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = Server()
-    yield server
-    server.stop()
+    atexit.register(server.stop)
+    return server
+
+
+@pytest.fixture(scope="session")
+def _server() -> Server:
+    return started()
 
 
 @pytest.fixture
