@@ -24,7 +24,7 @@ from colorize_cli.core.errors import ReadError, UsageError
 from colorize_cli.core.jobs import Job, Plan
 from colorize_cli.core.settings import Settings
 from colorize_cli.guidance import hints as notation
-from colorize_cli.guidance.hints import Drawn, Hints, Painted
+from colorize_cli.guidance.hints import DrawnHints, Hints, PaintedHints
 from colorize_cli.guidance.palette import Palette, transfer
 from colorize_cli.guidance.propagation import spread
 from colorize_cli.image import reader, thumbnail
@@ -138,7 +138,7 @@ def reference_of(given: Image.Image | Path, max_pixels: int) -> Reference:
     return _reference(image)
 
 
-def read_hints(path: Path, max_pixels: int) -> Hints | dict[str, Drawn]:
+def read_hints(path: Path, max_pixels: int) -> Hints | dict[str, DrawnHints]:
     """Hints from a PNG or JSON file: those of one picture, or those of several by their names.
 
     Raises:
@@ -181,12 +181,12 @@ def _refuse_replacing(path: Path, plan: Plan) -> None:
             raise UsageError(f"{job.source} would replace {path}; inputs are never modified")
 
 
-def _matched(given: Hints | dict[str, Drawn], plan: Plan) -> dict[Job, Hints]:
+def _matched(given: Hints | dict[str, DrawnHints], plan: Plan) -> dict[Job, Hints]:
     jobs = (*plan.jobs, *plan.elsewhere)
     if not isinstance(given, dict):
         if len(jobs) == 1:
             return {jobs[0]: given}
-        if isinstance(given, Painted):
+        if isinstance(given, PaintedHints):
             raise UsageError(
                 f"hints as an image are for a single picture, and here are {len(jobs)}; use JSON"
             )

@@ -59,7 +59,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnHints:
     """Hints that are points and strokes; later ones lie over earlier ones."""
 
     marks: tuple[Mark, ...]
@@ -83,7 +83,7 @@ class Drawn:
                     raise UsageError(f"the hint at x {x:g}, y {y:g} lies outside of {where}")
 
     def rows(self, shape: tuple[int, int], start: int, stop: int) -> Pins | None:
-        """Those on the rows [start, stop) of a picture (see `propagation.Marks`)."""
+        """Those on the rows [start, stop) of a picture (see `propagation.HintRows`)."""
         marks = [mark for mark in self.marks if mark.span[0] < stop and mark.span[1] >= start]
         if not marks:
             return None
@@ -97,7 +97,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Painted:
+class PaintedHints:
     """Hints that are an image of the picture's aspect.
 
     Attributes:
@@ -123,7 +123,7 @@ class Painted:
             raise UsageError(f"the hints have another aspect, {aspects}")
 
     def rows(self, shape: tuple[int, int], start: int, stop: int) -> Pins | None:
-        """Those on the rows [start, stop) of a picture (see `propagation.Marks`)."""
+        """Those on the rows [start, stop) of a picture (see `propagation.HintRows`)."""
         own_height, own_width = self.rgba.shape[:2]
         rows = np.arange(start, stop) * own_height // shape[0]
         columns = np.arange(shape[1]) * own_width // shape[1]
@@ -134,10 +134,10 @@ class Painted:
         return mask, lab.srgb_to_lab(part[mask][:, :3] / np.float32(255))[:, 1:].T
 
 
-Hints = Drawn | Painted
+Hints = DrawnHints | PaintedHints
 
 
-def parse(text: str | bytes) -> Drawn | dict[str, Drawn]:
+def parse(text: str | bytes) -> DrawnHints | dict[str, DrawnHints]:
     """Hints in JSON: those of one picture, or those of several by their names.
 
     Raises:
@@ -156,7 +156,7 @@ def parse(text: str | bytes) -> Drawn | dict[str, Drawn]:
     return from_object(given)
 
 
-def from_object(given: Mapping[str, Any]) -> Drawn:
+def from_object(given: Mapping[str, Any]) -> DrawnHints:
     """Hints of one picture, as this module describes them.
 
     Raises:
@@ -169,10 +169,10 @@ def from_object(given: Mapping[str, Any]) -> Drawn:
     ]
     if not marks:
         raise UsageError("there are no points and no strokes")
-    return Drawn(tuple(marks))
+    return DrawnHints(tuple(marks))
 
 
-def from_image(image: Image.Image) -> Painted:
+def from_image(image: Image.Image) -> PaintedHints:
     """Hints of one picture, as an image that is transparent where there are none.
 
     Raises:
@@ -183,7 +183,7 @@ def from_image(image: Image.Image) -> Painted:
     rgba = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
     if rgba[..., 3].max(initial=0) < _OPAQUE:
         raise UsageError("there are no hints: the image is transparent all over")
-    return Painted(rgba)
+    return PaintedHints(rgba)
 
 
 def _draw(
@@ -232,7 +232,7 @@ def _stroke(where: str, given: Any) -> Mark:
     return Mark(tuple(places), max(radius, _LEAST_RADIUS), _chroma(f"{where}.color", given.get("color")))
 
 
-def _within(where: str, given: Mapping[str, Any]) -> Drawn:
+def _within(where: str, given: Mapping[str, Any]) -> DrawnHints:
     try:
         return from_object(given)
     except UsageError as error:

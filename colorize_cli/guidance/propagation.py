@@ -39,7 +39,7 @@ _CONVERGED, _MOST_SWEEPS = 0.02, 200
 _STRIPE_PIXELS = 1 << 20
 
 
-class Marks(Protocol):
+class HintRows(Protocol):
     """Hints, as they lie on pictures."""
 
     def rows(self, shape: tuple[int, int], start: int, stop: int) -> Pins | None:
@@ -50,7 +50,7 @@ class Marks(Protocol):
         """
 
 
-def spread(lightness: Lightness, marks: Marks) -> Overlay:
+def spread(lightness: Lightness, marks: HintRows) -> Overlay:
     """The chroma that hints give to a picture.
 
     Args:
@@ -102,7 +102,7 @@ class _Seeds:
     chroma: Floats
 
     @staticmethod
-    def of(lightness: Lightness, marks: Marks, guide: Floats) -> "_Seeds":
+    def of(lightness: Lightness, marks: HintRows, guide: Floats) -> "_Seeds":
         height, width = lightness.shape
         sums = np.zeros((4, guide.size))  # of a*, b*, L*, and how many
         step = max(1, _STRIPE_PIXELS // width)

@@ -61,7 +61,7 @@ class FileInfo:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """As a ledger notes it; where the store names no version, one that is like no other."""
+        """As a manifest notes it; where the store names no version, one that is like no other."""
         version = self.version or f"unknown {secrets.token_hex(8)}"
         return Fingerprint(-1 if self.size is None else self.size, 0, version)
 

@@ -222,7 +222,7 @@ def _surveyed(video: VideoReader, model_info: ModelInfo, settings: Settings) -> 
         if before is None:
             points.append(_SplitPoint(0, frame.pts, 0))
         elif frame.key_frame and segmenter.wants(number) and cuts.between(before, frame):
-            segmenter.place = number
+            segmenter.split_point = number
             points.append(_SplitPoint(number, frame.pts, video.damaged))
         marks.append(_checksum(frame))
         before = frame

@@ -24,34 +24,34 @@ class Segmenter:
     """Divides a film whose frames are given in their order.
 
     Attributes:
-        place: Number of the frame at the last place that was taken.
+        split_point: Number of the frame at the last place that was taken.
     """
 
-    def __init__(self, rate: Fraction, place: int = 0) -> None:
+    def __init__(self, rate: Fraction, split_point: int = 0) -> None:
         """Begins with a stretch.
 
         Args:
             rate: Frames a second, about.
-            place: Number of the frame at the last place that was taken until then.
+            split_point: Number of the frame at the last place that was taken until then.
         """
-        self.place = place
+        self.split_point = split_point
         self._length, self._least = (max(1, round(seconds * rate)) for seconds in (_LONGEST, _LEAST))
         self._begun: int | None = None
 
     def wants(self, number: int) -> bool:
         """Whether a frame is far enough from the last place to be another."""
-        return number - self.place >= self._least
+        return number - self.split_point >= self._least
 
-    def begins(self, number: int, *, place: bool) -> bool:
+    def begins(self, number: int, *, is_split_point: bool) -> bool:
         """Whether a stretch begins with the next frame.
 
         Args:
             number: The frame's.
-            place: Whether the film has cut to it and it is a key frame.
+            is_split_point: Whether the film has cut to it and it is a key frame.
         """
-        taken = place and self.wants(number)
+        taken = is_split_point and self.wants(number)
         if taken:
-            self.place = number
+            self.split_point = number
         if taken or self._begun is None or number == self._begun + self._length:
             self._begun = number
             return True

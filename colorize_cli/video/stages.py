@@ -66,7 +66,7 @@ class _Item:
     ab: Floats | None = None
     cuts: int = 0
     begins: bool = False  # a stretch
-    place: int = 0  # that was taken last
+    split_point: int = 0  # that was taken last
 
 
 class SmallCopy:
@@ -139,7 +139,7 @@ class VideoStages:
             small, ab = state
             self._tracker.next(small)
             self._filter.resume(ab, folder.done[-1].cuts)
-            self._segmenter.place = folder.done[-1].place
+            self._segmenter.split_point = folder.done[-1].place
         finished = sum(segment.frames for segment in folder.done)
         items = self.ordered(frames, finished)
         self._stats.frames, self._stats.cuts = finished, self._filter.cuts
@@ -185,7 +185,7 @@ class VideoStages:
         assert item.small is not None  # noqa: S101 - the stages gave it
         assert item.ab is not None  # noqa: S101
         self._stats.cuts = item.cuts
-        done = DoneSegment(name, first, frames, path.stat().st_size, item.cuts, item.place)
+        done = DoneSegment(name, first, frames, path.stat().st_size, item.cuts, item.split_point)
         folder.add(done, item.small, item.ab)
         return following
 
@@ -236,11 +236,13 @@ class VideoStages:
         assert item.small is not None  # noqa: S101 - the stage before gave it
         motion = self._tracker.next(item.small)
         cut = motion is not None and motion.cut
-        begins = self._segmenter.begins(item.number, place=cut and bool(item.frame.key_frame))
+        begins = self._segmenter.begins(item.number, is_split_point=cut and bool(item.frame.key_frame))
         # The last of each stretch that ends for its length, so that the next one begins in the same way after
         # a kill. Nothing is carried on from the others.
         seen = self._selector.next(motion, last=self._segmenter.is_last(item.number))
-        return dataclasses.replace(item, motion=motion, seen=seen, begins=begins, place=self._segmenter.place)
+        return dataclasses.replace(
+            item, motion=motion, seen=seen, begins=begins, split_point=self._segmenter.split_point
+        )
 
     def _infer(self, items: list[_Item]) -> list[_Item]:
         copies = [item.small for item in items if item.seen and item.small is not None]

@@ -70,7 +70,7 @@ def colorize(engine: str, source: Path, output: Path) -> dict[str, float]:
 
 
 class Idle:
-    """In place of a workshop: the stages of one, which do nothing."""
+    """In place of a session: the stages of one, which do nothing."""
 
     def skipped(self, _: Job) -> Outcome | None:
         return None

@@ -1,10 +1,10 @@
-"""On a cluster, by Ray: this process hands out jobs, and in actors on every node workshops do them.
+"""On a cluster, by Ray: this process hands out jobs, and in actors on every node sessions do them.
 
-    jobs -> those that are to be done -> chunks -> actors, a workshop each -> outcomes, as they are there
+    jobs -> those that are to be done -> chunks -> actors, a session each -> outcomes, as they are there
 
 What can stay as it is is found out here, job by job, before there is a cluster: where nothing is to be done
-none is started, and no node reads the ledger of millions of outputs for that. There is no list of all jobs or
-outcomes; what is under way is bounded (see `dispatch`).
+none is started, and no node reads the manifest of millions of outputs for that. There is no list of all jobs
+or outcomes; what is under way is bounded (see `dispatch`).
 
 An actor that is lost, with its node or alone, costs what it had in hand: another does that again. Outputs are
 renamed into place, so what the first had finished is found up to date, and what it had half written is
@@ -108,12 +108,12 @@ def run_jobs(
     announce: Callable[[str], None],
     progress: Progress = lambda _: None,
 ) -> Generator[Outcome, None, None]:
-    """Does jobs, which are taken as there is room for them, in shops on a cluster.
+    """Does jobs, which are taken as there is room for them, in sessions on a cluster.
 
     Args:
         jobs: Any number of them.
         local_session: Says here which of them need not be done.
-        build: Makes a shop, in an actor.
+        build: Makes a session, in an actor.
         settings: Of them `device` and `address`.
         check: Given the first job that is to be done, what each node has to see before it gets any.
         announce: As in `run`.

@@ -1,4 +1,4 @@
-"""The actors of a cluster, each with a workshop: one on each node with its cores, or one for each GPU."""
+"""The actors of a cluster, each with a session: one on each node with its cores, or one for each GPU."""
 
 import contextlib
 import time

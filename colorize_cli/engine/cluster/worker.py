@@ -1,4 +1,4 @@
-"""What runs in the processes of a cluster's nodes: a workshop each, and how jobs and outcomes travel."""
+"""What runs in the processes of a cluster's nodes: a session each, and how jobs and outcomes travel."""
 
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -46,12 +46,12 @@ class SessionProtocol(Protocol):
 Sent = tuple[str, str] | ChunkJob
 Returned = dict[str, Any]
 
-# Makes a shop; is given how many cores it has, whom to tell the user's lines, and whom how far a film is.
+# Makes a session; is given how many cores it has, whom to tell the user's lines, and whom how far a film is.
 Build = Callable[[int, Callable[[str], None], Progress], SessionProtocol]
 
 
 class Actor:
-    """A shop in a process of its own. Its methods are called from several threads."""
+    """A session in a process of its own. Its methods are called from several threads."""
 
     def open(self, build: Build, cores: int) -> tuple[list[str], str]:
         """Gets ready; the lines for the user, and the mark of the files that are being written here."""

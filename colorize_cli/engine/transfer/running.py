@@ -195,7 +195,7 @@ class _Run:
         return staged_job.ended(Status.SKIPPED, state.value) if state in _FINAL else None
 
     def _pictures(self, staged_jobs: list[StagedJob]) -> Generator[Outcome, None, None]:
-        # As many as there can be in the workshop at once.
+        # As many as there can be in the session at once.
         network = self._session.open()
         batch = self._settings.batch_size or network.batch_size
         colorizing = 3 * self._settings.workers + 2 * max(batch, network.parallel)

@@ -1,4 +1,4 @@
-"""Errands as jobs on this machine, with files in the staging directory for those that are in a store."""
+"""Remote jobs as jobs on this machine, with files in the staging directory for those that are in a store."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from colorize_cli.storage.remote_discovery import RemoteJob, RemotePlan
 
 @dataclass(frozen=True)
 class StagedJob:
-    """An errand, and the job that stands for it."""
+    """A remote job, and the job that stands for it."""
 
     remote_job: RemoteJob
     job: Job
@@ -41,7 +41,7 @@ class StagedJob:
 
 
 def stage_jobs(plan: RemotePlan, folder: Path) -> list[StagedJob]:
-    """The plan's errands, each with its job.
+    """The remote jobs of a plan, each with its job.
 
     Args:
         plan: What to colour.

@@ -1,4 +1,4 @@
-"""The workshop, and what it asks of the model."""
+"""The session, and what it asks of the model."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What stands in for a workshop in the actors of a cluster: no pictures, and some trouble."""
+"""What stands in for a session in the actors of a cluster: no pictures, and some trouble."""
 
 import os
 import time

@@ -394,7 +394,7 @@ def accepting_check(_: Job) -> Iterator[NodeCheck]:
 
 
 def run_jobs(jobs, seconds: float = 0.0, settings: Settings | None = None, **options) -> Iterator[Outcome]:
-    """Jobs through real actors in which shops stand in for workshops."""
+    """Jobs through real actors in which fakes stand in for sessions."""
     heard = {"announce": lambda _: None, **options}
     return engine.run_jobs(
         jobs,
