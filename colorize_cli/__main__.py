@@ -8,7 +8,7 @@ from typing import NoReturn
 def settle() -> None:
     """No threads of OpenBLAS, which would spin while they wait for work, and for now no collector."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    gc.disable()  # `process.prepare` has it back
+    gc.disable()  # `process_setup.prepare` has it back
 
 
 def main() -> NoReturn:

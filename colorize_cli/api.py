@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from colorize_cli import model
+from colorize_cli.color.resize import working_copy
 from colorize_cli.compose import compose
-from colorize_cli.hints import Hints
-from colorize_cli.jobs import Settings
-from colorize_cli.media.frame import from_image, to_image
-from colorize_cli.steering import Reference, hints_of, reference_of, steered
-from colorize_cli.working import working_copy
+from colorize_cli.core.settings import Settings
+from colorize_cli.guidance import Reference, apply_guidance, hints_of, reference_of
+from colorize_cli.guidance.hints import Hints
+from colorize_cli.image.frame import from_image, to_image
+from colorize_cli.inference import model
 
 Pixels = npt.NDArray[np.uint8]
 HintsLike = Mapping[str, Any] | Image.Image | Path | None
@@ -53,7 +53,7 @@ class Colorizer:
             model=model_path, device=device, precision=precision, size=size, strength=strength
         )
         self.model = model.load(settings.model, settings.device, precision=settings.precision)
-        self._size = settings.size or self.model.card.working_size
+        self._size = settings.size or self.model.info.working_size
         self._strength = settings.strength
 
     @overload
@@ -78,7 +78,7 @@ class Colorizer:
         Args:
             image: A Pillow image, or uint8 sRGB of shape (H, W), (H, W, 3) or (H, W, 4), the last with alpha.
             hints: Colours that it is to have at some places: a file, an image that is transparent elsewhere,
-                or an object as in `colorize_cli.hints`.
+                or an object as in `colorize_cli.guidance.hints`.
             reference: A photograph in colour whose palette it is to have.
 
         Returns:
@@ -101,7 +101,7 @@ class Colorizer:
 
     def _colorize(self, image: Image.Image, hints: Hints | None, reference: Reference | None) -> Image.Image:
         frame = from_image(image)
-        small = working_copy(frame.lightness, self._size, self.model.card.multiple_of)
+        small = working_copy(frame.lightness, self._size, self.model.info.multiple_of)
         ab = self.model.predict(small[None, None])[0]
-        ab, overlay = steered(frame.lightness, ab, hints, reference)
+        ab, overlay = apply_guidance(frame.lightness, ab, hints, reference)
         return to_image(frame, compose(frame.lightness, ab, self._strength, overlay))

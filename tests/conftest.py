@@ -35,9 +35,14 @@ class Models:
         vivid: a* = 90, b* = -90 everywhere, outside sRGB at most lightnesses.
     """
 
-    grey: Path
+    gray: Path
     tinted: Path
     vivid: Path
+
+    @property
+    def grey(self) -> Path:
+        """`gray`, by the name that tests of the trainer still use."""
+        return self.gray
 
 
 def write_model(
@@ -73,7 +78,7 @@ def write_model(
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     folder = tmp_path_factory.mktemp("models")
     return Models(
-        grey=write_model(folder / "grey.onnx", (0, 0), (0, 0)),
+        gray=write_model(folder / "grey.onnx", (0, 0), (0, 0)),
         tinted=write_model(folder / "tinted.onnx", (0.4, -0.3), (-20, 30)),
         vivid=write_model(folder / "vivid.onnx", (0, 0), (90, -90)),
     )
@@ -88,7 +93,7 @@ def bundled_model() -> Path:
 
 
 @pytest.fixture(scope="session")
-def grey_photo() -> npt.NDArray[np.uint8]:
+def gray_photo() -> npt.NDArray[np.uint8]:
     """A grey photograph, (120, 160) uint8: NASA's portrait of Eileen Collins, in the public domain."""
     from skimage import data
 
@@ -98,14 +103,14 @@ def grey_photo() -> npt.NDArray[np.uint8]:
 
 
 @pytest.fixture
-def make_folder(grey_photo: npt.NDArray[np.uint8]) -> Callable[..., Path]:
+def make_folder(gray_photo: npt.NDArray[np.uint8]) -> Callable[..., Path]:
     """Fills a folder with small grey pictures of several shapes and formats, in two levels."""
 
     def make(folder: Path, count: int = 12, suffixes: tuple[str, ...] = (".png", ".jpg")) -> Path:
         (folder / "sub").mkdir(parents=True)
         shapes = ((160, 120), (120, 160), (100, 100))
         for index in range(count):
-            rolled = np.roll(grey_photo, 7 * index, axis=1)
+            rolled = np.roll(gray_photo, 7 * index, axis=1)
             picture = Image.fromarray(rolled).resize(shapes[index % len(shapes)])
             parent = folder / "sub" if index % 2 else folder
             picture.save(parent / f"{index:04d}{suffixes[index % len(suffixes)]}")

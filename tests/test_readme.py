@@ -8,7 +8,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from colorize_cli.cli import command
+from colorize_cli.cli.run import command
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -40,17 +40,19 @@ def test_every_option_is_explained():
             assert getattr(option, "help", None), option.name
 
 
-def test_the_tree_names_every_file_and_no_other():
-    tree = re.search(r"```\n(colorize_cli/\n.*?)```", README.read_text(), re.DOTALL)
+def test_the_tree_names_every_package_and_no_other():
+    tree = re.search(r"```\n(colorize_cli/ .*?)```", README.read_text(), re.DOTALL)
     assert tree is not None
-    named = set(re.findall(r"[\w.-]+\.(?:py|html|onnx|md)", tree[1]))
-    files = {
-        path.name
+    named, above = set(), []
+    for indent, name in re.findall(r"^( *)(\w+)/ ", tree[1], re.MULTILINE):
+        above = [*above[: len(indent) // 2], name]
+        named.add("/".join(above))
+    packages = {
+        path.parent.relative_to(ROOT).as_posix()
         for package in ("colorize_cli", "trainer")
-        for path in (ROOT / package).rglob("*.*")
-        if path.suffix in {".py", ".html", ".onnx", ".md"} and path.name != "__main__.py"
+        for path in (ROOT / package).rglob("__init__.py")
     }
-    assert named == files
+    assert named == packages | {"colorize_cli/models", "trainer/pretrained", "tests"}
 
 
 if __name__ == "__main__":

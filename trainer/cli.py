@@ -171,7 +171,7 @@ def evaluate(
     PICTURES are folders, tar files or single files, folders that `prepare` made, or CIFAR-10, of which the
     test split is taken.
     """
-    from colorize_cli.errors import ColorizeError
+    from colorize_cli.core.errors import ColorizeError
     from trainer.checkpoint import CheckpointError
     from trainer.data.prepare import DataError
     from trainer.evaluate import evaluate as measure
@@ -300,19 +300,19 @@ def quantise(model: Path, out: Path, sources: tuple[Path, ...], pictures: int, t
     """
     from itertools import islice
 
-    from colorize_cli.errors import ColorizeError
-    from colorize_cli.media.frame import lightness_of
-    from colorize_cli.model import load
-    from colorize_cli.working import working_copy
+    from colorize_cli.color.resize import working_copy
+    from colorize_cli.core.errors import ColorizeError
+    from colorize_cli.image.frame import lightness_of
+    from colorize_cli.inference.model import load
     from trainer.data.prepare import DataError
     from trainer.evaluate import read_pictures
     from trainer.export import ExportError
-    from trainer.quantise import quantise as run
+    from trainer.quantize import quantise as run
 
     try:
-        card = load(model, "cpu", precision="fp32").card
+        info = load(model, "cpu", precision="fp32").info
         copies = [
-            working_copy(lightness_of(picture, None), card.working_size, card.multiple_of)
+            working_copy(lightness_of(picture, None), info.working_size, info.multiple_of)
             for _, picture in islice(read_pictures(sources), pictures)
         ]
         difference = run(model, copies, out, to)

@@ -87,7 +87,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class FilmConfig:
-    """The share of samples whose lightness gets each look of old film; see `trainer.data.film`."""
+    """The share of samples whose lightness gets each look of old film; see `trainer.data.degradation`."""
 
     spectral: float = 0.0
     """The color response of another emulsion."""

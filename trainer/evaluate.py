@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from colorize_cli.color import Lightness
+from colorize_cli.color.lightness import Lightness
+from colorize_cli.color.resize import working_copy
 from colorize_cli.compose import compose
-from colorize_cli.contracts import Card
-from colorize_cli.media.frame import lightness_of
-from colorize_cli.model import load
-from colorize_cli.working import working_copy
+from colorize_cli.image.frame import lightness_of
+from colorize_cli.inference.adapters import ModelInfo
+from colorize_cli.inference.model import load
 from trainer.checkpoint import load_generator
 from trainer.data.cifar10 import is_cifar10, read_cifar10
 from trainer.data.dataset import load_crops
@@ -30,8 +30,8 @@ from trainer.lab import rgb_to_lab
 from trainer.metrics import SSIM_WINDOW, colorfulness, find_strength, psnr
 from trainer.models import Generator
 from trainer.realism import Recognizer, join, probability_of_true_class
+from trainer.sample_grid import save_sheet
 from trainer.scores import Evaluation, GainAtShare, Tally, Truth, mean_ab
-from trainer.sheet import save_sheet
 
 _LARGE_TILE = 192  # pixels; small pictures are shown at twice their size, up to this
 _BATCH_PIXELS = 1 << 20
@@ -41,7 +41,7 @@ class Predictor(Protocol):
     """An exported model, or whatever else paints chroma."""
 
     @property
-    def card(self) -> Card:
+    def info(self) -> ModelInfo:
         """What it says of itself."""
 
     def predict(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -58,8 +58,8 @@ def load_predictor(path: Path) -> Predictor:
     if path.suffix in (".pt", ".safetensors"):
         generator, config = load_generator(path)
         size = config.phases[-1].crop_size
-        card = Card(path.stem, size, generator.multiple_of, "", "", config.hash)
-        return _Unexported(card, generator)
+        info = ModelInfo(path.stem, size, generator.multiple_of, "", "", config.hash)
+        return _Unexported(info, generator)
     return load(path, "auto", precision="fp32")
 
 
@@ -67,7 +67,7 @@ def load_predictor(path: Path) -> Predictor:
 class _Unexported:
     """A generator in torch, on the CPU, as a `Predictor`."""
 
-    card: Card
+    info: ModelInfo
     generator: Generator
 
     def predict(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -115,7 +115,7 @@ def predict_samples(
         if min(picture.size) < SSIM_WINDOW:
             raise DataError(f"{name}: {picture.width} x {picture.height} is too small to be measured")
         lightness = lightness_of(picture, None)
-        small = working_copy(lightness, size or model.card.working_size, model.card.multiple_of)
+        small = working_copy(lightness, size or model.info.working_size, model.info.multiple_of)
         ab = model.predict(small[None, None])[0]
         samples.append(Sample(name, np.asarray(picture), lightness, ab))
         progress()

@@ -22,12 +22,12 @@ from torch import Tensor
 from trainer.checkpoint import Progress, load_pretrained, resume, save_checkpoint, start_from
 from trainer.config import Config, ConfigError, Phase, from_json
 from trainer.data.dataset import Batch, Crops, Part, draw_batch, load_crops, resize, to_batch
-from trainer.journal import CONFIG_NAME, Journal
 from trainer.losses import ADVERSARIAL, RECONSTRUCTION
 from trainer.metrics import measure
 from trainer.models import DISCRIMINATORS, build_generator
 from trainer.models.encoders import ENCODER_MULTIPLE, ENCODERS
 from trainer.optim import set_learning_rate
+from trainer.run_log import CONFIG_NAME, Journal
 from trainer.step import Trainee, build_trainee, update
 
 CHECKPOINT_NAME = "checkpoint.pt"

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from trainer.journal import CONFIG_NAME, METRICS_NAME, SAMPLES_NAME
+from trainer.run_log import CONFIG_NAME, METRICS_NAME, SAMPLES_NAME
 
 _WIDTH, _HEIGHT = 460, 220  # of a chart, in CSS pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 20, 12, 28  # between its edges and its axes

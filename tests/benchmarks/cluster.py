@@ -33,11 +33,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from colorize_cli import discovery, media, process
-from colorize_cli.engines import ENGINES
-from colorize_cli.engines.probe import Probe
-from colorize_cli.jobs import Job, Outcome, Plan, Progress, Settings, Status, available_cores
-from colorize_cli.pipeline import Pipeline, Stage
+from colorize_cli.core import formats
+from colorize_cli.core.jobs import Job, Outcome, Plan, Progress, Status
+from colorize_cli.core.pipeline import Pipeline, Stage
+from colorize_cli.core.settings import Settings, available_cores
+from colorize_cli.engine import ENGINES, process_setup
+from colorize_cli.engine.cluster.node_check import NodeCheck
+from colorize_cli.storage import discovery
 
 BOUND = 1.15
 _SAMPLES = 200
@@ -54,11 +56,11 @@ def make_pictures(folder: Path, megapixels: float, count: int) -> None:
         Image.fromarray(picture).save(folder / f"{number:04d}.jpg", quality=92)
 
 
-def colour(engine: str, source: Path, output: Path) -> dict[str, float]:
+def colorize(engine: str, source: Path, output: Path) -> dict[str, float]:
     """Seconds of an engine over a folder, from the model's being loaded on."""
-    process.prepare()
+    process_setup.prepare()
     loaded: list[float] = []
-    plan = discovery.plan([source], output, media.endings())
+    plan = discovery.plan([source], output, formats.endings())
     begun = time.perf_counter()
     settings = Settings(overwrite=True, engine=engine)
     for outcome in ENGINES[engine](plan, settings, lambda _: loaded.append(time.perf_counter())):
@@ -68,7 +70,7 @@ def colour(engine: str, source: Path, output: Path) -> dict[str, float]:
 
 
 class Idle:
-    """In place of a workshop: the stages of one, which do nothing."""
+    """In place of a session: the stages of one, which do nothing."""
 
     def skipped(self, _: Job) -> Outcome | None:
         return None
@@ -76,7 +78,7 @@ class Idle:
     def open(self) -> None:
         pass
 
-    def pictures(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+    def colorize_images(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         cores = available_cores()
         stages = (
             Stage("decode", lambda job: job, cores),
@@ -87,7 +89,7 @@ class Idle:
         for result in Pipeline(stages, capacity=8).run(jobs):
             yield Outcome(result.source, Status.DONE, None, result.seconds, "cpu", result.batch)
 
-    def film(self, job: Job) -> Outcome:
+    def colorize_video(self, job: Job) -> Outcome:
         raise NotImplementedError(job)
 
     def close(self) -> None:
@@ -98,7 +100,7 @@ def idle(_: int, __: Callable[[str], None], ___: Progress) -> Idle:
     return Idle()
 
 
-class Unprobed(Probe):
+class Unprobed(NodeCheck):
     """One that all nodes pass."""
 
     def examine(self) -> Path:
@@ -116,11 +118,11 @@ def some_jobs(count: int) -> Iterator[Job]:
 
 
 def by_ray(jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
-    from colorize_cli.engines import ray
+    from colorize_cli.engine import cluster
 
     unprobed = Unprobed("", Settings(), "", Path(), b"", Path(), ("", ""))
     settings = Settings(engine="ray")
-    return ray.labour(
+    return cluster.run_jobs(
         jobs, Idle(), idle, settings, lambda _: contextlib.nullcontext(unprobed), lambda _: None
     )
 
@@ -132,7 +134,7 @@ def resident() -> int:
 
 def hand_out(engine: str, count: int) -> dict[str, float]:
     """Jobs a second from the first outcome on, and this process's memory in the second and the last fifth."""
-    outcomes = Idle().pictures(some_jobs(count)) if engine == "local" else by_ray(some_jobs(count))
+    outcomes = Idle().colorize_images(some_jobs(count)) if engine == "local" else by_ray(some_jobs(count))
     sizes: list[int] = []
     every = max(1, count // _SAMPLES)
     next(outcomes)
@@ -173,7 +175,7 @@ def measure(pictures: int, megapixels: float, jobs: int, rounds: int) -> dict[st
             make_pictures(source, megapixels, pictures)
             for _ in range(rounds):
                 for engine in ENGINES:
-                    found = apart("colour", engine, source, Path(place, engine))
+                    found = apart("colorize", engine, source, Path(place, engine))
                     all_rounds[engine].append(found["seconds"])
                     if engine not in best or found["seconds"] < best[engine]["seconds"]:
                         best[engine] = found
@@ -233,8 +235,8 @@ def main(
     if one:
         name, *arguments = what
         match name:
-            case "colour":
-                found = colour(arguments[0], Path(arguments[1]), Path(arguments[2]))
+            case "colorize":
+                found = colorize(arguments[0], Path(arguments[1]), Path(arguments[2]))
             case "hand_out":
                 found = hand_out(arguments[0], int(arguments[1]))
             case _:

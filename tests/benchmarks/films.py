@@ -33,11 +33,12 @@ from av.video.frame import VideoFrame
 from rich.console import Console
 from rich.table import Table
 
-from colorize_cli import filming, model, process
-from colorize_cli.jobs import FilmSettings, Settings, available_cores
-from colorize_cli.media.film import encoding, source, workfolder
-from colorize_cli.media.film.source import plane_of
-from colorize_cli.working import working_copy
+from colorize_cli.color.resize import working_copy
+from colorize_cli.core.settings import Settings, VideoSettings, available_cores
+from colorize_cli.engine import process_setup
+from colorize_cli.inference import model
+from colorize_cli.video import colorize, encoder, pixel_format, reader, work_dir
+from colorize_cli.video.pixel_format import plane_of
 
 RATE = 25
 
@@ -65,31 +66,31 @@ def make(path: Path, width: int, height: int, seconds: int) -> None:
 
 def codecs(path: Path, folder: Path, settings: Settings) -> None:
     """Decodes and encodes."""
-    with source.opened(path) as film:
-        chosen = encoding.choose(".mkv", film.picture, settings.film)
-        with encoding.stretch(folder / "codecs.nut", film.picture, chosen, interlaced=False) as stretch:
-            for frame in film.frames():
-                stretch.add(frame)
+    with reader.opened(path) as video:
+        chosen = encoder.choose(".mkv", video.info, settings.video)
+        with encoder.segment(folder / "codecs.nut", video.info, chosen, interlaced=False) as segment:
+            for frame in video.frames():
+                segment.add(frame)
 
 
 def small_copies(path: Path, network: model.Model) -> list[np.ndarray]:
     """What the network sees, in batches."""
-    with source.opened(path) as film:
-        table = film.picture.coding.lightness_table()
-        sides = network.card.working_size, network.card.multiple_of
-        copies = [working_copy(source.lightness_of(frame, table), *sides) for frame in film.frames()]
+    with reader.opened(path) as video:
+        table = video.info.coding.lightness_table()
+        sides = network.info.working_size, network.info.multiple_of
+        copies = [working_copy(pixel_format.lightness_of(frame, table), *sides) for frame in video.frames()]
     step = network.batch_size
     return [np.stack(copies[start : start + step])[:, None] for start in range(0, len(copies), step)]
 
 
-def whole(path: Path, folder: Path, network: model.Model, settings: Settings) -> filming.Told:
+def whole(path: Path, folder: Path, network: model.Model, settings: Settings) -> colorize.VideoStats:
     """Colours."""
-    told, output = filming.Told(), folder / "whole.mkv"
-    with workfolder.claimed(output, "benchmark") as work:
+    stats, output = colorize.VideoStats(), folder / "whole.mkv"
+    with work_dir.claimed(output, "benchmark") as work:
         assert work is not None
-        filming.colour(path, output, ".mkv", work, network, settings, told)
+        colorize.colorize_video(path, output, ".mkv", work, network, settings, stats)
         work.remove()
-    return told
+    return stats
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -140,12 +141,12 @@ def measure_once(
     }
     with cores(1):
         found["codecs on one core"] = timed(lambda: codecs(path, folder, settings))
-    told: list[filming.Told] = []
+    stats: list[colorize.VideoStats] = []
     for name, every in (("whole", 1), ("whole, auto", None)):
-        film = dataclasses.replace(settings.film, every=every)
-        asked = dataclasses.replace(settings, film=film)
-        found[name] = timed(lambda asked=asked: told.append(whole(path, folder, network, asked)))
-        found |= {f"  of which {stage}, {name}": seconds for stage, seconds in told[-1].seconds.items()}
+        video = dataclasses.replace(settings.video, every=every)
+        asked = dataclasses.replace(settings, video=video)
+        found[name] = timed(lambda asked=asked: stats.append(whole(path, folder, network, asked)))
+        found |= {f"  of which {stage}, {name}": seconds for stage, seconds in stats[-1].seconds.items()}
     return found
 
 
@@ -158,8 +159,8 @@ def measure_once(
 @click.option("--json", "as_json", is_flag=True)
 def main(width: int, height: int, seconds: int, preset: str, rounds: int, as_json: bool) -> None:
     """Measure one film."""
-    process.prepare()
-    settings = Settings(film=FilmSettings(preset=preset))
+    process_setup.prepare()
+    settings = Settings(video=VideoSettings(preset=preset))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "film.mkv"

@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 BYTES_A_PIXEL, FIXED = 12, 1 << 30
-Grey = npt.NDArray[np.uint8]
+Gray = npt.NDArray[np.uint8]
 
 
-def scan(megapixels: int) -> Grey:
+def scan(megapixels: int) -> Gray:
     """Grey with structure at several scales, 4 : 3."""
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     width = round(megapixels * 1e6 / height)
@@ -37,23 +37,23 @@ def scan(megapixels: int) -> Grey:
     return coarse
 
 
-def rgb(grey: Grey) -> Image.Image:
+def rgb(gray: Gray) -> Image.Image:
     """As a toned print is scanned."""
-    return Image.merge("RGB", [Image.fromarray(np.clip(grey, low, None)) for low in (40, 20, 0)])
+    return Image.merge("RGB", [Image.fromarray(np.clip(gray, low, None)) for low in (40, 20, 0)])
 
 
-def deep(grey: Grey) -> npt.NDArray[np.uint16]:
+def deep(gray: Gray) -> npt.NDArray[np.uint16]:
     """16 bits."""
-    return grey.astype(np.uint16) * 257
+    return gray.astype(np.uint16) * 257
 
 
-KINDS: dict[str, tuple[str, Callable[[Grey, Path], object]]] = {
-    "grey JPEG": (".jpg", lambda grey, path: Image.fromarray(grey).save(path, quality=90)),
-    "toned JPEG": (".jpg", lambda grey, path: rgb(grey).save(path, quality=90)),
-    "grey PNG": (".png", lambda grey, path: Image.fromarray(grey).save(path, compress_level=1)),
-    "toned TIFF": (".tif", lambda grey, path: rgb(grey).save(path)),
-    "16-bit grey PNG": (".png", lambda grey, path: cv2.imwrite(str(path), deep(grey))),
-    "16-bit RGB TIFF": (".tif", lambda grey, path: cv2.imwrite(str(path), cv2.merge([deep(grey)] * 3))),
+KINDS: dict[str, tuple[str, Callable[[Gray, Path], object]]] = {
+    "grey JPEG": (".jpg", lambda gray, path: Image.fromarray(gray).save(path, quality=90)),
+    "toned JPEG": (".jpg", lambda gray, path: rgb(gray).save(path, quality=90)),
+    "grey PNG": (".png", lambda gray, path: Image.fromarray(gray).save(path, compress_level=1)),
+    "toned TIFF": (".tif", lambda gray, path: rgb(gray).save(path)),
+    "16-bit grey PNG": (".png", lambda gray, path: cv2.imwrite(str(path), deep(gray))),
+    "16-bit RGB TIFF": (".tif", lambda gray, path: cv2.imwrite(str(path), cv2.merge([deep(gray)] * 3))),
 }
 
 
@@ -75,15 +75,15 @@ def main(megapixels: int, as_json: bool) -> None:
     """Measure the peak memory for each kind of scan."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        grey = scan(megapixels)
-        allowed = BYTES_A_PIXEL * grey.size + FIXED
+        gray = scan(megapixels)
+        allowed = BYTES_A_PIXEL * gray.size + FIXED
         for kind, (suffix, save) in KINDS.items():
             source, output = Path(folder, f"in{suffix}"), Path(folder, f"out{suffix}")
-            save(grey, source)
+            save(gray, source)
             size, seconds = peak(source, output)
             found[kind] = {
                 "peak": size,
-                "beyond 1 GiB, bytes a pixel": max(0.0, (size - FIXED) / grey.size),
+                "beyond 1 GiB, bytes a pixel": max(0.0, (size - FIXED) / gray.size),
                 "of what is promised": size / allowed,
                 "seconds": seconds,
             }

@@ -39,7 +39,7 @@ def resident(process: int) -> int:
     return pages * 4096
 
 
-def colour(source: Path, output: Path) -> tuple[list[float], list[int]]:
+def colorize(source: Path, output: Path) -> tuple[list[float], list[int]]:
     """Seconds from the start to each outcome and to the end, and the memory at each outcome."""
     command = [sys.executable, "-m", "colorize_cli", "-q", "--json", "--device", "cpu", "--size", "16"]
     begun = time.perf_counter()
@@ -64,8 +64,8 @@ def main(pictures: int, as_json: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder, "in"), Path(folder, "out")
         make_pictures(source, pictures)
-        times, sizes = colour(source, output)
-        again, _ = colour(source, output)
+        times, sizes = colorize(source, output)
+        again, _ = colorize(source, output)
     fifth = len(sizes) // 5
     found = {
         "seconds to the first output": times[0],

@@ -28,11 +28,11 @@ from colorize_cli import __main__
 __main__.settle()
 from colorize_cli import cli
 tell("command")
-import colorize_cli.engines
+import colorize_cli.engine
 tell("libraries")
-from colorize_cli import model
-from colorize_cli.engines import photos
-load, decode = model.load, photos.Photos._decode
+from colorize_cli.engine import images
+from colorize_cli.inference import model
+load, decode = model.load, images.Images._decode
 def loaded(*args, **kwargs):
     result = load(*args, **kwargs)
     tell("model")
@@ -40,7 +40,7 @@ def loaded(*args, **kwargs):
 def decoding(self, job):
     tell("first picture")
     return decode(self, job)
-model.load, photos.Photos._decode = loaded, decoding
+model.load, images.Images._decode = loaded, decoding
 sys.argv[0] = "colorize"
 cli.main()
 """

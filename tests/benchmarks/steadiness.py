@@ -28,11 +28,12 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from colorize_cli import color, model
-from colorize_cli.colouring import MOST_KEPT
-from colorize_cli.media.film import source
-from colorize_cli.temporal import Chooser, Follower, Steady
-from colorize_cli.working import working_copy
+from colorize_cli.color import lab
+from colorize_cli.color.resize import working_copy
+from colorize_cli.inference import model
+from colorize_cli.video import pixel_format, reader
+from colorize_cli.video.stages import MOST_KEPT
+from colorize_cli.video.temporal import FlowTracker, KeyframeSelector, TemporalFilter
 
 Floats = npt.NDArray[np.float32]
 _APART = (1, 2, 4)
@@ -41,11 +42,11 @@ _APART = (1, 2, 4)
 def read(path: Path, network: model.Model) -> tuple[list[Floats], list[Floats]]:
     """Of each frame the small copy that the network sees, and what it predicts."""
     copies, chroma = [], []
-    with source.opened(path) as film:
-        table = film.picture.coding.lightness_table()
-        sides = network.card.working_size, network.card.multiple_of
-        for frame in film.frames():
-            small = working_copy(source.lightness_of(frame, table), *sides, float(film.picture.aspect))
+    with reader.opened(path) as video:
+        table = video.info.coding.lightness_table()
+        sides = network.info.working_size, network.info.multiple_of
+        for frame in video.frames():
+            small = working_copy(pixel_format.lightness_of(frame, table), *sides, float(video.info.aspect))
             copies.append(small)
             chroma.append(network.predict(small[None, None])[0])
     return copies, chroma
@@ -55,14 +56,14 @@ def steadied(
     copies: list[Floats], chroma: list[Floats], keep: float, every: int | None
 ) -> tuple[list[Floats], list[int], float]:
     """The chroma of a film, before which frames it cuts, and what part of them the network saw."""
-    follower, chooser, steady = Follower(), Chooser(every), Steady(keep)
+    tracker, selector, steady = FlowTracker(), KeyframeSelector(every), TemporalFilter(keep)
     result, cuts, count = [], [], 0
     for number, (small, ab) in enumerate(zip(copies, chroma, strict=True)):
-        move = follower.next(small)
-        seen = chooser.next(move)
+        motion = tracker.next(small)
+        seen = selector.next(motion)
         count += seen
-        result.append(steady.next(move, ab if seen else None))
-        if move is not None and move.cut:
+        result.append(steady.next(motion, ab if seen else None))
+        if motion is not None and motion.cut:
             cuts.append(number)
     return result, cuts, count / len(copies)
 
@@ -113,7 +114,7 @@ def consistency(planes: list[Floats], span: tuple[float, float], cuts: list[int]
     return float(np.mean(means))
 
 
-def colourfulness(rgb: Floats) -> float:
+def colorfulness(rgb: Floats) -> float:
     """Of (3, H, W) sRGB in [0, 1]."""
     red, green, blue = rgb * 255
     first, second = red - green, (red + green) / 2 - blue
@@ -124,7 +125,7 @@ def shown(copies: list[Floats], chroma: list[Floats]) -> Iterator[Floats]:
     """(3, h, w) sRGB in [0, 1]."""
     for small, ab in zip(copies, chroma, strict=True):
         lightness = cv2.resize(small, (ab.shape[2], ab.shape[1]), interpolation=cv2.INTER_AREA)
-        yield np.moveaxis(color.lab_to_srgb(np.dstack([lightness, *ab])), -1, 0)
+        yield np.moveaxis(lab.lab_to_srgb(np.dstack([lightness, *ab])), -1, 0)
 
 
 def measure(copies: list[Floats], chroma: list[Floats], keep: float, every: int | None) -> dict[str, float]:
@@ -132,13 +133,13 @@ def measure(copies: list[Floats], chroma: list[Floats], keep: float, every: int 
     result, cuts, seen = steadied(copies, chroma, keep, every)
     each, _, _ = steadied(copies, chroma, keep, 1)
     rgb = list(shown(copies, result))
-    grey = list(shown(copies, [np.zeros_like(ab) for ab in result]))
+    gray = list(shown(copies, [np.zeros_like(ab) for ab in result]))
     return {
         "warp error": warp_error(copies, result, cuts),
         "CDC of RGB": consistency(rgb, (0, 1), cuts),
-        "CDC of RGB, left grey": consistency(grey, (0, 1), cuts),
+        "CDC of RGB, left grey": consistency(gray, (0, 1), cuts),
         "CDC of ab": consistency(result, (-110, 110), cuts),
-        "colourfulness": float(np.mean([colourfulness(frame) for frame in rgb])),
+        "colourfulness": float(np.mean([colorfulness(frame) for frame in rgb])),
         "cuts": float(len(cuts)),
         "part seen": seen,
         "mean |ab - ab of every 1|": float(
@@ -155,14 +156,16 @@ WAYS: dict[str, tuple[float, int | None]] = {
 
 
 @click.command()
-@click.argument("films", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument(
+    "videos", nargs=-1, metavar="FILM...", required=True, type=click.Path(exists=True, path_type=Path)
+)
 @click.option("--model", "model_path", type=click.Path(path_type=Path), default=None)
 @click.option("--json", "as_json", is_flag=True)
-def main(films: tuple[Path, ...], model_path: Path | None, as_json: bool) -> None:
+def main(videos: tuple[Path, ...], model_path: Path | None, as_json: bool) -> None:
     """Measure FILMS with steady colours and without."""
     network = model.load(model_path, "auto")
     found = {}
-    for path in films:
+    for path in videos:
         copies, chroma = read(path, network)
         found[path.name] = {name: measure(copies, chroma, *way) for name, way in WAYS.items()}
     if as_json:

@@ -42,14 +42,16 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from colorize_cli import model, process
+import colorize_cli
+from colorize_cli.color.resize import working_copy, working_shape
 from colorize_cli.compose import compose, compose_planes
-from colorize_cli.jobs import Settings
-from colorize_cli.media import photo, writing
-from colorize_cli.working import working_copy, working_shape
+from colorize_cli.core.settings import Settings
+from colorize_cli.engine import process_setup
+from colorize_cli.image import reader, writer
+from colorize_cli.inference import model
 
 SCRIPTS = Path(__file__).with_name("scripts.py")
-BUNDLED = Path(model.__file__).with_name("models") / "default.onnx"
+BUNDLED = Path(colorize_cli.__file__).with_name("models") / "default.onnx"
 DEFAULT_CASES = ("jpeg:1", "jpeg:12", "jpeg:48", "png:12")
 
 
@@ -92,12 +94,12 @@ class Floors:
         with Image.open(paths[0]) as first:
             size = first.height, first.width
         self.network = model.load(None, "cpu", threads=cores, parallel=cores)
-        card = self.network.card
+        card = self.network.info
         self._shape = working_shape(size, card.working_size, card.multiple_of)
-        frame = photo.read(paths[0], Settings().max_pixels)
+        frame = reader.read(paths[0], Settings().max_pixels)
         copy = working_copy(frame.lightness, card.working_size, card.multiple_of)
         paint = compose_planes if frame.format == "JPEG" else compose
-        self._coloured = paint(frame.lightness, self.network.predict(copy[None, None])[0])
+        self._colored = paint(frame.lightness, self.network.predict(copy[None, None])[0])
 
     def codecs(self) -> None:
         self._each(self._code)
@@ -120,8 +122,8 @@ class Floors:
         self.network.predict(np.full((1, 1, *self._shape), 50, np.float32))
 
     def _code(self, path: Path) -> None:
-        frame = photo.read(path, Settings().max_pixels)
-        writing.write(self._out / path.name, [(frame, self._coloured)])
+        frame = reader.read(path, Settings().max_pixels)
+        writer.write(self._out / path.name, [(frame, self._colored)])
 
 
 def command(*arguments: object) -> list[str]:
@@ -156,7 +158,7 @@ def cpu_seconds() -> float:
 
 def measure(case: Case, cores: int, pictures: int, rounds: int) -> dict[str, Any]:
     """All figures of a case; this process may use so many cores."""
-    process.prepare()
+    process_setup.prepare()
     with TemporaryDirectory() as place:
         source, out, dot = Path(place, "in"), Path(place, "out"), Path(place, "dot.png")
         source.mkdir()
@@ -164,7 +166,7 @@ def measure(case: Case, cores: int, pictures: int, rounds: int) -> dict[str, Any
         Image.new("L", (1, 1)).save(dot)
         paths = make_pictures(source, case, pictures)
         floors = Floors(paths, out, cores)
-        size = floors.network.card.working_size
+        size = floors.network.info.working_size
         some = paths[:5]  # they take as long for each, and are slow
         options = ("--device", "cpu", "--overwrite", "--json", "-q")
         scripts = {name: command(SCRIPTS, name, BUNDLED, size, out, *some) for name in ("pillow", "opencv")}

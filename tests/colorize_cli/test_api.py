@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 import colorize_cli
-from colorize_cli import Colorizer, color
-from colorize_cli.errors import ReadError
+from colorize_cli import Colorizer
+from colorize_cli.color import lab, lightness
+from colorize_cli.core.errors import ReadError
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def tinted(models) -> Colorizer:
 
 
 def lightness_of(rgb: np.ndarray) -> np.ndarray:
-    return color.srgb_to_lab(rgb[..., :3] / 255)[..., 0]
+    return lab.srgb_to_lab(rgb[..., :3] / 255)[..., 0]
 
 
 def assert_lightness_kept(before: np.ndarray, after: np.ndarray) -> None:
@@ -38,7 +39,8 @@ def test_importing_loads_nothing_heavy():
 def test_the_command_does_not_load_torch_or_the_trainer():
     code = (
         "import sys, colorize_cli.cli, colorize_cli.api;"
-        "names = ('torch', 'onnxruntime', 'trainer', 'ray', 'fsspec', 'colorize_cli.remote');"
+        "names = ('torch', 'onnxruntime', 'trainer', 'ray', 'fsspec', 'colorize_cli.engine.transfer',"
+        "'colorize_cli.storage.remote');"
         "print([name for name in names if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -47,7 +49,7 @@ def test_the_command_does_not_load_torch_or_the_trainer():
 
 def test_help_needs_no_more_than_the_command():
     code = (
-        "import sys, click; from colorize_cli.cli import command;"
+        "import sys, click; from colorize_cli.cli.run import command;"
         "command(['--help'], standalone_mode=False);"
         "names = ('torch', 'onnxruntime', 'cv2', 'PIL', 'av', 'ray', 'fsspec', 's3fs');"
         "print([name for name in names if name in sys.modules])"
@@ -57,8 +59,8 @@ def test_help_needs_no_more_than_the_command():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_colouring_here_does_not_load_what_is_for_clusters():
-    code = "import sys, colorize_cli.engines; print('ray' in sys.modules)"
+def test_coloring_here_does_not_load_what_is_for_clusters():
+    code = "import sys, colorize_cli.engine; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -68,28 +70,28 @@ def test_there_is_nothing_else():
         _ = colorize_cli.colour
 
 
-def test_grey_array(tinted, grey_photo):
-    out = tinted.colorize(grey_photo)
+def test_gray_array(tinted, gray_photo):
+    out = tinted.colorize(gray_photo)
     assert (out.dtype, out.shape) == (np.uint8, (120, 160, 3))
-    assert_lightness_kept(color.GREY8[grey_photo], lightness_of(out))
+    assert_lightness_kept(lightness.GRAY8[gray_photo], lightness_of(out))
     assert np.ptp(out.astype(int), axis=-1).mean() > 5
 
 
-def test_colour_array_keeps_its_lightness(tinted):
+def test_color_array_keeps_its_lightness(tinted):
     rgb = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     assert_lightness_kept(lightness_of(rgb), lightness_of(tinted.colorize(rgb)))
 
 
-def test_array_with_alpha(tinted, grey_photo):
-    rgba = np.dstack([grey_photo] * 4)
+def test_array_with_alpha(tinted, gray_photo):
+    rgba = np.dstack([gray_photo] * 4)
     out = tinted.colorize(rgba)
-    np.testing.assert_array_equal(out[..., 3], grey_photo)
-    np.testing.assert_array_equal(out[..., :3], tinted.colorize(grey_photo))
+    np.testing.assert_array_equal(out[..., 3], gray_photo)
+    np.testing.assert_array_equal(out[..., :3], tinted.colorize(gray_photo))
 
 
-def test_pillow_images(tinted, grey_photo):
-    expected = tinted.colorize(grey_photo)
-    image = Image.fromarray(grey_photo)
+def test_pillow_images(tinted, gray_photo):
+    expected = tinted.colorize(gray_photo)
+    image = Image.fromarray(gray_photo)
     out = tinted.colorize(image)
     assert isinstance(out, Image.Image)
     assert out.mode == "RGB"
@@ -98,20 +100,20 @@ def test_pillow_images(tinted, grey_photo):
     assert tinted.colorize(image).mode == "RGBA"
 
 
-def test_the_input_is_not_modified(tinted, grey_photo):
-    before = grey_photo.copy()
-    tinted.colorize(grey_photo)
-    np.testing.assert_array_equal(grey_photo, before)
+def test_the_input_is_not_modified(tinted, gray_photo):
+    before = gray_photo.copy()
+    tinted.colorize(gray_photo)
+    np.testing.assert_array_equal(gray_photo, before)
 
 
-def test_grey_model_gives_back_the_input(models, grey_photo):
-    out = Colorizer(models.grey, device="cpu").colorize(grey_photo)
-    np.testing.assert_array_equal(out, np.dstack([grey_photo] * 3))
+def test_gray_model_gives_back_the_input(models, gray_photo):
+    out = Colorizer(models.gray, device="cpu").colorize(gray_photo)
+    np.testing.assert_array_equal(out, np.dstack([gray_photo] * 3))
 
 
-def test_strength_and_size(models, grey_photo):
-    half = Colorizer(models.tinted, device="cpu", strength=0.5).colorize(grey_photo)
-    full = Colorizer(models.tinted, device="cpu", size=32).colorize(grey_photo)
+def test_strength_and_size(models, gray_photo):
+    half = Colorizer(models.tinted, device="cpu", strength=0.5).colorize(gray_photo)
+    full = Colorizer(models.tinted, device="cpu", size=32).colorize(gray_photo)
     assert np.ptp(half.astype(int), axis=-1).mean() < np.ptp(full.astype(int), axis=-1).mean()
 
 
@@ -139,25 +141,25 @@ def test_no_pixels(tinted):
         tinted.colorize(np.zeros((0, 5), np.uint8))
 
 
-def test_bundled_model_colours_a_photograph(bundled_model):
+def test_bundled_model_colors_a_photograph(bundled_model):
     from skimage import data
 
-    grey = np.asarray(Image.fromarray(data.astronaut()).convert("L"))
-    out = Colorizer(bundled_model, device="cpu").colorize(grey)
-    assert_lightness_kept(color.GREY8[grey], lightness_of(out))
-    chroma = np.hypot(*np.moveaxis(color.srgb_to_lab(out / 255)[..., 1:], -1, 0))
+    gray = np.asarray(Image.fromarray(data.astronaut()).convert("L"))
+    out = Colorizer(bundled_model, device="cpu").colorize(gray)
+    assert_lightness_kept(lightness.GRAY8[gray], lightness_of(out))
+    chroma = np.hypot(*np.moveaxis(lab.srgb_to_lab(out / 255)[..., 1:], -1, 0))
     assert chroma.mean() > 5
 
 
-def test_bundled_model_works_at_other_sizes_and_shapes(bundled_model, grey_photo):
+def test_bundled_model_works_at_other_sizes_and_shapes(bundled_model, gray_photo):
     network = Colorizer(bundled_model, device="cpu", size=96)
-    for crop in (grey_photo, grey_photo.T, grey_photo[:20], grey_photo[:, :9]):
-        assert_lightness_kept(color.GREY8[crop], lightness_of(network.colorize(crop)))
+    for crop in (gray_photo, gray_photo.T, gray_photo[:20], gray_photo[:, :9]):
+        assert_lightness_kept(lightness.GRAY8[crop], lightness_of(network.colorize(crop)))
 
 
 def test_bundled_model_says_what_it_is(bundled_model):
-    card = Colorizer(bundled_model, device="cpu").model.card
+    card = Colorizer(bundled_model, device="cpu").model.info
     assert card.name
-    assert card.licence
+    assert card.license
     assert card.trained_on
     assert bundled_model.stat().st_size <= 25_000_000

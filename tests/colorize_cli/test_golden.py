@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colorize_cli import color
-from tests.colorize_cli.test_cli import invoke
+from colorize_cli.color import lab, lightness
+from tests.colorize_cli.cli.test_run import invoke
 from tests.conftest import write_model
 
 NOTES = Path(__file__).with_name("golden.json")
@@ -60,7 +60,7 @@ def parts(path: Path) -> list[list[float]]:
     return np.round(means, 2).tolist()
 
 
-def coloured(folder: Path) -> dict[str, list[list[float]]]:
+def colored(folder: Path) -> dict[str, list[list[float]]]:
     model = write_model(folder / "model.onnx", (0.5, -0.4), (-22, 28))
     sources = make(folder / "in")
     result = invoke(folder / "in", folder / "out", "--model", model, "--device", "cpu")
@@ -70,7 +70,7 @@ def coloured(folder: Path) -> dict[str, list[list[float]]]:
 
 def test_pixels_are_those_that_were_noted(tmp_path):
     noted = json.loads(NOTES.read_text())
-    found = coloured(tmp_path)
+    found = colored(tmp_path)
     assert found.keys() == noted.keys()
     for name, means in found.items():
         assert np.abs(np.subtract(means, noted[name])).max() < TOLERANCE, name
@@ -81,14 +81,14 @@ def test_pixels_are_those_that_were_noted(tmp_path):
     [("grey.png", 0.15, 0.7), ("large.png", 0.15, 0.7), ("grey.jpg", 0.2, 1.3), ("large.jpg", 0.2, 1.3)],
 )
 def test_and_their_lightness_is_the_inputs(tmp_path, name, mean, nearly_all):
-    coloured(tmp_path)
+    colored(tmp_path)
     with Image.open(tmp_path / "in" / name) as before, Image.open(tmp_path / "out" / name) as after:
         levels, rgb = np.asarray(before), np.asarray(after)
-    difference = np.abs(color.srgb_to_lab(rgb / np.float32(255))[..., 0] - color.GREY8[levels])
+    difference = np.abs(lab.srgb_to_lab(rgb / np.float32(255))[..., 0] - lightness.GRAY8[levels])
     assert difference.mean() < mean
     assert np.quantile(difference, 0.999) < nearly_all
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
-        NOTES.write_text(json.dumps(coloured(Path(place)), indent=1) + "\n")
+        NOTES.write_text(json.dumps(colored(Path(place)), indent=1) + "\n")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from trainer.checkpoint import load_generator
-from trainer.journal import METRICS_NAME
 from trainer.loop import CHECKPOINT_NAME
+from trainer.run_log import METRICS_NAME
 
 UPDATES = 20
 SCRIPT = f"""

@@ -16,9 +16,9 @@ from skimage.color import deltaE_ciede2000
 from skimage.metrics import structural_similarity
 
 import trainer.evaluate
-from colorize_cli.color import srgb_to_lab
-from colorize_cli.errors import ColorizeError
-from colorize_cli.model import load
+from colorize_cli.color.lab import srgb_to_lab
+from colorize_cli.core.errors import ColorizeError
+from colorize_cli.inference.model import load
 from trainer.checkpoint import CheckpointError, load_generator
 from trainer.cli import main
 from trainer.data import cifar10
@@ -183,8 +183,8 @@ def test_gain_and_share_are_those_above_gray_and_of_the_truth(tinted):
 class Knowing:
     """A predictor that says what the pictures are colored like: one color each, which is all there is."""
 
-    def __init__(self, card: object, *colors: tuple[float, float]) -> None:
-        self.card, self.colors = card, list(colors)
+    def __init__(self, info: object, *colors: tuple[float, float]) -> None:
+        self.info, self.colors = info, list(colors)
 
     def predict(self, lightness: np.ndarray) -> np.ndarray:
         ab = np.array(self.colors.pop(0), np.float32).reshape(1, 2, 1, 1)
@@ -197,7 +197,7 @@ def test_the_true_colors_score_best(models, tmp_path):
     for number, color in enumerate(colors):
         Image.new("RGB", (24, 20), color).save(tmp_path / f"{number}.png")
     ab = [tuple(srgb_to_lab(np.array(color) / 255)[1:]) for color in colors]
-    model = Knowing(load(models.grey, "cpu", threads=1).card, *ab)
+    model = Knowing(load(models.grey, "cpu", threads=1).info, *ab)
     figures = evaluate(predict_samples([tmp_path], model))
     assert figures.model.accuracy_2 == figures.model.accuracy_5 == 100
     assert figures.model.ssim == pytest.approx(1, abs=1e-3)
@@ -375,10 +375,10 @@ def trained(small_export):
 
 
 def test_a_checkpoint_is_seen_at_the_size_it_was_trained_on_last(trained):
-    card = load_predictor(trained.checkpoint).card
-    assert (card.working_size, card.multiple_of) == (32, 4)
-    assert card.name == "a-run"
-    assert card.config_hash == trained.config.hash
+    info = load_predictor(trained.checkpoint).info
+    assert (info.working_size, info.multiple_of) == (32, 4)
+    assert info.name == "a-run"
+    assert info.config_hash == trained.config.hash
 
 
 def test_a_checkpoint_paints_with_the_averaged_generator(trained):

@@ -124,8 +124,8 @@ def test_metadata_is_complete(exported, session):
 
 
 def test_the_file_is_read_by_colorize_cli(exported):
-    model = pytest.importorskip("colorize_cli.model")
-    assert model.load(exported[2], "cpu").card.working_size == 32
+    model = pytest.importorskip("colorize_cli.inference.model")
+    assert model.load(exported[2], "cpu").info.working_size == 32
 
 
 def test_the_file_names_nothing_of_the_machine_it_was_made_on(exported):

@@ -17,9 +17,9 @@ from PIL import Image
 from trainer.checkpoint import CheckpointError, load_generator, save_weights
 from trainer.config import ConfigError, Phase, from_json, to_json
 from trainer.data.prepare import CROPS_NAME, MANIFEST_NAME, DataError
-from trainer.journal import CONFIG_NAME, METRICS_NAME
 from trainer.loop import CHECKPOINT_NAME, Run, learning_rate, on_hardware, train
 from trainer.models.encoders import build_encoder
+from trainer.run_log import CONFIG_NAME, METRICS_NAME
 
 BATCH = 4
 

@@ -7,7 +7,7 @@ from scipy.spatial.distance import jensenshannon
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from colorize_cli import color
+from colorize_cli.color import lab
 from trainer.data.dataset import to_batch
 from trainer.lab import recompose
 from trainer.metrics import (
@@ -65,7 +65,7 @@ def test_colorfulness_is_that_of_the_paper(pictures):
 def test_colorfulness_is_that_of_colorize_compare(pictures):
     eight_bit = (255 * pictures).round()
     pixels = eight_bit.permute(0, 2, 3, 1).numpy().astype(np.uint8)
-    expected = [color.colourfulness(picture) for picture in pixels]
+    expected = [lab.colorfulness(picture) for picture in pixels]
     np.testing.assert_allclose(colorfulness(eight_bit / 255).numpy(), expected, rtol=1e-4)
 
 

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from colorize_cli.model import load
+from colorize_cli.inference.model import load
 from trainer.cli import main
 from trainer.evaluate import evaluate, predict_samples
 from trainer.lab import recompose, rgb_to_lab

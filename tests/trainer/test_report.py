@@ -9,8 +9,8 @@ from PIL import Image
 
 from trainer.cli import main
 from trainer.config import Config, to_json
-from trainer.journal import CONFIG_NAME, METRICS_NAME, SAMPLES_NAME
 from trainer.report import ReportError, _ticks, report
+from trainer.run_log import CONFIG_NAME, METRICS_NAME, SAMPLES_NAME
 
 EVALUATION = {
     "pictures": 3,

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.config import AugmentConfig
-from trainer.data.film import age
+from trainer.data.degradation import age
 from trainer.data.prepare import CROPS_NAME, MANIFEST_NAME, DataError
 from trainer.lab import rgb_to_lab
 

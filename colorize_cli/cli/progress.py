@@ -1,0 +1,148 @@
+"""Outcomes to people and programs.
+
+People get a progress bar on a terminal and plain lines elsewhere, on stderr. Programs get JSON lines on
+stdout, one object for each outcome:
+
+    source       path or address as it was found, or "-" for standard input
+    destination  path or address, or "-" for standard output
+    status       "done", "skipped" or "failed"
+    reason       why it was skipped or failed, else null
+    seconds      object: time spent by stage ("decode", "infer", "compose", "encode", and of what is in a
+                 remote store "fetch" and "put"), as far as it got
+    device       "cuda" or "cpu", where the network ran; null if it did not
+    batch        pictures in that call of the network; null if there was none
+    frames       of a film: how many it has; null for pictures
+    cuts         of a film: how many were found in it; null for pictures
+    size         short side in pixels of the copy that the network saw, if memory sufficed for no larger one
+
+Addresses are without what is secret in them. Bytes in a path that are no UTF-8 are lone surrogates U+DC80 to
+U+DCFF (PEP 383). Fields may be added.
+"""
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from colorize_cli.core.errors import printable
+from colorize_cli.core.jobs import Outcome, Position, Status
+from colorize_cli.core.location import Location
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from colorize_cli.cli.progress_bar import Bar, Screen
+
+
+def to_json(outcome: Outcome) -> str:
+    """An outcome as a line of JSON, without its end; the fields are this module's."""
+    return json.dumps(
+        {
+            "source": str(outcome.job.source),
+            "destination": str(outcome.job.destination),
+            "status": outcome.status.value,
+            "reason": outcome.reason,
+            "seconds": {stage: round(seconds, 6) for stage, seconds in outcome.seconds.items()},
+            "device": outcome.device,
+            "batch": outcome.batch,
+            "frames": outcome.frames,
+            "cuts": outcome.cuts,
+            "size": outcome.size,
+        }
+    )
+
+
+class Display:
+    """What a run says while it runs, and at its end."""
+
+    def __init__(
+        self, total: int, *, quiet: bool, json_lines: TextIO | None = None, console: "Console | None" = None
+    ) -> None:
+        """Prepares to show `total` outcomes; with `quiet`, people are shown failures alone."""
+        self._screen: Screen | None = None
+        if console is not None or _on_terminal():
+            from colorize_cli.cli import progress_bar
+
+            self._screen = progress_bar.Screen(console)
+        self._total = total
+        self._quiet = quiet
+        self._json_lines = json_lines
+        self.counts: Counter[Status] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._bar: Bar | None = None
+        self._showing: Location | None = None
+        self._begun = (0.0, 0)
+
+    def say(self, line: str) -> None:
+        """Prints one line, unless quiet."""
+        if not self._quiet:
+            self._print(line)
+
+    def show(self, outcomes: Iterable[Outcome]) -> None:
+        """Shows outcomes as they come, and counts them."""
+        bar = None if self._quiet or self._screen is None else self._screen.bar(self._total)
+        if bar is None:
+            for outcome in outcomes:
+                self._count(outcome)
+                if outcome.status is Status.DONE and self._json_lines is None:
+                    self.say(f"{outcome.job.source} -> {outcome.job.destination}")
+            return
+        with bar:
+            self._bar = bar
+            for outcome in outcomes:
+                self._count(outcome)
+                bar.advance()
+            self._bar = None
+
+    def video(self, position: Position) -> None:
+        """Shows how far a film is."""
+        if self._bar is None:
+            return
+        if position.path != self._showing:
+            self._showing, self._begun = position.path, (time.monotonic(), position.frames)
+        seconds = time.monotonic() - self._begun[0]
+        rate = (position.frames - self._begun[1]) / seconds if seconds > 1 else 0
+        speed = f", {rate / position.rate:.2f} x real time" if rate else ""
+        of, left = "", ""
+        if position.expected:
+            of = f" of about {position.expected}"
+            if rate:
+                remaining = max(0, position.expected - position.frames) / rate
+                left = f", {timedelta(seconds=round(remaining))} left"
+        name = printable(position.path.name)
+        self._bar.describe(f"{name}: frame {position.frames}{of}{speed}{left}")
+
+    def summarize(self, stopped: str | None = None) -> None:
+        """Prints how many jobs ended how, and how many are left where the run was stopped, by what."""
+        done, skipped, failed = (self.counts[status] for status in Status)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common())
+        why = f" ({reasons})" if reasons else ""
+        line = f"{done} done, {skipped} skipped{why}, {failed} failed"
+        left = self._total - self.counts.total()
+        self.say(f"{stopped}: {line}, {left} left" if stopped else line)
+
+    def _count(self, outcome: Outcome) -> None:
+        self.counts[outcome.status] += 1
+        if self._json_lines is not None:
+            print(to_json(outcome), file=self._json_lines, flush=True)
+        if outcome.status is Status.SKIPPED:
+            self._reasons[outcome.reason or "not needed"] += 1
+        if outcome.status is Status.FAILED:
+            self._print(f"{outcome.job.source}: {outcome.reason}", bad=True)
+
+    def _print(self, line: str, *, bad: bool = False) -> None:
+        if self._screen is None:
+            click.echo(printable(line), err=True)
+        else:
+            self._screen.print(printable(line), bad=bad)
+
+
+def _on_terminal() -> bool:
+    told = {"FORCE_COLOR", "TTY_COMPATIBLE"} & set(os.environ)  # what rich goes by
+    return bool(told) or (sys.stderr is not None and sys.stderr.isatty())

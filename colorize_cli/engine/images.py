@@ -1,0 +1,248 @@
+"""Pictures on this machine: decode -> infer -> compose -> encode, each stage in threads of its own."""
+
+import contextlib
+import functools
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from colorize_cli.color.lab import Floats
+from colorize_cli.color.resize import working_copy
+from colorize_cli.compose import compose, compose16, compose_planes
+from colorize_cli.core.errors import DeviceMemoryError, UsageError, WriteError, reason_of
+from colorize_cli.core.formats import FORMATS, HOLDS, check_kind, is_video
+from colorize_cli.core.jobs import Job, Outcome, Status
+from colorize_cli.core.location import STREAM
+from colorize_cli.core.pipeline import Gate, Pipeline, Result, Stage
+from colorize_cli.core.settings import Settings
+from colorize_cli.engine.outputs import Outputs, Skip
+from colorize_cli.guidance import Guidance, apply_guidance
+from colorize_cli.guidance.hints import Hints
+from colorize_cli.image import reader
+from colorize_cli.image.frame import Colors, Frame, Page
+from colorize_cli.inference.model import Model
+from colorize_cli.storage import atomic, stdio
+from colorize_cli.storage.fingerprint import SourceFingerprint
+
+# Pixels of pictures between the start of their decoding and the end of their writing. At 10 bytes for each of
+# a grey picture, and up to 20 of a coloured one, this bounds the memory; a larger picture is worked on alone.
+PIXELS_IN_FLIGHT = 100_000_000
+# Of the pages or frames of one file, between their reading and their writing.
+_PAGES_IN_FLIGHT = 32_000_000
+_LEAST_CAPACITY = 4
+# Short side of the smallest copy that is tried where memory does not suffice.
+_LEAST_SIZE = 32
+# Who interrupts is answered within two seconds.
+_PATIENCE = 1.2
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    job: Job
+    source: SourceFingerprint | None
+    format: str
+    frame: Frame
+    small: Floats
+
+
+@dataclass(frozen=True)
+class _Document:
+    """A file of several pages or frames, which is read while it is written."""
+
+    job: Job
+    source: SourceFingerprint | None
+    format: str
+
+
+@dataclass(frozen=True)
+class _Original(_Document):
+    """A file that is in colour already, and is to be copied."""
+
+    same_format: bool
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    decoded: _Decoded
+    ab: Floats
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class _Composed:
+    decoded: _Decoded
+    colors: Colors
+    size: int | None
+
+
+class Images:
+    """Colours pictures, of which each may be of several pages or frames."""
+
+    def __init__(self, network: Model, settings: Settings, guidance: Guidance, outputs: Outputs) -> None:
+        self._network = network
+        self._settings = settings
+        self._guidance = guidance
+        self._outputs = outputs
+        self._sides = settings.size or network.info.working_size, network.info.multiple_of
+        self._stdin = functools.cache(stdio.read_stdin)
+
+    def colorize(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
+        """Takes jobs as they come, and yields outcomes as they end."""
+        Image.MAX_IMAGE_PIXELS = None  # Pillow's limit, for the whole process; ours is `settings.max_pixels`
+        results = self.pipeline().run(jobs)
+        try:
+            for result in results:
+                yield _outcome(result, self._network.device)
+        finally:
+            results.close()
+            atomic.abandon()
+
+    def pipeline(self) -> Pipeline:
+        """The stages."""
+        workers = self._settings.workers
+        batch_size = self._settings.batch_size or self._network.batch_size
+        return Pipeline(
+            stages=(
+                Stage("decode", self._decode, workers, gate=Gate(self._weigh, PIXELS_IN_FLIGHT)),
+                Stage("infer", self._infer, self._network.parallel, batch=batch_size, key=_shape),
+                Stage("compose", self._compose, workers),
+                Stage("encode", self._encode, workers),
+            ),
+            capacity=max(_LEAST_CAPACITY, batch_size),
+            patience=_PATIENCE,
+        )
+
+    def _weigh(self, job: Job) -> int:
+        """The pixels of a job that are in memory at one time."""
+        if job.source != STREAM:
+            check_kind(job.source)
+        return reader.size_of(self._content(job), self._settings.max_pixels)
+
+    def _decode(self, job: Job) -> _Decoded | _Document:
+        # Another process may have made it since this one looked.
+        if (reason := self._outputs.reason_to_skip(job)) is not None:
+            raise Skip(reason)
+        source = self._outputs.source_of(job)
+        frame = reader.read(self._content(job), self._settings.max_pixels)
+        format_ = self._format(job, frame)
+        if frame.is_color and self._settings.if_colored != "recolor":
+            # A pipe always gets a picture.
+            if self._settings.if_colored == "skip" and job.destination != STREAM:
+                raise Skip("in colour already")
+            return _Original(job, source, format_, format_ == frame.format)
+        if frame.pages > 1:
+            return _Document(job, source, format_)
+        return _Decoded(job, source, format_, frame, self._copy(frame))
+
+    def _infer(self, batch: list[_Decoded] | list[_Document]) -> list[_Predicted] | list[_Document]:
+        pictures = [item for item in batch if isinstance(item, _Decoded)]
+        if len(pictures) < len(batch):
+            return [item for item in batch if isinstance(item, _Document)]
+        if len(pictures) > 1:
+            return list(map(_Predicted, pictures, self._predict([item.small for item in pictures])))
+        return [_Predicted(pictures[0], *self._predict_one(pictures[0].frame, pictures[0].small))]
+
+    def _compose(self, item: _Predicted | _Document) -> _Composed | _Document:
+        if isinstance(item, _Document):
+            return item
+        decoded = item.decoded
+        hints = self._guidance.hints.get(decoded.job)
+        return _Composed(decoded, self._paint(decoded.frame, item.ab, decoded.format, hints), item.size)
+
+    def _encode(self, item: _Composed | _Document) -> int | None:
+        """Writes it; returns the size of its copy, if that is not the one wanted."""
+        if isinstance(item, _Original):
+            content, limit = self._content(item.job), self._settings.max_pixels
+            if item.same_format:
+                self._outputs.copy(item.job, item.source, content)
+            else:
+                self._outputs.write(item.job, item.source, item.format, reader.original_pages(content, limit))
+        elif isinstance(item, _Document):
+            self._outputs.write(item.job, item.source, item.format, self._colorized_pages(item))
+        else:
+            done = item.decoded
+            self._outputs.write(done.job, done.source, done.format, [(done.frame, item.colors)])
+            return item.size
+        return None
+
+    def _colorized_pages(self, document: _Document) -> Iterator[Page]:
+        """The pages in order; while some are composed, further ones are read."""
+        pages = reader.read_pages(self._content(document.job), self._settings.max_pixels)
+        ahead: deque[tuple[Frame, Future[Colors]]] = deque()
+        hints = self._guidance.hints.get(document.job)
+        with contextlib.closing(pages), ThreadPoolExecutor(self._settings.workers) as pool:
+            for frame in pages:
+                while ahead and sum(other.pixels for other, _ in ahead) + frame.pixels > _PAGES_IN_FLIGHT:
+                    yield _awaited(ahead)
+                ahead.append((frame, pool.submit(self._colorized, frame, document.format, hints)))
+                hints = None  # they are for the first page
+            while ahead:
+                yield _awaited(ahead)
+
+    def _colorized(self, frame: Frame, format_: str, hints: Hints | None) -> Colors:
+        ab, _ = self._predict_one(frame, self._copy(frame))
+        return self._paint(frame, ab, format_, hints)
+
+    def _copy(self, frame: Frame) -> Floats:
+        return working_copy(frame.lightness, *self._sides)
+
+    def _predict(self, copies: list[Floats]) -> Floats:
+        return self._network.predict(np.stack(copies)[:, None])
+
+    def _predict_one(self, frame: Frame, copy: Floats) -> tuple[Floats, int | None]:
+        """The chroma of a picture; where memory does not suffice, by a smaller copy, and of what size."""
+        size, multiple = self._sides
+        smaller = None
+        while True:
+            try:
+                return self._predict([copy])[0], smaller
+            except DeviceMemoryError:
+                smaller = (smaller or size) // 2
+                if smaller < max(_LEAST_SIZE, multiple):
+                    raise
+            copy = working_copy(frame.lightness, smaller, multiple)
+
+    def _paint(self, frame: Frame, ab: Floats, format_: str, hints: Hints | None) -> Colors:
+        if hints is not None and frame.showing is not None:
+            raise UsageError("hints are for still pictures, and it is an animation")
+        ab, overlay = apply_guidance(frame.lightness, ab, hints, self._guidance.reference)
+        if format_ == "JPEG" and overlay is None:
+            return compose_planes(frame.lightness, ab, self._settings.strength)
+        draw = compose16 if frame.deep and HOLDS[format_].deep else compose
+        return draw(frame.lightness, ab, self._settings.strength, overlay)
+
+    def _content(self, job: Job) -> Path | bytes:
+        return self._stdin() if job.source == STREAM else job.source
+
+    def _format(self, job: Job, frame: Frame) -> str:
+        """Of the output, by Pillow's name."""
+        if is_video(job.destination):
+            raise WriteError(f"a picture becomes a picture, not {job.destination.suffix}")
+        if job.destination != STREAM:
+            return FORMATS[job.destination.suffix.lower()]
+        own = frame.format or "PNG"
+        return self._settings.format or HOLDS[own].written_as or own
+
+
+def _shape(item: _Decoded | _Document) -> tuple[int, ...] | None:
+    return item.small.shape if isinstance(item, _Decoded) else None
+
+
+def _awaited(ahead: deque[tuple[Frame, Future[Colors]]]) -> Page:
+    frame, colors = ahead.popleft()
+    return frame, colors.result()
+
+
+def _outcome(result: Result[Job], device: str) -> Outcome:
+    job, error = result.source, result.error
+    if isinstance(error, Skip):
+        return Outcome(job, Status.SKIPPED, str(error))
+    used = device if result.batch else None
+    if error is None:
+        return Outcome(job, Status.DONE, None, result.seconds, used, result.batch, size=result.value)
+    return Outcome(job, Status.FAILED, reason_of(error), result.seconds, used, result.batch)

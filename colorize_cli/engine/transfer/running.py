@@ -1,0 +1,335 @@
+"""A run of which an input or the output is in a remote store, by way of a directory on this machine.
+
+    fetch -> colour -> put
+
+An object is fetched whole into the staging directory, coloured there by what colours files on this machine,
+and put whole under its final name, after it was noted what will be there (see `manifest_remote`). Then its
+files go. Each step has threads of its own, and what is between the start of its fetching and the end of its
+putting is bounded by bytes and by number. Films are fetched, coloured and put one by one, after the pictures.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from colorize_cli.core.errors import ReadError, WriteError, reason_of
+from colorize_cli.core.formats import check_kind
+from colorize_cli.core.jobs import Outcome, Position, Progress, Status, Transfer
+from colorize_cli.core.location import STREAM, Location, redacted
+from colorize_cli.core.pipeline import Gate, Pipeline, Result, Stage
+from colorize_cli.core.settings import Settings
+from colorize_cli.engine.outputs import Outputs, Skip
+from colorize_cli.engine.session import Session, are_many, is_video_job
+from colorize_cli.engine.shared_run import SharedRun
+from colorize_cli.engine.transfer import staging
+from colorize_cli.engine.transfer.outputs import RemoteOutputs
+from colorize_cli.engine.transfer.staged_jobs import StagedJob, guidance_of, stage_jobs
+from colorize_cli.image import reader
+from colorize_cli.storage.fingerprint import DAMAGED, Fingerprint, SourceFingerprint
+from colorize_cli.storage.manifest import State
+from colorize_cli.storage.remote import MissingError, RemotePath
+from colorize_cli.storage.remote_discovery import RemotePlan
+
+# Bytes of objects between the start of their fetching and the end of their putting. A larger one is worked on
+# alone.
+BYTES_IN_FLIGHT = 256 << 20
+_UNKNOWN_SIZE = 16 << 20  # what an object counts for if the store does not tell
+_FETCHING, _PUTTING = 8, 16  # threads
+# Who interrupts is answered within two seconds.
+_PATIENCE = 1.2
+_FINAL = (State.CURRENT, State.FOREIGN)
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """A picture that is here, and what is to be noted of it, if anything is."""
+
+    staged_job: StagedJob
+    source: SourceFingerprint | None
+
+
+@dataclass(frozen=True)
+class _Colorized:
+    """A picture, and what became of its job on this machine."""
+
+    fetched: _Fetched
+    outcome: Outcome
+
+
+def run(
+    plan: RemotePlan,
+    settings: Settings,
+    announce: Callable[[str], None],
+    progress: Progress = lambda _: None,
+) -> Generator[Outcome, None, None]:
+    """Colours pictures, then films; yields outcomes as they end, those skipped first.
+
+    The files of an outcome are there until the next one is asked for.
+
+    Args:
+        plan: What to colour.
+        settings: How.
+        announce: As of an engine.
+        progress: As of an engine.
+
+    Raises:
+        ColorizeError: As `engines.local.run` does; also where the store cannot be asked or written to.
+    """
+    if not plan.jobs:
+        return
+    with staging.directory() as folder:
+        staged_jobs = stage_jobs(plan, folder)
+        work = _Run(plan, settings, staged_jobs, announce, progress)
+        try:
+            yield from work.outcomes()
+        except BaseException:
+            work.close(_PATIENCE)
+            raise
+        work.close()
+
+
+def preview(plan: RemotePlan, settings: Settings) -> Iterator[tuple[Transfer, str | None]]:
+    """What `run` would do: the jobs, and why each would not be done, if that is known. Nothing is written.
+
+    Raises:
+        ColorizeError: As `run`.
+    """
+    with staging.directory() as folder:
+        staged_jobs = stage_jobs(plan, folder)
+        guidance = guidance_of(plan, settings, staged_jobs)
+        here, there = _roots(plan)
+        local = Outputs(here, settings, guidance, origins=_origins(staged_jobs), read_only=True)
+        remote = RemoteOutputs(there, overwrite=settings.overwrite, read_only=True)
+        for staged_job in staged_jobs:
+            reason = staged_job.remote_job.refused
+            if reason is None and isinstance(staged_job.remote_job.destination, RemotePath):
+                recipe = local.recipe_of(staged_job.job)
+                state = remote.state(
+                    staged_job.remote_job, staged_job.remote_job.destination, recipe
+                ) or remote.state_by_content(
+                    staged_job.remote_job,
+                    staged_job.remote_job.destination,
+                    recipe,
+                    staged_job.job.destination,
+                )
+                reason = state.value if state in (State.CURRENT, State.FOREIGN) else None
+            elif reason is None:
+                reason = local.reason_to_skip(staged_job.job)
+            yield staged_job.remote_job.transfer, reason
+
+
+class _Run:
+    """A run, with what it knows of what is there."""
+
+    def __init__(
+        self,
+        plan: RemotePlan,
+        settings: Settings,
+        staged_jobs: list[StagedJob],
+        announce: Callable[[str], None],
+        progress: Progress,
+    ) -> None:
+        self._file_systems = plan.file_systems
+        self._announce = announce
+        self._settings = settings
+        self._staged_jobs = staged_jobs
+        self._origins = _origins(staged_jobs)
+        here, there = _roots(plan)
+        shown: dict[Location, Location] = {
+            staged_job.job.source: staged_job.remote_job.transfer.source for staged_job in staged_jobs
+        }
+
+        def show(position: Position) -> None:
+            progress(replace(position, path=shown[position.path]))
+
+        guidance = guidance_of(plan, settings, staged_jobs)
+        self._session = Session(here, settings, guidance, announce, show, origins=self._origins)
+        self._outputs = RemoteOutputs(there, overwrite=settings.overwrite)
+
+    def outcomes(self) -> Generator[Outcome, None, None]:
+        pictures: list[StagedJob] = []
+        videos: list[StagedJob] = []
+        for staged_job in self._staged_jobs:
+            if (ended := self._ended_already(staged_job)) is not None:
+                yield ended
+            else:
+                (videos if is_video_job(staged_job.job) else pictures).append(staged_job)
+        if pictures or videos:
+            self._outputs.prepare()
+            self._session.open(many=are_many(len(pictures), videos=bool(videos)))
+        if pictures:
+            yield from self._pictures(pictures)
+        for staged_job in videos:
+            yield from _ended(self._video(staged_job))
+
+    def close(self, patience: float | None = None) -> None:
+        """Ends the notes, here and in the store; waits for the store no longer than so many seconds."""
+        self._session.close()
+        ending = threading.Thread(target=self._end_notes, name="notes", daemon=True)
+        ending.start()
+        ending.join(patience)
+
+    def _end_notes(self) -> None:
+        try:
+            self._outputs.close()
+        except (ReadError, WriteError) as error:  # the next run has to look at the content of some outputs
+            self._announce(f"the notes on the outputs are not complete: {error}")
+
+    def _ended_already(self, staged_job: StagedJob) -> Outcome | None:
+        """The end of what cannot or need not be done, as far as the listings tell."""
+        remote_job = staged_job.remote_job
+        if remote_job.refused is not None:
+            return staged_job.ended(Status.FAILED, remote_job.refused)
+        if not isinstance(remote_job.destination, RemotePath):
+            skipped = self._session.skipped(staged_job.job)
+            return None if skipped is None else staged_job.shown(skipped)
+        try:
+            state = self._outputs.state(
+                remote_job, remote_job.destination, self._session.recipe_of(staged_job.job)
+            )
+        except ReadError as error:
+            return staged_job.ended(Status.FAILED, str(error))
+        return staged_job.ended(Status.SKIPPED, state.value) if state in _FINAL else None
+
+    def _pictures(self, staged_jobs: list[StagedJob]) -> Generator[Outcome, None, None]:
+        # As many as there can be in the session at once.
+        network = self._session.open()
+        batch = self._settings.batch_size or network.batch_size
+        colorizing = 3 * self._settings.workers + 2 * max(batch, network.parallel)
+        stream = SharedRun(self._session.colorize_images)
+        pipeline = Pipeline(
+            stages=(
+                Stage("fetch", self._fetch, _FETCHING, gate=Gate(_weight, BYTES_IN_FLIGHT)),
+                Stage(
+                    "colour", lambda got: _Colorized(got, *stream.outcomes([got.staged_job.job])), colorizing
+                ),
+                Stage("put", self._put, _PUTTING),
+            ),
+            patience=_PATIENCE,
+        )
+        results = pipeline.run(staged_jobs)
+        try:
+            for result in results:
+                yield from _ended(result)
+        except BaseException:
+            self._file_systems.stop()
+            raise
+        finally:
+            stream.stop()
+            results.close()
+            stream.join(_PATIENCE)
+
+    def _video(self, staged_job: StagedJob) -> Result[StagedJob]:
+        """As the pictures' stages, but in this thread."""
+        seconds: dict[str, float] = {}
+        try:
+            with _timed(seconds, "fetch"):
+                fetched = self._fetch(staged_job)
+            colorized = _Colorized(fetched, self._session.colorize_video(staged_job.job))
+            with _timed(seconds, "put"):
+                outcome = self._put(colorized)
+        except Exception as error:  # this film's failure, as a stage's is a picture's
+            return Result(staged_job, None, error, seconds, None)
+        return Result(staged_job, outcome, None, seconds, None)
+
+    def _fetch(self, staged_job: StagedJob) -> _Fetched:
+        remote_job, job = staged_job.remote_job, staged_job.job
+        recipe = self._session.recipe_of(job)
+        if job.source != STREAM:
+            check_kind(job.source)
+        if isinstance(remote_job.destination, RemotePath):
+            self._look(staged_job, remote_job.destination, recipe)
+        if isinstance(remote_job.source, RemotePath) and remote_job.found is not None:
+            try:
+                found = remote_job.source.file_system.fetch(remote_job.found, job.source)
+            except MissingError as error:
+                raise ReadError("it is no longer there") from error
+            self._origins[job.source] = found.fingerprint
+        if not (isinstance(remote_job.destination, RemotePath) and self._outputs.are_noted):
+            return _Fetched(staged_job, None)
+        with reader.explained():
+            source = SourceFingerprint.of(job.source)
+        source = replace(source, stamp=self._origins.get(job.source, source.stamp))
+        if self._outputs.is_made_from(remote_job, source, recipe):
+            raise Skip(State.CURRENT.value)
+        return _Fetched(staged_job, source)
+
+    def _look(self, staged_job: StagedJob, destination: RemotePath, recipe: str) -> None:
+        """Looks at the content of an output, where no version is noted of it that would tell whose it is."""
+        if self._outputs.state(staged_job.remote_job, destination, recipe) is None:
+            state = self._outputs.state_by_content(
+                staged_job.remote_job, destination, recipe, staged_job.job.destination
+            )
+            if state in _FINAL:
+                raise Skip(state.value)
+
+    def _put(self, colorized: _Colorized) -> Outcome:
+        staged_job, source, outcome = (
+            colorized.fetched.staged_job,
+            colorized.fetched.source,
+            colorized.outcome,
+        )
+        destination, file = staged_job.remote_job.destination, staged_job.job.destination
+        if isinstance(destination, RemotePath) and file.is_file():
+            if source is not None and outcome.status is Status.FAILED:
+                source = DAMAGED
+            self._outputs.put(
+                staged_job.remote_job, destination, source, self._session.recipe_of(staged_job.job), file
+            )
+        return staged_job.shown(outcome)
+
+
+def _roots(plan: RemotePlan) -> tuple[Path | None, RemotePath | None]:
+    """The output directory, if it is on this machine, and if it is in a store."""
+    here = plan.root if isinstance(plan.root, Path) else None
+    return here, plan.root if isinstance(plan.root, RemotePath) else None
+
+
+def _origins(staged_jobs: list[StagedJob]) -> dict[Path, Fingerprint]:
+    """The stamps of objects, by the files that will be copies of them."""
+    return {
+        staged_job.job.source: staged_job.remote_job.found.fingerprint
+        for staged_job in staged_jobs
+        if staged_job.remote_job.found is not None
+    }
+
+
+def _weight(staged_job: StagedJob) -> int:
+    """The bytes that a task takes of what may be in flight."""
+    if staged_job.remote_job.found is None:
+        return 0
+    return _UNKNOWN_SIZE if staged_job.remote_job.found.size is None else staged_job.remote_job.found.size
+
+
+def _ended(result: Result[StagedJob]) -> Iterator[Outcome]:
+    """The outcome of a task, whose files go when the next one is asked for."""
+    staged_job, error = result.source, result.error
+    try:
+        if isinstance(error, Skip):
+            yield staged_job.ended(Status.SKIPPED, str(error))
+        elif error is not None:
+            failed = staged_job.ended(Status.FAILED, redacted(reason_of(error)))
+            yield replace(failed, seconds=_seconds(result))
+        else:
+            yield replace(result.value, seconds=_seconds(result))
+    finally:
+        staged_job.forget()
+
+
+def _seconds(result: Result[StagedJob]) -> dict[str, float]:
+    """The time of all stages, those of the colouring among them."""
+    inner = {} if result.value is None else result.value.seconds
+    seconds = {"fetch": result.seconds.get("fetch"), **inner, "put": result.seconds.get("put")}
+    return {name: taken for name, taken in seconds.items() if taken is not None}
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] = time.perf_counter() - begun

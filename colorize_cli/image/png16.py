@@ -1,0 +1,76 @@
+"""PNG of 16 bits a channel, which Pillow does not write; it writes the chunks that describe the picture.
+
+W3C, "Portable Network Graphics (PNG) Specification", third edition. Rows are filtered, compressed and written
+in stripes, so that beyond the picture itself nothing of its size is ever in memory.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_BITS = 16
+_COLOR_TYPES = {3: 2, 4: 6}  # channels: truecolour, truecolour with alpha
+_SUB = 1  # filter: the difference from the pixel to the left
+_LEVEL = 2
+_STRIPE_BYTES = 1 << 20
+_OWN = (b"IHDR", b"IDAT", b"IEND")
+
+
+def write(file: BinaryIO, samples: npt.NDArray[np.uint16], saving: dict[str, Any]) -> None:
+    """Writes a file.
+
+    Args:
+        file: To write to.
+        samples: (H, W, 3) RGB or (H, W, 4) with transparency.
+        saving: What Pillow would be told to save with it.
+    """
+    height, width, channels = samples.shape
+    file.write(_SIGNATURE)
+    _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, _BITS, _COLOR_TYPES[channels], 0, 0, 0))
+    small = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(small, "PNG", **saving)
+    for kind, data in _chunks(small.getvalue()):
+        if kind not in _OWN:
+            _chunk(file, kind, data)
+    compressor = zlib.compressobj(_LEVEL, strategy=zlib.Z_FILTERED)
+    step = max(1, _STRIPE_BYTES // (width * channels * 2))
+    for start in range(0, height, step):
+        if data := compressor.compress(_filtered(samples[start : start + step])):
+            _chunk(file, b"IDAT", data)
+    _chunk(file, b"IDAT", compressor.flush())
+    _chunk(file, b"IEND", b"")
+
+
+def _filtered(samples: npt.NDArray[np.uint16]) -> bytes:
+    """Rows as they are compressed: the filter's number, then bytes, most significant first."""
+    rows, width, channels = samples.shape
+    pixel = 2 * channels
+    plain = samples.astype(">u2").view(np.uint8).reshape(rows, width * pixel)
+    filtered = np.empty((rows, 1 + width * pixel), np.uint8)
+    filtered[:, 0] = _SUB
+    filtered[:, 1 : 1 + pixel] = plain[:, :pixel]
+    np.subtract(plain[:, pixel:], plain[:, :-pixel], out=filtered[:, 1 + pixel :])
+    return filtered.tobytes()
+
+
+def _chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
+    file.write(struct.pack(">I", len(data)) + kind)
+    file.write(data)
+    file.write(struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))))
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The kinds and data of a file's chunks."""
+    position = len(_SIGNATURE)
+    while position < len(content):
+        (length,) = struct.unpack_from(">I", content, position)
+        data = position + 8
+        yield content[position + 4 : data], content[data : data + length]
+        position = data + length + 4

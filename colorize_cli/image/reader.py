@@ -1,0 +1,255 @@
+"""Photographs: a file to `Frame`s; `writer` is the way back.
+
+What is read is the picture as a viewer shows it: turned as its EXIF orientation says, converted to sRGB by
+its ICC profile. What is kept aside for the writing is transparency, depth and metadata.
+
+A file may hold several pictures: the pages of a TIFF, the frames of an animation. Pages are read and written
+one at a time; an animation counts with all its frames as one picture of as many pixels.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import stat
+import struct
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import BinaryIO, TypeVar, cast
+
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from colorize_cli.core.errors import ReadError, one_line
+from colorize_cli.core.formats import HOLDS
+from colorize_cli.image import gif, high_depth
+from colorize_cli.image.frame import Frame, Page, Showing, from_image, from_samples, own_colors
+from colorize_cli.image.metadata import described, orientation_of
+
+T = TypeVar("T")
+
+# Each plugin registers itself with Pillow when it is imported; naming them here imports them.
+_PLUGINS = (
+    AvifImagePlugin.AvifImageFile,
+    BmpImagePlugin.BmpImageFile,
+    GifImagePlugin.GifImageFile,
+    Jpeg2KImagePlugin.Jpeg2KImageFile,
+    JpegImagePlugin.JpegImageFile,
+    PngImagePlugin.PngImageFile,
+    TiffImagePlugin.TiffImageFile,
+    WebPImagePlugin.WebPImageFile,
+)
+
+# TIFF 6.0, NewSubfileType: a smaller copy of another page, or its transparency.
+_SUBFILE_TYPE, _NO_PAGE = 254, 1 | 4
+_ACROSS, _UNIT, _NO_UNIT, _ICC = 282, 296, 1, 34675
+
+
+def size_of(source: Path | bytes, max_pixels: int) -> int:
+    """How many pixels of a file, or of its content, are in memory at one time; nothing is decoded.
+
+    Returns:
+        The pixels of a picture, of the largest page, or of all frames of an animation.
+
+    Raises:
+        ReadError: The file cannot be opened, is no picture of a known format, or has more pixels than
+            allowed.
+    """
+    with explained(), _open(source) as file, _opened(file) as image:
+        return _checked_size(image, max_pixels)
+
+
+@contextlib.contextmanager
+def opened(source: Path | bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+    """A Pillow image of a file, or of its content, not yet decoded; what is raised of it is a ReadError.
+
+    Raises:
+        ReadError: As `size_of`, or the file is damaged.
+    """
+    with explained(), _open(source) as file, _opened(file) as image:
+        _checked_size(image, max_pixels)
+        _turn_to(image, _page_numbers(image)[0])
+        yield image
+
+
+def read(source: Path | bytes, max_pixels: int) -> Frame:
+    """Reads a photograph from a file or from a file's content, of several pages the first.
+
+    Raises:
+        ReadError: As `size_of`, or the file is damaged.
+    """
+    with contextlib.closing(read_pages(source, max_pixels)) as frames:
+        return next(frames)
+
+
+def read_pages(source: Path | bytes, max_pixels: int) -> Generator[Frame, None, None]:
+    """Reads the pages or frames in a file, or in a file's content, one by one.
+
+    Raises:
+        ReadError: As `read`; of several pages it says which.
+    """
+    return _pages(source, max_pixels, _frame)
+
+
+def original_pages(source: Path | bytes, max_pixels: int) -> Generator[Page, None, None]:
+    """As `read_pages`, each with the colours that it has, of 8 bits."""
+
+    def page(image: ImageFile.ImageFile, content: Callable[[], bytes], pages: int) -> Page:
+        if high_depth.is_float(image):
+            raise ReadError("its colours, of 32-bit floats, cannot be put into another format as they are")
+        return dataclasses.replace(_frame(image, content, pages), deep=False), own_colors(image)
+
+    return _pages(source, max_pixels, page)
+
+
+def _pages(
+    source: Path | bytes,
+    max_pixels: int,
+    read_page: Callable[[ImageFile.ImageFile, Callable[[], bytes], int], T],
+) -> Generator[T, None, None]:
+    content = functools.cache(lambda: source if isinstance(source, bytes) else source.read_bytes())
+    with opened(source, max_pixels) as image:
+        pages = _page_numbers(image)
+        for number, page in enumerate(pages, 1):
+            try:
+                with explained():
+                    _turn_to(image, page)
+                    result = read_page(image, content, len(pages))
+            except ReadError as error:
+                if len(pages) == 1:
+                    raise
+                raise ReadError(f"{number} of {len(pages)}: {error}") from error
+            yield result
+
+
+def _checked_size(image: ImageFile.ImageFile, max_pixels: int) -> int:
+    if image.format == "GIF" and image.fp is not None and not gif.is_whole(cast(BinaryIO, image.fp)):
+        raise ReadError("damaged: it breaks off")  # and Pillow would read what frames there are
+    pages = _page_numbers(image)
+    sizes = []
+    for page in pages if image.format == "TIFF" else (0,):
+        image.seek(page)
+        width, height = image.size
+        if width < 1 or height < 1:
+            raise ReadError(f"it has no pixels ({width} x {height})")
+        if width * height > max_pixels:
+            raise ReadError(f"{width} x {height} are more pixels than the limit of {max_pixels:,}")
+        sizes.append(width * height)
+    if len(sizes) < len(pages) and len(pages) * sizes[0] > max_pixels:
+        width, height = image.size
+        what = f"{len(pages)} frames of {width} x {height}"
+        raise ReadError(f"{what} are more pixels than the limit of {max_pixels:,}")
+    return max(sizes) if image.format == "TIFF" else len(pages) * sizes[0]
+
+
+def _page_numbers(image: ImageFile.ImageFile) -> list[int]:
+    """What to seek for each page or frame."""
+    # The further pictures in a JPEG (MPO) are previews, depths or other views of the first.
+    if image.format in ("JPEG", "MPO"):
+        return [0]
+    numbers = list(range(getattr(image, "n_frames", 1)))
+    if image.format != "TIFF" or len(numbers) == 1:
+        return numbers
+    pages = []
+    for number in numbers:
+        image.seek(number)
+        if not getattr(image, "tag_v2", {}).get(_SUBFILE_TYPE, 0) & _NO_PAGE:
+            pages.append(number)
+    return pages or numbers
+
+
+def _turn_to(image: ImageFile.ImageFile, page: int) -> None:
+    """Seeks a page, and forgets what Pillow remembers of others and this one does not say."""
+    size = image.size
+    image.seek(page)
+    if image.format == "GIF" and image.size != size:  # Pillow enlarges it
+        raise ReadError("damaged: it lies outside of the picture")
+    if image.format != "TIFF":
+        return
+    tags = getattr(image, "tag_v2", {})
+    if _ICC not in tags:
+        image.info.pop("icc_profile", None)
+    if _ACROSS not in tags or tags.get(_UNIT) == _NO_UNIT:
+        image.info.pop("dpi", None)
+
+
+def _frame(image: ImageFile.ImageFile, content: Callable[[], bytes], pages: int) -> Frame:
+    """The frame of the page that an image of `pages` is at."""
+    if pages > 1 and image.format != "TIFF":
+        # Pillow composes frames of colour at 8 bits.
+        return dataclasses.replace(from_image(image), deep=False, pages=pages, showing=_showing(image))
+    if not high_depth.is_deep(image):
+        return dataclasses.replace(from_image(image), pages=pages)
+    orientation = orientation_of(image)
+    samples = high_depth.read(content(), image, orientation)
+    metadata = described(image, orientation, (samples.shape[1], samples.shape[0]))
+    frame = from_samples(samples, image.info.get("icc_profile"), metadata, str(image.format))
+    return dataclasses.replace(frame, pages=pages)
+
+
+def _showing(image: ImageFile.ImageFile) -> Showing:
+    """How the frame that an image is at is shown."""
+    if image.format == "GIF":  # which says how often it is shown again, if it is
+        again = image.info.get("loop")
+        loops = 1 if again is None else again and again + 1
+    else:
+        loops = int(image.info.get("loop", 0))  # of AVIF nobody tells
+    if image.info.get("default_image") and image.tell() == 0:
+        return Showing(None, loops)
+    return Showing(float(image.info.get("duration", 0)), loops)
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Whatever Pillow or the system raise about a file, as one line."""
+    try:
+        yield
+    except ReadError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ReadError(str(error)) from error
+    except MemoryError as error:
+        raise ReadError("not enough memory to decode it") from error
+    except OSError as error:
+        raise ReadError(one_line(error.strerror or error)) from error
+    except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
+        raise ReadError(f"damaged: {one_line(error) or type(error).__name__}") from error
+
+
+def _open(source: Path | bytes) -> BinaryIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if not stat.S_ISREG(source.stat().st_mode):  # opening a pipe would wait for ever
+        raise ReadError("it is a directory, a pipe or a device, not a regular file")
+    return source.open("rb")
+
+
+def _opened(file: BinaryIO) -> ImageFile.ImageFile:
+    """As `Image.open`, for the formats known here alone, and without its limit on pixels.
+
+    That limit is a global of Pillow's and lies below ours, so the plugins are called without it. Some of them
+    ask for it again when they decode; the engine lifts it.
+    """
+    prefix = file.read(16)
+    if not prefix:
+        raise ReadError("the file is empty")
+    for format_ in HOLDS:
+        factory, accept = Image.OPEN[format_]
+        if accept is not None and accept(prefix) is True:
+            file.seek(0)
+            try:
+                return factory(file, "")
+            except (SyntaxError, IndexError, TypeError, struct.error) as error:
+                raise ReadError(f"damaged {format_} header: {one_line(error)}") from error
+    raise ReadError("the content is not that of a picture in a format known here")

@@ -1,0 +1,148 @@
+"""Photographs: frames with their colours to a file, complete or not at all."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from colorize_cli.color.lab import Codes
+from colorize_cli.color.ycbcr import BytePlanes
+from colorize_cli.core.errors import WriteError
+from colorize_cli.core.formats import FORMATS, HOLDS, LOSSY
+from colorize_cli.image import jpeg, png16, tiff
+from colorize_cli.image.frame import Colors, Frame, Page, with_alpha
+from colorize_cli.image.metadata import options
+from colorize_cli.storage import atomic
+
+# Of a JPEG that was not read from one. Colours are rounded where grey is not, so it is stored two steps of
+# quality finer: lightness is no further off than in the grey picture saved at the quality.
+_JPEG_QUALITY, _FINER = 95, 2
+_MOST_LOOPS = 65535  # of a WebP
+
+
+def write(
+    path: Path,
+    pages: Iterable[Page],
+    quality: int | None = None,
+    ready: Callable[[os.stat_result], None] = lambda _: None,
+) -> None:
+    """Writes coloured pictures in the format that the ending of `path` says; under that name it is complete.
+
+    Args:
+        path: Where to; its directory is made if there is none.
+        pages: Each picture with its colours: RGB (H, W, 3), uint8 or, where the format holds 16 bits, uint16;
+            or, of JPEG, planes.
+        quality: Of JPEG, WebP and AVIF, from 1 to 100; None for that of the input, or a high one.
+        ready: Called with the status of the complete file before it gets its name.
+
+    Raises:
+        WriteError: The format cannot hold them, or the file cannot be written.
+    """
+    with _file(path, ready) as file:
+        encode(file, FORMATS[path.suffix.lower()], pages, quality)
+
+
+def write_content(path: Path, content: bytes, ready: Callable[[os.stat_result], None]) -> None:
+    """As `write`, of a picture that is encoded already."""
+    with _file(path, ready) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def _file(path: Path, ready: Callable[[os.stat_result], None]) -> Iterator[BinaryIO]:
+    try:
+        with atomic.writing(path, ready) as file:
+            yield file
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check(format_: str, frame: Frame) -> None:
+    """Whether a format holds a picture.
+
+    Raises:
+        WriteError: It does not; nothing of it is left out silently.
+    """
+    held = HOLDS[format_]
+    if frame.alpha is not None and not held.alpha and frame.alpha.min() < np.iinfo(frame.alpha.dtype).max:
+        raise WriteError(f"{format_} cannot hold its transparency; choose another format")
+    if held.longest is not None and max(frame.lightness.shape) > held.longest:
+        raise WriteError(f"{format_} cannot hold more than {held.longest} pixels on a side")
+    if frame.showing is not None and not held.animated:
+        raise WriteError(f"{format_} holds no animation; choose another format")
+
+
+def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | None = None) -> None:
+    """Writes coloured pictures in a format, by Pillow's name of it; otherwise as `write`.
+
+    Raises:
+        WriteError: The format cannot hold them.
+        OSError: The file cannot be written.
+    """
+    if format_ == "TIFF":
+        writer = tiff.Writer(file)
+        for frame, colors in pages:
+            check(format_, frame)
+            writer.add(_samples(format_, frame, colors), frame.metadata)
+        return
+    remaining = iter(pages)
+    first, colors = next(remaining)
+    check(format_, first)
+    if first.showing is None and next(remaining, None) is not None:
+        raise WriteError(f"{format_} holds a single picture, and here are several; choose TIFF")
+    saving = HOLDS[format_].saving | options(first.metadata, format_)
+    if format_ == "JPEG":
+        _write_jpeg(file, first, colors, quality, saving)
+        return
+    if quality is not None and format_ in LOSSY:
+        saving["quality"] = quality
+    if format_ == "PNG" and isinstance(colors, np.ndarray) and colors.dtype == np.uint16:
+        png16.write(file, np.asarray(_samples(format_, first, colors), np.uint16), saving)
+        return
+    animation = [(first, colors), *remaining]
+    images: list[Image.Image] = [Image.fromarray(_samples(format_, *page)) for page in animation]
+    if first.showing is not None:
+        saving |= _timing(format_, [frame for frame, _ in animation])
+        mode = "RGBA" if any(image.mode == "RGBA" for image in images) else "RGB"
+        images = [image.convert(mode) for image in images]
+        saving["append_images"] = images[1:]
+    try:
+        images[0].save(file, format_, **saving)
+    except (ValueError, RuntimeError) as error:  # an encoder that refuses the picture
+        raise WriteError(f"{format_} cannot hold it: {error}") from error
+
+
+def _samples(format_: str, frame: Frame, colors: Colors) -> Codes:
+    """What is stored of a picture: its colours, and its transparency where the format has that."""
+    if isinstance(colors, BytePlanes):
+        raise TypeError(f"planes are for JPEG, not {format_}")
+    return with_alpha(frame, colors) if HOLDS[format_].alpha else colors
+
+
+def _write_jpeg(
+    file: BinaryIO, frame: Frame, colors: Colors, quality: int | None, saving: dict[str, Any]
+) -> None:
+    if not isinstance(colors, BytePlanes):
+        colors = np.asarray(colors, np.uint8)
+    fineness: int | jpeg.Table = min((quality or _JPEG_QUALITY) + _FINER, 100)
+    if quality is None and frame.luma_table is not None:
+        fineness = jpeg.quality_of(frame.luma_table) or frame.luma_table
+    jpeg.write(file, colors, fineness, saving)
+
+
+def _timing(format_: str, frames: list[Frame]) -> dict[str, Any]:
+    """What to ask of Pillow for an animation."""
+    showings = [frame.showing for frame in frames if frame.showing is not None]
+    timed = [showing.milliseconds for showing in showings if showing.milliseconds is not None]
+    saving: dict[str, Any] = {"save_all": True, "duration": timed, "loop": showings[0].loops}
+    if format_ == "PNG":
+        return saving | ({"default_image": True} if len(timed) < len(frames) else {})
+    if len(timed) < len(frames):
+        raise WriteError(f"{format_} holds no picture for where animations are not shown; choose PNG")
+    # In whole milliseconds, so that a frame begins at most half of one too early or too late.
+    begins = np.rint(np.cumsum([0.0, *timed])).astype(int)
+    return saving | {"duration": np.diff(begins).tolist(), "loop": min(showings[0].loops, _MOST_LOOPS)}

@@ -1,0 +1,1 @@
+"""Lightness to chroma: an ONNX file, loaded and run."""

@@ -1,0 +1,237 @@
+"""A run as one HTML page that needs nothing beside itself: counts, settings, failures, before and after."""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Self
+
+from colorize_cli.core.errors import ReadError
+from colorize_cli.core.formats import is_video
+from colorize_cli.core.jobs import Job, Outcome, Status, Transfer
+from colorize_cli.core.location import STREAM
+from colorize_cli.core.settings import Settings
+from colorize_cli.image.thumbnail import color_thumbnail, gray_thumbnail
+from colorize_cli.report.html import Page, duration, framed, picture, text
+from colorize_cli.video.preview import stills
+
+# So many pictures of each status are shown, and of the rest there are links: a thousand make a page of 40 MB.
+SHOWN = 1000
+# Longest side of the pictures in the page, in pixels.
+SIDE = 320
+_QUALITY = 75
+_PLACE = 0.3  # in a film, of the frame that is shown
+# Browsers lay out only those tables that are seen.
+_ROWS_OF_A_TABLE = 250
+_NEXT_TABLE = b'</table></div>\n<div class="rows"><table>\n'
+
+
+@dataclasses.dataclass
+class _Section:
+    """The outcomes of one status, as HTML on disk: pictures, and rows of a table."""
+
+    cards: IO[bytes]
+    rows: IO[bytes]
+    shown: int = 0
+    listed: int = 0
+
+
+class Report:
+    """Collects the outcomes of a run and writes the page.
+
+    Leaving the `with` block gives back what waits on disk.
+    """
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        """Prepares the page.
+
+        Args:
+            path: Where `write` puts it. The ending is one of `html.SUFFIXES`.
+            settings: What the run was asked to do.
+
+        Raises:
+            UsageError: `path` has another ending, or is a directory.
+            WriteError: Its folder cannot be made or written to.
+        """
+        self._page = Page(path, "report")
+        self._settings = settings
+        self._begun = time.monotonic()
+        self._seconds: dict[str, float] = {}
+        self._sections: dict[Status, _Section] = {}
+        self._error: OSError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._page.__exit__(*error)
+
+    def add(self, outcome: Outcome) -> None:
+        """Takes up the end of a job, and reads its pictures if they will be shown.
+
+        That a picture cannot be shown is said in its place in the page; that the disk is full, by `write`.
+        """
+        if self._error is not None:
+            return
+        for stage, seconds in outcome.seconds.items():
+            self._seconds[stage] = self._seconds.get(stage, 0) + seconds
+        try:
+            section = self._section(outcome.status)
+            if outcome.status is not Status.FAILED and section.shown < SHOWN:
+                section.cards.write(self._card(outcome).encode())
+                section.shown += 1
+            else:
+                if section.listed and section.listed % _ROWS_OF_A_TABLE == 0:
+                    section.rows.write(_NEXT_TABLE)
+                section.rows.write(self._row(outcome).encode())
+                section.listed += 1
+        except OSError as error:
+            self._error = error
+
+    def write(self, stopped: str | None = None, left: int = 0) -> None:
+        """Writes the page; under its name it appears complete or not at all.
+
+        Args:
+            stopped: What stopped the run before its end, if anything did.
+            left: How many jobs have no outcome.
+
+        Raises:
+            WriteError: It cannot be written, or what was added could not be kept.
+        """
+        with self._page.explained():
+            if self._error is not None:
+                raise self._error
+        sections = (_pieces(status, self._sections[status]) for status in _order(self._sections))
+        self._page.write(self._frame(stopped, left), itertools.chain.from_iterable(sections))
+
+    def _section(self, status: Status) -> _Section:
+        if status not in self._sections:
+            self._sections[status] = _Section(self._page.part(), self._page.part())
+        return self._sections[status]
+
+    def _card(self, outcome: Outcome) -> str:
+        """A picture before and after, with its name and links to the files."""
+        job = outcome.job
+        seconds = sum(outcome.seconds.values())
+        time_ = f'<span class="faint">{duration(seconds)}</span>' if seconds else ""
+        reason = f"<p>{text(outcome.reason)}</p>" if outcome.reason else ""
+        return (
+            f'<article class="card">\n<div class="stage">{_pair(job, self._settings.max_pixels)}</div>\n'
+            f'<p class="links">{self._page.link(job.source, "before")}{time_}'
+            f"{self._page.link(job.destination, 'after')}</p>\n"
+            f'<h3 class="name">{text(job.source.name)}</h3>\n'
+            f'<p class="folder faint">{text(job.source.parent)}</p>\n'
+            f"{reason}</article>\n"
+        )
+
+    def _row(self, outcome: Outcome) -> str:
+        source, destination = outcome.job.source, outcome.job.destination
+        cells = [self._page.link(source, text(source)), text(outcome.reason or "")]
+        if outcome.status is not Status.FAILED:
+            cells.insert(1, self._page.link(destination, text(destination)))
+        return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
+
+    def _frame(self, stopped: str | None, left: int) -> tuple[str, str]:
+        """The page up to its outcomes, and from there on."""
+        counts = [
+            f'<li class="{_anchor(status)}"><a href="#{_anchor(status)}">'
+            f"<b>{section.shown + section.listed:,}</b> {text(status.value)}</a></li>"
+            for status, section in ((status, self._sections[status]) for status in _order(self._sections))
+        ]
+        if left:
+            counts.append(f"<li><b>{left:,}</b> left</li>")
+        counts.append(f"<li><b>{duration(time.monotonic() - self._begun)}</b> in all</li>")
+        notes = []
+        if stopped:
+            notes.append(f"The run did not come to its end: {text(stopped)}.")
+        if any(section.shown for section in self._sections.values()):
+            notes.append("Drag across a picture, or reach it with Tab and use the arrow keys.")
+        rows = [
+            (field.name.replace("_", " "), _shown(field.name, getattr(settings, field.name)))
+            for settings in (self._settings, self._settings.video)
+            for field in dataclasses.fields(settings)
+            if field.name != "video"
+        ]
+        rows += [(f"time: {stage}", f"{duration(s)}, all threads") for stage, s in self._seconds.items()]
+        return framed(
+            "run.html",
+            "Run report",
+            counts="\n".join(counts),
+            notes="\n".join(f"<p>{note}</p>" for note in notes),
+            settings="\n".join(f"<tr><th>{text(name)}</th><td>{text(v)}</td></tr>" for name, v in rows),
+        )
+
+
+def _order(statuses: dict[Status, _Section]) -> list[Status]:
+    """Failures first, the others as they are declared."""
+    return sorted(filter(statuses.__contains__, Status), key=lambda status: status is not Status.FAILED)
+
+
+def _pieces(status: Status, section: _Section) -> Iterator[str | IO[bytes]]:
+    """A section of the page, in order: HTML, and files of it."""
+    total = section.shown + section.listed
+    name = text(status.value.capitalize())
+    yield f'<section id="{_anchor(status)}">\n<h2>{name} <small>{total:,}</small></h2>\n'
+    if section.shown:
+        yield '<div class="grid">\n'
+        yield section.cards
+        yield "</div>\n"
+    if section.listed:
+        columns = ("picture", "reason") if status is Status.FAILED else ("before", "after", "reason")
+        head = "".join(f"<th>{column}</th>" for column in columns)
+        if section.shown:
+            yield (
+                f"<p>The first {section.shown:,} of {total:,} are shown above; here are the other "
+                f"{section.listed:,}.</p>\n"
+            )
+        yield f'<div class="rows"><table>\n<tr>{head}</tr>\n'
+        yield section.rows
+        yield "</table></div>\n"
+    yield "</section>\n"
+
+
+def _pair(job: Job | Transfer, max_pixels: int) -> str:
+    """Both pictures with the slider over them, or why there are none."""
+    name = job.source.name
+    if isinstance(job, Transfer):
+        if job.files is None:
+            return '<p class="faint">No preview: it was not fetched</p>'
+        job = job.files
+    if STREAM in (job.source, job.destination):
+        return '<p class="faint">No preview: it came or went through a pipe</p>'
+    images = []
+    video = is_video(job.source)
+    for path, thumbnail, what in (
+        (job.source, gray_thumbnail, "Before"),
+        (job.destination, color_thumbnail, "After"),
+    ):
+        try:
+            small = next(stills(path, [_PLACE], SIDE)) if video else thumbnail(path, max_pixels, SIDE)
+            small = small.convert("L") if video and thumbnail is gray_thumbnail else small
+            images.append(picture(small, what, quality=_QUALITY))
+        except ReadError as error:
+            return f'<p class="faint">No preview of the picture {what.lower()}: {text(error)}</p>'
+    label = f"{text(name)}: per cent shown as before"
+    return (
+        f'<div class="pair">{images[0]}{images[1]}'
+        f'<input type="range" min="0" max="100" value="50" autocomplete="off" aria-label="{label}"></div>'
+    )
+
+
+def _shown(name: str, value: object) -> str:
+    """The value of a setting, for people."""
+    match value:
+        case None:
+            unset = {"model": "the bundled model", "hints": "none", "reference": "none"}
+            return unset.get(name, "the default")
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case _:
+            return str(value)
+
+
+def _anchor(status: Status) -> str:
+    return status.name.lower()

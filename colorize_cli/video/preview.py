@@ -1,0 +1,151 @@
+"""Single frames of a film as pictures, and contact sheets of them before and after."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from av.video.frame import VideoFrame
+from PIL import Image, ImageDraw, ImageFont
+
+from colorize_cli.color.ycbcr import rgb_of
+from colorize_cli.core.errors import ReadError
+from colorize_cli.core.settings import Settings
+from colorize_cli.inference.model import Model
+from colorize_cli.video import reader
+from colorize_cli.video.encoder import Encoding
+from colorize_cli.video.pixel_format import Layout, VideoInfo, planar_name, plane_of
+from colorize_cli.video.reader import VideoReader, opened
+from colorize_cli.video.stages import VideoStages, VideoStats
+
+# Longest side of the pictures in a contact sheet, in pixels.
+_PREVIEW_SIDE = 480
+_MARGIN, _TEXT = 8, 18
+_CLOCK = len("0:00:00.0")
+_GROUND, _INK = (24, 24, 24), (220, 220, 220)
+
+
+def preview(path: Path, frames: int, network: Model, settings: Settings, stats: VideoStats) -> Image.Image:
+    """A contact sheet of a film: some of its frames before and after, each coloured by itself.
+
+    Args:
+        path: The film.
+        frames: How many, at equal distances in the part of the film that is asked for.
+        network: What colours.
+        settings: How.
+        stats: Filled in as it goes on.
+
+    Raises:
+        ReadError: It is no film known here, or damaged there.
+    """
+    asked = settings.video
+    with reader.opened(path) as video:
+        layout = video.info.layout
+        holds = Layout.of(planar_name(layout.reduced or (1, 1), layout.bits))
+        assert holds is not None  # noqa: S101 - a layout of ours in its plain form
+        stages = VideoStages(video, Encoding("rawvideo", holds, {}), network, settings, stats)
+        length = max(0.0, video.seconds - asked.start)
+        if asked.duration is not None:
+            length = min(length, asked.duration)
+        if not length and asked.start:
+            raise ReadError(f"it ends before {asked.start:g} seconds")
+        times = [asked.start + length * (number + 0.5) / frames for number in range(frames)]
+        pairs: list[Pair] = []
+        for seconds, frame in zip(times, frames_at(video, times), strict=True):
+            before = image_of(frame, video.info, _PREVIEW_SIDE)
+            after = image_of(stages.alone(frame), video.info, _PREVIEW_SIDE)
+            pairs.append(Pair(seconds, before, after))
+            stats.frames += 1
+    return contact_sheet(pairs)
+
+
+def stills(path: Path, positions: Sequence[float], side: int) -> Iterator[Image.Image]:
+    """Frames of a film as a player shows them.
+
+    Args:
+        path: The film.
+        positions: Which, as parts of its length, rising; the frame that is shown then, or the nearest
+            after it that can be found.
+        side: Longest side of the pictures, in pixels.
+
+    Raises:
+        ReadError: It is no film known here.
+    """
+    with opened(path) as video:
+        for frame in frames_at(video, [position * video.seconds for position in positions]):
+            yield image_of(frame, video.info, side)
+
+
+def frames_at(video: VideoReader, times: Sequence[float]) -> Iterator[VideoFrame]:
+    """Frames of a film that is read no further.
+
+    Args:
+        video: Of a file that can be searched.
+        times: Seconds after the first frame, rising. The frame that is shown then, or the first after it
+            that can be found; the last found where there is none.
+
+    Raises:
+        ReadError: Its picture changes its size or its kind.
+    """
+    frame = video.first
+    for seconds in times:
+        if seconds:
+            frame = next(video.between(video.time_of(seconds)), frame)
+        yield frame
+
+
+def image_of(frame: VideoFrame, info: VideoInfo, side: int) -> Image.Image:
+    """A frame as a player shows it, its longest side at most `side` pixels, as RGB."""
+    width, height = round(info.width * info.aspect), info.height
+    scale = min(1.0, side / max(width, height))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    planes = [_resized(plane_of(frame, index), size) for index in range(len(frame.planes))]
+    if len(planes) == 1:
+        neutral = np.full_like(planes[0], 2 ** (info.layout.bits - 1))
+        planes += [neutral, neutral]
+    rgb = np.clip(rgb_of(*info.coding.values(*planes), info.matrix), 0, 1)
+    turned = np.rot90(np.rint(rgb * 255).astype(np.uint8), info.quarter_turns)
+    return Image.fromarray(np.ascontiguousarray(turned))
+
+
+def _resized(plane: npt.NDArray[np.generic], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    shrinks = size[0] * size[1] < plane.size
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(plane.astype(np.float32), size, interpolation=method), np.float32)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A frame before and after, two images of one size, and when it is shown, in seconds."""
+
+    seconds: float
+    before: Image.Image
+    after: Image.Image
+
+
+def contact_sheet(pairs: Sequence[Pair]) -> Image.Image:
+    """Pairs in rows, each under its time: wide frames with the coloured one below, high ones beside.
+
+    Args:
+        pairs: At least one; all of one size.
+    """
+    width, height = pairs[0].before.size
+    beside = height > width
+    across, down = (2 * width, height) if beside else (width, 2 * height)
+    cell = across + _MARGIN, down + _TEXT + _MARGIN
+    columns = min(len(pairs), max(1, round(math.sqrt(len(pairs) * cell[1] / cell[0]))))
+    rows = -(-len(pairs) // columns)
+    sheet = Image.new("RGB", (columns * cell[0] + _MARGIN, rows * cell[1] + _MARGIN), _GROUND)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT - 4)
+    for number, pair in enumerate(pairs):
+        left = _MARGIN + number % columns * cell[0]
+        top = _MARGIN + number // columns * cell[1]
+        draw.text((left, top), str(timedelta(seconds=round(pair.seconds, 1)))[:_CLOCK], _INK, font)
+        sheet.paste(pair.before, (left, top + _TEXT))
+        offset = (width, 0) if beside else (0, height)
+        sheet.paste(pair.after, (left + offset[0], top + _TEXT + offset[1]))
+    return sheet

@@ -1,0 +1,264 @@
+"""The stages that a film's frames go through, kept in order.
+
+    frames -> small copy -> movement -> network, in batches -> steady -> chroma -> encoder
+
+Each stage runs in a thread of its own, and at most `_FRAMES_IN_FLIGHT` frames are in memory.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from av.video.frame import VideoFrame
+
+from colorize_cli.color.lab import Floats
+from colorize_cli.color.resize import working_copy
+from colorize_cli.core.jobs import Position, Progress
+from colorize_cli.core.pipeline import Gate, Pipeline, Stage
+from colorize_cli.core.settings import Settings
+from colorize_cli.inference.adapters import ModelInfo
+from colorize_cli.inference.model import Model
+from colorize_cli.storage import atomic
+from colorize_cli.video import chroma, encoder, pixel_format
+from colorize_cli.video.encoder import Encoding
+from colorize_cli.video.pixel_format import VideoInfo
+from colorize_cli.video.reader import VideoReader
+from colorize_cli.video.segments import Segmenter
+from colorize_cli.video.temporal import FlowTracker, KeyframeSelector, Motion, TemporalFilter
+from colorize_cli.video.work_dir import Segment as DoneSegment
+from colorize_cli.video.work_dir import WorkDir
+
+_FRAMES_IN_FLIGHT = 48
+# Of the chroma that `--steady 1` keeps where the frame before can be trusted wholly.
+MOST_KEPT = 0.97
+
+
+@dataclass
+class VideoStats:
+    """What became of a film.
+
+    Attributes:
+        frames: How many were coloured, those of earlier runs among them.
+        cuts: How many were found.
+        damaged: How many packets and frames could not be decoded.
+        seconds: Time spent by stage.
+    """
+
+    frames: int = 0
+    cuts: int = 0
+    damaged: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A frame on its way."""
+
+    number: int
+    frame: VideoFrame
+    small: Floats | None = None
+    motion: Motion | None = None
+    seen: bool = True
+    ab: Floats | None = None
+    cuts: int = 0
+    begins: bool = False  # a stretch
+    split_point: int = 0  # that was taken last
+
+
+class SmallCopy:
+    """Makes what the network sees of a film's frames."""
+
+    def __init__(self, info: VideoInfo, model_info: ModelInfo, settings: Settings) -> None:
+        """Of frames like `info`, for a network that says `model_info` of itself."""
+        self._info, self._table = info, info.coding.lightness_table()
+        self._sides = settings.size or model_info.working_size, model_info.multiple_of
+
+    def __call__(self, frame: VideoFrame) -> Floats:
+        """L* in [0, 100] of a frame as a player shows it, (h, w)."""
+        lightness = pixel_format.lightness_of(frame, self._table)
+        small = working_copy(lightness, *self._sides, float(self._info.aspect))
+        return np.ascontiguousarray(np.rot90(small, self._info.quarter_turns))
+
+
+class VideoStages:
+    """The stages of one film, or of a part of one that begins at a place that is taken (see `segments`)."""
+
+    def __init__(
+        self,
+        video: VideoReader,
+        chosen: Encoding,
+        network: Model,
+        settings: Settings,
+        stats: VideoStats,
+        first: int = 0,
+    ) -> None:
+        """Sets the stages up.
+
+        Args:
+            video: What is read.
+            chosen: How it is encoded.
+            network: What colours.
+            settings: How.
+            stats: Filled in as it goes on.
+            first: Number of the part's first frame; 0 for the film's.
+        """
+        self._video, self._encoding = video, chosen
+        self._network, self._settings, self._stats = network, settings, stats
+        self._small = SmallCopy(video.info, network.info, settings)
+        self._tracker = FlowTracker()
+        # Without steadiness nothing is carried along, so that the network has to see all.
+        self._selector = KeyframeSelector(settings.video.every if settings.video.steady else 1)
+        self._filter = TemporalFilter(MOST_KEPT * settings.video.steady)
+        self._first = first
+        self._segmenter = Segmenter(video.info.rate, first)
+
+    def run(
+        self,
+        path: Path,
+        folder: WorkDir,
+        frames: Iterator[VideoFrame],
+        expected: int | None,
+        progress: Progress,
+    ) -> None:
+        """Encodes what has not been encoded yet, in stretches.
+
+        Args:
+            path: The film.
+            folder: Where the stretches lie.
+            frames: From the first frame on, those that are encoded already among them.
+            expected: How many frames there are, if that is known.
+            progress: Is told how far it is, whenever a frame is done.
+        """
+        # The film has cut to the first frame of a part.
+        self._filter.cuts = int(self._first > 0)
+        if (state := folder.state()) is not None:
+            small, ab = state
+            self._tracker.next(small)
+            self._filter.resume(ab, folder.done[-1].cuts)
+            self._segmenter.split_point = folder.done[-1].place
+        finished = sum(segment.frames for segment in folder.done)
+        items = self.ordered(frames, finished)
+        self._stats.frames, self._stats.cuts = finished, self._filter.cuts
+        rate = float(self._video.info.rate)
+        begun = time.perf_counter()
+
+        def advance() -> None:
+            self._stats.frames += 1
+            progress(Position(path, self._stats.frames, expected, rate))
+
+        try:
+            item = next(items, None)
+            while item is not None:
+                item = self._encode_segment(folder, item, items, advance)
+        finally:
+            items.close()
+        self._stats.seconds["film"] = time.perf_counter() - begun
+
+    def _encode_segment(
+        self,
+        folder: WorkDir,
+        item: _Item,
+        items: Iterator[_Item],
+        advance: Callable[[], None],
+    ) -> _Item | None:
+        """Encodes a stretch that begins with a frame; gives the first frame of the next one."""
+        name, first = folder.name(), item.frame.pts
+        assert first is not None  # noqa: S101 - source gives every frame one
+        path, frames = folder.path / name, 0
+        following: _Item | None = item
+        with (
+            atomic.naming(path) as temporary,
+            encoder.segment(
+                temporary, self._video.info, self._encoding, item.frame.interlaced_frame
+            ) as segment,
+        ):
+            while following is not None and not (frames and following.begins):
+                item = following
+                segment.add(item.frame)
+                frames += 1
+                advance()
+                following = next(items, None)
+        assert item.small is not None  # noqa: S101 - the stages gave it
+        assert item.ab is not None  # noqa: S101
+        self._stats.cuts = item.cuts
+        done = DoneSegment(name, first, frames, path.stat().st_size, item.cuts, item.split_point)
+        folder.add(done, item.small, item.ab)
+        return following
+
+    def ordered(self, frames: Iterator[VideoFrame], skipped: int = 0) -> Any:
+        """Coloured frames in order.
+
+        Args:
+            frames: From the first frame on.
+            skipped: How many of them are left out.
+        """
+        batch = self._settings.batch_size or self._network.batch_size
+        pipeline = Pipeline(
+            stages=(
+                Stage("copy", self._copy, gate=Gate(lambda _: 1, _FRAMES_IN_FLIGHT)),
+                Stage("follow", self._tracked),
+                Stage("infer", self._infer, batch=batch),
+                Stage("steady", self._filtered),
+                Stage("chroma", self._colorized, self._settings.workers),
+            ),
+            capacity=max(4, batch),
+        )
+        number = self._first + skipped
+        numbered = (_Item(n, frame) for n, frame in enumerate(frames, self._first) if n >= number)
+        waiting: dict[int, _Item] = {}
+        results = pipeline.run(numbered)
+        try:
+            for result in results:
+                if result.error is not None:
+                    raise result.error
+                for stage, seconds in result.seconds.items():
+                    self._stats.seconds[stage] = self._stats.seconds.get(stage, 0.0) + seconds
+                waiting[result.value.number] = result.value
+                while number in waiting:
+                    yield waiting.pop(number)
+                    number += 1
+        finally:
+            results.close()
+
+    def alone(self, frame: VideoFrame) -> VideoFrame:
+        """A frame in colour, whatever is before it."""
+        (item,) = self._infer([self._copy(_Item(0, frame))])
+        return self._colorized(item).frame
+
+    def _copy(self, item: _Item) -> _Item:
+        return dataclasses.replace(item, small=self._small(item.frame))
+
+    def _tracked(self, item: _Item) -> _Item:
+        assert item.small is not None  # noqa: S101 - the stage before gave it
+        motion = self._tracker.next(item.small)
+        cut = motion is not None and motion.cut
+        begins = self._segmenter.begins(item.number, is_split_point=cut and bool(item.frame.key_frame))
+        # The last of each stretch that ends for its length, so that the next one begins in the same way after
+        # a kill. Nothing is carried on from the others.
+        seen = self._selector.next(motion, last=self._segmenter.is_last(item.number))
+        return dataclasses.replace(
+            item, motion=motion, seen=seen, begins=begins, split_point=self._segmenter.split_point
+        )
+
+    def _infer(self, items: list[_Item]) -> list[_Item]:
+        copies = [item.small for item in items if item.seen and item.small is not None]
+        predicted = iter(self._network.predict(np.stack(copies)[:, None]) if copies else ())
+        return [dataclasses.replace(item, ab=next(predicted)) if item.seen else item for item in items]
+
+    def _filtered(self, item: _Item) -> _Item:
+        ab = self._filter.next(item.motion, item.ab)
+        return dataclasses.replace(item, ab=ab, cuts=self._filter.cuts)
+
+    def _colorized(self, item: _Item) -> _Item:
+        assert item.ab is not None  # noqa: S101 - the stages before gave it
+        info, layout = self._video.info, self._encoding.layout
+        assert layout.reduced is not None  # noqa: S101 - an encoding has chroma
+        turned = np.rot90(item.ab, -info.quarter_turns, axes=(1, 2))
+        cb, cr = chroma.chroma_planes(
+            pixel_format.luma_of(item.frame), turned, self._settings.strength, info, layout.reduced
+        )
+        return dataclasses.replace(item, frame=chroma.with_chroma(item.frame, layout, cb, cr))

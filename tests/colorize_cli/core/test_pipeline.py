@@ -1,0 +1,307 @@
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from colorize_cli.core.pipeline import Gate, Pipeline, Result, Stage
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) == before
+
+
+def double(n: int) -> int:
+    return 2 * n
+
+
+def fails_on_multiples_of_3(n: int) -> int:
+    if n % 3 == 0:
+        raise ValueError(f"{n} is a multiple of 3")
+    return n
+
+
+def values(results: Iterator[Result[int]]) -> list[int]:
+    return [result.value for result in results]
+
+
+def test_one_worker_keeps_the_order():
+    pipeline = Pipeline((Stage("double", double), Stage("again", double)))
+    assert values(pipeline.run(range(100))) == [4 * n for n in range(100)]
+
+
+@pytest.mark.parametrize("workers", [2, 8])
+def test_many_workers_lose_nothing(workers):
+    pipeline = Pipeline((Stage("double", double, workers), Stage("again", double, workers)), capacity=2)
+    assert sorted(values(pipeline.run(range(500)))) == [4 * n for n in range(500)]
+
+
+def test_no_items():
+    assert list(Pipeline((Stage("double", double, 3),)).run([])) == []
+
+
+def test_a_pipeline_runs_more_than_once():
+    pipeline = Pipeline((Stage("double", double),))
+    assert values(pipeline.run([1])) == values(pipeline.run([1])) == [2]
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_failures_are_results_and_stop_nobody(workers):
+    pipeline = Pipeline((Stage("check", fails_on_multiples_of_3, workers), Stage("double", double, workers)))
+    results = {result.source: result for result in pipeline.run(range(30))}
+    assert len(results) == 30
+    for n, result in results.items():
+        if n % 3 == 0:
+            assert result.value is None
+            assert str(result.error) == f"{n} is a multiple of 3"
+        else:
+            assert (result.value, result.error) == (2 * n, None)
+
+
+def test_all_failing_does_not_block():
+    def fail(n: int) -> int:
+        raise ValueError(n)
+
+    pipeline = Pipeline((Stage("fail", fail, 4), Stage("double", double), Stage("again", double)), capacity=1)
+    assert len(list(pipeline.run(range(200)))) == 200
+
+
+def test_seconds_are_told_by_stage():
+    pipeline = Pipeline(
+        (Stage("sleep", lambda n: time.sleep(0.02) or n), Stage("check", fails_on_multiples_of_3))
+    )
+    good, bad = pipeline.run([1, 3])
+    assert 0.02 <= good.seconds["sleep"] < 1
+    assert set(good.seconds) == set(bad.seconds) == {"sleep", "check"}
+
+
+def test_batches_are_greedy_and_of_equal_key():
+    batches: list[list[int]] = []
+    arrived = threading.Event()
+
+    def first(n: int) -> int:
+        if n == 9:
+            arrived.set()
+        return n
+
+    def many(batch: list[int]) -> list[int]:
+        batches.append(batch)
+        arrived.wait(5)
+        time.sleep(0.05)  # until the last item is in the queue
+        return [2 * n for n in batch]
+
+    stages = (Stage("first", first), Stage("many", many, batch=4, key=lambda n: n % 2))
+    results = list(Pipeline(stages, capacity=16).run(range(10)))
+    assert {result.source: result.value for result in results} == {n: 2 * n for n in range(10)}
+    assert all(len({n % 2 for n in batch}) == 1 and len(batch) <= 4 for batch in batches)
+    assert max(map(len, batches)) == 4
+
+
+def test_a_batch_is_not_waited_for():
+    release = threading.Event()
+    done: list[int] = []
+
+    def source() -> Iterator[int]:
+        yield 1
+        assert release.wait(5)  # set only after the first item's result has arrived
+        yield 2
+
+    pipeline = Pipeline((Stage("many", lambda batch: batch, batch=16),))
+    for result in pipeline.run(source()):
+        done.append(result.value)
+        release.set()
+    assert done == [1, 2]
+
+
+def test_one_bad_item_fails_alone_in_its_batch():
+    def many(batch: list[int]) -> list[int]:
+        return [fails_on_multiples_of_3(n) for n in batch]
+
+    results = Pipeline((Stage("many", many, batch=8),), capacity=8).run(range(20))
+    assert sorted(r.source for r in results if r.error) == [n for n in range(20) if n % 3 == 0]
+
+
+def test_a_batch_of_the_wrong_length_is_a_failure():
+    (result,) = Pipeline((Stage("many", lambda _: [], batch=2),)).run([1])
+    assert isinstance(result.error, RuntimeError)
+
+
+def test_the_queues_are_bounded():
+    taken: list[int] = []
+
+    def source() -> Iterator[int]:
+        for n in range(1000):
+            taken.append(n)
+            yield n
+
+    results = Pipeline((Stage("double", double, 2), Stage("again", double, 2)), capacity=3).run(source())
+    next(results)
+    time.sleep(0.1)
+    # Three queues of three, four workers, one item in the feeder's hands, one yielded.
+    assert len(taken) <= 3 * 3 + 4 + 2
+    results.close()
+
+
+def test_stopping_early_stops_soon():
+    seen: list[int] = []
+    results = Pipeline((Stage("see", lambda n: seen.append(n) or n, 2),)).run(iter(range(10**9)))
+    assert next(results).error is None
+    begun = time.perf_counter()
+    results.close()
+    assert time.perf_counter() - begun < 1
+    assert len(seen) < 100
+
+
+def test_an_interrupt_lets_work_finish_and_begins_no_more():
+    begun, ended = [], []
+
+    def work(n: int) -> int:
+        begun.append(n)
+        time.sleep(0.05)
+        ended.append(n)
+        return n
+
+    def consume() -> None:
+        for _ in Pipeline((Stage("work", work, 3),)).run(range(1000)):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        consume()
+    assert begun == sorted(begun)
+    assert sorted(begun) == sorted(ended)
+    assert len(begun) < 30
+
+
+def test_an_error_of_the_source_comes_after_its_items():
+    def source() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise OSError("the list broke off")
+
+    got = []
+    with pytest.raises(OSError, match="broke off"):
+        got.extend(values(_record(Pipeline((Stage("double", double),)).run(source()), got)))
+    assert [result.value for result in got] == [2, 4]
+
+
+def _record(results: Iterator[Result[int]], into: list) -> Iterator[Result[int]]:
+    for result in results:
+        into.append(result)
+        yield result
+
+
+def test_a_broken_key_is_raised_and_not_lost():
+    def key(n: int) -> int:
+        raise LookupError("no key")
+
+    with pytest.raises(LookupError, match="no key"):
+        list(Pipeline((Stage("many", lambda batch: batch, batch=4, key=key),)).run(range(10)))
+
+
+class Load:
+    """Counts the weight between two points, and the most that there was."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self._lock = threading.Lock()
+
+    def add(self, n: int) -> int:
+        with self._lock:
+            self.now += n
+            self.most = max(self.most, self.now)
+        time.sleep(0.001)
+        return n
+
+    def remove(self, n: int) -> int:
+        with self._lock:
+            self.now -= n
+        return n
+
+
+def test_a_gate_bounds_the_weight():
+    load = Load()
+    stages = (Stage("in", load.add, 4, gate=Gate(lambda n: n, 20)), Stage("out", load.remove, 2))
+    assert len(list(Pipeline(stages).run([7] * 100))) == 100
+    assert load.most <= 20
+    assert load.now == 0
+
+
+def test_what_is_heavier_than_the_gate_passes_alone():
+    load = Load()
+    stages = (Stage("in", load.add, 4, gate=Gate(lambda n: n, 20)), Stage("out", load.remove, 2))
+    assert len(list(Pipeline(stages).run([1, 100, 1, 1, 50, 1] * 10))) == 60
+    assert load.most == 100
+
+
+def test_failures_give_their_weight_back():
+    stages = (
+        Stage("check", fails_on_multiples_of_3, 3, gate=Gate(lambda _: 10, 10)),
+        Stage("double", double),
+    )
+    assert len(list(Pipeline(stages).run(range(60)))) == 60
+
+
+def test_an_item_that_cannot_be_weighed_fails_alone():
+    stages = (Stage("double", double, 2, gate=Gate(fails_on_multiples_of_3, 10)),)
+    results = list(Pipeline(stages).run(range(20)))
+    assert sorted(r.source for r in results if r.error) == [n for n in range(20) if n % 3 == 0]
+
+
+def test_stopping_at_a_closed_gate():
+    stages = (
+        Stage("in", double, 4, gate=Gate(lambda _: 10, 10)),
+        Stage("slow", lambda n: time.sleep(0.05) or n),
+    )
+    results = Pipeline(stages).run(range(100))
+    next(results)
+    results.close()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Pipeline(()),
+        lambda: Pipeline((Stage("s", double),), capacity=0),
+        lambda: Stage("s", double, workers=0),
+        lambda: Stage("s", double, batch=0),
+        lambda: Stage("s", double, batch=2, gate=Gate(lambda n: n, 1)),
+    ],
+)
+def test_what_cannot_work_is_refused(make):
+    with pytest.raises(ValueError, match=r"at least|batch"):
+        make()
+
+
+def test_patience_ends_where_a_stage_takes_too_long():
+    held = threading.Event()
+    pipeline = Pipeline((Stage("hold", lambda n: held.wait(30) if n else n),), patience=0.2)
+    results = pipeline.run(range(5))
+    assert next(results).value == 0
+    begun = time.monotonic()
+    results.close()
+    assert time.monotonic() - begun < 5
+    held.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("hold"):
+            thread.join()
+
+
+def test_results_say_how_many_shared_a_batch():
+    gathered = threading.Event()
+
+    def feed() -> Iterator[int]:
+        yield from range(6)
+        gathered.set()
+
+    def wait(n: int) -> int:
+        gathered.wait(10)
+        return n
+
+    stages = (Stage("wait", wait), Stage("batch", lambda batch: batch, batch=4), Stage("double", double))
+    assert {result.batch for result in Pipeline(stages, capacity=6).run(feed())} <= {1, 2, 3, 4}
+    assert [result.batch for result in Pipeline((Stage("double", double),)).run([1])] == [None]
+    alone = Pipeline((Stage("batch", lambda batch: batch, batch=1), Stage("check", fails_on_multiples_of_3)))
+    assert [result.batch for result in alone.run([1, 3])] == [1, 1]

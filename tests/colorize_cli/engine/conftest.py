@@ -1,0 +1,23 @@
+"""A cluster of this machine alone, which the tests that need one share.
+
+Tests that start Ray are run by `pytest -m heavy` and left out otherwise.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    from colorize_cli.engine.cluster.connect import joined
+
+    with joined(None):
+        yield
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"cluster", "nodes", "many"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.heavy)

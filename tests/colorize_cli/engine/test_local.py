@@ -1,0 +1,63 @@
+"""The session, and what it asks of the model."""
+
+import pytest
+
+from colorize_cli.core import formats
+from colorize_cli.core.settings import Settings
+from colorize_cli.engine import local, session
+from colorize_cli.engine.session import Session
+from colorize_cli.guidance import Guidance
+from colorize_cli.storage import discovery
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "cores", "parallel"),
+    [
+        (None, 1, 1),
+        (None, 2, 2),
+        (None, 8, 8),
+        (None, 9, 4),
+        (None, 12, 6),
+        (None, 64, 8),
+        (2, 8, 4),
+        (8, 8, 1),
+        (100, 8, 1),
+    ],
+)
+def test_many_pictures_share_the_cores_and_no_more_memory_than_a_batch(
+    models, tmp_path, batch_size, cores, parallel
+):
+    settings = Settings(model=models.tinted, device="cpu", batch_size=batch_size)
+    for many in (True, False):
+        opened = Session(tmp_path, settings, Guidance(), cores=cores)
+        network = opened.open(many=many)
+        assert network.parallel == (parallel if many else 1)
+        assert (batch_size or network.batch_size) * network.parallel <= max(8, batch_size or 1)
+        assert opened.open() is network
+        opened.close()
+
+
+@pytest.mark.parametrize(
+    ("pictures", "videos", "expected"),
+    [(1, False, False), (4, False, True), (9, False, True), (9, True, False)],
+)
+def test_few_pictures_and_films_have_all_cores_one_at_a_time(monkeypatch, pictures, videos, expected):
+    monkeypatch.setattr(session, "available_cores", lambda: 4)
+    assert session.are_many(pictures, videos=videos) is expected
+
+
+def test_what_a_run_is_to_do_decides(models, make_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "available_cores", lambda: 3)
+    asked = []
+    open_ = Session.open
+    monkeypatch.setattr(
+        Session, "open", lambda session_, **how: (asked.append(how), open_(session_, **how))[1]
+    )
+    source, out = make_folder(tmp_path / "in", 3), tmp_path / "out"
+    settings = Settings(model=models.tinted, device="cpu", workers=1)
+    for many in (True, False):
+        assert len(list(local.run(discovery.plan([source], out, formats.endings()), settings, print))) == 3
+        assert asked[0] == {"many": many}
+        asked.clear()
+        for path in sorted(out.glob("[!.]*.*"))[:1]:  # what the next run is to make again
+            path.unlink()

@@ -1,0 +1,72 @@
+"""A GPU whose memory does not suffice, by a session that stands in for it."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from colorize_cli.cli.progress import to_json
+from colorize_cli.color import lab, lightness
+from colorize_cli.core import formats
+from colorize_cli.core.jobs import Status
+from colorize_cli.core.settings import Settings
+from colorize_cli.engine import ENGINES
+from colorize_cli.inference import batch_size, model
+from colorize_cli.storage import discovery
+from tests.colorize_cli.inference.test_model import FakeSession, on_gpus
+from tests.colorize_cli.video.video_files import Recipe, make
+
+
+@pytest.fixture
+def run(models, monkeypatch):
+    """Colours with a GPU whose memory suffices for so many pixels."""
+
+    monkeypatch.setattr(batch_size, "batch_size", lambda *_: 8)
+
+    def run(source, output, pixels, **changes):
+        network = on_gpus(models, FakeSession(pixels))
+        monkeypatch.setattr(model, "load", lambda *_: network)
+        plan = discovery.plan([source], output, formats.endings())
+        return list(ENGINES["local"](plan, Settings(device="cuda", **changes), print))
+
+    return run
+
+
+def assert_colored(outcome):
+    with Image.open(outcome.job.source) as before, Image.open(outcome.job.destination) as after:
+        levels, rgb = np.asarray(before.convert("L")), np.asarray(after)
+    assert np.ptp(rgb.astype(int), axis=-1).mean() > 3
+    if outcome.job.source.suffix == ".png":
+        assert np.abs(lab.srgb_to_lab(rgb / np.float32(255))[..., 0] - lightness.GRAY8[levels]).mean() < 0.3
+
+
+def test_batches_are_halved_first(run, make_folder, tmp_path):
+    outcomes = run(make_folder(tmp_path / "in", 8), tmp_path / "out", 2 * 64 * 96)
+    assert [outcome.status for outcome in outcomes] == [Status.DONE] * 8
+    assert {outcome.size for outcome in outcomes} == {None}
+    for outcome in outcomes:
+        assert_colored(outcome)
+
+
+def test_then_copies_are_made_smaller_and_outcomes_say_so(run, make_folder, tmp_path):
+    outcomes = run(make_folder(tmp_path / "in", 6), tmp_path / "out", 32 * 48)
+    assert [outcome.status for outcome in outcomes] == [Status.DONE] * 6
+    assert {outcome.size for outcome in outcomes} == {32}
+    assert '"size": 32' in to_json(outcomes[0])
+    for outcome in outcomes:
+        assert_colored(outcome)
+
+
+def test_in_the_end_it_fails_and_nothing_is_left_gray(run, make_folder, tmp_path):
+    outcomes = run(make_folder(tmp_path / "in", 3), tmp_path / "out", 10)
+    assert [outcome.status for outcome in outcomes] == [Status.FAILED] * 3
+    assert all("out of memory" in (outcome.reason or "") for outcome in outcomes)
+    assert not [path for path in (tmp_path / "out").rglob("*.*") if path.suffix in (".png", ".jpg")]
+
+
+def test_a_film_of_which_no_frame_fits_fails(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    make(tmp_path / "in" / "a.mkv", Recipe())
+    (outcome,) = run(tmp_path / "in", tmp_path / "out", 10)
+    assert outcome.status is Status.FAILED
+    assert "out of memory" in (outcome.reason or "")
+    assert not (tmp_path / "out" / "a.mkv").exists()

@@ -1,0 +1,399 @@
+"""Films through the command."""
+
+import io
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from colorize_cli.video.preview import stills
+from tests.colorize_cli.cli.test_run import invoke
+from tests.colorize_cli.video.video_files import BT601, BT709, BT2020, Recipe, look, make
+
+UNEVEN = (0, 40, 41, 90, 200, 210, 300, 350, 400, 900)
+LOSSLESS = {"qp": "0"}
+CASES = {
+    "plain.mp4": Recipe(time_base=Fraction(1, 12800)),
+    "plain.mov": Recipe(time_base=Fraction(1, 600)),
+    "plain.mkv": Recipe(),
+    "plain.webm": Recipe(codec="libvpx-vp9", options={"lossless": "1"}),
+    "plain.avi": Recipe(codec="mpeg4", time_base=Fraction(1, 25), options={}),
+    "plain.mpg": Recipe(codec="mpeg2video", time_base=Fraction(1, 25), options={}),
+    "plain.m2ts": Recipe(time_base=Fraction(1, 90_000)),
+    "sound.mp4": Recipe(sounds=1, time_base=Fraction(1, 12800)),
+    "sounds-and-text.mkv": Recipe(sounds=2, subtitles=True, chapters=True),
+    "uneven.mkv": Recipe(frames=len(UNEVEN), times=UNEVEN),
+    "uneven.mp4": Recipe(frames=len(UNEVEN), times=UNEVEN, sounds=1),
+    "late.mkv": Recipe(times=tuple(range(330, 330 + 40 * 20, 40))),
+    "turned.mp4": Recipe(rotation=90),
+    "odd.mkv": Recipe(width=65, height=47, codec="ffv1", options={}),
+    "deep.mkv": Recipe(pixel_format="yuv420p10le"),
+    "deeper.mkv": Recipe(pixel_format="yuv422p10le"),
+    "422.mkv": Recipe(pixel_format="yuv422p"),
+    "444.mkv": Recipe(pixel_format="yuv444p"),
+    "grey.mkv": Recipe(pixel_format="gray", codec="ffv1", options={}),
+    "deep-grey.mkv": Recipe(pixel_format="gray10le", codec="ffv1", options={}),
+    "full.mp4": Recipe(pixel_format="yuvj420p", full=True),
+    "601.mp4": Recipe(matrix=BT601),
+    "709.mp4": Recipe(matrix=BT709),
+    "2020.mkv": Recipe(matrix=BT2020, pixel_format="yuv420p10le"),
+    "wide.mp4": Recipe(aspect=Fraction(16, 11)),
+    "interlaced.mkv": Recipe(interlaced=True),
+    "one.mp4": Recipe(frames=1),
+}
+
+
+def colorize(source: Path, output: Path, model: Path, *options: str):
+    return invoke(source, output, "--model", model, "--device", "cpu", *options)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_all_but_chroma_stays(models, tmp_path, name):
+    recipe = CASES[name]
+    source = make(tmp_path / name, recipe)
+    result = colorize(source, tmp_path / "out", models.tinted)
+    assert result.exit_code == 0, result.output
+    before, after = look(source), look(tmp_path / "out" / name)
+    assert after.times == before.times
+    assert after.others == before.others
+    assert after.chroma > 3
+    for old, new in zip(before.lumas, after.lumas, strict=True):
+        assert new.dtype == old.dtype
+        assert np.abs(new.astype(int) - old).mean() < 3 * 2 ** (8 * (old.dtype == np.uint16) / 4)
+    assert after.first.rotation == before.first.rotation
+    assert after.first.color_range == before.first.color_range
+    assert after.first.colorspace == before.first.colorspace
+    assert after.first.interlaced_frame == before.first.interlaced_frame
+    assert after.aspect == before.aspect
+    assert after.metadata.get("title") == before.metadata.get("title")
+    assert [c["metadata"] for c in after.chapters] == [c["metadata"] for c in before.chapters]
+    assert [p.name for p in (tmp_path / "out").iterdir() if p.is_file()] == [name]
+
+
+@pytest.mark.parametrize(
+    "pixel_format", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "gray", "gray10le"]
+)
+def test_a_lossless_codec_keeps_luma_bit_for_bit(models, tmp_path, pixel_format):
+    recipe = Recipe(pixel_format=pixel_format, codec="ffv1", options={}, width=66, height=46)
+    source = make(tmp_path / "a.mkv", recipe)
+    result = colorize(source, tmp_path / "b.mkv", models.tinted, "--codec", "ffv1")
+    assert result.exit_code == 0, result.output
+    before, after = look(source), look(tmp_path / "b.mkv")
+    for old, new in zip(before.lumas, after.lumas, strict=True):
+        np.testing.assert_array_equal(new, old)
+    assert after.chroma > 3
+
+
+def test_an_outcome_tells_frames_and_cuts(models, tmp_path):
+    make(tmp_path / "in.mkv", Recipe(frames=40, cut=23))
+    result = colorize(tmp_path / "in.mkv", tmp_path / "out.mkv", models.tinted, "--json")
+    told = json.loads(result.stdout)
+    assert (told["status"], told["frames"], told["cuts"]) == ("done", 40, 1)
+    assert {"copy", "follow", "infer", "steady", "chroma", "film", "join"} == told["seconds"].keys()
+
+
+def test_a_truncated_mp4_fails_in_one_clear_line(models, tmp_path):
+    whole = make(tmp_path / "a.mp4", Recipe()).read_bytes()
+    (tmp_path / "a.mp4").write_bytes(whole[: len(whole) // 2])
+    result = colorize(tmp_path / "a.mp4", tmp_path / "b.mp4", models.tinted)
+    assert result.exit_code == 1
+    assert "a.mp4: damaged, or no film" in result.stderr
+    assert not (tmp_path / "b.mp4").exists()
+
+
+def test_of_a_film_that_is_damaged_in_the_middle_the_rest_is_kept_in_time(models, tmp_path):
+    source = make(
+        tmp_path / "a.mkv", Recipe(frames=60, options={"crf": "10", "g": "10", "bf": "0"}, sounds=1)
+    )
+    before = look(source)
+    content = bytearray(source.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = bytes(400)
+    source.write_bytes(content)
+    for _ in range(2):  # it is tried again each time, and fails each time
+        result = colorize(source, tmp_path / "out", models.tinted)
+        assert result.exit_code == 1
+        assert "damaged; what could be decoded is coloured" in result.stderr
+    after = look(tmp_path / "out" / "a.mkv")
+    assert set(after.times) <= set(before.times)
+    assert len(after.times) >= 40
+    assert after.times[-1] == before.times[-1]
+
+
+def test_a_film_in_color_is_skipped_copied_or_colored_anew(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(is_color=True))
+    result = colorize(source, tmp_path / "skip", models.tinted)
+    assert "in colour already" in result.stderr
+    assert not (tmp_path / "skip" / "a.mkv").exists()
+    assert colorize(source, tmp_path / "copy", models.tinted, "--if-colored", "copy").exit_code == 0
+    assert (tmp_path / "copy" / "a.mkv").read_bytes() == source.read_bytes()
+    assert colorize(source, tmp_path / "anew", models.gray, "--if-colored", "recolor").exit_code == 0
+    assert look(tmp_path / "anew" / "a.mkv").chroma < 1
+
+
+def test_pictures_and_films_in_one_folder_and_no_work_twice(models, make_folder, tmp_path):
+    folder = make_folder(tmp_path / "in", 4)
+    make(folder / "a.mp4", Recipe())
+    assert "5 done" in colorize(folder, tmp_path / "out", models.tinted).stderr
+    assert "5 up to date" in colorize(folder, tmp_path / "out", models.tinted).stderr
+    again = colorize(folder, tmp_path / "out", models.tinted, "--steady", "0")
+    assert "1 done, 4 skipped" in again.stderr
+
+
+def test_every_and_auto_color_alike(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(frames=60, codec="ffv1", options={}, cut=31))
+    videos = {}
+    for every in ("1", "3", "auto"):
+        output = tmp_path / f"{every}.mkv"
+        result = colorize(source, output, models.tinted, "--every", every, "--codec", "ffv1")
+        assert result.exit_code == 0, result.output
+        videos[every] = [np.asarray(still, int) for still in stills(output, [0, 0.3, 0.55, 0.9], 64)]
+    for every in ("3", "auto"):
+        for one, other in zip(videos["1"], videos[every], strict=True):
+            assert np.abs(one - other).mean() < 3
+    refused = colorize(source, tmp_path / "b.mkv", models.tinted, "--every", "0")
+    assert refused.exit_code == 2
+    assert "--every" in refused.stderr
+
+
+def test_gray_stays_gray(models, tmp_path):
+    make(tmp_path / "a.mkv", Recipe(codec="ffv1", options={}))
+    colorize(tmp_path / "a.mkv", tmp_path / "b.mkv", models.gray, "--codec", "ffv1")
+    assert look(tmp_path / "b.mkv").chroma == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--codec", "nonsense"), "there is no encoder 'nonsense' here"),
+        (("--codec", "ffv1", "--pixel-format", "yuv420p10le"), "would change the 8 bits of the film's luma"),
+        (("--pixel-format", "rgb24"), "takes no frames of rgb24"),
+        (("--codec", "h264_nvenc"), "h264_nvenc"),
+        (("--preset", "nonsense"), "libx264 cannot encode it"),
+    ],
+)
+def test_what_no_encoder_does_is_said_in_one_line(models, tmp_path, options, reason):
+    make(tmp_path / "a.mkv", Recipe())
+    result = colorize(tmp_path / "a.mkv", tmp_path / "b.mkv", models.tinted, *options, "--quiet")
+    assert result.exit_code in (1, 2)
+    assert reason in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "b.mkv").exists()
+
+
+def test_a_film_becomes_no_picture_and_a_picture_no_film(models, make_folder, tmp_path):
+    make(tmp_path / "a.mp4", Recipe())
+    result = colorize(tmp_path / "a.mp4", tmp_path / "a.png", models.tinted)
+    assert result.exit_code == 1
+    assert "a film becomes a film, not .png" in result.stderr
+    folder = make_folder(tmp_path / "in", 1)
+    result = colorize(folder / "0000.png", tmp_path / "b.mp4", models.tinted)
+    assert result.exit_code == 1
+    assert "a picture becomes a picture, not .mp4" in result.stderr
+
+
+def test_a_report_shows_a_film_by_one_of_its_frames(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(aspect=Fraction(2), rotation=0))
+    colorize(source, tmp_path / "b.mkv", models.tinted, "--report", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/jpeg") == 2
+    assert 'width="128" height="48"' in page
+    assert "<th>crf</th>" in page
+
+
+def test_stills_are_turned_and_in_color(models, tmp_path):
+    source = make(tmp_path / "a.mp4", Recipe(rotation=90, frames=50))
+    colorize(source, tmp_path / "b.mp4", models.tinted)
+    before, after = (list(stills(tmp_path / name, [0, 0.5, 0.9], 40)) for name in ("a.mp4", "b.mp4"))
+    for old, new in zip(before, after, strict=True):
+        assert old.size == new.size == (30, 40)
+        assert np.asarray(old).std(axis=2).max() < 1
+        assert np.asarray(new).std(axis=2).mean() > 5
+    assert np.abs(np.asarray(before[0], int) - np.asarray(before[1], int)).mean() > 5
+
+
+def piped(content: bytes, *arguments: object) -> bytes:
+    line = [sys.executable, "-m", "colorize_cli", *map(str, arguments), "--device", "cpu", "-q"]
+    return subprocess.run(line, input=content, stdout=subprocess.PIPE, check=True).stdout
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p", "yuv422p10le"])
+def test_y4m_goes_through_a_pipe_and_luma_stays_bit_for_bit(models, tmp_path, pixel_format):
+    recipe = Recipe(
+        codec="rawvideo",
+        pixel_format=pixel_format,
+        time_base=Fraction(1, 25),
+        options={},
+        muxing={"strict": "-1"},
+        full=pixel_format == "yuv420p",
+    )
+    source = make(tmp_path / "a.y4m", recipe)
+    (tmp_path / "b.y4m").write_bytes(piped(source.read_bytes(), "-", "-", "--model", models.tinted))
+    result = colorize(source, tmp_path / "c.y4m", models.tinted)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "b.y4m").read_bytes() == (tmp_path / "c.y4m").read_bytes()
+    before, after = look(source), look(tmp_path / "b.y4m")
+    assert after.times == before.times
+    assert after.chroma > 3
+    for old, new in zip(before.lumas, after.lumas, strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+def test_matroska_goes_through_a_pipe_with_all_that_is_in_it(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(frames=60, sounds=2, subtitles=True, cut=30))
+    (tmp_path / "b.mkv").write_bytes(piped(source.read_bytes(), "-", "-", "--model", models.tinted))
+    piped(source.read_bytes(), "-", tmp_path / "c.mkv", "--model", models.tinted)
+    (tmp_path / "d.mkv").write_bytes(piped(b"", source, "-", "--model", models.tinted))
+    before = look(source)
+    for name in ("b.mkv", "c.mkv", "d.mkv"):
+        after = look(tmp_path / name)
+        assert after.times == before.times
+        assert [kind for kind, _ in after.others.values()] == [kind for kind, _ in before.others.values()]
+        for (_, old), (_, new) in zip(before.others.values(), after.others.values(), strict=True):
+            assert new == old
+        assert after.chroma > 3
+
+
+@pytest.mark.parametrize("late", [0, 330])
+def test_a_part_of_a_film_begins_at_nought(models, tmp_path, late):
+    times = tuple(range(late, late + 40 * 120, 40))
+    recipe = Recipe(frames=120, times=times, sounds=1, chapters=True, codec="ffv1", options={})
+    source = make(tmp_path / "a.mkv", recipe)
+    options = ("--start", "2", "--duration", "1", "--codec", "ffv1")
+    result = colorize(source, tmp_path / "b.mkv", models.tinted, *options)
+    assert result.exit_code == 0, result.output
+    before, after = look(source), look(tmp_path / "b.mkv")
+    assert after.times == [Fraction(n, 25) for n in range(25)]
+    for old, new in zip(before.lumas[50:75], after.lumas, strict=True):
+        np.testing.assert_array_equal(new, old)
+    ((_, old),) = before.others.values()
+    ((_, new),) = after.others.values()
+    begin = Fraction(late, 1000) + 2
+    wanted = [(when - begin, content) for when, content in old if begin <= when < begin + 1]
+    assert [content for _, content in new] == [content for _, content in wanted]
+    assert all(abs(a - b) <= Fraction(1, 1000) for (a, _), (b, _) in zip(new, wanted, strict=True))
+
+
+def test_a_part_beyond_the_end_is_none(models, tmp_path):
+    make(tmp_path / "a.mkv", Recipe())
+    for output in (tmp_path / "b.mkv", tmp_path / "b.y4m"):
+        result = colorize(tmp_path / "a.mkv", output, models.tinted, "--start", "100")
+        assert result.exit_code == 1
+        assert "it ends before 100 seconds" in result.stderr
+        assert not output.exists()
+
+
+@pytest.mark.parametrize("kind", ["mkv", "y4m"])
+def test_a_part_through_pipes_is_that_of_the_file(models, tmp_path, kind):
+    recipe = Recipe(frames=120, sounds=1, codec="ffv1", options={})
+    if kind == "y4m":
+        recipe = Recipe(
+            frames=120, codec="rawvideo", time_base=Fraction(1, 25), options={}, muxing={"strict": "-1"}
+        )
+    source = make(tmp_path / f"a.{kind}", recipe)
+    before = look(source)
+    options = ("--start", "2", "--duration", "1", "--model", models.tinted)
+    options += ("--codec", "ffv1") if kind == "mkv" else ()
+    (tmp_path / f"b.{kind}").write_bytes(piped(source.read_bytes(), "-", "-", *options))
+    (tmp_path / f"c.{kind}").write_bytes(piped(b"", source, "-", *options))
+    for name in (f"b.{kind}", f"c.{kind}"):
+        after = look(tmp_path / name)
+        assert after.times == [Fraction(n, 25) for n in range(25)]
+        for old, new in zip(before.lumas[50:75], after.lumas, strict=True):
+            np.testing.assert_array_equal(new, old)
+        for (_, old), (_, new) in zip(before.others.values(), after.others.values(), strict=True):
+            wanted = [(when - 2, content) for when, content in old if 2 <= when < 3]
+            assert [content for _, content in new] == [content for _, content in wanted]
+            assert all(abs(a - b) <= Fraction(1, 1000) for (a, _), (b, _) in zip(new, wanted, strict=True))
+
+
+def test_what_a_film_says_of_itself_goes_through_pipes(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(rotation=90, chapters=True, sounds=1, aspect=Fraction(16, 11)))
+    (tmp_path / "b.mkv").write_bytes(piped(source.read_bytes(), "-", "-", "--model", models.tinted))
+    before, after = look(source), look(tmp_path / "b.mkv")
+    assert after.metadata["title"] == before.metadata["title"] == "a test"
+    assert [c["metadata"] for c in after.chapters] == [c["metadata"] for c in before.chapters]
+    assert len(after.chapters) == 1
+    assert after.first.rotation == before.first.rotation == 90
+    assert after.aspect == before.aspect
+
+
+def test_a_preview_shows_frames_before_and_after(models, tmp_path):
+    source = make(tmp_path / "a.mp4", Recipe(frames=100, cut=50, width=96))
+    result = colorize(source, tmp_path / "sheet.png", models.tinted, "--preview", "4", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["frames"] == 4
+    sheet = Image.open(tmp_path / "sheet.png")
+    assert sheet.size == (2 * 104 + 8, 2 * (2 * 48 + 26) + 8)
+    pixels = np.asarray(sheet.convert("RGB")).astype(int)
+    for row in range(2):
+        for column in range(2):
+            cell = pixels[8 + 18 + row * 122 :, 8 + column * 104 :][:96, :96]
+            before, after = cell[:48], cell[48:]
+            assert np.ptp(before, axis=2).max() <= 2
+            assert np.ptp(after, axis=2).mean() > 5
+    first, last = pixels[26:74, 8:104, 0], pixels[148:196, 112:208, 0]
+    assert np.abs(first - last).mean() > 10  # from both sides of the cut
+
+
+def test_a_preview_shows_frames_of_a_film_of_open_groups(models, tmp_path):
+    """From most of its key frames on there is first what cannot be decoded."""
+    options = {"crf": "10", "g": "12", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
+    source = make(tmp_path / "a.mp4", Recipe(frames=100, options=options, time_base=Fraction(1, 600)))
+    result = colorize(source, tmp_path / "sheet.png", models.tinted, "--preview", "12", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["frames"] == 12
+    wanted = [np.asarray(image) for image in stills(source, [0.1, 0.5, 0.9], 64)]
+    for position, image in zip((10, 50, 90), wanted, strict=True):
+        own = look(source).lumas[position].astype(int)
+        assert (
+            np.abs(np.asarray(Image.fromarray(image).convert("L"), int) - (own - 16) * 255 / 219).mean() < 3
+        )
+
+
+def test_a_preview_of_a_part_goes_through_a_pipe_too(models, tmp_path):
+    source = make(tmp_path / "a.mp4", Recipe(frames=100, cut=50, rotation=90))
+    options = ("--preview", "2", "--start", "2.5", "--model", models.tinted)
+    sheet = Image.open(io.BytesIO(piped(b"", source, "-", *options))).convert("L")
+    assert sheet.size == (2 * 48 + 8 + 8, 2 * (64 + 26) + 8)  # turned, so before and after are side by side
+    whole = Image.open(io.BytesIO(piped(b"", source, "-", *options[:2], "--model", models.tinted)))
+    cell = (8, 26, 56, 90)
+    late, early = (np.asarray(image.convert("L").crop(cell), int) for image in (sheet, whole))
+    assert np.abs(late - early).mean() > 10
+
+
+def test_previews_of_a_folder_are_made_once_and_pictures_are_colored(models, make_folder, tmp_path):
+    folder = make_folder(tmp_path / "in", 2)
+    make(folder / "a.mp4", Recipe())
+    make(folder / "b.mkv", Recipe(is_color=True))
+    options = ("--preview", "3")
+    assert (
+        "3 done, 1 skipped (1 in colour already)"
+        in colorize(folder, tmp_path / "out", models.tinted, *options).stderr
+    )
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["0000.png", "a.png"]
+    assert "3 up to date" in colorize(folder, tmp_path / "out", models.tinted, *options).stderr
+    assert "1 done" in colorize(folder, tmp_path / "out", models.tinted, "--preview", "4").stderr
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "reason"),
+    [
+        ("b.jpg", (), "a preview is a PNG, not .jpg"),
+        ("b.png", ("--start", "100"), "it ends before 100 seconds"),
+    ],
+)
+def test_no_preview_is_said_in_one_line(models, tmp_path, output, options, reason):
+    make(tmp_path / "a.mkv", Recipe())
+    result = colorize(
+        tmp_path / "a.mkv", tmp_path / output, models.tinted, "--preview", "2", "--quiet", *options
+    )
+    assert result.exit_code == 1
+    assert reason in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / output).exists()

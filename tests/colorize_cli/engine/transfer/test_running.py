@@ -1,0 +1,411 @@
+"""Whole runs from and to a store that speaks S3."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import time
+import zlib
+from pathlib import Path
+
+import pytest
+
+from colorize_cli.engine.transfer import running
+from tests.colorize_cli.cli.test_run import contents, finish, piped, process
+from tests.colorize_cli.video.video_files import Recipe, make
+
+pytestmark = pytest.mark.usefixtures("environment")
+
+FAULTS = (500, 503, "cut", 500, 503, "cut", "slow")
+
+
+def staged(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "tmp").glob("staged*"))
+
+
+def asked(server, method: str, part: str) -> int:
+    return sum(count for (m, path), count in server.asked.items() if m == method and part in path)
+
+
+def test_from_store_to_store_and_not_again(colorize, local, bucket, server, tmp_path):
+    source, expected = local(10)
+    bucket.fill(source, "in")
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
+    assert result.exit_code == 0, result.output
+    assert "10 done, 0 skipped, 0 failed" in result.stderr
+    assert f"{bucket.url}/in/sub/0001.jpg -> {bucket.url}/out/sub/0001.jpg" in result.stderr
+    assert bucket.contents("out") == expected
+    assert staged(tmp_path) == []
+    for _ in range(2):
+        server.asked.clear()
+        result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
+        assert result.exit_code == 0, result.output
+        assert "0 done, 10 skipped (10 up to date), 0 failed" in result.stderr
+        assert (
+            asked(server, "GET", "/in/") == asked(server, "GET", "/out/0") == asked(server, "PUT", "/") == 0
+        )
+
+
+@pytest.mark.heavy
+def test_five_hundred_objects_with_faults(models, local, bucket, server, tmp_path):
+    source, expected = local(500)
+    bucket.fill(source, "in")
+
+    def rule(method: str, path: str, before: int) -> object:
+        """Of every tenth object the first answer is bad, or the first two."""
+        number = zlib.crc32(f"{method} {path.partition(bucket.name)[2]}".encode())
+        if number % 10 or before > number // 10 % 2:
+            return None
+        fault = FAULTS[number // 20 % len(FAULTS)]
+        return 500 if fault == "cut" and method != "GET" else fault
+
+    server.rule = rule
+    options = ("--model", models.tinted, "--device", "cpu", "--json")
+    code, out, err = finish(f"{bucket.url}/in", f"{bucket.url}/out", *options)
+    assert code == 0, err
+    assert {json.loads(line)["status"] for line in out.splitlines()} == {"done"}
+    assert len(out.splitlines()) == 500
+    assert all(server.faults[fault] > 5 for fault in FAULTS), server.faults
+    assert bucket.contents("out") == expected
+    assert staged(tmp_path) == []
+
+
+def test_what_vanishes_or_is_refused_fails_alone_and_at_once(colorize, local, bucket, server):
+    source, expected = local(6)
+    bucket.fill(source, "in")
+
+    def rule(method: str, path: str, _: int) -> object:
+        if method == "GET" and path.endswith("0000.png"):
+            return lambda: bucket.delete("in/0000.png")
+        return 403 if method == "GET" and path.endswith("0001.jpg") else None
+
+    server.rule = rule
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
+    assert result.exit_code == 1
+    assert f"{bucket.url}/in/0000.png: it is no longer there" in result.stderr
+    assert f"{bucket.url}/in/sub/0001.jpg: the store answered 403 Forbidden: injected" in result.stderr
+    assert bucket.contents("out").keys() == expected.keys() - {"0000.png", "sub/0001.jpg"}
+    assert asked(server, "GET", "0000.png") == asked(server, "GET", "in/sub/0001.jpg") == 1
+
+
+@pytest.mark.parametrize("fault", [500, "cut"])
+def test_tries_are_bounded(colorize, local, bucket, server, hasty, fault):
+    source, expected = local(3)
+    bucket.fill(source, "in")
+    server.rule = lambda method, path, _: fault if method == "GET" and "/in/0000.png" in path else None
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
+    assert result.exit_code == 1
+    assert asked(server, "GET", "/in/0000.png") == 4
+    (line,) = [line for line in result.stderr.splitlines() if "0000.png" in line]
+    assert "500 Internal Server Error" in line or "Not enough data" in line
+    assert bucket.contents("out").keys() == expected.keys() - {"0000.png"}
+
+
+def test_a_store_that_cannot_be_asked_or_written_to_is_wrong_usage(colorize, local, bucket, server, hasty):
+    source, _ = local(2)
+    bucket.fill(source, "in")
+    for rule, asked_for in (
+        (lambda _, path, __: 503 if path.strip("/") == bucket.name else None, "the store answered 503"),
+        (lambda method, *_: 403 if method == "PUT" else None, "cannot write it: the store answered 403"),
+    ):
+        server.rule = rule
+        result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
+        assert result.exit_code == 2, result.output
+        assert len(result.stderr.splitlines()) == 1
+        assert asked_for in result.stderr
+    server.reset()
+    for arguments in (
+        (f"{bucket.url}/absent", f"{bucket.url}/out"),
+        (f"{bucket.url}/in", "s3://not-there/out"),
+    ):
+        result = colorize(*arguments)
+        assert result.exit_code == 2
+        assert len(result.stderr.splitlines()) == 1
+    assert bucket.keys("out") == []
+
+
+def test_outputs_of_others_are_left_alone(colorize, local, bucket):
+    source, expected = local(4)
+    bucket.fill(source, "in")
+    bucket.put("out/0000.png", b"mine")
+    assert colorize(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
+    assert bucket.contents("out") == expected | {"0000.png": b"mine"}
+    bucket.put("out/0002.png", bucket.get("out/0002.png")[::-1])  # of the same size
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
+    assert "0 done, 4 skipped (2 there already, not as colorize left it, 2 up to date)" in result.stderr
+    assert colorize(f"{bucket.url}/in", f"{bucket.url}/out", "--overwrite").exit_code == 0
+    assert bucket.contents("out") == expected
+
+
+def test_what_appears_meanwhile_is_left_alone(colorize, local, bucket, server):
+    source, expected = local(4)
+    bucket.fill(source, "in")
+
+    def rule(method: str, path: str, _: int) -> object:
+        if method == "GET" and path.endswith("in/0000.png"):
+            return lambda: bucket.put("out/0000.png", b"mine")
+        if method == "GET" and path.endswith("in/0002.png"):  # by another run
+            return lambda: bucket.put("out/0002.png", expected["0002.png"])
+        return None
+
+    server.rule = rule
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
+    assert "3 done, 1 skipped (1 there already, not as colorize left it), 0 failed" in result.stderr
+    assert bucket.contents("out") == expected | {"0000.png": b"mine"}
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
+    assert "0 done, 4 skipped (3 up to date, 1 there already" in result.stderr
+
+
+def test_what_changed_is_made_anew(colorize, models, local, bucket, server):
+    source, _ = local(4)
+    bucket.fill(source, "in")
+    assert colorize(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
+    before = bucket.contents("out")
+    bucket.put("in/0000.png", bucket.get("in/0002.png"))
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
+    assert "1 done, 3 skipped (3 up to date)" in result.stderr
+    assert bucket.contents("out") == before | {"0000.png": before["0002.png"]}
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out", model=models.vivid)
+    assert "4 done, 0 skipped" in result.stderr
+    assert not set(bucket.contents("out").values()) & set(before.values())
+
+
+def test_without_the_second_lines_outputs_are_known_by_their_content(colorize, local, bucket, server):
+    source, _ = local(4)
+    bucket.fill(source, "in")
+    assert colorize(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
+    (part,) = bucket.keys("out/.colorize/")
+    lines = bucket.get(part).splitlines(keepends=True)
+    assert len(lines) == 8
+    bucket.put(
+        part,
+        b"".join(line for line in lines if b'"version":"",' in line or line.endswith(b'"version":""}\n')),
+    )
+    assert len(bucket.notes("out")) == 4
+    bucket.put("out/0002.png", bucket.get("out/0002.png")[::-1])
+    server.asked.clear()
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
+    assert "0 done, 4 skipped (3 up to date, 1 there already, not as colorize left it)" in result.stderr
+    assert asked(server, "GET", "/in/") == 0
+    server.asked.clear()
+    colorize(f"{bucket.url}/in", f"{bucket.url}/out")
+    assert asked(server, "GET", "/out/0") + asked(server, "GET", "/out/sub") == 1  # the changed one
+
+
+def test_killed_at_random_moments_and_started_again(models, local, bucket, tmp_path):
+    source, expected = local(40)
+    bucket.fill(source, "in")
+    arguments = (f"{bucket.url}/in", f"{bucket.url}/out", "--model", models.tinted, "--device", "cpu")
+    dice = random.Random(1)  # noqa: S311
+    for wanted in (1, 12):
+        running_ = process(*arguments)
+        while len(bucket.keys("out/")) <= wanted and running_.poll() is None:
+            time.sleep(0.002)
+        time.sleep(dice.uniform(0, 0.05))
+        running_.kill()
+        running_.communicate()
+        assert staged(tmp_path)
+    assert len(bucket.contents("out")) < 40
+    code, _, err = finish(*arguments)
+    assert code == 0, err
+    assert "not as colorize left it" not in err
+    assert bucket.contents("out") == expected
+    assert staged(tmp_path) == []
+
+
+def test_interrupted(models, local, bucket, tmp_path):
+    source, expected = local(60)
+    bucket.fill(source, "in")
+    heeds = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    running_ = process(f"{bucket.url}/in", f"{bucket.url}/out", "--model", models.tinted, **heeds)
+    while not bucket.contents("out"):
+        assert running_.poll() is None
+        time.sleep(0.002)
+    running_.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    _, err = running_.communicate(timeout=30)
+    assert time.monotonic() - begun < 10  # what is being done may take its time on a busy machine
+    assert running_.returncode == 130, err
+    assert "interrupted: " in err
+    assert "Traceback" not in err
+    made = bucket.contents("out")
+    assert 0 < len(made) < 60
+    assert all(expected[name] == content for name, content in made.items())
+    assert staged(tmp_path) == []
+
+
+def test_from_here_to_a_store_and_back(colorize, local, bucket, server, tmp_path):
+    source, expected = local(6)
+    for _ in range(2):
+        result = colorize(source, f"{bucket.url}/out")
+        assert result.exit_code == 0, result.output
+        assert bucket.contents("out") == expected
+    assert "6 up to date" in result.stderr
+    os.utime(source / "0000.png", (1, 1))
+    result = colorize(source, f"{bucket.url}/out")
+    assert "6 up to date" in result.stderr
+    bucket.fill(source, "in")
+    assert colorize(f"{bucket.url}/in", tmp_path / "back").exit_code == 0
+    assert contents(tmp_path / "back") == expected
+    server.asked.clear()
+    result = colorize(f"{bucket.url}/in", tmp_path / "back")
+    assert "6 up to date" in result.stderr
+    assert asked(server, "GET", "/in/") == 0
+    bucket.put("in/0000.png", bucket.get("in/0002.png"))
+    result = colorize(f"{bucket.url}/in", tmp_path / "back")
+    assert "1 done, 5 skipped (5 up to date)" in result.stderr
+    assert contents(tmp_path / "back")["0000.png"] == expected["0002.png"]
+
+
+def test_bytes_in_flight_are_bounded(colorize, local, bucket, server, monkeypatch, tmp_path):
+    source, expected = local(30)
+    bucket.fill(source, "in")
+    largest = max(path.stat().st_size for path in source.rglob("*.*"))
+    monkeypatch.setattr(running, "BYTES_IN_FLIGHT", 3 * largest)
+    seen: list[int] = []
+
+    def look() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            seen.append(sum(path.stat().st_size for path in (tmp_path / "tmp").glob("*/in/*")))
+
+    server.rule = lambda method, *_: look if method == "PUT" else None
+    assert colorize(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
+    assert bucket.contents("out") == expected
+    # And those whose outcomes wait to be shown.
+    assert 0 < max(seen) <= (3 + 6) * largest < sum(len(bucket.get(key)) for key in bucket.keys("in/"))
+
+
+def test_one_object_and_standard_streams(colorize, models, local, bucket):
+    source, expected = local(2)
+    bucket.fill(source, "in")
+    picture = f"{bucket.url}/in/0000.png"
+    options = ("--model", models.tinted, "--device", "cpu", "-q")
+    assert colorize(picture, f"{bucket.url}/one.png").exit_code == 0
+    assert bucket.get("one.png") == expected["0000.png"]
+    result = colorize(picture, f"{bucket.url}/one.png")
+    assert "1 there already, not as colorize left it" in result.stderr
+    assert colorize(picture, f"{bucket.url}/directory/").exit_code == 0
+    assert bucket.contents("directory") == {"0000.png": expected["0000.png"]}
+    done = piped(b"", picture, "-", *options)
+    assert (done.returncode, done.stdout) == (0, expected["0000.png"]), done.stderr
+    done = piped((source / "0000.png").read_bytes(), "-", f"{bucket.url}/two.png", *options)
+    assert done.returncode == 0, done.stderr
+    assert bucket.get("two.png") == expected["0000.png"]
+    for arguments in (("-", f"{bucket.url}/in"), (f"{bucket.url}/in", "-"), (picture, f"{bucket.url}/a.xyz")):
+        assert colorize(*arguments).exit_code == 2
+
+
+def test_films(colorize, bucket, tmp_path):
+    (tmp_path / "in").mkdir()
+    make(tmp_path / "in" / "a.mkv", Recipe())
+    bucket.fill(tmp_path / "in", "in")
+    lossless = ("--codec", "ffv1")  # of which the size is the same each time
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out", "--json", *lossless)
+    assert result.exit_code == 0, result.output
+    outcome = json.loads(result.stdout)
+    assert outcome["source"] == f"{bucket.url}/in/a.mkv"
+    assert outcome["frames"] > 1
+    assert colorize(tmp_path / "in", tmp_path / "local", *lossless).exit_code == 0
+    assert bucket.contents("out").keys() == {"a.mkv"}
+    assert len(bucket.get("out/a.mkv")) == (tmp_path / "local" / "a.mkv").stat().st_size
+    assert "1 up to date" in colorize(f"{bucket.url}/in", f"{bucket.url}/out", *lossless).stderr
+    assert staged(tmp_path) == []
+
+
+def test_dry_run_shards_and_patterns(colorize, local, bucket, server, tmp_path):
+    source, _ = local(12)
+    bucket.fill(source, "in")
+    bucket.put("in/notes.txt", b"x")
+    bucket.put("in/.hidden/a.png", b"x")
+    for options in (
+        (),
+        ("--shard", "2/3"),
+        ("--include", "*.jpg", "--exclude", "sub"),
+        ("--exclude", "000*"),
+    ):
+        here = colorize(source, tmp_path / "out", "--dry-run", *options).stdout
+        there = colorize(f"{bucket.url}/in", f"{bucket.url}/out", "--dry-run", *options).stdout
+        assert there == here.replace(str(source), f"{bucket.url}/in").replace(str(tmp_path), bucket.url)
+    assert "1 files of other kinds ignored" in colorize(f"{bucket.url}/in", f"{bucket.url}/out").stderr
+    keys = bucket.keys()
+    server.asked.clear()
+    bucket.put("out/0000.png", b"mine")
+    out = colorize(f"{bucket.url}/in", f"{bucket.url}/out", "--dry-run").stdout.splitlines()
+    assert out[0] == (
+        f"skip\t{bucket.url}/in/0000.png\t{bucket.url}/out/0000.png\tthere already, not as colorize left it"
+    )
+    assert all(line.startswith("skip\t") and line.endswith("\tup to date") for line in out[1:])
+    assert bucket.keys() == keys
+    assert asked(server, "PUT", "/") == 0
+
+
+def test_any_name_that_an_object_may_have(colorize, local, bucket, tmp_path):
+    source, _ = local(1)
+    picture = (source / "0000.png").read_bytes()
+    names = [
+        "a b.png",
+        "ä写.png",
+        "100%.png",
+        "a?b=c.png",
+        "#1.png",
+        "x" * 200 + "/" + "y" * 300 + ".png",
+        "/a.png",
+    ]
+    for name in (*names, "../up.png", "sub/../../up.png", "sub/"):
+        bucket.put(f"in/{name}", picture)
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
+    assert result.exit_code == 1
+    assert "7 done, 0 skipped, 2 failed" in result.stderr
+    assert "ignored" not in result.stderr
+    assert result.stderr.count("its name leads elsewhere") == 2
+    assert bucket.contents("out").keys() == set(names)
+    assert not [key for key in bucket.keys("out") if "up.png" in key]
+    result = colorize(f"{bucket.url}/in", tmp_path / "here" / "out")
+    assert "5 done, 0 skipped, 4 failed" in result.stderr
+    assert "no file can have its name here" in result.stderr
+    assert "File name too long" in result.stderr
+    assert contents(tmp_path / "here").keys() >= {f"out/{name}" for name in names[:5]}
+    assert len(list((tmp_path / "here").rglob("*.png"))) == 5
+
+
+def test_hints_and_a_report(colorize, local, bucket, tmp_path):
+    source, expected = local(4)
+    bucket.fill(source, "in")
+    hints = tmp_path / "hints.json"
+    hints.write_text(json.dumps({"sub/0001.jpg": {"points": [{"x": 5, "y": 5, "color": "#ff0000"}]}}))
+    page = tmp_path / "page.html"
+    arguments = ("--hints", hints, "--report", page)
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out", *arguments)
+    assert result.exit_code == 0, result.output
+    made = bucket.contents("out")
+    assert {name for name in made if made[name] != expected[name]} == {"sub/0001.jpg"}
+    text = page.read_text()
+    assert text.count('type="range"') == 4
+    assert f"{bucket.url}/in/sub" in text
+    assert colorize(f"{bucket.url}/in", f"{bucket.url}/out", *arguments).exit_code == 0
+    assert page.read_text().count("it was not fetched") == 4
+
+
+def test_two_runs_at_once_end_as_one_does(models, local, bucket):
+    source, expected = local(10)
+    bucket.fill(source, "in")
+    arguments = (f"{bucket.url}/in", f"{bucket.url}/out", "--model", models.tinted, "--device", "cpu")
+    both = [process(*arguments) for _ in range(2)]
+    ends = [each.communicate(timeout=120)[1] for each in both]
+    assert [each.returncode for each in both] == [0, 0], ends
+    assert not any("not as colorize left it" in end for end in ends)
+    assert bucket.contents("out") == expected
+
+
+def test_without_what_the_extra_installs(models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 1)
+    (tmp_path / "absent" / "fsspec").mkdir(parents=True)
+    (tmp_path / "absent" / "fsspec" / "__init__.py").write_text(
+        "raise ModuleNotFoundError('No module: fsspec')"
+    )
+    path = f"{tmp_path}/absent:{os.environ.get('PYTHONPATH', '')}"
+    running_ = process(source, "s3://bucket/out", env=os.environ | {"PYTHONPATH": path})
+    out, err = running_.communicate(timeout=60)
+    assert (running_.returncode, out) == (2, "")
+    assert err == "colorize: s3://bucket/out: for this, pip install 'colorize-cli[remote]'\n"

@@ -1,0 +1,71 @@
+"""How hints spread."""
+
+import numpy as np
+import pytest
+
+from colorize_cli.color import lab
+from colorize_cli.color.lightness import GRAY8, Lightness
+from colorize_cli.compose import Overlay, compose
+from colorize_cli.guidance.hints import from_object
+from colorize_cli.guidance.propagation import spread
+
+SHAPE = (240, 320)
+AB = np.stack([np.full((24, 32), 10), np.full((24, 32), -15)]).astype(np.float32)
+
+
+def scene(inside: int, outside: int) -> Lightness:
+    """A square of one grey, 100 pixels wide, on another, with some grain."""
+    codes = np.full(SHAPE, outside)
+    codes[70:170, 110:210] = inside
+    grain = np.random.default_rng(0).normal(0, 2, SHAPE)
+    return Lightness(np.clip(codes + grain, 0, 255).astype(np.uint8), GRAY8)
+
+
+def colored(lightness: Lightness, hints=None) -> np.ndarray:
+    nothing = Overlay(np.zeros((3, 8, 8), np.float32), lambda *_: None)
+    overlay = nothing if hints is None else spread(lightness, from_object(hints))
+    return lab.srgb_to_lab(compose(lightness, AB, 1.0, overlay) / 255)[..., 1:]
+
+
+def point(x: int, y: int, color: str) -> dict:
+    return {"points": [{"x": x, "y": y, "color": color}]}
+
+
+@pytest.mark.parametrize(("inside", "outside"), [(150, 70), (90, 180)])
+def test_an_object_takes_the_color_and_what_is_beyond_its_edge_does_not(inside, outside):
+    lightness = scene(inside, outside)
+    before, after = colored(lightness), colored(lightness, point(160, 120, "#a06030"))
+    hint = lab.srgb_to_lab(np.array([0xA0, 0x60, 0x30]) / 255)[1:]
+    change = np.linalg.norm(after - before, axis=-1)
+    whole = np.linalg.norm(hint - AB[:, 0, 0])
+    assert np.abs(after[100:140, 140:180] - hint).mean() < 3
+    assert change[80:160, 120:200].mean() > 0.8 * whole
+    beyond = np.ones(SHAPE, bool)
+    beyond[55:185, 95:225] = False
+    assert change[beyond].mean() < 0.03 * whole
+    assert change[:30].max() < 1
+    assert change[:, :50].max() < 1
+
+
+def test_on_a_plain_ground_a_hint_fades_with_the_distance():
+    lightness = Lightness(np.full(SHAPE, 128, np.uint8), GRAY8)
+    change = np.abs(colored(lightness, point(20, 120, "#a06030")) - colored(lightness)).max(-1)[120]
+    assert change[20] > 20
+    assert change[250:].max() < 1
+    assert np.all(np.diff(change[60:200:20]) <= 0.5)
+
+
+def test_two_hints_share_the_ground_between_them():
+    lightness = Lightness(np.full(SHAPE, 128, np.uint8), GRAY8)
+    hints = {"points": [{"x": 60, "y": 120, "color": "#c03020"}, {"x": 260, "y": 120, "color": "#3040c0"}]}
+    found = colored(lightness, hints)[120]
+    red, blue = (lab.srgb_to_lab(np.array(rgb) / 255)[1:] for rgb in ((192, 48, 32), (48, 64, 192)))
+    for x, own, other in ((80, red, blue), (240, blue, red)):
+        assert np.linalg.norm(found[x] - own) < np.linalg.norm(found[x] - other)
+
+
+def test_the_overlay_is_within_bounds():
+    planes = spread(scene(150, 70), from_object(point(160, 120, "#a06030"))).planes
+    assert planes.dtype == np.float32
+    assert planes[2].min() >= 0
+    assert planes[2].max() <= 1

@@ -1,0 +1,365 @@
+"""Animations: every frame as it is shown, for as long, and as often; and how fine what is written is."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, JpegImagePlugin
+
+from colorize_cli.color import lightness
+from colorize_cli.color.lab import srgb_to_lab
+from colorize_cli.compose import compose
+from colorize_cli.core.errors import ReadError, WriteError
+from colorize_cli.core.formats import HOLDS
+from colorize_cli.image import reader, writer
+from colorize_cli.image.frame import Frame, Page, Showing
+from tests.colorize_cli.image.test_pages import lightness_of
+
+LIMIT = 1_000_000
+FRAMES, SIZE = 5, (32, 24)
+DURATIONS = [40, 70, 110, 30, 250]
+LOSSLESS = {
+    "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+    "GIF": {},
+    "PNG": {},
+    "WEBP": {"lossless": True, "exact": True},
+}
+
+
+def moving(mode: str = "L") -> list[Image.Image]:
+    """A bright square moves over a ramp, which is transparent on the left where the mode has that."""
+    images = []
+    for number in range(FRAMES):
+        codes = np.tile(np.linspace(20, 200, SIZE[0]).astype(np.uint8), (SIZE[1], 1))
+        codes[4 + 3 * number :, 5 * number : 5 * number + 8] = 240
+        image = Image.fromarray(codes).convert(mode)
+        if mode.endswith("A"):
+            alpha = np.full(codes.shape, 255, np.uint8)
+            alpha[:, : 4 + number] = 0
+            image.putalpha(Image.fromarray(alpha))
+        images.append(image)
+    return images
+
+
+def animation(format_: str, mode: str = "L", **options) -> bytes:
+    first, *others = moving(mode)
+    saving = {"duration": DURATIONS, "loop": 3} | LOSSLESS[format_] | options
+    file = io.BytesIO()
+    first.save(file, format_, save_all=True, append_images=others, **saving)
+    return file.getvalue()
+
+
+def frames_of(data: bytes) -> list[Frame]:
+    return list(reader.read_pages(data, LIMIT))
+
+
+def colored(frame: Frame) -> Page:
+    ab = np.stack([np.full((3, 5), 6), np.full((3, 5), 9)]).astype(np.float32)
+    return frame, compose(frame.lightness, ab)
+
+
+def encoded(frames: list[Frame], format_: str, quality: int | None = None) -> bytes:
+    file = io.BytesIO()
+    writer.encode(file, format_, map(colored, frames), quality)
+    return file.getvalue()
+
+
+def shown(data: bytes) -> list[np.ndarray]:
+    """(H, W, 4) of each frame, as Pillow composes them."""
+    with Image.open(io.BytesIO(data)) as image:
+        found = []
+        for number in range(getattr(image, "n_frames", 1)):
+            image.seek(number)
+            found.append(np.asarray(image.convert("RGBA")))
+        return found
+
+
+def timing(data: bytes) -> tuple[list[float], int | None]:
+    """The durations, and how often it is shown."""
+    with Image.open(io.BytesIO(data)) as image:
+        durations = []
+        for number in range(image.n_frames):
+            image.seek(number)
+            image.load()
+            durations.append(image.info["duration"])
+        return durations, image.info.get("loop")
+
+
+def difference(rgba: np.ndarray, frame: Frame) -> float:
+    """Mean, in L*, where there is something to be seen."""
+    lab = srgb_to_lab(rgba[..., :3] / 255)
+    seen = rgba[..., 3] > 0
+    return float(np.abs(lab[..., 0] - lightness_of(frame))[seen].mean())
+
+
+@pytest.mark.parametrize("source", LOSSLESS)
+@pytest.mark.parametrize(("target", "loss"), [("PNG", 0.15), ("WEBP", 1.2), ("AVIF", 1.2)])
+def test_frames_durations_and_loops_are_kept(source, target, loss):
+    data = animation(source)
+    frames = frames_of(data)
+    assert [frame.pages for frame in frames] == [FRAMES] * FRAMES
+    result = encoded(frames, target)
+    durations, loops = timing(result)
+    assert durations == DURATIONS
+    if "AVIF" not in (source, target):
+        assert loops == (4 if source == "GIF" else 3), "a GIF says how often it is repeated"
+    found = shown(result)
+    assert len(found) == FRAMES
+    for rgba, frame in zip(found, frames, strict=True):
+        assert difference(rgba, frame) <= loss
+        assert np.abs(srgb_to_lab(rgba[..., :3] / 255)[..., 2].mean() - 9) < 2, "it is coloured"
+
+
+@pytest.mark.parametrize(("source", "wanted"), [("GIF", 1), ("PNG", 0), ("WEBP", 0)])
+def test_an_animation_that_does_not_say_how_often(source, wanted):
+    first, *others = moving()
+    file = io.BytesIO()
+    first.save(file, source, save_all=True, append_images=others, duration=50)
+    assert {frame.showing.loops for frame in frames_of(file.getvalue())} == {wanted}
+
+
+def test_for_ever_stays_for_ever():
+    for source in ("GIF", "PNG", "WEBP"):
+        assert timing(encoded(frames_of(animation(source, loop=0)), "PNG"))[1] == 0
+
+
+def test_more_loops_than_webp_can_count():
+    data = animation("PNG", loop=100_000)
+    assert timing(encoded(frames_of(data), "WEBP"))[1] == 65535
+
+
+@pytest.mark.parametrize("disposal", range(4))
+@pytest.mark.parametrize("mode", ["L", "RGBA"])
+def test_gif_frames_are_what_pillow_composes(disposal, mode):
+    data = animation("GIF", mode, disposal=disposal)
+    check_composed(data)
+
+
+@pytest.mark.parametrize("disposal", range(3))
+@pytest.mark.parametrize("blend", range(2))
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_png_frames_are_what_pillow_composes(disposal, blend, mode):
+    check_composed(animation("PNG", mode, disposal=disposal, blend=blend))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA"])
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+def test_frames_are_what_pillow_composes(format_, mode):
+    check_composed(animation(format_, mode))
+
+
+def check_composed(data: bytes) -> None:
+    wanted, frames = shown(data), frames_of(data)
+    result = shown(encoded(frames, "PNG"))
+    for rgba, frame, found in zip(wanted, frames, result, strict=True):
+        alpha = np.full(rgba.shape[:2], 255) if frame.alpha is None else frame.alpha
+        np.testing.assert_array_equal(alpha, rgba[..., 3])
+        np.testing.assert_array_equal(found[..., 3], rgba[..., 3])
+        seen = alpha > 0
+        np.testing.assert_allclose(lightness_of(frame)[seen], lightness.GRAY8[rgba[..., 1]][seen], atol=0.01)
+        assert difference(found, frame) <= 0.15
+
+
+@pytest.mark.parametrize("target", ["PNG", "WEBP", "AVIF"])
+def test_transparency_that_changes_from_frame_to_frame(target):
+    frames = frames_of(animation("PNG", "RGBA"))
+    for number, rgba in enumerate(shown(encoded(frames, target))):
+        assert (rgba[:, : 4 + number, 3] < 30).all()
+        assert (rgba[:, 6 + number :, 3] > 225).all()
+
+
+def test_frames_without_and_with_transparency_together():
+    frames = frames_of(animation("PNG"))[:1] + frames_of(animation("PNG", "RGBA"))[1:]
+    found = shown(encoded(frames, "PNG"))
+    assert found[0][..., 3].min() == 255
+    assert found[1][..., 3].min() == 0
+
+
+def test_the_picture_for_where_animations_are_not_shown_is_kept():
+    data = animation("PNG", default_image=True, duration=[40, 70, 110, 30])
+    frames = frames_of(data)
+    assert [frame.showing.milliseconds for frame in frames] == [None, 40, 70, 110, 30]
+    result = encoded(frames, "PNG")
+    with Image.open(io.BytesIO(result)) as image:
+        assert (image.default_image, image.n_frames) == (True, FRAMES)
+    for rgba, frame in zip(shown(result), frames, strict=True):
+        assert difference(rgba, frame) <= 0.15
+    with pytest.raises(WriteError, match="choose PNG"):
+        encoded(frames, "WEBP")
+
+
+def test_fractions_of_milliseconds_do_not_add_up():
+    frames = frames_of(animation("PNG", duration=1000 / 30))
+    assert timing(encoded(frames, "PNG"))[0] == pytest.approx([1000 / 30] * FRAMES)
+    assert timing(encoded(frames, "WEBP"))[0] == [33, 34, 33, 33, 34]
+
+
+def test_frames_that_are_alike_are_shown_as_long_as_before():
+    twice = [frame for frame in frames_of(animation("GIF", duration=50)) for _ in range(2)]
+    durations, _ = timing(encoded(twice, "PNG"))
+    assert sum(durations) == 2 * FRAMES * 50
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+def test_every_frame_is_turned(format_):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.Make] = "Maker"
+    data = animation(format_, exif=exif)
+    frames = frames_of(data)
+    for rgba, frame in zip(shown(data), frames, strict=True):
+        np.testing.assert_allclose(
+            lightness_of(frame), lightness.GRAY8[np.rot90(rgba[..., 1], -1)], atol=0.01
+        )
+    with Image.open(io.BytesIO(encoded(frames, format_))) as image:
+        assert image.size == SIZE[::-1]
+        assert image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        assert image.getexif()[ExifTags.Base.Make] == "Maker"
+
+
+def test_originals_are_turned_too():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    file = io.BytesIO()
+    picture = moving("RGB")[0]
+    picture.save(file, "PNG", exif=exif)
+    ((frame, rgb),) = reader.original_pages(file.getvalue(), LIMIT)
+    assert frame.lightness.shape == rgb.shape[:2]
+    np.testing.assert_array_equal(rgb, np.rot90(np.asarray(picture), -1))
+
+
+def test_an_animation_of_16_bits_keeps_its_frames():
+    codes = [np.asarray(image).astype(np.uint16) * 257 for image in moving()]
+    for number, each in enumerate(codes):
+        each[0, number] = 0  # Pillow leaves out frames that differ above 255 alone
+    first, *others = map(Image.fromarray, codes)
+    file = io.BytesIO()
+    first.save(file, "PNG", save_all=True, append_images=others, duration=DURATIONS)
+    frames = frames_of(file.getvalue())
+    assert not any(frame.deep for frame in frames), "colours of animations have 8 bits"
+    found = shown(encoded(frames, "PNG"))
+    assert len(found) == FRAMES
+    for rgba, frame in zip(found, frames, strict=True):
+        assert difference(rgba, frame) <= 0.15
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "TIFF", "BMP", "JPEG2000"])
+def test_other_formats_hold_no_animation_and_say_so(tmp_path, format_):
+    frames = frames_of(animation("GIF"))
+    with pytest.raises(WriteError, match=f"{format_} holds no animation; choose another"):
+        writer.write(tmp_path / f"a{HOLDS[format_].suffixes[0]}", map(colored, frames))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_single_frame_is_no_animation(tmp_path):
+    for format_ in ("GIF", "PNG", "WEBP"):
+        file = io.BytesIO()
+        moving()[0].save(file, format_, save_all=True)
+        (frame,) = frames_of(file.getvalue())
+        assert (frame.pages, frame.showing) == (1, None)
+        writer.write(tmp_path / f"{format_}.jpg", [colored(frame)])
+
+
+@pytest.mark.parametrize("format_", LOSSLESS)
+def test_all_frames_count_as_pixels(format_):
+    data, pixels = animation(format_), FRAMES * SIZE[0] * SIZE[1]
+    assert reader.size_of(data, pixels) == pixels
+    with pytest.raises(ReadError, match=f"5 frames of 32 x 24 .* limit of {pixels - 1:,}"):
+        reader.size_of(data, pixels - 1)
+    with pytest.raises(ReadError, match="5 frames"):
+        next(reader.read_pages(data, pixels - 1))
+
+
+def test_a_later_frame_cannot_outgrow_the_limit():
+    data = bytearray(animation("GIF", "L"))
+    descriptor = data.rindex(b"!\xf9\x04") + 8
+    assert data[descriptor : descriptor + 1] == b","
+    struct.pack_into("<HH", data, descriptor + 5, 9000, 9000)
+    with pytest.raises(ReadError, match=r"^5 of 5: .*outside"):
+        frames_of(bytes(data))
+
+
+@pytest.mark.parametrize("format_", LOSSLESS)
+def test_a_cut_animation_is_never_taken_for_one_of_fewer_frames(format_):
+    data = animation(format_)
+    for end in range(0, len(data), 3):
+        try:
+            assert len(frames_of(data[:end])) == FRAMES
+        except ReadError:
+            continue
+        assert end >= len(data) - 20, "only what marks the end is missing"
+
+
+def test_a_gif_cut_where_a_frame_ends_breaks_off():
+    data = animation("GIF")
+    ends = [n for n in range(len(data)) if data.startswith(b"!\xf9\x04", n)]
+    assert len(ends) == FRAMES
+    for end in (*ends[1:], len(data) - 1):
+        with pytest.raises(ReadError, match="breaks off"):
+            frames_of(data[:end])
+    assert len(frames_of(data + b"appended")) == FRAMES
+
+
+def test_a_gif_with_a_palette_for_every_frame_is_whole():
+    first, *others = moving("RGB")
+    file = io.BytesIO()
+    palettes = [image.quantize(64 + 8 * n) for n, image in enumerate((first, *others))]
+    palettes[0].save(file, "GIF", save_all=True, append_images=palettes[1:], comment=b"a comment" * 60)
+    assert len(frames_of(file.getvalue())) == FRAMES
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("quality", [30, 75, 92, 100])
+def test_a_jpeg_keeps_its_luma_table(tmp_path, gray_photo, progressive, quality):
+    Image.fromarray(gray_photo).convert("RGB").save(
+        tmp_path / "a.jpg", quality=quality, progressive=progressive
+    )
+    frame = reader.read(tmp_path / "a.jpg", LIMIT)
+    writer.write(tmp_path / "b.jpg", [colored(frame)])
+    with Image.open(tmp_path / "a.jpg") as before, Image.open(tmp_path / "b.jpg") as after:
+        assert after.quantization[0] == before.quantization[0]
+        assert after.quantization[1] == tables(max(quality, 75))[1]
+        assert (after.size, after.layers) == (before.size, 3)
+    writer.write(tmp_path / "c.jpg", [colored(frame)], quality=50)
+    with Image.open(tmp_path / "c.jpg") as asked:
+        assert asked.quantization == {0: tables(52)[0], 1: tables(75)[1]}
+
+
+def tables(quality: int) -> dict[int, list[int]]:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
+    with JpegImagePlugin.JpegImageFile(io.BytesIO(file.getvalue())) as image:
+        return dict(image.quantization)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "WEBP", "AVIF"])
+def test_quality_says_how_large_and_how_good(gray_photo, format_):
+    file = io.BytesIO()
+    Image.fromarray(gray_photo).save(file, "PNG")
+    frames = frames_of(file.getvalue())
+    low, high = (encoded(frames, format_, quality) for quality in (20, 95))
+    assert 2 * len(low) < len(high)
+    (rough,), (fine,) = shown(low), shown(high)
+    assert 1.5 * difference(fine, frames[0]) < difference(rough, frames[0])
+
+
+@pytest.mark.parametrize("format_", ["PNG", "TIFF", "BMP"])
+def test_quality_means_nothing_to_formats_without_loss(format_):
+    frames = frames_of(animation("PNG"))
+    still = [Frame(frames[0].lightness)]
+    assert encoded(still, format_, 10) == encoded(still, format_)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "TIFF", "WEBP", "AVIF", "JPEG2000"])
+def test_gray_with_transparency_becomes_color_with_the_same(format_):
+    file = io.BytesIO()
+    picture = moving("LA")[0]
+    picture.save(file, "PNG")
+    ((rgba),) = shown(encoded(frames_of(file.getvalue()), format_))
+    wanted = np.asarray(picture.getchannel("A")).astype(int)
+    assert np.abs(rgba[..., 3] - wanted).max() <= (30 if format_ == "AVIF" else 0)
+
+
+def test_a_frame_says_how_it_is_shown():
+    assert frames_of(animation("GIF"))[2].showing == Showing(110, 4)

@@ -1,0 +1,216 @@
+"""Pages, animations, --format and --quality through the command."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+
+from colorize_cli.color import lightness
+from colorize_cli.color.lab import srgb_to_lab
+from tests.colorize_cli.cli.test_run import contents, finish, invoke, piped
+from tests.colorize_cli.image.test_animations import DURATIONS, animation, shown, timing
+from tests.colorize_cli.image.test_pages import gray, in_depth, tiff
+
+
+@pytest.fixture
+def colorize(models):
+    def run(*arguments: object) -> Result:
+        return invoke(*arguments, "--model", models.tinted, "--device", "cpu")
+
+    return run
+
+
+def put(folder: Path, files: dict[str, bytes]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def encoded(format_: str, mode: str = "L", **options) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(gray()).convert(mode).save(file, format_, **options)
+    return file.getvalue()
+
+
+def difference(rgb: np.ndarray, codes: np.ndarray) -> float:
+    """Mean, in L*."""
+    lab = srgb_to_lab(rgb[..., :3] / np.iinfo(rgb.dtype).max)
+    return float(np.abs(lab[..., 0] - lightness.GRAY8[codes]).mean())
+
+
+def chroma(rgb: np.ndarray) -> float:
+    return float(np.abs(srgb_to_lab(rgb[..., :3] / 255)[..., 1:]).mean())
+
+
+def test_every_page_of_a_tiff_is_colored(colorize, tmp_path):
+    pages = [gray(24, 32), gray(60, 40), gray(30, 90)]
+    put(tmp_path / "in", {"a.tif": tiff(*((page, {}) for page in pages))})
+    result = colorize(tmp_path / "in", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "out" / "a.tif") as image:
+        assert image.n_frames == 3
+        for number, page in enumerate(pages):
+            image.seek(number)
+            rgb = np.asarray(image)
+            assert rgb.shape == (*page.shape, 3)
+            assert difference(rgb, page) <= 0.15
+            assert chroma(rgb) > 3
+
+
+def test_a_page_is_colored_as_if_it_were_alone(colorize, tmp_path):
+    one, two = (gray(24, 32), {}), (gray(60, 40)[::-1], {})
+    put(tmp_path / "in", {"both.tif": tiff(one, two), "one.tif": tiff(one), "two.tif": tiff(two)})
+    assert colorize(tmp_path / "in", tmp_path / "out").exit_code == 0
+    with Image.open(tmp_path / "out" / "both.tif") as both:
+        for number, name in enumerate(("one", "two")):
+            both.seek(number)
+            with Image.open(tmp_path / "out" / f"{name}.tif") as alone:
+                np.testing.assert_array_equal(np.asarray(both), np.asarray(alone))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_many_pages_stay_in_order(colorize, tmp_path, workers):
+    pages = [gray(24, 20 + number) for number in range(40)]
+    put(tmp_path / "in", {"a.tif": tiff(*((page, {}) for page in pages))})
+    assert colorize(tmp_path / "in", tmp_path / "out", "--workers", workers).exit_code == 0
+    assert [rgba.shape for rgba in shown((tmp_path / "out" / "a.tif").read_bytes())] == [
+        (*page.shape, 4) for page in pages
+    ]
+
+
+def test_an_animated_gif_becomes_png(colorize, tmp_path):
+    data = animation("GIF")
+    put(tmp_path / "in", {"a.gif": data})
+    result = colorize(tmp_path / "in", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert contents(tmp_path / "out").keys() == {"a.png"}
+    output = (tmp_path / "out" / "a.png").read_bytes()
+    assert timing(output)[0] == DURATIONS
+    for found, wanted in zip(shown(output), shown(data), strict=True):
+        assert difference(found, wanted[..., 1]) <= 0.15
+        assert chroma(found) > 3
+
+
+def test_an_animation_passes_through_a_pipe(models):
+    data = animation("GIF")
+    done = piped(data, "-", "-", "--model", models.tinted, "--device", "cpu", "-q")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"\x89PNG")
+    assert timing(done.stdout)[0] == DURATIONS
+
+
+def test_a_damaged_later_page_fails_alone_and_leaves_nothing(models, tmp_path):
+    whole = tiff((gray(), {}), (in_depth(gray(), np.uint16), {}))
+    put(tmp_path / "in", {"a.tif": whole, "b.tif": whole[:-100], "c.gif": animation("GIF")[:-40]})
+    options = ("--model", models.tinted, "--device", "cpu", "-q")
+    code, out, err = finish(tmp_path / "in", tmp_path / "out", *options)
+    assert (code, out) == (1, "")
+    damaged, cut = sorted(err.splitlines())
+    assert damaged.startswith(f"{tmp_path}/in/b.tif: 2 of 2: ")
+    assert cut.startswith(f"{tmp_path}/in/c.gif: damaged: ")
+    assert contents(tmp_path / "out").keys() == {"a.tif"}
+
+
+@pytest.mark.parametrize("format_", ["png", "tiff", "jpeg", "webp", "avif", "bmp", "jpeg2000"])
+def test_all_to_one_format(colorize, tmp_path, format_):
+    sources = {
+        "a.jpg": encoded("JPEG", quality=97),
+        "b.png": encoded("PNG"),
+        "c.TIF": encoded("TIFF", "1"),
+        "d.webp": encoded("WEBP", lossless=True),
+        "e.bmp": encoded("BMP"),
+        "f.gif": encoded("GIF"),
+        "g.tif": tiff((in_depth(gray(), np.uint16), {})),
+        "h.tiff": tiff((in_depth(gray(), np.float32), {})),
+    }
+    put(tmp_path / "in", sources)
+    result = colorize(tmp_path / "in", tmp_path / "out", "--format", format_)
+    assert result.exit_code == 0, result.output
+    outputs = contents(tmp_path / "out")
+    assert [name.split(".")[0] for name in sorted(outputs)] == list("abcdefgh")
+    for data in outputs.values():
+        with Image.open(io.BytesIO(data)) as image:
+            assert (image.format, image.mode, image.size) == (format_.upper(), "RGB", (32, 24))
+    again = colorize(tmp_path / "in", tmp_path / "out", "--format", format_)
+    assert "0 done, 8 skipped (8 up to date)" in again.stderr
+
+
+def test_endings_of_the_format_asked_for_stay(colorize, tmp_path):
+    put(tmp_path / "in", {"a.jpeg": encoded("JPEG"), "b.JPG": encoded("JPEG"), "c.png": encoded("PNG")})
+    assert colorize(tmp_path / "in", tmp_path / "out", "--format", "jpeg").exit_code == 0
+    assert contents(tmp_path / "out").keys() == {"a.jpeg", "b.JPG", "c.jpg"}
+
+
+def test_several_pages_to_a_format_of_one_is_a_clear_failure(colorize, tmp_path):
+    put(tmp_path / "in", {"a.tif": tiff((gray(), {}), (gray(), {})), "b.gif": animation("GIF")})
+    result = colorize(tmp_path / "in", tmp_path / "out", "--format", "jpeg")
+    assert result.exit_code == 1
+    assert "a.tif: JPEG holds a single picture, and here are several; choose TIFF" in result.stderr
+    assert "b.gif: JPEG holds no animation; choose another format" in result.stderr
+    assert contents(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [
+        (("a.png", "a.tif"), ("--format", "png")),
+        (("a.gif", "a.png"), ()),
+        (("a.jpg", "a.webp"), ("--format", "avif")),
+    ],
+)
+def test_two_that_would_become_one_are_found_before_any_work(colorize, tmp_path, names, options):
+    put(tmp_path / "in", dict.fromkeys(names, encoded("PNG")))
+    result = colorize(tmp_path / "in", tmp_path / "out", *options)
+    assert result.exit_code == 2
+    assert all(name in result.stderr for name in names)
+    assert not (tmp_path / "out").exists()
+
+
+def test_formats_that_cannot_be_written_are_wrong_usage(colorize, tmp_path):
+    put(tmp_path / "in", {"a.png": encoded("PNG")})
+    for options in (("--format", "gif"), ("--format", "bogus"), ("--quality", 0), ("--quality", 101)):
+        assert colorize(tmp_path / "in", tmp_path / "out", *options).exit_code == 2
+    assert colorize(tmp_path / "in" / "a.png", tmp_path / "b.jpg", "--format", "png").exit_code == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"in"}
+
+
+def test_another_quality_makes_outputs_anew(colorize, tmp_path):
+    put(tmp_path / "in", {"a.jpg": encoded("JPEG", quality=80)})
+    sizes = []
+    for quality in ((), ("--quality", 40), ("--quality", 99)):
+        result = colorize(tmp_path / "in", tmp_path / "out", *quality)
+        assert "1 done" in result.stderr
+        sizes.append(len(contents(tmp_path / "out")["a.jpg"]))
+    assert sizes[1] < sizes[0] < sizes[2]
+
+
+def test_an_animation_of_too_many_pixels_fails_before_it_is_decoded(colorize, tmp_path):
+    put(tmp_path / "in", {"a.gif": animation("GIF"), "b.tif": tiff(*[(gray(), {})] * 5)})
+    result = colorize(tmp_path / "in", tmp_path / "out", "--max-pixels", 24 * 32 * 4)
+    assert result.exit_code == 1
+    assert "a.gif: 5 frames of 32 x 24 are more pixels than the limit of 3,072" in result.stderr
+    assert contents(tmp_path / "out").keys() == {"b.tif"}
+
+
+def test_floats_on_another_scale_fail_clearly(colorize, tmp_path):
+    put(tmp_path / "in", {"a.tif": tiff((gray().astype(np.float32), {}))})
+    result = colorize(tmp_path / "in", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "a.tif: floats from 10 to" in result.stderr
+    assert contents(tmp_path / "out") == {}
+
+
+def test_a_report_shows_pages_and_animations(colorize, tmp_path):
+    floats = (in_depth(gray(), np.float32), {})
+    put(
+        tmp_path / "in",
+        {"a.gif": animation("GIF"), "b.tif": tiff((gray(), {}), (gray(), {})), "c.tif": tiff(floats)},
+    )
+    result = colorize(tmp_path / "in", tmp_path / "out", "--report", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
+    assert "3 done" in result.stderr
+    assert (tmp_path / "page.html").read_text().count('type="range"') >= 2

@@ -1,0 +1,286 @@
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from colorize_cli.color import lab, lightness
+from colorize_cli.color.lightness import Lightness
+from colorize_cli.core.errors import ReadError, WriteError
+from colorize_cli.core.formats import FORMATS, endings
+from colorize_cli.image import reader, writer
+from colorize_cli.image.frame import Frame
+
+LIMIT = 250_000_000
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def saved(image: Image.Image, path: Path, **options) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def lightness_of(frame: Frame) -> np.ndarray:
+    return frame.lightness.rows(0, frame.lightness.shape[0])
+
+
+@pytest.fixture
+def gray(gray_photo) -> Image.Image:
+    return Image.fromarray(gray_photo)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_gray_keeps_its_codes_in_lossless_formats(tmp_path, gray, gray_photo, suffix, mode):
+    frame = reader.read(saved(gray.convert(mode), tmp_path / f"a{suffix}"), LIMIT)
+    assert frame.lightness.codes.dtype == np.uint8
+    np.testing.assert_array_equal(frame.lightness.codes, gray_photo)
+    assert frame.alpha is None
+
+
+@pytest.mark.parametrize("quality", [None, 40, 75, 90, 95])
+def test_lightness_in_a_jpeg_is_as_near_as_if_the_gray_picture_had_been_saved(tmp_path, gray, quality):
+    frame = reader.read(saved(gray, tmp_path / "a.png"), LIMIT)
+    lightness = lightness_of(frame)
+    rgb = lab.compose_rgb8(lightness, 0 * lightness + 12, 0 * lightness + 20)
+    writer.write(tmp_path / "b.jpg", [(frame, rgb)], quality)
+    saved(gray.convert("RGB"), tmp_path / "c.jpg", quality=quality or 95, subsampling="4:4:4")
+    colored, plain = (
+        np.abs(lab.srgb_to_lab(np.asarray(Image.open(tmp_path / name)) / 255)[..., 0] - lightness)
+        for name in ("b.jpg", "c.jpg")
+    )
+    assert colored.mean() <= plain.mean()
+    # A single pixel may be worse by chance; the thousand worst are not.
+    assert colored.max() <= plain.max() + 0.4  # an 8-bit level
+
+
+@pytest.mark.parametrize("suffix", sorted(FORMATS))
+def test_every_format_goes_there_and_back(tmp_path, gray, suffix):
+    quality = {"quality": 95} if FORMATS[suffix] == "JPEG" else {}
+    frame = reader.read(saved(gray, tmp_path / f"a{suffix}", **quality), LIMIT)
+    assert np.abs(lightness_of(frame) - lightness.GRAY8[np.asarray(gray)]).mean() < 1.5
+    suffix = endings()[suffix]
+    rgb = np.repeat(np.asarray(gray)[..., None], 3, axis=2)
+    writer.write(tmp_path / f"b{suffix}", [(frame, rgb)])
+    with Image.open(tmp_path / f"b{suffix}") as back:
+        assert back.format == FORMATS[suffix]
+        assert np.abs(np.asarray(back.convert("RGB")).astype(int) - rgb).mean() < 2
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    codes = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    for name in ("a.png", "a.tif"):
+        frame = reader.read(saved(Image.fromarray(codes), tmp_path / name), LIMIT)
+        expected = lab.lightness_of_gray(codes / 65535)
+        np.testing.assert_allclose(lightness_of(frame), expected, atol=1e-3)
+
+
+def test_one_bit_and_palette(tmp_path, gray):
+    bits = gray.convert("1")
+    frame = reader.read(saved(bits, tmp_path / "a.png"), LIMIT)
+    np.testing.assert_array_equal(frame.lightness.codes, np.asarray(bits.convert("L")))
+    palette = gray.convert("P")
+    frame = reader.read(saved(palette, tmp_path / "b.png"), LIMIT)
+    np.testing.assert_array_equal(frame.lightness.codes, np.asarray(palette.convert("L")))
+
+
+def test_color_gives_its_lab_lightness(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8)
+    frame = reader.read(saved(Image.fromarray(rgb), tmp_path / "a.png"), LIMIT)
+    np.testing.assert_allclose(lightness_of(frame), lab.srgb_to_lab(rgb / 255)[..., 0], atol=2e-3)
+
+
+def test_cmyk(tmp_path, gray):
+    path = saved(gray.convert("CMYK"), tmp_path / "a.jpg", quality=95)
+    with Image.open(path) as image:
+        expected = lab.srgb_to_lab(np.asarray(image.convert("RGB")) / 255)[..., 0]
+    np.testing.assert_allclose(lightness_of(reader.read(path, LIMIT)), expected, atol=0.01)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".avif"])
+def test_transparency_is_untouched(tmp_path, gray, mode, suffix):
+    alpha = np.add.outer(np.arange(120), np.arange(160)).astype(np.uint8)
+    gray.putalpha(Image.fromarray(alpha))
+    path = saved(
+        gray.convert(mode), tmp_path / f"a{suffix}", **({"lossless": True} if suffix == ".webp" else {})
+    )
+    frame = reader.read(path, LIMIT)
+    if suffix != ".avif":
+        np.testing.assert_array_equal(frame.alpha, alpha)
+    writer.write(tmp_path / f"b{suffix}", [(frame, np.zeros((120, 160, 3), np.uint8))])
+    with Image.open(tmp_path / f"b{suffix}") as back:
+        difference = np.abs(np.asarray(back.getchannel("A")).astype(int) - frame.alpha)
+        assert difference.max() <= (8 if suffix == ".avif" else 0)
+
+
+def test_transparent_color_of_a_palette_or_gray_png(tmp_path, gray):
+    frame = reader.read(saved(gray, tmp_path / "a.png", transparency=0), LIMIT)
+    np.testing.assert_array_equal(frame.alpha == 0, np.asarray(gray) == 0)
+    frame = reader.read(saved(gray.convert("P"), tmp_path / "b.png", transparency=0), LIMIT)
+    assert frame.alpha is not None
+
+
+def test_jpeg_cannot_hold_transparency(tmp_path, gray):
+    gray.putalpha(100)
+    frame = reader.read(saved(gray, tmp_path / "a.png"), LIMIT)
+    with pytest.raises(WriteError, match="transparency"):
+        writer.write(tmp_path / "b.jpg", [(frame, np.zeros((120, 160, 3), np.uint8))])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
+def test_orientation_is_applied_once_and_reset(tmp_path, gray, orientation, suffix):
+    exif = Image.Exif()
+    exif[274] = orientation
+    exif[271] = "A camera"
+    path = saved(gray, tmp_path / f"a{suffix}", exif=exif)
+    # Pillow 13 scrambles turned TIFF files that it opens by name and maps into memory.
+    with path.open("rb") as file, Image.open(file) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("L"))
+    frame = reader.read(path, LIMIT)
+    assert frame.lightness.shape == expected.shape
+    np.testing.assert_allclose(lightness_of(frame), lightness.GRAY8[expected], atol=1)
+    writer.write(tmp_path / f"b{suffix}", [(frame, np.repeat(expected[..., None], 3, axis=2))])
+    with Image.open(tmp_path / f"b{suffix}") as back:
+        assert back.getexif().get(274, 1) == 1
+        assert back.getexif()[271] == "A camera"
+        assert back.size == expected.shape[::-1]
+        again = np.asarray(ImageOps.exif_transpose(back).convert("L")).astype(int)
+    assert np.abs(again - expected).mean() < 2
+
+
+def test_resolution_is_kept(tmp_path, gray):
+    for suffix in (".jpg", ".png", ".tif"):
+        frame = reader.read(saved(gray, tmp_path / f"a{suffix}", dpi=(600, 600)), LIMIT)
+        writer.write(tmp_path / f"b{suffix}", [(frame, np.zeros((120, 160, 3), np.uint8))])
+        with Image.open(tmp_path / f"b{suffix}") as back:
+            assert [round(float(side)) for side in back.info["dpi"]] == [600, 600]
+
+
+def built_in_profile(space: str) -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes()
+
+
+def gray_profile(gamma: float) -> bytes:
+    """A minimal ICC v2 profile for grey of a pure power curve (ICC.1:2001-04, 6.3.1)."""
+
+    def tag(kind: bytes, data: bytes) -> bytes:
+        return kind + b"\0\0\0\0" + data
+
+    curve = tag(b"curv", struct.pack(">IH", 1, round(gamma * 256)))
+    white = tag(b"XYZ ", struct.pack(">iii", 0xF6D6, 0x10000, 0xD32D))
+    text = b"power\0"
+    name = tag(b"desc", struct.pack(">I", len(text)) + text + b"\0" * 78)
+    tags, body, offset = b"", b"", 128 + 4 + 3 * 12
+    for signature, data in ((b"desc", name), (b"wtpt", white), (b"kTRC", curve)):
+        data += b"\0" * (-len(data) % 4)
+        tags += signature + struct.pack(">II", offset + len(body), len(data))
+        body += data
+    size = offset + len(body)
+    header = struct.pack(">I4sI4s4s4s", size, b"\0\0\0\0", 0x02100000, b"mntr", b"GRAY", b"XYZ ")
+    header += b"\0" * 12 + b"acsp" + b"\0" * 28 + struct.pack(">iii", 0xF6D6, 0x10000, 0xD32D)
+    return header + b"\0" * (128 - len(header)) + struct.pack(">I", 3) + tags + body
+
+
+@pytest.mark.parametrize("sixteen", [False, True])
+def test_a_gray_profile_is_honoured(tmp_path, sixteen):
+    codes = np.tile(np.arange(256, dtype=np.uint8), (32, 1))
+    image = Image.fromarray(codes.astype(np.uint16) * 257) if sixteen else Image.fromarray(codes)
+    frame = reader.read(saved(image, tmp_path / "a.png", icc_profile=gray_profile(1.0)), LIMIT)
+    linear = codes / 255
+    expected = np.where(linear > (6 / 29) ** 3, 116 * np.cbrt(linear) - 16, linear * 903.3)
+    assert np.abs(lightness_of(frame) - expected)[:, 8:].max() < 0.75  # 8-bit steps in the shadows
+    assert np.abs(lightness_of(frame) - lightness.GRAY8[codes]).max() > 5
+
+
+def test_an_srgb_profile_changes_nothing(tmp_path, gray_photo):
+    rgb = np.repeat(gray_photo[..., None], 3, axis=2)
+    rgb[..., 0] //= 2
+    srgb = reader.read(
+        saved(Image.fromarray(rgb), tmp_path / "a.png", icc_profile=built_in_profile("sRGB")), LIMIT
+    )
+    np.testing.assert_allclose(lightness_of(srgb), lab.srgb_to_lab(rgb / 255)[..., 0], atol=0.01)
+
+
+def test_a_damaged_or_foreign_profile_is_ignored(tmp_path, gray, gray_photo):
+    for index, profile in enumerate((b"nonsense", built_in_profile("LAB"))):
+        frame = reader.read(saved(gray, tmp_path / f"{index}.png", icc_profile=profile), LIMIT)
+        np.testing.assert_array_equal(lightness_of(frame), lightness.GRAY8[gray_photo])
+
+
+def bad_files() -> dict[str, tuple[bytes, str]]:
+    buffer = io.BytesIO()
+    Image.effect_noise((200, 200), 50).save(buffer, "JPEG")
+    jpeg = buffer.getvalue()
+    buffer = io.BytesIO()
+    Image.effect_noise((200, 200), 50).save(buffer, "PNG")
+    png = buffer.getvalue()
+    return {
+        "empty.jpg": (b"", "empty"),
+        "truncated.jpg": (jpeg[: len(jpeg) // 2], "truncated"),
+        "head.jpg": (jpeg[:10], "."),
+        "truncated.png": (png[: len(png) // 2], "truncated|broken"),
+        "text.jpg": (b"Dear diary,\n" * 20, "content"),
+        "huge.png": (png_header(30000, 30000), "30000 x 30000 are more pixels"),
+        "flat.png": (png_header(0, 10), "."),
+        "empty.gif": (b"GIF89a" + b"\0" * 50, "."),
+        "icon.png": (b"\0\0\1\0\1\0\x10\x10" + b"\0" * 50, "content"),
+    }
+
+
+@pytest.mark.parametrize("name", bad_files())
+def test_bad_files_are_one_clear_line(tmp_path, name):
+    data, reason = bad_files()[name]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ReadError, match=reason) as raised:
+        reader.read(tmp_path / name, LIMIT)
+    assert "\n" not in str(raised.value)
+    assert str(raised.value)
+
+
+def test_limit_is_ours_and_not_pillows(tmp_path):
+    # More than Pillow's own limit, at which it raises; the header is all that is read.
+    path = tmp_path / "a.png"
+    path.write_bytes(png_header(15000, 15000))
+    assert reader.size_of(path, LIMIT) == 225_000_000
+    with pytest.raises(ReadError, match="limit of 224,999,999"):
+        reader.size_of(path, 224_999_999)
+
+
+def test_missing_file_and_directory(tmp_path):
+    with pytest.raises(ReadError, match="No such file"):
+        reader.read(tmp_path / "absent.png", LIMIT)
+    with pytest.raises(ReadError, match="directory"):
+        reader.read(tmp_path, LIMIT)
+
+
+def test_a_side_that_the_format_cannot_hold(tmp_path):
+    frame = Frame(Lightness(np.zeros((1, 70000), np.uint8), lightness.GRAY8))
+    for suffix in (".jpg", ".webp"):
+        with pytest.raises(WriteError):
+            writer.write(tmp_path / f"a{suffix}", [(frame, np.zeros((1, 70000, 3), np.uint8))])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writing_where_it_cannot_be(tmp_path):
+    frame = Frame(Lightness(np.zeros((4, 4), np.uint8), lightness.GRAY8))
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="cannot write"):
+        writer.write(tmp_path / "file" / "a.png", [(frame, np.zeros((4, 4, 3), np.uint8))])
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(WriteError, match="cannot write"):
+        writer.write(tmp_path / "a.png", [(frame, np.zeros((4, 4, 3), np.uint8))])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "file"]

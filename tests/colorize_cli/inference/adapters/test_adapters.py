@@ -1,0 +1,41 @@
+import pytest
+
+from colorize_cli.core.errors import ModelError
+from colorize_cli.inference.adapters import MODEL_FORMATS, Signature, Tensor, recognize
+from tests.conftest import METADATA
+
+LIGHTNESS = Tensor("lightness", "tensor(float)", ("n", 1, "h", "w"))
+AB = Tensor("ab", "tensor(float)", ("n", 2, "h2", "w2"))
+
+
+def test_native_is_recognized():
+    adapter = recognize(Signature((LIGHTNESS,), (AB,), METADATA))
+    assert adapter.outputs == ("ab",)
+    assert adapter.info.license == "CC0-1.0"
+
+
+@pytest.mark.parametrize(
+    ("lightness", "ab"),
+    [
+        (Tensor("grey", "tensor(float)", ("n", 1, "h", "w")), AB),
+        (Tensor("lightness", "tensor(float16)", ("n", 1, "h", "w")), AB),
+        (Tensor("lightness", "tensor(float)", (1, 1, "h", "w")), AB),
+        (Tensor("lightness", "tensor(float)", ("n", 1, 256, 256)), AB),
+        (Tensor("lightness", "tensor(float)", ("n", 3, "h", "w")), AB),
+        (LIGHTNESS, Tensor("rgb", "tensor(float)", ("n", 3, "h", "w"))),
+        (LIGHTNESS, Tensor("ab", "tensor(float)", ("n", 313, "h", "w"))),
+    ],
+)
+def test_other_signatures_are_refused_with_what_was_found_and_what_is_accepted(lightness, ab):
+    with pytest.raises(ModelError) as raised:
+        recognize(Signature((lightness,), (ab,), METADATA))
+    for text in (str(lightness), str(ab), *(contract.accepts for contract in MODEL_FORMATS.values())):
+        assert text in str(raised.value)
+
+
+@pytest.mark.parametrize("name", MODEL_FORMATS)
+def test_every_contract_leaves_what_is_foreign_alone(name):
+    foreign = Signature(
+        (Tensor("tokens", "tensor(int64)", ("n",)),), (Tensor("logits", "tensor(float)", ("n",)),), {}
+    )
+    assert MODEL_FORMATS[name].recognize(foreign) is None

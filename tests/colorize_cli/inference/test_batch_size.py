@@ -1,0 +1,99 @@
+import dataclasses
+import json
+
+import pytest
+
+from colorize_cli.core.settings import Settings
+from colorize_cli.engine.images import Images
+from colorize_cli.engine.outputs import Outputs
+from colorize_cli.engine.session import Session
+from colorize_cli.guidance import Guidance
+from colorize_cli.inference import batch_size, model
+from tests.colorize_cli.inference.test_model import FakeSession, on_gpus
+
+
+class Clock:
+    """Goes on by what the session's last run took."""
+
+    def __init__(self, session: FakeSession, seconds) -> None:
+        self.session, self.seconds = session, seconds
+        self.now, self.seen = 0.0, 0
+
+    def __call__(self) -> float:
+        for shape in self.session.batches[self.seen :]:
+            self.now += self.seconds(shape[0])
+        self.seen = len(self.session.batches)
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "colorize" / "batches.json"
+
+
+def found(models, seconds, pixels=10**9) -> tuple[int, FakeSession]:
+    session = FakeSession(pixels)
+    return batch_size.batch_size(on_gpus(models, session), None, Clock(session, seconds)), session
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (lambda _: 1.0, 64),  # a call takes as long whatever its size
+        (lambda n: n, 8),  # nothing is gained
+        (lambda n: 16 + max(0, n - 32), 32),  # up to 32 at once
+    ],
+)
+def test_batches_are_doubled_while_that_pays(models, seconds, expected):
+    assert found(models, seconds)[0] == expected
+
+
+def test_they_end_where_memory_does(models):
+    size, session = found(models, lambda _: 1.0, pixels=20 * 64 * 96)
+    assert size == 16
+    assert max(shape[0] for shape in session.batches) == 32
+
+
+def test_it_is_remembered_for_the_same_model_size_and_gpus(models, cache):
+    assert found(models, lambda _: 1.0)[0] == 64
+    size, session = found(models, lambda n: n)
+    assert (size, session.batches) == (64, [])
+    assert list(json.loads(cache.read_text()).values()) == [64]
+    session = FakeSession(10**9)
+    network = on_gpus(models, session)
+    batch_size.batch_size(network, 128, Clock(session, lambda n: n))
+    assert session.batches[0][2:] == (128, 192)
+    assert sorted(json.loads(cache.read_text()).values()) == [8, 64]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": "b"}', "\x00"])
+def test_notes_that_cannot_be_read_cost_a_trial(models, cache, text):
+    cache.parent.mkdir(parents=True)
+    cache.write_text(text)
+    assert found(models, lambda n: n)[0] == 8
+    assert 8 in json.loads(cache.read_text()).values()
+
+
+def test_where_nothing_can_be_noted_it_works_all_the_same(models, cache):
+    cache.parent.parent.write_text("a file")
+    assert found(models, lambda n: n)[0] == 8
+
+
+def test_on_the_cpu_nothing_is_tried(models, cache):
+    loaded = model.load(models.tinted, "cpu")
+    never = dataclasses.replace(loaded, _sessions=None)
+    assert batch_size.batch_size(never, None) == 8
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, 3), (5, 5)])
+def test_the_size_found_is_used_unless_another_is_asked_for(models, tmp_path, monkeypatch, asked, used):
+    network = on_gpus(models, FakeSession(10**9))
+    monkeypatch.setattr(model, "load", lambda *_: network)
+    monkeypatch.setattr(batch_size, "batch_size", lambda *_: 3)
+    settings = Settings(device="cuda", batch_size=asked)
+    opened = Session(tmp_path, settings, Guidance()).open()
+    outputs = Outputs(tmp_path, settings, Guidance(), read_only=True)
+    stages = Images(opened, settings, Guidance(), outputs).pipeline().stages
+    assert [stage.batch for stage in stages if stage.batch] == [used]

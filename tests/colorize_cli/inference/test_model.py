@@ -1,0 +1,240 @@
+import ctypes
+import dataclasses
+import hashlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from colorize_cli.core.errors import DeviceError, DeviceMemoryError, ModelError, UsageError
+from colorize_cli.inference import model
+from colorize_cli.inference.cuda import Driver
+from colorize_cli.inference.sessions import Sessions
+from tests.conftest import METADATA, write_model
+
+
+def has_gpu() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def threads_of(network: model.Model) -> int:
+    session = network._sessions._idle.get()
+    network._sessions._idle.put(session)
+    return session.get_session_options().intra_op_num_threads
+
+
+def test_predicts_chroma(models):
+    network = model.load(models.tinted, "cpu", threads=1)
+    lightness = np.random.default_rng(0).uniform(0, 100, (3, 1, 32, 48)).astype(np.float32)
+    ab = network.predict(lightness)
+    small = lightness.reshape(3, 16, 2, 24, 2).mean(axis=(2, 4))
+    np.testing.assert_allclose(ab[:, 0], 0.4 * small - 20, atol=1e-4)
+    np.testing.assert_allclose(ab[:, 1], 30 - 0.3 * small, atol=1e-4)
+
+
+def test_says_what_the_file_says(models):
+    network = model.load(models.gray, "cpu")
+    assert network.device == "cpu"
+    assert (network.info.name, network.info.working_size, network.info.multiple_of) == ("stand-in", 64, 16)
+
+
+def test_sides_that_are_no_multiples_are_refused(models):
+    with pytest.raises(ValueError, match="multiples of 16"):
+        model.load(models.gray, "cpu").predict(np.zeros((1, 1, 40, 32), np.float32))
+
+
+def test_answers_that_are_not_finite_are_refused(tmp_path):
+    path = write_model(tmp_path / "nan.onnx", (0, 0), (float("nan"), 0))
+    with pytest.raises(ModelError, match="not finite"):
+        model.load(path, "cpu").predict(np.zeros((1, 1, 32, 32), np.float32))
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is a GPU")
+def test_cuda_without_a_gpu_is_an_error_and_auto_says_why_not(models):
+    with pytest.raises(DeviceError, match="driver"):
+        model.load(models.gray, "cuda")
+    network = model.load(models.gray, "auto")
+    assert network.device == "cpu"
+    assert "driver" in network.reason
+
+
+def test_no_such_file_or_device(models, tmp_path):
+    with pytest.raises(ModelError, match=r"absent\.onnx"):
+        model.load(tmp_path / "absent.onnx", "cpu")
+    with pytest.raises(UsageError, match="tpu"):
+        model.load(models.gray, "tpu")
+
+
+def test_the_lack_of_the_bundled_model_is_said(monkeypatch):
+    monkeypatch.setattr(model, "BUNDLED", "models/absent.onnx")
+    with pytest.raises(ModelError, match="lacks its model"):
+        model.load(None, "cpu")
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "text.onnx"
+    path.write_text("no model")
+    with pytest.raises(ModelError, match="not an ONNX file"):
+        model.load(path, "cpu")
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "other",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4, 512, 512])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4, 512, 512])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    with pytest.raises(ModelError, match=r"x tensor\(float\) \(n, 4, 512, 512\).*native"):
+        model.load(path, "cpu")
+
+
+@pytest.mark.parametrize("value", ["", "-1", "0", "many", "1.5", None])
+def test_broken_metadata_is_refused(tmp_path, value):
+    metadata = dict(METADATA)
+    if value is None:
+        del metadata["colorize.working_size"]
+    else:
+        metadata["colorize.working_size"] = value
+    path = write_model(tmp_path / "m.onnx", (0, 0), (0, 0), metadata)
+    with pytest.raises(ModelError, match=r"colorize\.working_size"):
+        model.load(path, "cpu")
+
+
+def test_another_version_of_the_contract_is_refused(tmp_path):
+    path = write_model(tmp_path / "m.onnx", (0, 0), (0, 0), METADATA | {"colorize.contract": "2"})
+    with pytest.raises(ModelError, match="contract '2'"):
+        model.load(path, "cpu")
+
+
+class FakeSession:
+    """Stands in for a GPU's session, whose memory suffices for so many pixels at once."""
+
+    def __init__(self, pixels: int, message: str = "CUDA failure 2: out of memory") -> None:
+        self.pixels, self.message = pixels, message
+        self.batches: list[tuple[int, ...]] = []
+
+    def run(self, _: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        lightness = feed["lightness"]
+        self.batches.append(lightness.shape)
+        if lightness.size > self.pixels:
+            raise RuntimeError(self.message)
+        return [np.repeat(lightness[:, :, ::2, ::2], 2, axis=1) / 5]
+
+
+def on_gpus(models, *sessions: FakeSession) -> model.Model:
+    """A model that runs in those sessions."""
+    loaded = model.load(models.tinted, "cpu")
+    return dataclasses.replace(loaded, device="cuda", _sessions=Sessions(sessions))
+
+
+def test_where_memory_runs_out_batches_are_halved_and_stay_so(models):
+    session = FakeSession(3 * 64 * 64)
+    network = on_gpus(models, session)
+    lightness = np.random.default_rng(0).uniform(0, 100, (8, 1, 64, 64)).astype(np.float32)
+    ab = network.predict(lightness)
+    np.testing.assert_allclose(ab[:, 1], lightness[:, 0, ::2, ::2] / 5, rtol=1e-6)
+    assert [shape[0] for shape in session.batches] == [8, 4, 2, 2, 2, 2]
+    assert network.most == 2
+    session.batches.clear()
+    network.predict(lightness[:5])
+    assert [shape[0] for shape in session.batches] == [2, 2, 1]
+
+
+def test_a_single_picture_that_does_not_fit_is_an_error_of_memory(models):
+    with pytest.raises(DeviceMemoryError, match="out of memory"):
+        on_gpus(models, FakeSession(100)).predict(np.zeros((4, 1, 64, 64), np.float32))
+    with pytest.raises(DeviceError, match="illegal instruction") as caught:
+        on_gpus(models, FakeSession(100, "illegal instruction")).predict(np.zeros((1, 1, 64, 64), np.float32))
+    assert not isinstance(caught.value, DeviceMemoryError)
+
+
+def test_several_gpus_share_the_calls(models):
+    sessions = FakeSession(10**9), FakeSession(10**9)
+    network = on_gpus(models, *sessions)
+    assert network.parallel == 2
+    for _ in range(6):
+        network.predict(np.zeros((1, 1, 64, 64), np.float32))
+    assert [len(session.batches) for session in sessions] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus"),
+    [("auto", None), ("cpu", None), ("cuda", [0]), ("cuda:1", [1]), ("cuda:2,0", [0, 2])],
+)
+def test_devices(device, gpus):
+    assert model.gpus_of(device) == gpus
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:1,", "cpu:0", "auto:all"])
+def test_no_such_device(device):
+    with pytest.raises(UsageError, match="no such device"):
+        model.gpus_of(device)
+
+
+def test_all_gpus(monkeypatch):
+    monkeypatch.setattr(model.cuda, "ask", lambda: Driver((12, 4), ("one", "two", "three")))
+    assert model.gpus_of("cuda:all") == [0, 1, 2]
+
+
+def test_parallel_calls_on_the_cpu_share_its_threads(models):
+    alone = model.load(models.tinted, "cpu", threads=4)
+    network = model.load(models.tinted, "cpu", threads=4, parallel=3)
+    assert (alone.parallel, alone.batch_size) == (1, 8)
+    assert (network.parallel, network.batch_size) == (3, 1)
+    assert [threads_of(loaded) for loaded in (alone, network)] == [4, 1]
+    lightness = np.random.default_rng(1).uniform(0, 100, (40, 1, 1, 64, 64)).astype(np.float32)
+    with ThreadPoolExecutor(6) as pool:
+        for given, ab in zip(lightness, pool.map(network.predict, lightness), strict=True):
+            np.testing.assert_array_equal(ab, alone.predict(given))
+
+
+class Crowded(FakeSession):
+    """Memory for so many calls at the same time."""
+
+    def __init__(self, calls: int):
+        super().__init__(10**9)
+        self.calls, self.inside, self.lock = calls, 0, threading.Lock()
+
+    def run(self, *call) -> list[np.ndarray]:
+        with self.lock:
+            self.inside += 1
+        try:
+            time.sleep(0.01)
+            if self.inside > self.calls:
+                raise RuntimeError("Failed to allocate memory for requested buffer of size 1")
+            return super().run(*call)
+        finally:
+            with self.lock:
+                self.inside -= 1
+
+
+def test_where_memory_does_not_suffice_for_calls_at_the_same_time_one_is_alone(models):
+    loaded = model.load(models.tinted, "cpu", threads=6, parallel=6)
+    lightness = np.random.default_rng(2).uniform(0, 100, (30, 1, 1, 64, 64)).astype(np.float32)
+    for calls in (1, 2, 5):
+        network = dataclasses.replace(loaded, _sessions=Sessions([Crowded(calls)] * 6))
+        with ThreadPoolExecutor(12) as pool:
+            for given, ab in zip(lightness, pool.map(network.predict, lightness), strict=True):
+                np.testing.assert_allclose(ab[:, 0], given[:, 0, ::2, ::2] / 5, rtol=1e-6)
+    network = dataclasses.replace(loaded, _sessions=Sessions([Crowded(0)] * 6))
+    with pytest.raises(DeviceMemoryError, match="allocate"):
+        network.predict(lightness[0])
+
+
+def test_the_digest_is_of_the_content_that_is_there_now(tmp_path):
+    path = tmp_path / "m.onnx"
+    for content in (b"one", b"another"):
+        path.write_bytes(content)
+        assert model.digest(path) == hashlib.sha256(content).digest()
+    path.unlink()
+    with pytest.raises(ModelError, match=r"cannot read the model .*m\.onnx"):
+        model.digest(path)
+    with pytest.raises(ModelError, match=r"cannot read the model .*m\.onnx"):
+        model.load(path, "cpu", precision="int8")

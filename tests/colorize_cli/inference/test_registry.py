@@ -1,0 +1,83 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from colorize_cli.inference import registry
+from tests.colorize_cli.cli.test_run import invoke
+from tests.colorize_cli.inference.adapters.test_rgb_input import write
+
+
+@pytest.fixture
+def folder(tmp_path, models, monkeypatch) -> Path:
+    """A user's folder with one model of ours, one of DDColor's kind, and one that is broken."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr(
+        registry.platformdirs, "user_data_path", lambda *_, **__: tmp_path / "data" / "colorize"
+    )
+    folder = tmp_path / "data" / "colorize" / "models"
+    folder.mkdir(parents=True)
+    (folder / "tinted.onnx").write_bytes(models.tinted.read_bytes())
+    (folder / "tinted-int8.onnx").write_bytes(models.tinted.read_bytes())
+    write(folder / "theirs.onnx", "ddcolor", side=64, batch=1)
+    (folder / "broken.onnx").write_text("no model")
+    return folder
+
+
+def test_the_list(folder):
+    found = {entry.name: entry for entry in registry.entries()}
+    assert list(found) == ["default", "broken", "theirs", "tinted"]
+    assert (found["default"].kind, found["default"].path) == ("native", None)
+    assert (found["theirs"].kind, found["theirs"].working_size) == ("ddcolor", 64)
+    assert (found["tinted"].says, found["tinted"].size) == (
+        "stand-in",
+        (folder / "tinted.onnx").stat().st_size,
+    )
+    assert "not an ONNX file" in (found["broken"].problem or "")
+    assert all(len(entry.sha256) == 64 for entry in found.values())
+
+
+def test_names(folder, tmp_path, monkeypatch):
+    assert registry.resolve(None) is None
+    assert registry.resolve(Path("default")) is None
+    assert registry.resolve(Path("tinted")) == folder / "tinted.onnx"
+    assert registry.resolve(Path("tinted.onnx")) == folder / "tinted.onnx"
+    assert registry.resolve(Path("absent")) == Path("absent")
+    assert registry.resolve(Path("elsewhere/tinted")) == Path("elsewhere/tinted")
+    monkeypatch.chdir(tmp_path)
+    Path("tinted").write_text("a file of that name comes first")
+    assert registry.resolve(Path("tinted")) == Path("tinted")
+
+
+def test_a_name_colors_as_the_file_does(folder, tmp_path, make_folder):
+    source = make_folder(tmp_path / "in", 1) / "0000.png"
+    for name, output in (("tinted", "a.png"), (folder / "tinted.onnx", "b.png")):
+        result = invoke(source, tmp_path / output, "--model", name, "--device", "cpu")
+        assert result.exit_code == 0, result.output
+    one, other = (np.asarray(Image.open(tmp_path / name)) for name in ("a.png", "b.png"))
+    np.testing.assert_array_equal(one, other)
+    absent = invoke(source, tmp_path / "c.png", "--model", "absent", "--device", "cpu")
+    assert absent.exit_code == 2
+    assert "cannot read the model absent" in absent.stderr
+
+
+def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "colorize_cli", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False, **options)
+
+
+def test_the_command_lists_them_and_a_folder_of_that_name_is_a_folder(folder, tmp_path, models, make_folder):
+    plain = run("models")
+    assert plain.returncode == 0
+    assert "default\n" in plain.stdout
+    assert "looked for in" in plain.stderr
+    lines = [json.loads(line) for line in run("models", "--json").stdout.splitlines()]
+    assert lines[0]["name"] == "default"
+    make_folder(tmp_path / "models", 1)
+    done = run("models", "out", "--model", models.tinted, "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "0000.png").is_file()

@@ -1,0 +1,153 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from colorize_cli.storage import atomic
+
+
+def temporaries(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith(".colorize-"))
+
+
+def test_the_file_appears_when_it_is_complete(tmp_path):
+    target = tmp_path / "a.png"
+    with atomic.writing(target) as file:
+        file.write(b"half")
+        assert not target.exists()
+        assert len(temporaries(tmp_path)) == 1
+        atomic.sweep(tmp_path)  # leaves alone what is being written
+        file.write(b" and half")
+    assert target.read_bytes() == b"half and half"
+    assert temporaries(tmp_path) == []
+
+
+def test_nothing_is_left_of_a_failure(tmp_path):
+    target = tmp_path / "a.png"
+    target.write_bytes(b"before")
+
+    def fail() -> None:
+        with atomic.writing(target) as file:
+            file.write(b"after")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert target.read_bytes() == b"before"
+    assert temporaries(tmp_path) == []
+
+
+def test_temporary_names_are_of_one_length(tmp_path):
+    names = []
+    for stem in ("a", "b" * 250):
+        with atomic.writing(tmp_path / f"{stem}.png"):
+            names += temporaries(tmp_path)
+    assert len({len(name) for name in names}) == 1
+
+
+def test_sweeping_takes_only_what_the_dead_left_here(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+
+    def name(host: str, process: int) -> str:
+        return f".colorize-{host}-{process:010d}-000001.png"
+
+    doomed = [name(atomic._HOST, dead.pid), name(atomic._HOST, os.getpid())]
+    kept = [name(atomic._HOST, os.getppid()), name("00000000", dead.pid), ".colorize-mine.png", "a.png"]
+    for each in doomed + kept:
+        (tmp_path / each).touch()
+    atomic.sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+    atomic.sweep(tmp_path / "absent")
+
+
+def test_what_one_process_left_can_be_removed_by_another(tmp_path):
+    mark = ".colorize-01234567-0000000042-"
+    doomed, kept = [f"{mark}000001.png", f"{mark}000002.x"], [".colorize-01234567-0000000043-000001.png", "a"]
+    for each in doomed + kept:
+        (tmp_path / each).touch()
+    atomic.remove_prefixed(tmp_path, mark)
+    atomic.remove_prefixed(tmp_path / "absent", mark)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+    assert atomic.claim(".png").startswith(atomic.process_prefix())
+    for no_mark in ("", "*", ".colorize-", f"{mark}*"):
+        with pytest.raises(ValueError, match="no mark"):
+            atomic.remove_prefixed(tmp_path, no_mark)
+
+
+def test_the_status_is_known_before_the_name_is_there(tmp_path):
+    target = tmp_path / "a.png"
+    seen = []
+
+    def ready(status: os.stat_result) -> None:
+        assert not target.exists()
+        seen.append((status.st_size, status.st_mtime_ns))
+
+    with atomic.writing(target, ready) as file:
+        file.write(b"12345")
+    assert seen == [(5, target.stat().st_mtime_ns)]
+
+
+def test_who_is_told_of_it_may_refuse(tmp_path):
+    def refuse(status: os.stat_result) -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError), atomic.writing(tmp_path / "a.png", refuse):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_abandoned_leaves_nothing(tmp_path):
+    def write() -> None:
+        with atomic.writing(tmp_path / "a.png") as file:
+            file.write(b"half")
+            atomic.abandon()
+            assert temporaries(tmp_path) == []
+
+    with pytest.raises(FileNotFoundError):
+        write()
+    assert list(tmp_path.iterdir()) == []
+    with atomic.writing(tmp_path / "b.png"):
+        pass
+    atomic.abandon()
+    assert (tmp_path / "b.png").exists()
+
+
+def test_a_claimed_name_is_left_over_once_it_is_released():
+    name = atomic.claim(".x")
+    assert not atomic.is_left_over(name)
+    atomic.release(name)
+    assert atomic.is_left_over(name)
+
+
+FULL_DISK = """
+import io, resource, signal, sys
+from pathlib import Path
+from PIL import Image
+from colorize_cli.storage import atomic
+
+picture, memory = Image.effect_noise((300, 200), 60), io.BytesIO()
+picture.save(memory, sys.argv[2])
+size = len(memory.getvalue())
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for missing in (1, 20, size // 2):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, size))
+    try:
+        with atomic.writing(Path(sys.argv[1])) as file:
+            picture.save(file, sys.argv[2])
+    except OSError:
+        continue
+    sys.exit(f"{missing} bytes are missing and nothing was raised")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "BMP", "WEBP"])
+def test_a_file_that_there_is_no_room_for_does_not_appear(tmp_path, format_):
+    target = tmp_path / "a.x"
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(target), format_], capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,182 @@
+import itertools
+import os
+
+import fsspec
+import pytest
+
+from colorize_cli.core import formats
+from colorize_cli.core.errors import UsageError
+from colorize_cli.core.location import STREAM, Url
+from colorize_cli.storage import discovery
+from colorize_cli.storage.discovery import Selection
+from colorize_cli.storage.remote_discovery import plan
+
+pytestmark = pytest.mark.usefixtures("environment")
+
+ENDINGS = formats.endings()
+PLACES = itertools.count()
+
+
+@pytest.fixture
+def memory():
+    """Fills a directory in memory, and gives its address."""
+
+    def fill(*names: str) -> str:
+        url = f"memory://plan-{next(PLACES)}"
+        files = fsspec.filesystem("memory")
+        for name in names:
+            files.pipe_file(f"{url}/{name}", b"x")
+        return url
+
+    return fill
+
+
+def pairs(planned) -> list[tuple[str, str]]:
+    return [(str(job.transfer.source), str(job.transfer.destination)) for job in planned.jobs]
+
+
+def test_it_is_as_of_the_same_files_here(memory, tmp_path):
+    names = [
+        "b.jpg",
+        "a.PNG",
+        "sub/deep/c.gif",
+        "sub.d/x.tif",
+        "notes.txt",
+        ".hidden.jpg",
+        ".git/d.jpg",
+        "x.mp4",
+    ]
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    url = memory(*names)
+    for selection in (
+        Selection(),
+        Selection(include=("*.jpg", "sub/*")),
+        Selection(exclude=("deep", "*.tif")),
+        Selection(shard=(2, 3)),
+    ):
+        here = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS, selection=selection)
+        there = plan([Url(url)], Url(f"{url}-out"), ENDINGS, selection=selection)
+        assert pairs(there) == [
+            (
+                f"{url}/{job.source.relative_to(tmp_path / 'in')}",
+                f"{url}-out/{job.destination.relative_to(tmp_path / 'out')}",
+            )
+            for job in here.jobs
+        ]
+        assert (there.ignored, len(there.elsewhere)) == (here.ignored, len(here.elsewhere))
+
+
+def test_one_object_to_one_object_or_into_a_directory(memory, tmp_path):
+    url = memory("a.jpg", "dir.png/b.jpg")
+    source = Url(f"{url}/a.jpg")
+    for output, expected in (
+        ("new/b.png", "new/b.png"),
+        ("out", "out/a.jpg"),
+        ("dir.png", "dir.png/a.jpg"),
+        ("out.png/", "out.png/a.jpg"),
+    ):
+        planned = plan([source], Url(f"{url}/{output}"), ENDINGS)
+        assert pairs(planned) == [(f"{url}/a.jpg", f"{url}/{expected}")]
+        assert (planned.root is None) == (expected == output)
+    assert pairs(plan([source], tmp_path / "b.png", ENDINGS)) == [(f"{url}/a.jpg", f"{tmp_path}/b.png")]
+    with pytest.raises(UsageError, match=r"does not end in one of"):
+        plan([source], Url(f"{url}/b.xyz"), ENDINGS)
+    with pytest.raises(UsageError, match="is a file; give a directory"):
+        plan([Url(url)], source, ENDINGS)
+
+
+def test_any_mixture_and_its_collisions(memory, tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a.jpg").touch()
+    (tmp_path / "c.jpg").touch()
+    url = memory("b.jpg", "sub/d.jpg")
+    inputs = [tmp_path / "here", Url(url), tmp_path / "c.jpg"]
+    for output in (Url(f"{url}-out"), tmp_path / "out"):
+        assert pairs(plan(inputs, output, ENDINGS)) == [
+            (f"{tmp_path}/here/a.jpg", f"{output}/a.jpg"),
+            (f"{url}/b.jpg", f"{output}/b.jpg"),
+            (f"{url}/sub/d.jpg", f"{output}/sub/d.jpg"),
+            (f"{tmp_path}/c.jpg", f"{output}/c.jpg"),
+        ]
+    other = memory("a.jpg")
+    for output in (Url(f"{url}-out"), tmp_path / "out"):
+        with pytest.raises(UsageError) as raised:
+            plan([tmp_path / "here", Url(other)], output, ENDINGS)
+        assert f"{tmp_path}/here/a.jpg and {other}/a.jpg would both become {output}/a.jpg" in str(
+            raised.value
+        )
+
+
+def test_inputs_are_never_outputs(memory):
+    url = memory("a.jpg", "out/a.jpg")
+    for same in (url, f"{url}/", url.replace("memory://", "memory:///")):
+        with pytest.raises(UsageError, match="inputs are never modified"):
+            plan([Url(url)], Url(same), ENDINGS)
+    with pytest.raises(UsageError, match="would replace the input"):
+        plan([Url(f"{url}/a.jpg")], Url(url), ENDINGS)
+    assert pairs(plan([Url(url)], Url(f"{url}/out"), ENDINGS)) == [(f"{url}/a.jpg", f"{url}/out/a.jpg")]
+
+
+def test_patterns_stand_for_what_they_match(memory):
+    url = memory("1950/a.jpg", "1951/b.jpg", "1951/sub/c.jpg", "2000/d.jpg", "[x].jpg")
+    planned = plan([Url(f"{url}/195*")], Url(f"{url}-out"), ENDINGS)
+    assert pairs(planned) == [
+        (f"{url}/1950/a.jpg", f"{url}-out/a.jpg"),
+        (f"{url}/1951/b.jpg", f"{url}-out/b.jpg"),
+        (f"{url}/1951/sub/c.jpg", f"{url}-out/sub/c.jpg"),
+    ]
+    planned = plan([Url(f"{url}/1951/*.jpg"), Url(f"{url}/[[]x[]].jpg")], Url(f"{url}-out"), ENDINGS)
+    assert [source for source, _ in pairs(planned)] == [f"{url}/1951/b.jpg", f"{url}/[x].jpg"]
+    assert len(plan([Url(f"{url}/[x].jpg")], Url(f"{url}-out"), ENDINGS).jobs) == 1
+    for nothing in ("absent", "x*"):
+        with pytest.raises(UsageError, match="no such file or directory: memory://"):
+            plan([Url(f"{url}/{nothing}")], Url(f"{url}-out"), ENDINGS)
+
+
+def test_names_that_lead_out_of_a_directory_here(memory, tmp_path):
+    url = memory()
+    names = {
+        "../up.jpg": "its name leads elsewhere",
+        "a/../../up.jpg": "its name leads elsewhere",
+        "/etc/root.jpg": "no file can have its name here",
+        "a//b.jpg": "no file can have its name here",
+        "nul\0.jpg": "no file can have its name here",
+        "fine.jpg": None,
+    }
+    files = fsspec.filesystem("memory")
+    for name in names:
+        files.store[f"{files._strip_protocol(url)}/{name}"] = type(files.open(f"{url}-x", "wb"))(
+            files, "", b"x"
+        )
+    planned = plan([Url(url)], tmp_path / "out", ENDINGS)
+    assert {str(job.transfer.source).removeprefix(f"{url}/"): job.refused for job in planned.jobs} == names
+    for job in planned.jobs:
+        assert os.path.normpath(job.destination).startswith(f"{tmp_path}/out/")
+    refused = {
+        str(job.transfer.source).removeprefix(f"{url}/")
+        for job in plan([Url(url)], Url(f"{url}-out"), ENDINGS).jobs
+        if job.refused
+    }
+    assert refused == {"../up.jpg", "a/../../up.jpg"}
+
+
+def test_lists_and_streams(memory, tmp_path):
+    url = memory("sub/a.jpg", "b.jpg")
+    listed = [Url(f"{url}/sub/a.jpg"), Url(f"{url}/absent.jpg"), Url(f"{url}/sub")]
+    planned = plan([], tmp_path / "out", ENDINGS, listed=listed)
+    assert [(job.name, job.refused) for job in planned.jobs] == [
+        ("a.jpg", None),
+        ("absent.jpg", "there is no such object"),
+    ]
+    assert planned.ignored == 1
+    assert pairs(plan([Url(f"{url}/b.jpg")], STREAM, ENDINGS)) == [(f"{url}/b.jpg", "-")]
+    assert pairs(plan([STREAM], Url(f"{url}/c.jpg"), ENDINGS)) == [("-", f"{url}/c.jpg")]
+    for inputs, output in (
+        ([Url(url)], STREAM),
+        ([STREAM], Url(url)),
+        ([STREAM, Url(f"{url}/b.jpg")], Url(f"{url}/c.jpg")),
+    ):
+        with pytest.raises(UsageError, match="with - for"):
+            plan(inputs, output, ENDINGS)

@@ -1,0 +1,78 @@
+"""The frames that go into the encoder, and what comes out of it.
+
+x264 does not make the same bytes of the same frames each time on processors with AVX-512. So a test of H.264
+compares the frames that are handed to the encoder; packets are compared where the codec repeats itself.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import av
+import pytest
+from av.video.frame import VideoFrame
+
+from colorize_cli.video import encoder, muxer, work_dir
+from colorize_cli.video.pixel_format import plane_of
+from tests.colorize_cli.video.video_files import packets
+
+
+class EncodedFrames:
+    """Records a digest of each frame that is handed to the encoder in this process.
+
+    Attributes:
+        of: The digests of a finished video's frames, by its path, in the order of the segments that it was
+            joined from.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.of: dict[Path, list[str]] = {}
+        self._open: list[str] = []
+        self._segments: dict[Path, list[str]] = {}
+        encode, add_frame = encoder.segment, encoder.Encoder.add
+        add_segment, join = work_dir.WorkDir.add, muxer.join
+
+        @contextlib.contextmanager
+        def encoding(*arguments, **options) -> Iterator[encoder.Encoder]:
+            self._open = []
+            with encode(*arguments, **options) as inner:
+                yield inner
+
+        def adding(inner: encoder.Encoder, frame: VideoFrame) -> None:
+            self._open.append(digest(frame))
+            add_frame(inner, frame)
+
+        def noting(folder: work_dir.WorkDir, segment: work_dir.Segment, *state) -> None:
+            self._segments[folder.path / segment.file] = self._open
+            add_segment(folder, segment, *state)
+
+        def joining(segments: Sequence[tuple[Path, int]], path: Path, index, picture, output: Path, *rest):
+            self.of[output] = [frame for file, _ in segments for frame in self._segments[file]]
+            join(segments, path, index, picture, output, *rest)
+
+        monkeypatch.setattr(encoder, "segment", encoding)
+        monkeypatch.setattr(encoder.Encoder, "add", adding)
+        monkeypatch.setattr(work_dir.WorkDir, "add", noting)
+        monkeypatch.setattr(muxer, "join", joining)
+
+
+def digest(frame: VideoFrame) -> str:
+    """Of all samples of a frame, its time and format."""
+    found = hashlib.sha256()
+    for index in range(len(frame.planes)):
+        found.update(plane_of(frame, index).tobytes())
+    shape = frame.format.name, frame.width, frame.height, frame.colorspace, frame.color_range
+    return f"{frame.pts} {shape} {frame.interlaced_frame} {found.hexdigest()}"
+
+
+def assert_same_packets(one: Path, other: Path) -> None:
+    """All packets are the same, of H.264 all but their content."""
+    assert comparable(one) == comparable(other)
+
+
+def comparable(path: Path) -> list[tuple[int, int | None, int | None, bool, bytes | None]]:
+    """All packets (see `packets`), without the content of those of H.264."""
+    with av.open(str(path)) as container:
+        unsteady = {s.index for s in container.streams.video if s.codec_context.name == "h264"}
+    return [(index, *rest, None if index in unsteady else data) for index, *rest, data in packets(path)]

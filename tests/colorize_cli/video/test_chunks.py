@@ -1,0 +1,325 @@
+"""A film that is coloured in parts is what it is when it is coloured in one go.
+
+The cluster is played by calls in any order, and by processes of which some are killed.
+"""
+
+import dataclasses
+import json
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from colorize_cli.core.errors import ReadError, WriteError
+from colorize_cli.core.settings import Settings, VideoSettings
+from colorize_cli.inference import model
+from colorize_cli.video import chunks, colorize, work_dir
+from colorize_cli.video.chunks import Chunk
+from colorize_cli.video.pixel_format import plane_of
+from colorize_cli.video.stages import VideoStats
+from colorize_cli.video.work_dir import WorkDir
+from tests.colorize_cli.video.encoded import EncodedFrames, assert_same_packets
+from tests.colorize_cli.video.video_files import Recipe, look, make
+
+RATE = Fraction(2)  # so that 10 seconds are 20 frames and 2 seconds 4
+SHOTS = (5, 12, 14, 24, 30, 36, 60, 68, 76, 78, 84, 92)
+KEYS = (5, 8, 12, 14, 30, 36, 68, 76, 78, 84, 92)
+FRAMES = 100
+# 14 and 78 are too near to the place before, 24 and 60 no key frames, and 8 is no cut.
+SPLIT_POINTS = (0, 5, 12, 30, 36, 68, 76, 84, 92)
+SEGMENTS = (0, 5, 12, 30, 36, 56, 68, 76, 84, 92)
+CLOSED = {"crf": "10", "g": "1000", "sc_threshold": "0"}
+OPEN = {"crf": "10", "g": "10", "sc_threshold": "0", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
+# Its packets can be compared, also those that other processes make; H.264's cannot (see `encoded`).
+LOSSLESS = Settings(video=VideoSettings(codec="ffv1"))
+VIDEO = Recipe(frames=FRAMES, width=96, height=64, rate=RATE, shots=SHOTS, keys=KEYS, options=CLOSED)
+UNEVEN = tuple(500 * n + 90 * (n % 3 == 1) for n in range(FRAMES))
+
+
+@pytest.fixture(scope="module")
+def network(models):
+    return model.load(models.tinted, "cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    return make(tmp_path_factory.mktemp("film") / "a.mkv", VIDEO)
+
+
+def one_go(path: Path, output: Path, network, settings: Settings) -> VideoStats:
+    stats = VideoStats()
+    with work_dir.claimed(output, "one go") as folder:
+        colorize.colorize_video(path, output, output.suffix, folder, network, settings, stats)
+    return stats
+
+
+def in_chunks(path: Path, output: Path, network, settings: Settings, count: int = 4) -> VideoStats:
+    """The last part first."""
+    stats = VideoStats()
+    with work_dir.claimed(output, "in parts") as folder:
+        chunked = chunks.split(path, folder, network.info, settings, count)
+        for chunk in reversed(chunked):
+            chunks.colorize_chunk(path, output.suffix, folder, chunk, network, settings, VideoStats())
+        chunks.concat_chunks(path, output, output.suffix, folder, chunked, settings, stats)
+    return stats
+
+
+def folder_of(output: Path, key: str) -> WorkDir:
+    with work_dir.claimed(output, key) as folder:
+        return folder
+
+
+def planes(path: Path) -> Iterator[tuple[int, list[np.ndarray]]]:
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            yield frame.pts, [plane_of(frame, index) for index in range(3)]
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """All packets, and so all that can be decoded from them, which is looked at too."""
+    assert_same_packets(one, other)
+    for (time, first), (when, second) in zip(planes(one), planes(other), strict=True):
+        assert time == when
+        for before, after in zip(first, second, strict=True):
+            np.testing.assert_array_equal(before, after)
+
+
+def assert_about_same(one: Path, other: Path) -> None:
+    """As far as x264 repeats itself; one frame differs from the next by 5 levels and more."""
+    for (time, first), (when, second) in zip(planes(one), planes(other), strict=True):
+        assert time == when
+        for before, after in zip(first, second, strict=True):
+            limit = 4 if before.dtype == np.uint16 else 1
+            assert np.abs(before.astype(int) - after).mean() < limit
+
+
+CASES = {
+    "lossy.mkv": (VIDEO, VideoSettings()),
+    "small.mkv": (dataclasses.replace(VIDEO, width=64, height=48), VideoSettings()),
+    "every.mkv": (VIDEO, VideoSettings(every=1)),
+    "third.mkv": (VIDEO, VideoSettings(every=3, steady=0.5)),
+    "unsteady.mkv": (VIDEO, VideoSettings(steady=0)),
+    "lossless.mkv": (VIDEO, VideoSettings(codec="ffv1")),
+    "part.mkv": (VIDEO, VideoSettings(start=8, duration=35)),
+    "sound.mp4": (dataclasses.replace(VIDEO, time_base=Fraction(1, 12800), sounds=1), VideoSettings()),
+    "turned.mp4": (dataclasses.replace(VIDEO, time_base=Fraction(1, 600), rotation=90), VideoSettings()),
+    "uneven.mkv": (dataclasses.replace(VIDEO, times=UNEVEN), VideoSettings()),
+    "deep.mkv": (dataclasses.replace(VIDEO, pixel_format="yuv422p10le"), VideoSettings()),
+    "grey.mkv": (
+        dataclasses.replace(VIDEO, pixel_format="gray", codec="ffv1", options={"g": "1"}),
+        VideoSettings(),
+    ),
+    "open.mkv": (dataclasses.replace(VIDEO, options=OPEN), VideoSettings()),
+    "open.mp4": (dataclasses.replace(VIDEO, options=OPEN, time_base=Fraction(1, 600)), VideoSettings()),
+    "open.ts": (dataclasses.replace(VIDEO, options=OPEN, time_base=Fraction(1, 90_000)), VideoSettings()),
+    # Of these libavformat makes up other times when they are searched.
+    "b-frames.avi": (dataclasses.replace(VIDEO, time_base=1 / RATE), VideoSettings()),
+    "program.mpg": (
+        dataclasses.replace(
+            VIDEO,
+            rate=Fraction(25),
+            codec="mpeg2video",
+            time_base=Fraction(1, 25),
+            frames=250,
+            shots=(30, 85, 150, 220),
+            keys=(30, 85, 150, 220),
+            options={"g": "12", "bf": "2"},
+        ),
+        VideoSettings(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_in_parts_is_in_one_go(network, tmp_path, monkeypatch, name):
+    recipe, asked = CASES[name]
+    encoded = EncodedFrames(monkeypatch)
+    source = make(tmp_path / name, recipe)
+    settings = Settings(video=asked)
+    one, chunked = tmp_path / f"one{source.suffix}", tmp_path / f"parts{source.suffix}"
+    stats, other = one_go(source, one, network, settings), in_chunks(source, chunked, network, settings)
+    assert (stats.frames, stats.cuts, stats.damaged) == (other.frames, other.cuts, other.damaged)
+    assert stats.cuts > 3
+    assert stats.damaged == 0
+    assert look(chunked).chroma > 3
+    assert len(encoded.of[one]) == stats.frames
+    assert encoded.of[one] == encoded.of[chunked]
+    assert_same_packets(one, chunked)
+    assert_about_same(one, chunked)
+    assert len(list(folder_of(chunked, "in parts").path.glob("part-*"))) > 1
+
+
+def test_stretches_begin_at_places_and_after_ten_seconds(video, network, tmp_path):
+    one_go(video, tmp_path / "a.mkv", network, Settings())
+    done = folder_of(tmp_path / "a.mkv", "one go").done
+    assert tuple(segment.first for segment in done) == tuple(500 * n for n in SEGMENTS)
+    assert sum(segment.frames for segment in done) == FRAMES
+
+
+def chunks_of(
+    video: Path, folder: Path, network, count: int, settings: Settings | None = None
+) -> list[Chunk]:
+    (folder / str(count)).mkdir()
+    work = WorkDir(folder / str(count))
+    return list(chunks.split(video, work, network.info, settings or Settings(), count))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9, 100])
+def test_parts_are_whole_about_equal_and_as_many_as_asked_for(video, network, tmp_path, count):
+    chunked = chunks_of(video, tmp_path, network, count)
+    assert min(count, len(SPLIT_POINTS)) - 1 <= len(chunked) <= min(count, len(SPLIT_POINTS))
+    assert {chunk.first for chunk in chunked} <= set(SPLIT_POINTS)
+    assert [chunk.number for chunk in chunked] == list(range(len(chunked)))
+    assert [chunk.begins for chunk in chunked] == [500 * chunk.first for chunk in chunked]
+    ends = [chunk.first + chunk.frames for chunk in chunked]
+    assert ends == [*(chunk.first for chunk in chunked[1:]), FRAMES]
+    assert max(chunk.frames for chunk in chunked) <= max(32, FRAMES / count + 16)
+
+
+def test_parts_are_of_what_is_asked_for(video, network, tmp_path):
+    chunked = chunks_of(video, tmp_path, network, 100, Settings(video=VideoSettings(start=8, duration=30)))
+    # From 16 on, up to 76.
+    assert [(chunk.first, chunk.frames) for chunk in chunked] == [(0, 14), (14, 6), (20, 32), (52, 8)]
+    with pytest.raises(ReadError, match="it ends before 100 seconds"):
+        chunks_of(video, tmp_path, network, 2, Settings(video=VideoSettings(start=100)))
+
+
+def test_what_was_divided_stays_so(video, network, tmp_path):
+    folder = WorkDir(tmp_path)
+    chunked = chunks.split(video, folder, network.info, Settings(), 3)
+    assert chunks.split(tmp_path / "none.mkv", folder, network.info, Settings(), 7) == chunked
+    (tmp_path / "parts.json").write_text(json.dumps([{"number": 0}]))
+    assert len(chunks.split(video, folder, network.info, Settings(), 7)) == 7
+
+
+WORKER = """
+import os, pickle, signal, sys
+from pathlib import Path
+from colorize_cli.core.settings import VideoSettings, Settings
+from colorize_cli.engine import process_setup
+from colorize_cli.inference import model
+from colorize_cli.video import chunks
+from colorize_cli.video.stages import VideoStats
+from colorize_cli.video.work_dir import WorkDir
+
+path, folder, network, at = sys.argv[1:]
+chunk = pickle.loads(sys.stdin.buffer.read())
+
+def progress(position):
+    print(position.frames, position.expected, flush=True)
+    if position.frames == int(at):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+process_setup.prepare()
+network = model.load(Path(network), "cpu", threads=1)
+work, settings = WorkDir(Path(folder)), Settings(video=VideoSettings(codec="ffv1"))
+chunks.colorize_chunk(Path(path), ".mkv", work, chunk, network, settings, VideoStats(), progress)
+"""
+
+
+def worker(video: Path, folder: Path, network: Path, chunk: Chunk, at: int = 0) -> tuple[int, list[int]]:
+    """Colours a part in a process, which kills itself at a frame; its status, and the frames done."""
+    line = [sys.executable, "-c", WORKER, video, folder, network, str(at)]
+    done = subprocess.run(line, input=pickle.dumps(chunk), stdout=subprocess.PIPE, check=False)
+    stats = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    assert {expected for _, expected in stats} <= {chunk.frames}
+    return done.returncode, [frames for frames, _ in stats]
+
+
+def test_processes_that_are_killed_are_gone_on_with(video, models, network, tmp_path):
+    stats, other = one_go(video, tmp_path / "one.mkv", network, LOSSLESS), VideoStats()
+    output = tmp_path / "parts.mkv"
+    with work_dir.claimed(output, "in parts") as folder:
+        first, second, third = chunks.split(video, folder, network.info, LOSSLESS, 3)
+        assert (first.first, second.first, third.first) == (0, 36, 68)
+        work = video, folder.path, models.tinted
+        assert worker(*work, third) == (0, list(range(1, 33)))
+        # After its stretch of ten seconds, in the one that follows; and before any is whole.
+        assert worker(*work, second, at=25) == (-signal.SIGKILL, list(range(1, 26)))
+        assert worker(*work, first, at=3)[0] == -signal.SIGKILL
+        with pytest.raises(WriteError, match="of its part 0 0 of 36 frames are there"):
+            chunks.concat_chunks(
+                video, output, ".mkv", folder, (first, second, third), LOSSLESS, VideoStats()
+            )
+        assert worker(*work, first) == (0, list(range(1, 37)))
+        assert worker(*work, second) == (0, list(range(21, 33)))
+        assert worker(*work, third) == (0, [])
+        chunks.concat_chunks(video, output, ".mkv", folder, (first, second, third), LOSSLESS, other)
+    assert_same(tmp_path / "one.mkv", output)
+    assert (stats.frames, stats.cuts) == (other.frames, other.cuts) == (FRAMES, len(SHOTS))
+
+
+@pytest.mark.parametrize("field", ["mark", "marks", "begins", "damaged"])
+def test_a_part_that_is_not_found_where_it_was_is_read_from_the_beginning(
+    video, network, tmp_path, monkeypatch, field
+):
+    """It is told by its first frame, or at the end by all; and not looked for at all in damage."""
+    read = []
+    beginning = chunks._from_the_beginning
+
+    def from_the_beginning(video, chunk, settings):
+        read.append(chunk.number)
+        return beginning(video, chunk, settings)
+
+    monkeypatch.setattr(chunks, "_from_the_beginning", from_the_beginning)
+    one_go(video, tmp_path / "one.mkv", network, LOSSLESS)
+    with work_dir.claimed(tmp_path / "parts.mkv", "in parts") as folder:
+        chunked = chunks.split(video, folder, network.info, LOSSLESS, 3)
+        for chunk in chunked:
+            given = (
+                dataclasses.replace(chunk, **{field: getattr(chunk, field) + 1})
+                if chunk.number == 1
+                else chunk
+            )
+            chunks.colorize_chunk(video, ".mkv", folder, given, network, LOSSLESS, VideoStats())
+        assert read == [0, 1]
+        chunks.concat_chunks(video, tmp_path / "parts.mkv", ".mkv", folder, chunked, LOSSLESS, VideoStats())
+    assert_same(tmp_path / "one.mkv", tmp_path / "parts.mkv")
+
+
+def test_work_of_another_division_is_not_mixed_in(video, network, tmp_path):
+    one_go(video, tmp_path / "one.mkv", network, LOSSLESS)
+    output = tmp_path / "parts.mkv"
+    with work_dir.claimed(output, "in parts") as folder:
+        for count in (2, 5):
+            (folder.path / "parts.json").unlink(missing_ok=True)
+            chunked = chunks.split(video, folder, network.info, LOSSLESS, count)
+            for chunk in chunked:
+                chunks.colorize_chunk(video, ".mkv", folder, chunk, network, LOSSLESS, VideoStats())
+        chunks.concat_chunks(video, output, ".mkv", folder, chunked, LOSSLESS, VideoStats())
+    assert_same(tmp_path / "one.mkv", output)
+
+
+def test_a_film_that_was_cut_short_since_it_was_divided_fails(video, network, tmp_path):
+    folder = WorkDir(tmp_path)
+    *_, last = chunks.split(video, folder, network.info, Settings(), 3)
+    longer = dataclasses.replace(last, frames=last.frames + 5)
+    with pytest.raises(ReadError, match="it had 105 frames, and has 100 now"):
+        chunks.colorize_chunk(video, ".mkv", folder, longer, network, Settings(), VideoStats())
+
+
+def damaged(video: Path, source: Path) -> Path:
+    """A copy of a film with a packet at 20 seconds that cannot be decoded."""
+    with av.open(str(video)) as whole:
+        packet = next(packet for packet in whole.demux(video=0) if packet.pts == 500 * 40)
+        content = bytearray(video.read_bytes())
+        begin = content.index(bytes(packet)[:40])
+        content[begin + 4 : begin + packet.size] = bytes(packet.size - 4)
+    source.write_bytes(content)
+    return source
+
+
+def test_damage_is_told_once_and_frames_keep_their_times(video, network, tmp_path):
+    source = damaged(video, tmp_path / "damaged.mkv")
+    one, chunked = tmp_path / "one.mkv", tmp_path / "parts.mkv"
+    stats, other = one_go(source, one, network, Settings()), in_chunks(source, chunked, network, Settings())
+    assert stats.damaged > 0
+    assert (stats.frames, stats.damaged) == (other.frames, other.damaged)
+    assert look(one).times == look(chunked).times

@@ -1,0 +1,235 @@
+"""What is promised of films that no single run through the command shows."""
+
+import dataclasses
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from colorize_cli.core.jobs import Position
+from colorize_cli.core.settings import Settings, VideoSettings
+from colorize_cli.inference import model
+from colorize_cli.video import chroma, colorize, encoder, stages, work_dir
+from colorize_cli.video.stages import VideoStages
+from tests.colorize_cli.video.video_files import Recipe, look, make, packets
+
+# x264 does not make the same bytes of the same frames on every processor.
+LOSSLESS = Settings(video=VideoSettings(codec="ffv1"))
+
+
+def run_video(
+    source: Path, output: Path, network, settings: Settings, progress=lambda _: None
+) -> colorize.VideoStats:
+    stats = colorize.VideoStats()
+    with work_dir.claimed(output, "key") as folder:
+        colorize.colorize_video(source, output, output.suffix, folder, network, settings, stats, progress)
+        folder.remove()
+    return stats
+
+
+@pytest.fixture(scope="module")
+def network(models):
+    return model.load(models.tinted, "cpu", threads=1)
+
+
+class _Stop(Exception):  # noqa: N818 - what a test raises
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 60, 61, 100, 119])
+def test_a_run_that_was_stopped_is_gone_on_with(network, tmp_path, at):
+    source = make(tmp_path / "a.mkv", Recipe(frames=120, rate=Fraction(6), cut=70, codec="ffv1", options={}))
+    settings = LOSSLESS
+    whole = run_video(source, tmp_path / "whole.mkv", network, settings)
+
+    def stop(position: Position) -> None:
+        if position.frames == at:
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        run_video(source, tmp_path / "again.mkv", network, settings, stop)
+    seen: list[int] = []
+    stats = run_video(source, tmp_path / "again.mkv", network, settings, lambda p: seen.append(p.frames))
+    assert seen[0] == (at // 60 if at != 60 else 0) * 60 + 1
+    assert (stats.frames, stats.cuts) == (whole.frames, whole.cuts) == (120, 1)
+    assert_same(tmp_path / "whole.mkv", tmp_path / "again.mkv")
+    assert not (tmp_path / ".colorize").exists()
+
+
+@pytest.mark.parametrize(("at", "kept"), [(4, 0), (5, 0), (6, 5), (31, 27), (61, 60), (70, 60), (79, 60)])
+def test_a_run_that_was_stopped_near_a_cut_is_gone_on_with(network, tmp_path, at, kept):
+    """At two frames a second; what begins with frames 5 and 27 ends for a place, with 47 for its length."""
+    cuts = (5, 7, 27, 60, 65)
+    options = {"crf": "10", "g": "1000", "sc_threshold": "0"}
+    recipe = Recipe(
+        frames=80, rate=Fraction(2), width=96, height=64, shots=cuts, keys=cuts[:4], options=options
+    )
+    source = make(tmp_path / "a.mkv", recipe)
+
+    def stop(position: Position) -> None:
+        if position.frames == at:
+            raise _Stop
+
+    whole = run_video(source, tmp_path / "whole.mkv", network, LOSSLESS)
+    with pytest.raises(_Stop):
+        run_video(source, tmp_path / "again.mkv", network, LOSSLESS, stop)
+    seen: list[int] = []
+    stats = run_video(source, tmp_path / "again.mkv", network, LOSSLESS, lambda p: seen.append(p.frames))
+    assert seen == list(range(kept + 1, 81))
+    assert (stats.frames, stats.cuts) == (whole.frames, whole.cuts) == (80, 5)
+    assert packets(tmp_path / "whole.mkv") == packets(tmp_path / "again.mkv")
+
+
+def test_a_torn_or_foreign_line_of_a_journal_is_passed_over(tmp_path):
+    """That of a run that was killed while it wrote it, or of an earlier version; what follows is not lost."""
+    folder = work_dir.WorkDir(tmp_path)
+    first, second = (work_dir.Segment(f"00000{n}.nut", 400 * n, 10, 3, 0, 0) for n in range(2))
+    ab = np.zeros((2, 4, 4), np.float32)
+    for segment in (first, second):
+        (tmp_path / segment.file).write_bytes(b"abc")
+        with (tmp_path / "stretches.jsonl").open("ab") as journal:
+            journal.write(
+                b'{"file": "000000.nut", "first": 0, "frames": 10, "size": 3, "cuts": 0}\n{"file": "0000'
+            )
+        folder.add(segment, ab[0], ab)
+    assert work_dir.WorkDir(tmp_path).done == [first, second]
+    (tmp_path / first.file).write_bytes(b"ab")
+    assert work_dir.WorkDir(tmp_path).done == []
+    (tmp_path / first.file).write_bytes(b"abcd")
+    work_dir.WorkDir(tmp_path).add(work_dir.Segment(first.file, 0, 10, 4, 0, 0), ab[0], ab)
+    assert [segment.size for segment in work_dir.WorkDir(tmp_path).done] == [4]
+
+
+def assert_same(one: Path, other: Path) -> None:
+    before, after = look(one), look(other)
+    assert before.times == after.times
+    for first, second in zip(before.lumas, after.lumas, strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert before.chroma == pytest.approx(after.chroma, abs=1e-3)
+
+
+def test_killed_at_random_it_ends_as_if_undisturbed(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(frames=400, rate=Fraction(4), sounds=1))
+    line = [sys.executable, "-m", "colorize_cli", "--model", models.tinted, "--device", "cpu", "-q"]
+    line += ["--codec", "ffv1"]  # for a lossy one, chroma rounded another way would be other luma
+    chosen = random.Random(1)  # noqa: S311
+    subprocess.run([*line, source, tmp_path / "whole"], check=True)
+    for _ in range(4):
+        with subprocess.Popen([*line, source, tmp_path / "out"]) as process:
+            time.sleep(chosen.uniform(0.3, 1.5))
+            process.send_signal(signal.SIGKILL)
+    subprocess.run([*line, source, tmp_path / "out"], check=True)
+    assert_same(tmp_path / "whole" / "a.mkv", tmp_path / "out" / "a.mkv")
+    assert look(tmp_path / "whole" / "a.mkv").others == look(tmp_path / "out" / "a.mkv").others
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".colorize", "a.mkv"]
+    assert not [p for p in (tmp_path / "out" / ".colorize").iterdir() if p.is_dir()]
+
+
+def test_of_two_runs_on_one_film_one_gives_way(tmp_path):
+    (tmp_path / "a.mkv").touch()
+    with work_dir.claimed(tmp_path / "a.mkv", "key") as first:
+        assert first is not None
+        with work_dir.claimed(tmp_path / "a.mkv", "key") as second:
+            assert second is None
+        with work_dir.claimed(tmp_path / "a.mkv", "another key") as third:
+            assert third is not None
+
+
+def test_what_a_run_that_ended_claimed_is_free(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from colorize_cli.video import chroma, work_dir\n"
+        "with work_dir.claimed(Path(sys.argv[1]), 'key'): os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "a.mkv"], check=True)
+    with work_dir.claimed(tmp_path / "a.mkv", "key") as folder:
+        assert folder is not None
+        assert len(list(folder.path.iterdir())) == 1
+
+
+def test_what_a_process_claimed_that_ended_elsewhere_can_be_freed(tmp_path):
+    with work_dir.claimed(tmp_path / "a.mkv", "key") as folder:
+        assert folder is not None
+    elsewhere = ".colorize-00000000-0000000042-"  # before all names of this host
+    folder.path.mkdir(parents=True, exist_ok=True)
+    (folder.path / f"{elsewhere}000000.claim").touch()
+    with work_dir.claimed(tmp_path / "a.mkv", "key") as refused:
+        assert refused is None
+    work_dir.release_claims(tmp_path, elsewhere)
+    with work_dir.claimed(tmp_path / "a.mkv", "key") as freed:
+        assert freed is not None
+
+
+def test_frames_in_memory_are_bounded_and_no_thread_is_left(network, tmp_path, monkeypatch):
+    source = make(tmp_path / "a.mkv", Recipe(frames=300))
+    alive, most = 0, 0
+    lock = threading.Lock()
+    copied, with_chroma = VideoStages._copy, encoder.Encoder.add
+
+    def copy(self, item):
+        nonlocal alive, most
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        return copied(self, item)
+
+    def add(self, frame):
+        nonlocal alive
+        with lock:
+            alive -= 1
+        return with_chroma(self, frame)
+
+    monkeypatch.setattr(VideoStages, "_copy", copy)
+    monkeypatch.setattr(encoder.Encoder, "add", add)
+    before = threading.active_count()
+    run_video(source, tmp_path / "b.mkv", network, Settings())
+    assert most <= stages._FRAMES_IN_FLIGHT + Settings().workers + 10
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 1, "workers": 1}, {"batch_size": 16, "workers": 4}])
+def test_frames_do_not_depend_on_batches_or_workers(network, tmp_path, options):
+    source = make(tmp_path / "a.mkv", Recipe(frames=50, codec="ffv1", options={}))
+    run_video(source, tmp_path / "b.mkv", network, LOSSLESS)
+    run_video(source, tmp_path / "c.mkv", network, dataclasses.replace(LOSSLESS, **options))
+    assert_same(tmp_path / "b.mkv", tmp_path / "c.mkv")
+
+
+def test_chroma_is_where_the_colors_are_and_left_sited():
+    from colorize_cli.color.ycbcr import BT601, Coding
+    from colorize_cli.video.pixel_format import Layout, VideoInfo
+
+    coding = Coding(8, full=False)
+    info = VideoInfo(
+        64, 32, Layout("yuv420p", 8, (2, 2)), coding, BT601, 0, Fraction(1), Fraction(1), Fraction(1)
+    )
+    luma = np.full((32, 64), 120, np.uint8)
+    ramp = np.broadcast_to(np.linspace(-20, 20, 32, dtype=np.float32), (2, 16, 32))
+    cb, cr = chroma.chroma_planes(luma, ramp, 1.0, info, (2, 2))
+    whole, _ = chroma.chroma_planes(luma, ramp, 1.0, info, (1, 1))
+    assert cb.shape == cr.shape == (16, 32)
+    # A left-sited sample of half the width lies where the even ones of the whole lie.
+    difference = cb[:, 4:-4].astype(float) - whole[::2, 8:-8:2]
+    assert np.abs(difference).mean() < 0.5
+
+
+def test_peak_memory_does_not_grow_with_length(models, tmp_path):
+    if not hasattr(os, "wait4"):
+        pytest.skip("no peak memory of children here")
+    peaks = []
+    for frames in (100, 800):
+        source = make(tmp_path / f"{frames}.mkv", Recipe(frames=frames, width=160, height=120))
+        line = [sys.executable, "-m", "colorize_cli", "--model", models.tinted, "--device", "cpu", "-q"]
+        process = subprocess.Popen([*line, source, tmp_path / f"{frames}-out.mkv"])
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        peaks.append(usage.ru_maxrss)
+    assert peaks[1] < 1.1 * peaks[0]

@@ -1,0 +1,63 @@
+"""A film that is read from somewhere in it, or that lacks something."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from colorize_cli.video import pixel_format, reader
+from tests.colorize_cli.video.video_files import Recipe, make
+
+OPEN = {"crf": "10", "g": "12", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
+CASES = {
+    "closed.mp4": Recipe(time_base=Fraction(1, 12800), options={"crf": "10", "g": "12"}),
+    "open.mp4": Recipe(time_base=Fraction(1, 12800), options=OPEN),
+    "open.mkv": Recipe(options=OPEN),
+    "open.ts": Recipe(time_base=Fraction(1, 90_000), options=OPEN),
+    "mpeg2.mkv": Recipe(codec="mpeg2video", time_base=Fraction(1, 25), options={"g": "12", "bf": "2"}),
+    "mpeg4.avi": Recipe(codec="mpeg4", time_base=Fraction(1, 25), options={"g": "12", "bf": "2"}),
+    "vp8.webm": Recipe(codec="libvpx", options={"g": "12"}),
+    "intra.mov": Recipe(codec="mjpeg", pixel_format="yuvj420p", time_base=Fraction(1, 600), options={}),
+}
+
+
+def read(path: Path, begin: int | None = None) -> tuple[list[tuple[int, bool, np.ndarray]], int]:
+    """Time, key and luma of frames, and the damage."""
+    with reader.opened(path) as video:
+        frames = [(f.pts, bool(f.key_frame), pixel_format.luma_of(f).copy()) for f in video.between(begin)]
+        return frames, video.damaged
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_from_any_frame_on_it_is_what_it_is_from_the_beginning(tmp_path, name):
+    recipe = CASES[name]
+    path = make(tmp_path / name, Recipe(**{**vars(recipe), "frames": 90}))
+    whole, _ = read(path)
+    keys = [number for number, (_, key, _) in enumerate(whole) if key]
+    assert len(whole) == 90
+    assert len(keys) >= 7
+    for number in {number for key in keys[1:8] for number in (key - 1, key, key + 2) if number < 90}:
+        found, damaged = read(path, whole[number][0])
+        assert damaged == 0
+        assert [(time, key) for time, key, _ in found] == [(time, key) for time, key, _ in whole[number:]]
+        for (_, _, one), (_, _, other) in zip(found, whole[number:], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_of_a_film_that_lacks_a_packet_the_rest_is_there(tmp_path):
+    """One for each packet of a few pictures, as some are referred to by more than others."""
+    path = make(tmp_path / "a.mkv", Recipe(frames=120, options={"crf": "10", "g": "12"}))
+    for lost in range(40, 52):
+        lacking = tmp_path / f"{lost}.mkv"
+        with av.open(str(path)) as whole, av.open(str(lacking), "w") as out:
+            stream = out.add_stream_from_template(whole.streams.video[0])
+            for number, packet in enumerate(whole.demux(video=0)):
+                if number != lost and packet.size:
+                    packet.stream = stream
+                    out.mux_one(packet)
+        frames, damaged = read(lacking)
+        assert damaged <= 24
+        assert len(frames) >= 120 - 2 * 12
+        assert frames[-1][0] == 119 * 40

@@ -1,0 +1,94 @@
+"""What a run leaves beside its checkpoint: configuration, JSON lines, TensorBoard, sample sheets."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from trainer.checkpoint import Progress
+from trainer.config import Config, to_json
+from trainer.data.dataset import Batch
+from trainer.lab import recompose
+from trainer.sample_grid import save_sheet
+
+CONFIG_NAME = "config.json"
+METRICS_NAME = "metrics.jsonl"
+SAMPLES_NAME = "samples"
+_SHEET_PICTURES = 24
+
+
+class Journal:
+    """Writes into the folder of a run; without a folder nothing is written.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        progress: where the run begins, or goes on from a checkpoint.
+    """
+
+    def __init__(self, folder: Path | None, config: Config, progress: Progress) -> None:
+        self._folder = folder
+        self._config = config
+        self._start = progress.samples_seen
+
+    def __enter__(self) -> Journal:
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / CONFIG_NAME).write_text(to_json(self._config))
+            _forget_after(self._folder / METRICS_NAME, self._start)
+            self._lines = (self._folder / METRICS_NAME).open("a")
+            self._board = SummaryWriter(str(self._folder / "tensorboard"))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._folder is not None:
+            self._lines.close()
+            self._board.close()
+
+    def record(self, kind: str, progress: Progress, figures: dict[str, float]) -> dict[str, float]:
+        """Write figures down and hand them back."""
+        if self._folder is not None:
+            line = {
+                "kind": kind,
+                "samples": progress.samples_seen,
+                "seconds": round(progress.seconds, 1),
+                **figures,
+            }
+            self._lines.write(json.dumps(line) + "\n")
+            self._lines.flush()
+            for name, value in figures.items():
+                self._board.add_scalar(f"{kind}/{name}", value, progress.samples_seen)
+        return figures
+
+    def show(self, progress: Progress, batch: Batch, predicted: Tensor) -> None:
+        """Save a sample sheet of pictures spread over the validation set."""
+        if self._folder is None:
+            return
+        every = max(1, len(predicted) // _SHEET_PICTURES)
+        lightness, ab, predicted = (
+            x[::every][:_SHEET_PICTURES] for x in (batch.lightness, batch.ab, predicted)
+        )
+        rows = (recompose(lightness, chroma) for chroma in (torch.zeros_like(ab), predicted, ab))
+        save_sheet(self._folder / SAMPLES_NAME / f"{progress.samples_seen:09d}.png", *rows)
+
+
+def _forget_after(path: Path, samples: int) -> None:
+    """Drop the lines that a run wrote after the checkpoint from which it goes on."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text().splitlines() if _samples_of(line) <= samples]
+    temporary = path.with_suffix(".part")
+    temporary.write_text("".join(f"{line}\n" for line in kept))
+    temporary.replace(path)
+
+
+def _samples_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["samples"])
+    except (ValueError, KeyError, TypeError):  # cut short when the run was killed
+        return math.inf
