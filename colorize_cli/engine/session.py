@@ -21,6 +21,8 @@ from colorize_cli.inference.adapters import ModelInfo
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic, stdio
 from colorize_cli.storage.fingerprint import Fingerprint
+from colorize_cli.storage.manifest import State
+from colorize_cli.video import work_dir
 
 if TYPE_CHECKING:
     from colorize_cli.engine.video_chunks import SplitVideo
@@ -91,6 +93,8 @@ class Session:
             self._swept.add(directory)
             atomic.sweep(directory)
         reason = self._outputs.reason_to_skip(job)
+        if reason == State.CURRENT.value and is_video_job(job):
+            work_dir.discard(job.destination)
         return None if reason is None else Outcome(job, Status.SKIPPED, reason)
 
     def recipe_of(self, job: Job) -> str:

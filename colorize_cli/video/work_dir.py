@@ -142,8 +142,7 @@ def claimed(destination: Path, key: str) -> Iterator[WorkDir | None]:
     Raises:
         OSError: The folder cannot be made.
     """
-    digest = hashlib.blake2b(f"{destination.name}\0{key}".encode("utf-8", "surrogatepass"), digest_size=12)
-    path = destination.parent / _FOLDERS / f"film-{digest.hexdigest()}"
+    path = destination.parent / _FOLDERS / f"{_prefix(destination)}{_digest(key)}"
     path.mkdir(parents=True, exist_ok=True)
     own = atomic.claim(_CLAIM)
     try:
@@ -155,6 +154,26 @@ def claimed(destination: Path, key: str) -> Iterator[WorkDir | None]:
         with contextlib.suppress(OSError):
             (path / own).unlink(missing_ok=True)
         atomic.release(own)
+
+
+def discard(destination: Path) -> None:
+    """Remove the work directories of a finished output, which a run that was killed at its very end left.
+
+    A directory that another run has claimed stays.
+    """
+    for path in (destination.parent / _FOLDERS).glob(f"{_prefix(destination)}*"):
+        atomic.sweep(path)
+        if not any(file.name.endswith(_CLAIM) for file in path.iterdir()):
+            WorkDir(path).remove()
+
+
+def _prefix(destination: Path) -> str:
+    """Return the beginning of the names of all work directories of an output."""
+    return f"film-{_digest(destination.name)}-"
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 def chunk_dir(folder: Path, number: int) -> Path:

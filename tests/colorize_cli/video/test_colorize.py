@@ -19,6 +19,7 @@ from colorize_cli.core.settings import Settings, VideoSettings
 from colorize_cli.inference import model
 from colorize_cli.video import chroma, colorize, encoder, stages, work_dir
 from colorize_cli.video.stages import VideoStages
+from tests.colorize_cli.cli.test_run import invoke
 from tests.colorize_cli.video.video_files import Recipe, look, make, packets
 
 # x264 does not make the same bytes of the same frames on every processor.
@@ -131,6 +132,21 @@ def test_killed_at_random_it_ends_as_if_undisturbed(models, tmp_path):
     assert look(tmp_path / "whole" / "a.mkv").others == look(tmp_path / "out" / "a.mkv").others
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".colorize", "a.mkv"]
     assert not [p for p in (tmp_path / "out" / ".colorize").iterdir() if p.is_dir()]
+
+
+def test_next_run_after_a_kill_between_the_name_and_the_cleanup_removes_the_work_directory(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(frames=4))
+    line = (source, tmp_path / "out", "--model", models.tinted, "--device", "cpu")
+    assert invoke(*line).exit_code == 0
+    with work_dir.claimed(tmp_path / "out" / "a.mkv", "of the killed run") as left:
+        (left.path / "segment.mkv").touch()
+        assert invoke(*line).exit_code == 0
+        assert left.path.is_dir(), "another run has claimed it"
+    with work_dir.claimed(tmp_path / "out" / "b.mkv", "of another output") as other:
+        pass
+    assert invoke(*line).exit_code == 0
+    assert not left.path.exists()
+    assert other.path.exists()
 
 
 def test_of_two_runs_on_one_film_one_gives_way(tmp_path):
