@@ -1,9 +1,9 @@
-"""Colour for black-and-white photographs.
+"""Colorize black-and-white photographs.
 
     from colorize_cli import Colorizer
-    coloured = Colorizer().colorize(image)
+    colorized = Colorizer().colorize(image)
 
-Nothing heavy is loaded until `Colorizer` is asked for.
+Nothing heavy is imported until `Colorizer` is accessed.
 """
 
 from typing import TYPE_CHECKING, Any

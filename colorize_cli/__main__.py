@@ -1,4 +1,4 @@
-"""The command `colorize`, as a process: what has to be settled before its modules are loaded."""
+"""Start the command `colorize` as a process, with the settings that must precede all imports."""
 
 import gc
 import os
@@ -6,13 +6,13 @@ from typing import NoReturn
 
 
 def settle() -> None:
-    """No threads of OpenBLAS, which would spin while they wait for work, and for now no collector."""
+    """Keep OpenBLAS from starting threads, which would busy-wait, and disable garbage collection."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    gc.disable()  # `process_setup.prepare` has it back
+    gc.disable()  # until `process_setup.prepare`
 
 
 def main() -> NoReturn:
-    """The entry point."""
+    """Run the command `colorize` and end the process."""
     settle()
     from colorize_cli import cli
 

@@ -1,7 +1,7 @@
-"""Colouring single pictures from Python.
+"""Colorize single pictures from Python.
 
 from colorize_cli import Colorizer
-coloured = Colorizer().colorize(image)
+colorized = Colorizer().colorize(image)
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ HintsLike = Mapping[str, Any] | Image.Image | Path | None
 
 
 class Colorizer:
-    """A loaded model that colours pictures. May be used from several threads."""
+    """A loaded model that colorizes pictures. Thread-safe."""
 
     def __init__(
         self,
@@ -35,19 +35,20 @@ class Colorizer:
         strength: float = 1.0,
         precision: str = "auto",
     ) -> None:
-        """Loads the model.
+        """Load the model.
 
         Args:
-            model_path: An ONNX file; None for the model that comes with this package.
-            device: "auto", "cuda" or "cpu".
-            size: Short side in pixels of the copy that the network sees; None for the model's own.
-            strength: Factor on the predicted chroma; 0 gives grey.
+            model_path: An ONNX file; None for the bundled model.
+            device: "auto", "cpu", "cuda", or with several GPUs "cuda:1", "cuda:0,1" or "cuda:all".
+            size: Short side of the network's input in pixels; None for the model's working size.
+            strength: Factor on the predicted chroma; 0 gives gray. At most 2.
             precision: "auto", "fp32", "fp16" or "int8".
 
         Raises:
-            ModelError: There is no such model, or it is of no kind known here.
-            UsageError: `size` or `strength` is out of range.
-            DeviceError: `device` is "cuda", and some part of the network would run elsewhere.
+            ModelError: The file does not exist, is not a supported model, or has no variant in `precision`.
+            UsageError: `size` or `strength` is out of range, or there is no such device or precision.
+            DeviceError: `device` is "cuda" and part of the network would run elsewhere, or `precision` is not
+                for `device`.
         """
         settings = Settings(
             model=model_path, device=device, precision=precision, size=size, strength=strength
@@ -73,31 +74,34 @@ class Colorizer:
         hints: HintsLike = None,
         reference: Image.Image | Path | None = None,
     ) -> Image.Image | Pixels:
-        """Colours one picture; its lightness stays.
+        """Colorize one picture, keeping its lightness.
 
         Args:
-            image: A Pillow image, or uint8 sRGB of shape (H, W), (H, W, 3) or (H, W, 4), the last with alpha.
-            hints: Colours that it is to have at some places: a file, an image that is transparent elsewhere,
-                or an object as in `colorize_cli.guidance.hints`.
-            reference: A photograph in colour whose palette it is to have.
+            image: A Pillow image, or uint8 sRGB of shape (H, W), (H, W, 3) or, with alpha, (H, W, 4).
+            hints: Colors for parts of the picture: a JSON or image file, an image that is transparent
+                elsewhere, or a mapping in the format of `colorize_cli.guidance.hints`.
+            reference: A color photograph whose palette the picture takes on.
 
         Returns:
-            The same kind: a Pillow image (RGB, or RGBA where it has transparency), turned as its EXIF
-            orientation says and in sRGB; or uint8 of shape (H, W, 3), or (H, W, 4) where it had alpha.
+            The type of `image`. A Pillow image is RGB (RGBA if the input has transparency), in sRGB, and
+            rotated by its EXIF orientation. An array is uint8 of shape (H, W, 3), or (H, W, 4) if the input
+            has alpha.
 
         Raises:
-            ValueError: An array of another type or shape.
-            ReadError: A Pillow image of a mode that cannot be read as grey or colour.
-            UsageError: Hints or a reference that cannot be used.
+            ValueError: The array has another type or shape.
+            ReadError: The mode of the Pillow image cannot be read as gray or color.
+            UsageError: The hints or the reference cannot be used.
         """
-        given = None if hints is None else hints_of(hints, Settings().max_pixels)
+        marks = None if hints is None else hints_of(hints, Settings().max_pixels)
         palette = None if reference is None else reference_of(reference, Settings().max_pixels)
         if isinstance(image, Image.Image):
-            return self._colorize(image, given, palette)
+            return self._colorize(image, marks, palette)
         channels = image.shape[2:]
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in ((), (3,), (4,)):
-            raise ValueError(f"not uint8 (H, W), (H, W, 3) or (H, W, 4): {image.dtype} {image.shape}")
-        return np.asarray(self._colorize(Image.fromarray(image), given, palette))
+            raise ValueError(
+                f"the array is {image.dtype} {image.shape}, not uint8 (H, W), (H, W, 3) or (H, W, 4)"
+            )
+        return np.asarray(self._colorize(Image.fromarray(image), marks, palette))
 
     def _colorize(self, image: Image.Image, hints: Hints | None, reference: Reference | None) -> Image.Image:
         frame = from_image(image)

@@ -1,4 +1,4 @@
-"""The command line: what a user types and sees."""
+"""The command line: arguments, messages and progress."""
 
 import logging
 import os
@@ -10,15 +10,15 @@ from typing import NoReturn
 from colorize_cli.cli import compare
 from colorize_cli.cli.run import command
 
-# After `models` these list models; a folder of that name is coloured as any other.
+# `models` is a command only if it stands alone or before one of these. Otherwise it is a folder to colorize.
 _LISTING = ("--json", "--help", "-h")
 
 
 def main() -> NoReturn:
-    """The entry point: as `command`, for a process of its own."""
+    """Run the command that the arguments of the process name, and end the process."""
     _protect_stdout()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # Pillow warns of oddities in pictures that it reads all the same; what it cannot read it raises.
+    # Pillow warns about unusual pictures that it can read. It raises an error if it cannot read one.
     warnings.simplefilter("ignore")
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     if sys.argv[1:] == ["models"] or (sys.argv[1:2] == ["models"] and sys.argv[2] in _LISTING):
@@ -32,8 +32,8 @@ def main() -> NoReturn:
 
 
 def _protect_stdout() -> None:
-    """Keeps stdout for data the user asked for: what native libraries print goes to stderr."""
-    if sys.stdout is None:  # closed by whoever started this: there is nothing to protect
+    """Reserve stdout for requested data: redirect the output of native libraries to stderr."""
+    if sys.stdout is None:  # closed by the parent process
         return
     sys.stdout.flush()
     data = os.dup(1)

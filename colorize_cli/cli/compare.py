@@ -1,6 +1,6 @@
-"""The command `colorize compare`: several models on the same pictures, as a page to look at.
+"""The command `colorize compare`: several models on the same pictures, as an HTML page.
 
-What needs Pillow, OpenCV or onnxruntime is imported where it is used, so that `--help` is quick.
+Modules that load Pillow, OpenCV or onnxruntime are imported inside functions, so that `--help` is fast.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,14 +29,14 @@ _SIDE = 640
 
 
 def is_meant(arguments: Sequence[str]) -> bool:
-    """Whether the word `compare` at the beginning of a command line is this command, and no file or folder.
+    """Return True if `compare` at the start of the command line is this command, not a file or folder.
 
-    It is in three cases: --help follows; some argument ends in .html or .htm and --report, which takes such a
-    name too, is not among them; or there is more than one --model, of which `colorize` itself takes one. A
-    file or folder of that name is always reached as ./compare.
+    It is this command in three cases: --help follows; an argument ends in .html or .htm and --report, which
+    takes such a name too, is absent; or --model is repeated, which `colorize` itself does not allow. A file
+    or folder of this name is always available as ./compare.
 
     Args:
-        arguments: Those of `colorize`, without its own name.
+        arguments: The arguments of `colorize`, without the program name.
     """
     if arguments[:1] != [NAME] or len(arguments) < 2:
         return False
@@ -59,8 +59,8 @@ def is_meant(arguments: Sequence[str]) -> bool:
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE|NAME",
-    help="A model, as colorize --model takes it; default is the one that comes with this program. Give two "
-    "to four. In the page they are A, B, C and D, in this order.",
+    help="A model, as for colorize --model; default is the bundled model. Give two to four. In the page they "
+    "are A, B, C and D, in this order.",
 )
 @options.device
 @options.precision
@@ -72,8 +72,8 @@ def is_meant(arguments: Sequence[str]) -> bool:
     type=click.IntRange(*_SIDES),
     default=_SIDE,
     show_default=True,
-    help="Longest side in pixels of the pictures in the page, JPEGs of quality 90. With the default one "
-    "takes about 110 KB, and each picture is there once before and once by each model.",
+    help="Longest side in pixels of the pictures in the page, which are JPEGs of quality 90. At the default "
+    "a picture takes about 110 KB. The page holds each picture once before and once for each model.",
 )
 @options.quiet
 @click.pass_context
@@ -87,33 +87,33 @@ def command(
     quiet: bool,
     **asked: Any,
 ) -> None:
-    """Shows what several models make of the same pictures, side by side in one HTML page.
+    """Compare models side by side on the same pictures, in one HTML page.
 
-    INPUT... are photographs, patterns of their names, and directories, which are searched to their leaves.
-    Films are not compared. Pictures that are in colour already are taken as grey. Nothing but PAGE.html is
-    written; it needs nothing beside itself.
+    INPUT... are photographs, glob patterns, and directories, which are searched recursively. Videos are not
+    compared. Pictures that are already in color are treated as gray. Only PAGE.html is written; it is
+    self-contained.
 
-    In the page one slider, by pointer or arrow keys, shows all pictures before and after; keys and buttons
-    show all models or one alone. A table has each model's kind, licence and device, the seconds that it takes
-    for a picture, the network and composition without reading and writing, and how colourful its results
-    are. The pictures beyond the first 200 are in the figures, but not shown.
+    In the page a slider, moved by pointer or arrow keys, shows all pictures before and after. Keys and
+    buttons show all models or only one. A table gives the kind, license and device of each model, its seconds
+    per picture (network and composition, without reading and writing) and the colorfulness of its results.
+    Only the first 200 are shown; further pictures are listed with their figures.
 
-    A folder that is called compare is coloured by colorize ./compare OUTPUT.
+    To colorize a folder named compare, run colorize ./compare OUTPUT.
 
     \b
     Examples:
       colorize compare scans/ --model default --model ddcolor.onnx page.html
       colorize compare 'scans/*.tif' --model old.onnx --model new.onnx --side 1200 page.html
-    """  # noqa: D301 - click looks for the backspace
+    """  # noqa: D301 - click needs the backspace
     with options.told(context):
         if not _FEWEST <= len(models) <= _MOST:
             given = f"{len(models)} given"
             raise UsageError(f"compare takes {_FEWEST} to {_MOST} models, each after --model; {given}")
         if STREAM in inputs:
-            raise UsageError("compare reads files; standard input, -, is none")
+            raise UsageError("compare cannot read standard input (-); give files or directories")
         paths, ignored = discovery.find(inputs, FORMATS)
         if not paths:
-            raise UsageError("nothing to compare: give INPUT with pictures (see colorize compare --help)")
+            raise UsageError("nothing to compare: give pictures as INPUT (see colorize compare --help)")
         display = Display(len(paths), quiet=quiet)
         if ignored:
             display.say(f"{ignored} files of other kinds ignored")
@@ -132,7 +132,7 @@ def _run(
     from colorize_cli.report.html import Page
 
     process_setup.prepare()
-    Image.MAX_IMAGE_PIXELS = None  # Pillow's limit; ours is `settings.max_pixels`
+    Image.MAX_IMAGE_PIXELS = None  # `settings.max_pixels` replaces Pillow's limit
     jobs = [Job(source, path) for source in paths]
     stopped = None
     with Page(path, "page") as page:
@@ -162,16 +162,16 @@ def _outcomes(
     max_pixels: int,
     side: int,
 ) -> Iterator[Outcome]:
-    """Compares the models on one picture after the other, each of which goes onto the page."""
+    """Compare the models on one picture at a time, and add each picture to the page."""
     from colorize_cli.report.benchmark import compare
 
     for job in jobs:
         try:
             compared = compare(job.source, candidates, max_pixels, side)
-        except Exception as error:  # whatever is wrong with one, the others are compared
-            unread = reason_of(error)
-            page.fail(job.source, unread)
-            yield Outcome(job, Status.FAILED, unread)
+        except Exception as error:  # one bad picture must not stop the others
+            reason = reason_of(error)
+            page.fail(job.source, reason)
+            yield Outcome(job, Status.FAILED, reason)
             continue
         page.add(compared)
         failures = _failures(compared, candidates)
@@ -179,7 +179,7 @@ def _outcomes(
 
 
 def _failures(compared: "Comparison", candidates: "Sequence[BenchmarkedModel]") -> str | None:
-    """Which models failed, and why; None where none did."""
+    """Return the models that failed, with their reasons; None if all succeeded."""
     failed = [
         f"model {candidate.letter} ({candidate.named}): {result}"
         for candidate, result in zip(candidates, compared.results, strict=True)

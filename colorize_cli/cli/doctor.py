@@ -1,8 +1,8 @@
-"""What works in this installation, what does not, and the command that mends it.
+"""Check this installation, and find the command that fixes each problem.
 
-Above the functions only the standard library is imported, and of this package what needs nothing else: the
-parts that are examined may be what is broken. Each finding is yielded as soon as it is known, so that even
-a native library that ends the process leaves behind what was found before.
+The module level imports only the standard library and modules of this package that need nothing else, since
+any other module may be broken. Each finding is yielded immediately, so that earlier findings are printed even
+if a native library crashes the process.
 """
 
 import contextlib
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 _PACKAGE = "colorize-cli"
 _HAS_GPU_WHEEL = (sys.platform, platform.machine()) in {("linux", "x86_64"), ("win32", "AMD64")}
-# Each module that this program imports, and which of the distributions that may offer it is wanted;
-# numpy before those that need it, so that what is first in a report is the cause.
+# Imported modules, and the distribution that should provide each. numpy precedes the modules that need it, so
+# that a report names the cause first.
 MODULES: dict[str, str] = {
     "numpy": "numpy",
     "av": "av",
@@ -48,14 +48,14 @@ MODULES: dict[str, str] = {
 }
 _NEED_NUMPY = ("cv2", "onnxruntime", "simplejpeg")
 _WITH_CUDA = "onnxruntime-gpu[cuda,cudnn]"
-# By how much a* or b* may differ between CUDA and the CPU: TF32 and fp16 round more coarsely than fp32.
+# Largest accepted difference in a* or b* between CUDA and the CPU: TF32 and fp16 round more than fp32.
 TOLERANCE = 2.0
-# Mean L* that a format may lose; the lossy ones lose far less of a slope.
-_MOST_LOSS = 2.0
+# Largest accepted mean error in L* of a format. Lossy formats stay far below it on a gradient.
+_MAX_LOSS = 2.0
 
 
 class Verdict(Enum):
-    """What a finding means for who wants to colour pictures."""
+    """The severity of a finding."""
 
     OK = "ok"
     NOTE = "note"
@@ -64,13 +64,13 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was examined.
+    """The result of one check.
 
     Attributes:
-        subject: What was examined, in a word.
-        verdict: Whether it is well. A note is no fault: that there is no GPU, for instance.
-        text: What was found, in one line.
-        mend: The command that mends it, for a shell; None where there is nothing to mend, or no command can.
+        subject: The thing checked, in one word.
+        verdict: The severity. A NOTE is not a fault; for example, there is no GPU.
+        text: The result, in one line.
+        mend: A shell command that fixes the problem; None if there is no problem or no such command.
     """
 
     subject: str
@@ -80,17 +80,17 @@ class Finding:
 
 
 def examine(model: Path | None = None) -> Iterator[Finding]:
-    """Examines this installation. What is broken ends in a finding, never in an exception.
+    """Check this installation. Yields a finding, and never raises, for anything broken.
 
     Args:
-        model: The ONNX file to try on each device; None for the model that comes with this package.
+        model: The ONNX file to run on each device; None for the bundled model.
     """
     yield _program()
     owners: Mapping[str, Sequence[str]] = {}
     try:
         owners = _owners()
-    except Exception as error:  # metadata in pieces
-        yield Finding("pip", Verdict.PROBLEM, f"cannot say what is installed: {reason_of(error)}")
+    except Exception as error:  # damaged metadata raises anything
+        yield Finding("pip", Verdict.PROBLEM, f"cannot list the installed packages: {reason_of(error)}")
     problems = set()
     for module in MODULES:
         finding = _module(module, owners.get(module, ()), numpy_works="numpy" not in problems)
@@ -103,48 +103,48 @@ def examine(model: Path | None = None) -> Iterator[Finding]:
 
 
 def tell(findings: Iterable[Finding], write: Callable[[str], None]) -> int:
-    """Writes findings, line by line as they come, and at the end how many problems there are.
+    """Write each finding as it arrives, then the number of problems.
 
     Args:
-        findings: What `examine` yields.
-        write: Receives one line at a time. What errors say may hold any character but line breaks.
+        findings: The findings, as `examine` yields them.
+        write: Receives one line at a time. Texts of errors may hold any character except line breaks.
 
     Returns:
-        The exit status for a command that does this: EXIT_FAILED if there is any problem.
+        The exit status: EXIT_FAILED if there is any problem, else EXIT_OK.
     """
     problems = 0
     for finding in findings:
         problems += finding.verdict is Verdict.PROBLEM
         write(f"{finding.verdict.value:<7}  {finding.subject:<12}  {finding.text}")
         if finding.mend is not None:
-            write(f"         mend it with: {finding.mend}")
+            write(f"         fix it with: {finding.mend}")
     write(f"{problems} problem{'s' if problems > 1 else ''} found" if problems else "no problem found")
     return EXIT_FAILED if problems else EXIT_OK
 
 
 def _guarded(subject: str, part: Iterator[Finding], *, explained: bool = False) -> Iterator[Finding]:
-    """Findings, and one more if an error ends them: a problem, unless other findings have `explained` it."""
+    """Yield the findings of `part`. An exception becomes a problem, or a note if it is `explained`."""
     try:
         yield from part
-    except Exception as error:  # whatever a broken installation raises
+    except Exception as error:  # a broken installation raises anything
         if explained:
-            yield Finding(subject, Verdict.NOTE, f"to be tried when the above is mended: {reason_of(error)}")
+            yield Finding(subject, Verdict.NOTE, f"not checked; fix the above first: {reason_of(error)}")
         else:
             yield Finding(subject, Verdict.PROBLEM, reason_of(error))
 
 
 def _program() -> Finding:
-    where = f"Python {platform.python_version()} ({sys.executable}), {platform.platform()}"
+    python = f"Python {platform.python_version()} ({sys.executable}), {platform.platform()}"
     try:
-        return Finding("colorize-cli", Verdict.OK, f"{importlib.metadata.version(_PACKAGE)}, {where}")
+        return Finding("colorize-cli", Verdict.OK, f"{importlib.metadata.version(_PACKAGE)}, {python}")
     except importlib.metadata.PackageNotFoundError:
         root = Path(__file__).parents[2]
-        text = f"not installed, only run from {root}; {where}"
+        text = f"not installed, but run from {root}; {python}"
         return Finding("colorize-cli", Verdict.PROBLEM, text, f"{_pip()} install {_quoted(root)}")
 
 
 def _owners() -> dict[str, tuple[str, ...]]:
-    """The installed distributions that offer each module."""
+    """Map each module to the installed distributions that provide it."""
     return {
         module: tuple(sorted({name.lower().replace("_", "-") for name in names if name}))
         for module, names in importlib.metadata.packages_distributions().items()
@@ -152,16 +152,16 @@ def _owners() -> dict[str, tuple[str, ...]]:
 
 
 def _import(module: str) -> str:
-    """Imports a module; where its file is."""
+    """Import a module and return the path of its file."""
     with contextlib.redirect_stdout(sys.stderr):
         file = importlib.import_module(module).__file__
-    if file is None:  # a folder that was left behind passes for a namespace
-        raise ImportError("its files are gone")
+    if file is None:  # a leftover folder imports as a namespace package
+        raise ImportError("its files are missing")
     return file
 
 
 def _module(module: str, owners: Sequence[str], *, numpy_works: bool = True) -> Finding:
-    """Imports a module, and sees who offers it: several that do have overwritten each other's files."""
+    """Import a module, and check that one distribution provides it. Several overwrite each other's files."""
     wanted = MODULES[module]
     mend = _replace(owners, _requirement(wanted))
     names = " and ".join(owners)
@@ -170,11 +170,11 @@ def _module(module: str, owners: Sequence[str], *, numpy_works: bool = True) -> 
     except Exception as error:  # native modules raise more than ImportError
         if not owners and isinstance(error, ModuleNotFoundError) and error.name == module:
             return Finding(module, Verdict.PROBLEM, "not installed", mend)
-        text = f"of {names or 'unknown origin'} cannot be imported: {reason_of(error)}"
+        text = f"cannot be imported (from {names or 'unknown origin'}): {reason_of(error)}"
         if not numpy_works and module in _NEED_NUMPY:
-            return Finding(module, Verdict.PROBLEM, f"{text}; mend numpy first")
+            return Finding(module, Verdict.PROBLEM, f"{text}; fix numpy first")
         if module == "cv2" and not all(owner.endswith("-headless") for owner in owners):
-            text += f"; {wanted} needs no libraries of a desktop"
+            text += f"; {wanted} needs no desktop libraries"
         return Finding(module, Verdict.PROBLEM, text, mend)
     if len(owners) > 1:
         return Finding(module, Verdict.PROBLEM, f"{names} have overwritten each other's files", mend)
@@ -184,14 +184,14 @@ def _module(module: str, owners: Sequence[str], *, numpy_works: bool = True) -> 
 
 
 def _formats(owners: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
-    """Writes and reads a small picture in each format, as a run does."""
+    """Write and read a small picture in each format, by the functions that a run uses."""
     from colorize_cli.core.formats import WRITABLE
 
     works = []
     for format_ in WRITABLE:
         try:
             _write_and_read(format_)
-        except (ColorizeError, KeyError, OSError) as error:  # what a Pillow without that codec ends in
+        except (ColorizeError, KeyError, OSError) as error:  # Pillow without the codec
             mend = _replace(owners.get("PIL", ()), _requirement(MODULES["PIL"]))
             text = f"{format_} cannot be written and read: {reason_of(error)}"
             yield Finding("formats", Verdict.PROBLEM, text, mend)
@@ -217,22 +217,22 @@ def _write_and_read(format_: str) -> None:
     writer.encode(file, format_, [(frame, colors)])
     read = reader.read(file.getvalue(), max_pixels=gray.size).lightness
     off = np.abs(read.rows(0, 64) - frame.lightness.rows(0, 64)).mean()
-    if off > _MOST_LOSS:
-        raise ReadError(f"what was read is {off:.1f} L* from what was written")
+    if off > _MAX_LOSS:
+        raise ReadError(f"the picture read back differs by {off:.1f} L* from the one written")
 
 
 def _network(path: Path | None, owners: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
-    """Loads the model, and runs it on the CPU and on CUDA."""
+    """Load the model, and run it on the CPU and on CUDA."""
     from colorize_cli.inference import model
 
     try:
-        cpu = model.load(path, "cpu", precision="fp32")  # what CUDA is compared with
+        cpu = model.load(path, "cpu", precision="fp32")  # the reference for CUDA
     except ColorizeError as error:
-        yield Finding("model", Verdict.PROBLEM, str(error), None if path else _install_anew())
-        yield Finding("devices", Verdict.NOTE, "not tried, for want of a model")
+        yield Finding("model", Verdict.PROBLEM, str(error), None if path else _reinstall())
+        yield Finding("devices", Verdict.NOTE, "not checked without a model")
         return
     info = cpu.info
-    text = f"working size {info.working_size}, trained on: {info.trained_on}, licence: {info.license}"
+    text = f"working size {info.working_size}, trained on: {info.trained_on}, license: {info.license}"
     yield Finding("model", Verdict.OK, f"{info.name} ({path or 'bundled'}), {text}")
     lightness = _sample(cpu)
     try:
@@ -245,7 +245,7 @@ def _network(path: Path | None, owners: Mapping[str, Sequence[str]]) -> Iterator
 
 
 def _sample(network: "Model") -> "Floats":
-    """One picture of the size that the network likes best: a slope from black to white."""
+    """Return a gradient from black to white at the working size, float32 (1, 1, side, side)."""
     import numpy as np
 
     multiple = network.info.multiple_of
@@ -255,42 +255,42 @@ def _sample(network: "Model") -> "Floats":
 
 
 def _run(network: "Model", lightness: "Floats") -> tuple["Floats", str]:
-    """The chroma, which is finite, and in words how long the second call took."""
+    """Return the predicted chroma and a description of the time of the second call, in ms."""
     network.predict(lightness)
     start = time.perf_counter()
     ab = network.predict(lightness)
-    took = 1000 * (time.perf_counter() - start)
+    milliseconds = 1000 * (time.perf_counter() - start)
     height, width = lightness.shape[2:]
-    return ab, f"{took:.1f} ms for {width} x {height} pixels"
+    return ab, f"{milliseconds:.1f} ms for {width} x {height} pixels"
 
 
 def _cuda(
     path: Path | None, lightness: "Floats", expected: "Floats", owners: Sequence[str]
 ) -> Iterator[Finding]:
-    """Runs the model on CUDA; where that fails, says why."""
+    """Run the model on CUDA and compare it with the CPU, or explain the failure."""
     import numpy as np
 
     from colorize_cli.inference import model
 
     found = cuda.ask()
     if found is None:
-        yield Finding("cuda", Verdict.NOTE, "no NVIDIA driver is installed here; the CPU does the work")
+        yield Finding("cuda", Verdict.NOTE, "no NVIDIA driver is installed; the CPU is used")
         return
     if found.error:
         verdict = Verdict.NOTE if found.code == cuda.NO_DEVICE else Verdict.PROBLEM
-        yield Finding("cuda", verdict, f"an NVIDIA driver is here and does not start: {found.error}")
+        yield Finding("cuda", verdict, f"the NVIDIA driver does not start: {found.error}")
         return
     major, minor = found.cuda
     text = f"NVIDIA, for CUDA up to {major}.{minor}: {', '.join(found.gpus)}"
     yield Finding("driver", Verdict.OK, text)
     try:
         ab, speed = _run(model.load(path, "cuda"), lightness)
-    except Exception as error:  # an onnxruntime in pieces raises anything
+    except Exception as error:  # a damaged onnxruntime raises anything
         yield from _failed(error, found, owners)
         return
     off = float(np.abs(ab - expected).max()) if ab.shape == expected.shape else float("inf")
     if off > TOLERANCE:
-        text = f"runs the model, but a* and b* are {off:.1f} off the CPU's; use --device cpu"
+        text = f"runs the model, but a* and b* differ by {off:.1f} from the CPU's; use --device cpu"
         yield Finding("cuda", Verdict.PROBLEM, text)
     else:
         yield Finding("cuda", Verdict.OK, f"runs the model, {speed}, within {off:.2f} of the CPU's a* and b*")
@@ -298,7 +298,7 @@ def _cuda(
 
 
 def _failed(error: Exception, found: cuda.Driver, owners: Sequence[str]) -> Iterator[Finding]:
-    """Why CUDA does not work although there is a driver."""
+    """Explain why CUDA does not work although there is a driver."""
     import onnxruntime
 
     text = reason_of(error)
@@ -306,10 +306,10 @@ def _failed(error: Exception, found: cuda.Driver, owners: Sequence[str]) -> Iter
         if _HAS_GPU_WHEEL:
             yield Finding("cuda", Verdict.PROBLEM, text, _replace(owners, _WITH_CUDA))
         else:
-            yield Finding("cuda", Verdict.NOTE, f"{text}, but has no wheel for this platform")
+            yield Finding("cuda", Verdict.NOTE, f"{text}, but onnxruntime-gpu has no wheel for this platform")
         return
     if not hasattr(onnxruntime, "preload_dlls"):  # before 1.21
-        text = f"this onnxruntime is too old to find CUDA libraries that pip installed ({text})"
+        text = f"this onnxruntime is too old to find CUDA libraries installed by pip ({text})"
         yield Finding("cuda", Verdict.PROBLEM, text, _replace(owners, _WITH_CUDA))
         return
     if found.cuda[0] < _cuda_major():
@@ -319,23 +319,23 @@ def _failed(error: Exception, found: cuda.Driver, owners: Sequence[str]) -> Iter
 
 
 def _libraries(*, needed: bool) -> Iterator[Finding]:
-    """Which of the CUDA libraries load; where CUDA works without one it is not `needed`."""
+    """Report which CUDA libraries load. A missing one is a problem only if `needed`."""
     import onnxruntime
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it says there what is said here
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the same information
         onnxruntime.preload_dlls()
     names = cuda.library_names(_cuda_major())
     missing = [name for name in names if cuda.library(name) is None]
     loaded = [name for name in names if name not in missing]
-    text = f"of CUDA {onnxruntime.cuda_version} load {', '.join(loaded) or 'none'}"
+    text = f"CUDA {onnxruntime.cuda_version}: loaded {', '.join(loaded) or 'none'}"
     if not missing:
         yield Finding("libraries", Verdict.OK, text)
         return
-    text += f"; do not load {', '.join(missing)}"
+    text += f"; not loaded {', '.join(missing)}"
     if needed:
         yield Finding("libraries", Verdict.PROBLEM, text, f"{_pip()} install {_quoted(_WITH_CUDA)}")
     else:
-        yield Finding("libraries", Verdict.NOTE, f"{text}, which this model does not need")
+        yield Finding("libraries", Verdict.NOTE, f"{text} (not needed by this model)")
 
 
 def _cuda_major() -> int:
@@ -351,18 +351,18 @@ def _machine() -> Finding:
 
 
 def _memory() -> int | None:
-    """Bytes of memory that this process may use: the machine's, or fewer where its cgroup says so."""
+    """Return the memory available to this process, in bytes: the machine's or the limit of its cgroup."""
     limits = []
-    with contextlib.suppress(AttributeError, ValueError, OSError):  # no such question on Windows
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # not on Windows
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+        with contextlib.suppress(OSError, ValueError):  # "max" means no limit
             limits.append(int(Path(file).read_text(encoding="ascii")))
     return min(limits, default=None)
 
 
 def _requirement(distribution: str) -> str:
-    """What this project asks of a distribution, `pillow>=11.3` for instance."""
+    """Return this project's requirement for a distribution, for example `pillow>=11.3`."""
     try:
         requirements = importlib.metadata.requires(_PACKAGE) or ()
     except importlib.metadata.PackageNotFoundError:
@@ -375,25 +375,25 @@ def _requirement(distribution: str) -> str:
 
 
 def _replace(installed: Sequence[str], requirement: str) -> str:
-    """The command that removes distributions with all their files, and installs one in their place."""
+    """Return the command that removes distributions with all their files, then installs `requirement`."""
     install = f"{_pip()} install {_quoted(requirement)}"
     return f"{_pip()} uninstall -y {' '.join(installed)} && {install}" if installed else install
 
 
-def _install_anew() -> str | None:
-    """The command that installs this program again from where it came; None where that is where it runs."""
+def _reinstall() -> str | None:
+    """Return the command that reinstalls this program from its origin; None if it runs from its source."""
     try:
-        said = importlib.metadata.distribution(_PACKAGE).read_text("direct_url.json")
+        direct_url = importlib.metadata.distribution(_PACKAGE).read_text("direct_url.json")
     except importlib.metadata.PackageNotFoundError:
         return None
-    origin: dict[str, Any] = json.loads(said) if said else {"url": _PACKAGE}
+    origin: dict[str, Any] = json.loads(direct_url) if direct_url else {"url": _PACKAGE}
     if origin.get("dir_info", {}).get("editable"):
         return None
     return f"{_pip()} install --force-reinstall --no-deps {_quoted(origin['url'])}"
 
 
 def _pip() -> str:
-    """How pip is called for this Python and no other."""
+    """Return the command of the pip that belongs to this Python."""
     found = shutil.which("pip")
     if found and Path(found).parent == Path(sys.executable).parent:
         return "pip"
@@ -404,5 +404,5 @@ def _pip() -> str:
 
 
 def _quoted(argument: object) -> str:
-    """As shells on every system take it; in no argument here is there a quote or a dollar."""
+    """Quote an argument for the shells of all systems. It must not hold quotes or dollar signs."""
     return str(argument) if re.fullmatch(r"[\w./:-]+", str(argument)) else f'"{argument}"'

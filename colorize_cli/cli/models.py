@@ -1,4 +1,4 @@
-"""The command `models`."""
+"""The command `colorize models`."""
 
 import json
 from dataclasses import asdict
@@ -10,11 +10,11 @@ from colorize_cli.inference.registry import entries, folder
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def command(as_json: bool) -> None:
-    """Lists the models that `colorize --model NAME` knows.
+    """List the models that `colorize --model NAME` accepts.
 
-    They are the one that comes with this program, and the ONNX files in a folder of yours, which is named.
+    They are the bundled model and the ONNX files in your model folder, whose path is printed to stderr.
     """
     if as_json:
         for entry in entries():
@@ -25,7 +25,7 @@ def command(as_json: bool) -> None:
         if entry.problem:
             click.echo(f"  cannot be used: {printable(entry.problem)}")
         else:
-            click.echo(f"  {printable(entry.says)}, {entry.kind}, sees {entry.working_size} pixels")
-            click.echo(f"  licence: {printable(entry.licence)}")
+            click.echo(f"  {printable(entry.says)}, {entry.kind}, working size {entry.working_size} pixels")
+            click.echo(f"  license: {printable(entry.licence)}")
         click.echo(f"  {entry.size / 1e6:.1f} MB, SHA-256 {entry.sha256}")
-    click.echo(f"Others are looked for in {printable(folder())}", err=True)
+    click.echo(f"More models are looked for in {printable(folder())}", err=True)

@@ -1,6 +1,7 @@
-"""The options of `colorize`, in groups that decorate its command, and how a command ends.
+"""The options of `colorize`, as groups of decorators, and the exit of a command on errors.
 
-What needs Pillow, OpenCV or onnxruntime is imported where it is used: `--doctor` must start without them.
+Modules that load Pillow, OpenCV or onnxruntime are imported inside functions: `--doctor` must start without
+them.
 """
 
 import contextlib
@@ -30,40 +31,40 @@ _DEFAULTS = Settings()
 
 
 class PathOrStream(click.ParamType[Location]):
-    """A path, an address in a remote store, or - for standard input or output; shells complete paths."""
+    """A path, a URL, or - for standard input or output. Shells complete paths."""
 
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:  # noqa: ARG002
-        """The place; ./- is a file of that name."""
-        where = parse_location(str(value))
-        return Path.cwd() / where if where == STREAM and str(value) != str(STREAM) else where
+        """Return the location; ./- is a file named -."""
+        location = parse_location(str(value))
+        return Path.cwd() / location if location == STREAM and str(value) != str(STREAM) else location
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """What a shell knows of files."""
+        """Complete names of files and directories."""
         return click.Path().shell_complete(ctx, param, incomplete)
 
 
 class _Every(click.ParamType[int | None]):
-    """A number of frames, or auto, which is None."""
+    """A number of frames; auto becomes None."""
 
     name = "every"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """The number."""
+        """Return the number of frames, or None for auto."""
         if value in (None, "auto"):
             return None
         return click.IntRange(min=1).convert(value, param, ctx)
 
 
 def _shard(value: str) -> tuple[int, int]:
-    """i/N."""
+    """Parse i/N."""
     try:
         part, parts = map(int, value.split("/"))
     except ValueError:
-        raise click.BadParameter(f"{value!r} is not i/N, for instance 1/4") from None
+        raise click.BadParameter(f"{value!r} is not of the form i/N, for example 1/4") from None
     return part, parts
 
 
@@ -85,7 +86,7 @@ def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
 
 @contextlib.contextmanager
 def told(context: click.Context) -> Iterator[None]:
-    """Ends a command by what is raised within: an error's one line on stderr, and its exit status."""
+    """Exit with the status of an error raised in the block, after printing it as one line on stderr."""
     try:
         yield
     except ColorizeError as error:
@@ -96,7 +97,7 @@ def told(context: click.Context) -> Iterator[None]:
 
 
 def _group(*options: Callable[[Any], Any]) -> Callable[[F], F]:
-    """One decorator of several, the first of which is shown first."""
+    """Combine option decorators into one. `--help` shows them in the given order."""
 
     def decorate(function: F) -> F:
         for option in reversed(options):
@@ -106,79 +107,80 @@ def _group(*options: Callable[[Any], Any]) -> Callable[[F], F]:
     return decorate
 
 
-# What other commands have too.
+# Options shared with other commands.
 device = click.option(
     "--device",
     metavar="auto|cpu|cuda|cuda:N",
     default=_DEFAULTS.device,
     show_default=True,
-    help="Where the network runs. cuda fails unless all of it runs there; auto says what it chose. Of "
-    "several GPUs, cuda:0,2 takes those and cuda:all all.",
+    help="Where the network runs. cuda fails unless the whole network runs on the GPU; auto uses "
+    "the GPU if it works, else the CPU, and reports its choice. With several GPUs, cuda:0,2 uses GPUs 0 and "
+    "2, and cuda:all uses all.",
 )
 precision = click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default=_DEFAULTS.precision,
     show_default=True,
-    help="What the network computes in. int8 is the model's variant with integers, for the CPU, and fp16 "
-    "that with short floats, for GPUs; auto is int8 on the CPU, where there is one, and fp32 on GPUs.",
+    help="Number format of the network. int8 selects the model's 8-bit integer variant, for the CPU; fp16 "
+    "selects its 16-bit float variant, for GPUs. auto is int8 on the CPU if the model has it, else fp32.",
 )
 size = click.option(
     "--size",
     type=click.IntRange(*SIZES),
     default=None,
-    help="Short side in pixels of the copy that the network sees.  [default: what suits the model best]",
+    help="Short side of the network's input in pixels.  [default: the model's working size]",
 )
 strength = click.option(
     "--strength",
     type=click.FloatRange(0, MOST_STRENGTH),
     default=_DEFAULTS.strength,
     show_default=True,
-    help="Factor on the colours: 0 leaves grey, 1 is what the model says.",
+    help="Factor on the predicted chroma: 0 leaves gray, 1 keeps the prediction.",
 )
 max_pixels = click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
     default=_DEFAULTS.max_pixels,
     show_default=True,
-    help="Refuse pictures of more pixels before they are decoded.",
+    help="Reject pictures with more pixels before decoding them.",
 )
-quiet = click.option("--quiet", "-q", is_flag=True, help="Say nothing but failures.")
+quiet = click.option("--quiet", "-q", is_flag=True, help="Print only failures.")
 
-# Which files are taken.
+# Selection of files.
 choosing = _group(
     click.option(
         "--files-from",
         type=click.File("rb"),
         metavar="FILE|-",
-        help="Take files from a list too, one a line; - reads it from standard input. Relative names keep "
+        help="Also take files from a list with one name per line; - is standard input. Relative names keep "
         "their directories below OUTPUT.",
     ),
     click.option(
-        "--null", "-0", is_flag=True, help="The list's names end in NUL characters, as of find -print0."
+        "--null", "-0", is_flag=True, help="Names in the list end with NUL, as printed by find -print0."
     ),
     click.option(
         "--include",
         multiple=True,
         metavar="PATTERN",
-        help="In directories take only what matches, as *.tif or 1950s/*. May be given several times.",
+        help="In directories, take only files that match, for example *.tif or 1950s/*. May be repeated.",
     ),
     click.option(
         "--exclude",
         multiple=True,
         metavar="PATTERN",
-        help="In directories leave out what matches. May be given several times.",
+        help="In directories, leave out files that match. May be repeated.",
     ),
     click.option(
         "--shard",
         type=_shard,
         default="1/1",
         metavar="i/N",
-        help="Do the i-th of N parts; N machines that are given the same files share them so.",
+        help="Process only the i-th of N parts, to divide the same files among N machines.",
     ),
 )
 
-# What colours, and where.
+# The network and its device.
 network = _group(
     device,
     precision,
@@ -186,8 +188,8 @@ network = _group(
         "--batch-size",
         type=click.IntRange(min=1),
         default=None,
-        help="Most pictures in one call of the network.  [default: on the CPU 1, several calls at the same "
-        "time, or of a film 8; on a GPU what a trial finds best]",
+        help="Maximum number of pictures in one call of the network.  [default: on the CPU, 1 for pictures, "
+        "with several calls in parallel, and 8 for videos; on a GPU, the fastest in a trial]",
     ),
     click.option(
         "--workers",
@@ -202,62 +204,62 @@ network = _group(
         callback=_named_model,
         is_eager=True,
         metavar="FILE|NAME",
-        help="An ONNX file: made by colorize-train, or of DDColor or DeOldify; or the name of one, of which "
-        "`colorize models` has a list.  [default: the one that comes with this program]",
+        help="An ONNX file made by colorize-train or exported from DDColor or DeOldify, or a name from the "
+        "list of `colorize models`.  [default: the bundled model]",
     ),
     click.option(
         "--model-kind",
         type=click.Choice(MODEL_KINDS),
-        help="What the file is, where it does not say so itself.",
+        help="Kind of the ONNX file, if it cannot be detected.",
     ),
     size,
 )
 
-# What comes out.
+# Appearance and format of the outputs.
 colors = _group(
     strength,
     click.option(
         "--format",
         type=click.Choice([name.lower() for name in formats.WRITABLE]),
         callback=lambda _, __, value: value and value.upper(),
-        help="Format of all outputs.  [default: that of each input]",
+        help="Format of all outputs.  [default: the format of each input]",
     ),
     click.option(
         "--quality",
         type=click.IntRange(1, 100),
-        help="Of JPEG, WebP and AVIF outputs.  [default: a JPEG's own, else a high one]",
+        help="Quality of JPEG, WebP and AVIF outputs.  [default: as in a JPEG input, otherwise high]",
     ),
     click.option(
         "--if-colored",
         type=click.Choice(IF_COLORED),
         default=_DEFAULTS.if_colored,
         show_default=True,
-        help="What to do with pictures that are in colour already; sepia and other toned prints are not. copy"
-        " puts them into OUTPUT as they are, recolor colours them anew.",
+        help="Treatment of inputs already in color; sepia and other toned prints count as gray. copy puts "
+        "them into OUTPUT unchanged, recolor replaces their colors.",
     ),
     click.option(
         "--hints",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Colours that pictures are to have at some places, as JSON or, for a single picture, as a PNG "
-        "that is transparent elsewhere; they spread as far as edges of lightness let them.",
+        help="Colors for parts of the pictures, as JSON or, for a single picture, as a PNG that is "
+        "transparent elsewhere. They spread up to edges in lightness.",
     ),
     click.option(
         "--reference",
         type=click.Path(path_type=Path),
         metavar="PHOTO",
-        help="A photograph in colour whose palette all pictures are to have.",
+        help="A color photograph whose palette all pictures take on.",
     ),
 )
 
-# What is asked of films.
+# Videos.
 videos = _group(
     click.option(
         "--steady",
         type=click.FloatRange(0, 1),
         default=_DEFAULTS.video.steady,
         show_default=True,
-        help="Of films: how far colours are held steady from frame to frame; 0 colours each by itself.",
+        help="Videos: smoothing of colors over time; 0 colorizes each frame independently.",
     ),
     click.option(
         "--every",
@@ -265,25 +267,25 @@ videos = _group(
         default="auto",
         show_default=True,
         metavar="auto|N",
-        help="Of films: the network sees every N-th frame of a shot, and colours are carried along the "
-        "movement in between; auto: as many as the movement asks for. 1 is all of them.",
+        help="Videos: run the network on every N-th frame of a shot and carry colors along the motion in "
+        "between. auto chooses frames by the amount of motion; 1 runs the network on all.",
     ),
     click.option(
         "--codec",
         metavar="NAME",
-        help="Of films: an encoder of FFmpeg's, as libx265, ffv1 or h264_nvenc.  [default: H.264 where the "
-        "file takes it]",
+        help="Videos: FFmpeg encoder, for example libx265, ffv1 or h264_nvenc.  [default: H.264 if the "
+        "container supports it]",
     ),
     click.option(
         "--crf",
         type=click.IntRange(0, 63),
-        help="Of films: the encoder's constant quality, less is better.  [default: 18 of H.264]",
+        help="Videos: constant quality of the encoder; lower is better.  [default: 18 for H.264]",
     ),
-    click.option("--preset", metavar="NAME", help="Of films: the encoder's choice between speed and size."),
+    click.option("--preset", metavar="NAME", help="Videos: encoder preset, which trades speed for size."),
     click.option(
         "--pixel-format",
         metavar="NAME",
-        help="Of films: how samples are stored, as yuv444p.  [default: as in the film]",
+        help="Videos: pixel format, for example yuv444p.  [default: as in the input]",
     ),
     click.option(
         "--start",
@@ -291,62 +293,62 @@ videos = _group(
         default=_DEFAULTS.video.start,
         show_default=True,
         metavar="SECONDS",
-        help="Of films: begin here, to try a part first.",
+        help="Videos: start at this time, for example to try a short part first.",
     ),
     click.option(
         "--duration",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="Of films: end after so long.  [default: at the end]",
+        help="Videos: stop after this duration.  [default: the rest of the video]",
     ),
     click.option(
         "--preview",
         type=click.IntRange(1, MOST_PREVIEWED),
         metavar="N",
-        help="Of films: write, instead of a film, a PNG that shows N of its frames before and after.",
+        help="Videos: instead of a video, write a PNG of N frames before and after.",
     ),
 )
 
-# How a run goes on, and what it says.
+# Control and reporting of a run.
 running = _group(
     click.option(
         "--engine",
         type=click.Choice(ENGINES),
         default=_DEFAULTS.engine,
         show_default=True,
-        help="What runs the jobs: this machine, or a Ray cluster whose nodes all see the same files.",
+        help="Where jobs run: on this machine, or on a Ray cluster whose nodes all see the same files.",
     ),
     click.option(
         "--address",
         metavar="HOST:PORT|auto",
-        help="Of --engine ray: the cluster's head.  [default: a cluster of this machine alone, for this run]",
+        help="With --engine ray: head node of the cluster.  [default: a temporary cluster on this machine]",
     ),
     max_pixels,
     click.option(
         "--overwrite",
         is_flag=True,
-        help="Make all outputs anew. Otherwise those that are up to date are skipped, and those that "
-        "colorize did not make or that were changed since.",
+        help="Replace all existing outputs. Without it, an output is skipped if it is up to date, was not "
+        "made by colorize, or was changed since.",
     ),
-    click.option("--fail-fast", is_flag=True, help="Stop at the first failure; otherwise the rest is done."),
+    click.option("--fail-fast", is_flag=True, help="Stop at the first failure instead of continuing."),
     click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON object per picture to standard output."
+        "--json", "as_json", is_flag=True, help="Print one JSON object per file to standard output."
     ),
     click.option(
         "--report",
         type=click.Path(path_type=Path),
         metavar="PAGE.html",
-        help="Write a page to look at: each picture before and after, the failures, the settings.",
+        help="Write an HTML page: each picture before and after, the failures, the settings.",
     ),
     quiet,
-    click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing."),
+    click.option("--dry-run", is_flag=True, help="Print the planned jobs without running them."),
     click.option(
         "--doctor",
         is_flag=True,
         is_eager=True,
         expose_value=False,
         callback=_examine,
-        help="Say what works in this installation, with the command that mends what does not, and exit. "
-        "After --model, of that model.",
+        help="Check this installation, print commands that fix its problems, and exit. Checks the model of a "
+        "preceding --model.",
     ),
 )

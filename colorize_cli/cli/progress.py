@@ -1,22 +1,22 @@
-"""Outcomes to people and programs.
+"""Report outcomes to people and programs.
 
 People get a progress bar on a terminal and plain lines elsewhere, on stderr. Programs get JSON lines on
 stdout, one object for each outcome:
 
-    source       path or address as it was found, or "-" for standard input
-    destination  path or address, or "-" for standard output
+    source       path or URL as it was found, or "-" for standard input
+    destination  path or URL, or "-" for standard output
     status       "done", "skipped" or "failed"
     reason       why it was skipped or failed, else null
-    seconds      object: time spent by stage ("decode", "infer", "compose", "encode", and of what is in a
-                 remote store "fetch" and "put"), as far as it got
-    device       "cuda" or "cpu", where the network ran; null if it did not
-    batch        pictures in that call of the network; null if there was none
-    frames       of a film: how many it has; null for pictures
-    cuts         of a film: how many were found in it; null for pictures
-    size         short side in pixels of the copy that the network saw, if memory sufficed for no larger one
+    seconds      object: time per completed stage ("decode", "infer", "compose", "encode", and for remote
+                 files "fetch" and "put")
+    device       "cuda" or "cpu", where the network ran; null if it did not run
+    batch        pictures in the call of the network; null if it did not run
+    frames       number of frames of a video; null for pictures
+    cuts         number of cuts detected in a video; null for pictures
+    size         short side in pixels of the network's input if memory forced a smaller one, else null
 
-Addresses are without what is secret in them. Bytes in a path that are no UTF-8 are lone surrogates U+DC80 to
-U+DCFF (PEP 383). Fields may be added.
+URLs are printed without secrets. Bytes in a path that are not UTF-8 become lone surrogates U+DC80 to U+DCFF
+(PEP 383). Later versions may add fields.
 """
 
 import json
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def to_json(outcome: Outcome) -> str:
-    """An outcome as a line of JSON, without its end; the fields are this module's."""
+    """Return an outcome as JSON without a line break. The module docstring lists the fields."""
     return json.dumps(
         {
             "source": str(outcome.job.source),
@@ -59,12 +59,12 @@ def to_json(outcome: Outcome) -> str:
 
 
 class Display:
-    """What a run says while it runs, and at its end."""
+    """The messages and progress of a run, and its summary."""
 
     def __init__(
         self, total: int, *, quiet: bool, json_lines: TextIO | None = None, console: "Console | None" = None
     ) -> None:
-        """Prepares to show `total` outcomes; with `quiet`, people are shown failures alone."""
+        """Prepare to show `total` outcomes. With `quiet`, only failures are printed on stderr."""
         self._screen: Screen | None = None
         if console is not None or _on_terminal():
             from colorize_cli.cli import progress_bar
@@ -80,12 +80,12 @@ class Display:
         self._begun = (0.0, 0)
 
     def say(self, line: str) -> None:
-        """Prints one line, unless quiet."""
+        """Print one line, unless quiet."""
         if not self._quiet:
             self._print(line)
 
     def show(self, outcomes: Iterable[Outcome]) -> None:
-        """Shows outcomes as they come, and counts them."""
+        """Show outcomes as they arrive, and count them."""
         bar = None if self._quiet or self._screen is None else self._screen.bar(self._total)
         if bar is None:
             for outcome in outcomes:
@@ -101,7 +101,7 @@ class Display:
             self._bar = None
 
     def video(self, position: Position) -> None:
-        """Shows how far a film is."""
+        """Show the position in a video in the progress bar, with speed and time left."""
         if self._bar is None:
             return
         if position.path != self._showing:
@@ -119,7 +119,7 @@ class Display:
         self._bar.describe(f"{name}: frame {position.frames}{of}{speed}{left}")
 
     def summarize(self, stopped: str | None = None) -> None:
-        """Prints how many jobs ended how, and how many are left where the run was stopped, by what."""
+        """Print the number of jobs by status and, if `stopped` names a cause, the number of jobs left."""
         done, skipped, failed = (self.counts[status] for status in Status)
         reasons = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common())
         why = f" ({reasons})" if reasons else ""
@@ -144,5 +144,5 @@ class Display:
 
 
 def _on_terminal() -> bool:
-    told = {"FORCE_COLOR", "TTY_COMPATIBLE"} & set(os.environ)  # what rich goes by
-    return bool(told) or (sys.stderr is not None and sys.stderr.isatty())
+    forced = {"FORCE_COLOR", "TTY_COMPATIBLE"} & set(os.environ)  # rich obeys these too
+    return bool(forced) or (sys.stderr is not None and sys.stderr.isatty())

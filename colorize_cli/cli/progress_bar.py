@@ -1,4 +1,4 @@
-"""A bar on a terminal, by rich, which takes as long to load as numpy and is not needed elsewhere."""
+"""A progress bar by rich. A separate module: rich takes as long to import as numpy."""
 
 from types import TracebackType
 from typing import Self
@@ -15,31 +15,31 @@ from rich.progress import (
 )
 from rich.text import Text
 
-_DESCRIPTION = "colouring"
+_DESCRIPTION = "colorizing"
 
 
 class Screen:
-    """A terminal."""
+    """A terminal that shows lines and a progress bar."""
 
     def __init__(self, console: Console | None = None) -> None:
-        """Takes a console; None for one on stderr that shows lines as they are."""
+        """Use `console`, or by default one on stderr that prints lines without markup or wrapping."""
         self._console = console or Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
     def print(self, line: str, *, bad: bool = False) -> None:
-        """Prints a line, above the bar if there is one."""
+        """Print a line, above the bar if there is one."""
         self._console.print(Text(line, style="red" if bad else ""))
 
     def bar(self, total: int) -> "Bar | None":
-        """A bar for so many; None where lines can't be drawn anew."""
+        """Return a bar for `total` jobs; None if the console cannot redraw lines."""
         console = self._console
         return Bar(console, total) if console.is_terminal and not console.is_dumb_terminal else None
 
 
 class Bar:
-    """How many of `total` are done, how fast, and for how long it will go on; while it is entered."""
+    """A bar with the number of completed files, the rate and the time left. Shown inside `with`."""
 
     def __init__(self, console: Console, total: int) -> None:
-        """Prepares it."""
+        """Prepare a bar for `total` files."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -52,16 +52,16 @@ class Bar:
 
     @property
     def description(self) -> str:
-        """What is written before it."""
+        """The text to the left of the bar."""
         return self._progress.tasks[self._task].description
 
     def advance(self) -> None:
-        """One more is done."""
+        """Count one more file as done."""
         self._progress.update(self._task, advance=1, description=_DESCRIPTION)
 
-    def describe(self, what: str) -> None:
-        """Says what is being done, until the next is."""
-        self._progress.update(self._task, description=what)
+    def describe(self, text: str) -> None:
+        """Show `text` to the left of the bar until the next `advance`."""
+        self._progress.update(self._task, description=text)
 
     def __enter__(self) -> Self:
         self._progress.start()

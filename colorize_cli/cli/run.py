@@ -1,6 +1,7 @@
-"""The command `colorize`: options to `Settings`, outcomes to exit codes, and nothing else.
+"""The command `colorize`: converts options to `Settings` and outcomes to an exit code.
 
-What needs Pillow, OpenCV or onnxruntime is imported where it is used: `--doctor` must start without them.
+Modules that load Pillow, OpenCV or onnxruntime are imported inside functions: `--doctor` must start without
+them.
 """
 
 import contextlib
@@ -57,43 +58,43 @@ def command(
     dry_run: bool,
     **asked: Any,
 ) -> None:
-    """Colours black-and-white photographs and films.
+    """Colorize black-and-white photographs and videos.
 
-    INPUT... are photographs (JPEG, PNG, WebP, TIFF, AVIF, BMP, JPEG 2000, GIF), films (MP4, MOV, MKV, WebM,
-    AVI, MPEG), patterns of their names, and directories, which are searched to their leaves. OUTPUT is a
-    directory, in which their tree is kept, or for a single photograph or film a file. A single one may come
-    from standard input, a film as Y4M or Matroska, and go to standard output, both written as -. Any of them
-    may be in a remote store (s3://, gs:// and whatever else fsspec knows); INPUT may be https:// too.
+    INPUT... are photographs (JPEG, PNG, WebP, TIFF, AVIF, BMP, JPEG 2000, GIF), videos (MP4, MOV, MKV, WebM,
+    AVI, MPEG), glob patterns, and directories, which are searched recursively. OUTPUT is a directory, which
+    keeps their tree, or a file for a single photograph or video. A single input may come from standard input
+    and go to standard output, both written as -; a video is then Y4M or Matroska. Inputs and outputs may be
+    in a remote store (s3://, gs:// and other protocols of fsspec); inputs may also be https:// URLs.
 
-    Detail and lightness are those of the input; the pages of a TIFF and the frames of an animation are all
-    coloured. Outputs have the format of their input, or the nearest that holds their colours: PNG for GIF.
-    They appear under their name only when they are complete. Inputs are never modified.
+    Outputs keep the detail and lightness of the input. All pages of a TIFF and all frames of an animation are
+    colorized. Outputs have the format of their input, or the nearest one that can hold their colors: PNG for
+    GIF. They appear under their name only when they are complete. Inputs are never modified.
 
-    What is done is not done again: an output is skipped if its input's content, the model and the options
-    that shape pixels are still the same, and made anew if not. So the same command continues a run that was
-    interrupted.
+    Finished work is not repeated. An output is skipped if the content of its input, the model and the options
+    that affect pixels are unchanged; otherwise it is made again. The same command thus resumes an interrupted
+    run.
 
     \b
     Examples:
-      colorize scans/ coloured/
-      colorize grandmother.jpg grandmother-coloured.png
-      colorize --strength 0.8 --device cuda a.tif b.tif albums/ coloured/
-      colorize holiday.mp4 holiday-coloured.mp4
+      colorize scans/ colorized/
+      colorize grandmother.jpg grandmother-colorized.png
+      colorize --strength 0.8 --device cuda a.tif b.tif albums/ colorized/
+      colorize holiday.mp4 holiday-colorized.mp4
       colorize holiday.mp4 sheet.png --preview 12
-      curl -s https://example.org/old.jpg | colorize - - > coloured.jpg
-      find . -name '*.tif' -print0 | colorize --files-from - -0 coloured/ --json
-      colorize s3://bucket/scans s3://bucket/coloured
-      colorize --shard 2/5 /mnt/scans /mnt/coloured    # on the second of five machines
+      curl -s https://example.org/old.jpg | colorize - - > colorized.jpg
+      find . -name '*.tif' -print0 | colorize --files-from - -0 colorized/ --json
+      colorize s3://bucket/scans s3://bucket/colorized
+      colorize --shard 2/5 /mnt/scans /mnt/colorized    # on the second of five machines
       eval "$(_COLORIZE_COMPLETE=bash_source colorize)"    # completion: also zsh_source, fish_source
-    """  # noqa: D301 - click looks for the backspace
+    """  # noqa: D301 - click needs the backspace
     with options.told(context):
         video = VideoSettings(**{field.name: asked.pop(field.name) for field in fields(VideoSettings)})
         settings = Settings(**asked, video=video)
         listed = discovery.read_list(files_from, nul=null) if files_from is not None else []
         if not inputs and files_from is None:
-            raise UsageError("nothing to colour: give INPUT and OUTPUT (see colorize --help)")
+            raise UsageError("nothing to colorize: give INPUT and OUTPUT (see colorize --help)")
         if as_json and output == STREAM:
-            raise UsageError("--json and the picture would both go to standard output")
+            raise UsageError("--json and the output would both go to standard output; give a file as OUTPUT")
         selection = Selection(include, exclude, shard)
         endings = formats.endings(settings.format, formats.SHEET if video.preview else None)
         plan = _plan(inputs, output, endings, listed, selection)
@@ -129,7 +130,7 @@ def _outcomes(
 
         return ENGINES[settings.engine](plan, settings, display.say, display.video)
     if settings.engine != "local":
-        raise UsageError(f"--engine {settings.engine} needs files that all nodes see, not addresses")
+        raise UsageError(f"--engine {settings.engine} does not support URLs; give paths that all nodes see")
     from colorize_cli.engine import transfer
 
     return transfer.run(plan, settings, display.say, display.video)
@@ -152,11 +153,11 @@ def _run(
         process_setup.prepare()
         stopped = None
         try:
-            display.show(_tapped(outcomes, page, fail_fast=fail_fast))
+            display.show(_reported(outcomes, page, fail_fast=fail_fast))
         except KeyboardInterrupt:
             stopped = "interrupted"
         finally:
-            outcomes.close()  # finishes what is being written
+            outcomes.close()  # finishes outputs in progress
         failed = display.counts[Status.FAILED] > 0
         if stopped is None and fail_fast and failed:
             stopped = "stopped at the first failure"
@@ -168,8 +169,8 @@ def _run(
     return EXIT_FAILED if failed else EXIT_OK
 
 
-def _tapped(outcomes: Iterable[Outcome], page: "Report | None", *, fail_fast: bool) -> Iterator[Outcome]:
-    """The outcomes, up to the first failure if that is the end, each also on the page if there is one."""
+def _reported(outcomes: Iterable[Outcome], page: "Report | None", *, fail_fast: bool) -> Iterator[Outcome]:
+    """Yield the outcomes and add each to `page`. With `fail_fast`, stop after the first failure."""
     for outcome in outcomes:
         if page is not None:
             page.add(outcome)

@@ -1,1 +1,1 @@
-"""HTML pages: of a run, and of a comparison."""
+"""HTML pages: reports of runs and comparisons of models."""

@@ -1,4 +1,4 @@
-"""Several models on one picture: what each makes of it, how long that takes, and how colourful it is."""
+"""Run several models on one picture, and measure time and colorfulness."""
 
 import string
 import time
@@ -23,13 +23,13 @@ from colorize_cli.inference.model import Model
 
 @dataclass(frozen=True)
 class ModelResult:
-    """What a model made of a picture.
+    """The result of one model for one picture.
 
     Attributes:
-        small: The coloured picture, made small.
-        seconds: What colouring it at full size took: its small copy, the network, the composition.
-        network_seconds: What the network took of that.
-        colorfulness: Of the picture at full size.
+        small: The colorized picture, reduced.
+        seconds: Time to colorize the picture at full size: working copy, network and composition.
+        network_seconds: The part of `seconds` spent in the network.
+        colorfulness: Colorfulness of the picture at full size (Hasler and Suesstrunk, 2003).
     """
 
     small: Image.Image
@@ -40,15 +40,15 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A picture, and what became of it with each model.
+    """A picture with the results of all models.
 
     Attributes:
-        path: Its file.
-        size: Its width and height in pixels.
-        pages: How many there are in its file, of which this is the first.
-        is_color: Whether it is in colour; it was taken as grey all the same.
-        before: Its greys, made small.
-        results: By model, in their order; why there is none, in one line, where one failed.
+        path: The file.
+        size: Width and height in pixels.
+        pages: Number of pages in the file; only the first is compared.
+        is_color: True if the picture is in color. It is treated as gray nevertheless.
+        before: The gray picture, reduced.
+        results: One result per model, in their order, or a reason in one line if the model failed.
     """
 
     path: Path
@@ -60,14 +60,14 @@ class Comparison:
 
 
 class BenchmarkedModel:
-    """One of several models that are compared.
+    """One of the compared models.
 
     Attributes:
-        letter: What tells it from the others, even where their files are the same.
-        named: The file or name that it was asked for by.
-        path: The file; None for the model that comes with this package.
+        letter: Unique label, even if two models have the same file.
+        named: The file or name that the user gave.
+        path: The file; None for the bundled model.
         network: The loaded model.
-        size: Short side in pixels of the copies that it sees.
+        size: Short side of the network's input in pixels.
     """
 
     def __init__(
@@ -79,50 +79,50 @@ class BenchmarkedModel:
         self.network = network
         self.size = settings.size or network.info.working_size
         self._strength = settings.strength
-        self._met: set[tuple[int, ...]] = set()
+        self._warm_shapes: set[tuple[int, ...]] = set()
 
     def colorize(self, frame: Frame, side: int) -> ModelResult:
-        """Colours a picture.
+        """Colorize a picture.
 
-        Whenever it meets a copy of another shape it colours the picture twice, and the first time, in which
-        memory is found and tables are made, does not count.
+        For each new shape of the working copy, the picture is colorized twice. The first time, which includes
+        allocating memory and building tables, is not measured.
 
         Args:
             frame: The picture.
-            side: Longest side in pixels of the small picture.
+            side: Longest side in pixels of the reduced result.
 
         Raises:
-            ModelError: The network's answer cannot be used.
-            DeviceError: The network could not be run; a DeviceMemoryError where its memory does not suffice.
+            ModelError: The output of the network is invalid.
+            DeviceError: The network could not run; DeviceMemoryError if there is too little memory.
         """
         shape = working_copy(frame.lightness, self.size, self.network.info.multiple_of).shape
-        if shape not in self._met:
+        if shape not in self._warm_shapes:
             self._colorize(frame)
-            self._met.add(shape)
+            self._warm_shapes.add(shape)
         rgb, seconds, network_seconds = self._colorize(frame)
         return ModelResult(reduced(to_image(frame, rgb), side), seconds, network_seconds, colorfulness(rgb))
 
     def _colorize(self, frame: Frame) -> tuple[Bytes, float, float]:
-        """The colours (H, W, 3), seconds in all, and those of the network."""
-        begun = time.perf_counter()
+        """Return uint8 RGB (H, W, 3), the total seconds, and the seconds of the network."""
+        start = time.perf_counter()
         copy = working_copy(frame.lightness, self.size, self.network.info.multiple_of)
         copied = time.perf_counter()
         ab = self.network.predict(copy[None, None])[0]
-        answered = time.perf_counter()
+        predicted = time.perf_counter()
         rgb = compose(frame.lightness, ab, self._strength)
-        return rgb, time.perf_counter() - begun, answered - copied
+        return rgb, time.perf_counter() - start, predicted - copied
 
 
 def load(asked: Sequence[tuple[str, Path | None]], settings: Settings) -> list[BenchmarkedModel]:
-    """Loads the models.
+    """Load the models.
 
     Args:
-        asked: For each what it was asked for by, and its file; None for the one that comes with this package.
-        settings: Device, precision, size and strength, for all of them.
+        asked: For each model, the file or name that the user gave, and its path; None for the bundled model.
+        settings: Device, precision, size and strength for all models.
 
     Raises:
-        ModelError: One cannot be loaded. Like the next it says which.
-        DeviceError: The device asked for does not work.
+        ModelError: A model cannot be loaded. The text names the model.
+        DeviceError: The device does not work. The text names the model.
     """
     candidates = []
     for letter, (named, path) in zip(string.ascii_uppercase, asked, strict=False):
@@ -135,27 +135,30 @@ def load(asked: Sequence[tuple[str, Path | None]], settings: Settings) -> list[B
 
 
 def compare(path: Path, candidates: Sequence[BenchmarkedModel], max_pixels: int, side: int) -> Comparison:
-    """Reads a picture once and has each model colour it.
+    """Read a picture once and colorize it with each model.
 
     Args:
         path: The file.
         candidates: The models.
-        max_pixels: Pictures of more are refused.
-        side: Longest side in pixels of the small pictures.
+        max_pixels: Pictures with more pixels are rejected.
+        side: Longest side in pixels of the reduced pictures.
+
+    Returns:
+        The results; for a model that fails, the reason.
 
     Raises:
-        ReadError: It cannot be read, or is a film. That a model fails is its result.
+        ReadError: The file cannot be read, or is a video.
     """
     check_kind(path)
     if is_video(path):
-        raise ReadError("films are not compared; colorize --preview shows what a model makes of one")
+        raise ReadError("videos are not compared; use colorize --preview to see a model's result for a video")
     frame = reader.read(path, max_pixels)
     height, width = frame.lightness.shape
     results: list[ModelResult | str] = []
     for candidate in candidates:
         try:
             results.append(candidate.colorize(frame, side))
-        except Exception as error:  # whatever one raises, the others are compared
+        except Exception as error:  # one bad model must not stop the others
             results.append(reason_of(error))
     before = reduced(to_image(frame, frame.lightness.levels()), side)
     return Comparison(path, (width, height), frame.pages, frame.is_color, before, tuple(results))

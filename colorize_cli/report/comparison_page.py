@@ -1,4 +1,4 @@
-"""Models side by side as one HTML page that needs nothing beside itself: their figures, and each picture."""
+"""A self-contained HTML page that compares models: measurements, and pictures side by side."""
 
 import statistics
 import time
@@ -13,18 +13,18 @@ from colorize_cli.core.settings import Settings, available_cores
 from colorize_cli.report.benchmark import BenchmarkedModel, Comparison, ModelResult
 from colorize_cli.report.html import Page, duration, framed, picture, text
 
-# So many pictures are shown, and of the rest there are figures: 200 by two models make a page of about 70 MB.
+# Pictures shown; the rest are listed with their figures. 200 by two models make a page of about 70 MB.
 SHOWN = 200
-# Of the JPEGs in the page, whose chroma, which is what is compared, has full resolution.
+# JPEG settings. Chroma has full resolution because it is the subject of the comparison.
 QUALITY = 90
-_SUBSAMPLING = 0  # 4:4:4, as Pillow says it
-# Per cent of each picture that is shown as before, until the slider is moved.
-_AT = 30
+_SUBSAMPLING = 0  # 4:4:4 in Pillow
+# Initial position of the slider: the percentage of each picture shown as before.
+_SLIDER_START = 30
 
 
 @dataclass
 class _Figures:
-    """What is measured of a model."""
+    """The measurements of a model."""
 
     seconds: list[float] = field(default_factory=list)
     network_seconds: list[float] = field(default_factory=list)
@@ -41,21 +41,21 @@ class _Figures:
 
 
 class ComparisonPage:
-    """Collects what several models made of pictures and writes the page."""
+    """Collects the results of several models and writes the page."""
 
     def __init__(
         self, page: Page, candidates: Sequence[BenchmarkedModel], settings: Settings, side: int
     ) -> None:
-        """Begins the page.
+        """Start the page.
 
         Args:
-            page: Where it grows.
-            candidates: The models, in the order of the results that will be added.
-            settings: What they are asked to do.
+            page: Receives the content.
+            candidates: The models, in the order of the results to be added.
+            settings: The settings of all models.
             side: Longest side in pixels of the pictures in the page.
 
         Raises:
-            WriteError: The page's folder cannot be written to.
+            WriteError: The page's folder is not writable.
         """
         self._page = page
         self._candidates = candidates
@@ -68,7 +68,7 @@ class ComparisonPage:
         self._compared = self._failed = self._color_inputs = 0
 
     def add(self, comparison: Comparison) -> None:
-        """Takes up a picture.
+        """Add the results for a picture.
 
         Raises:
             WriteError: The disk is full.
@@ -84,7 +84,7 @@ class ComparisonPage:
         self._color_inputs += comparison.is_color
 
     def fail(self, path: Path, reason: str) -> None:
-        """Takes up a file that no model could be given.
+        """Add a file that could not be read.
 
         Raises:
             WriteError: The disk is full.
@@ -95,14 +95,14 @@ class ComparisonPage:
         self._failed += 1
 
     def write(self, stopped: str | None = None, left: int = 0) -> None:
-        """Writes the page; under its name it appears complete or not at all.
+        """Write the page atomically.
 
         Args:
-            stopped: What stopped the run before its end, if anything did.
-            left: How many files were neither added nor failed.
+            stopped: Why the run stopped early; None if it finished.
+            left: Number of files that were neither added nor failed.
 
         Raises:
-            WriteError: It cannot be written.
+            WriteError: The page cannot be written.
         """
         frame = framed(
             "comparison.html",
@@ -113,12 +113,12 @@ class ComparisonPage:
             method="\n".join(f"<li>{text(line)}</li>" for line in self._method()),
             buttons="\n".join(self._buttons()),
             last=str(len(self._candidates)),
-            at=str(_AT),
+            at=str(_SLIDER_START),
         )
         self._page.write(frame, self._pieces())
 
     def _pieces(self) -> Iterator[str | IO[bytes]]:
-        """What lies between the page's beginning and its end."""
+        """Yield the content between the beginning and end of the page."""
         if self._failed:
             yield f'<section id="failed">\n<h2>Not compared <small>{self._failed:,}</small></h2>\n'
             yield '<div class="rows"><table>\n<tr><th>File</th><th>Reason</th></tr>\n'
@@ -136,16 +136,16 @@ class ComparisonPage:
             yield "</table></div>\n</section>\n"
 
     def _card(self, comparison: Comparison) -> str:
-        """A picture before, and as each model has it."""
+        """Return a picture before, and after each model, as HTML."""
         name, (width, height) = comparison.path.name, comparison.size
         facts = [f"{width:,} &times; {height:,} pixels"]
         if comparison.pages > 1:
-            facts.append(f"the first of {comparison.pages:,} pages or frames")
+            facts.append(f"first of {comparison.pages:,} pages or frames")
         if comparison.is_color:
-            facts.append("in colour already, and taken as grey")
+            facts.append("already in color, treated as gray")
         before = _jpeg(comparison.before, f"{name}, before")
         figures = "".join(
-            f'<figure class="model m{number}">{_shown(result, f"{name}, coloured by {candidate.letter}")}'
+            f'<figure class="model m{number}">{_shown(result, f"{name}, colorized by {candidate.letter}")}'
             f"<figcaption>{_title(candidate)} {_measured(result)}</figcaption></figure>\n"
             for number, (candidate, result) in enumerate(
                 zip(self._candidates, comparison.results, strict=True), 1
@@ -159,7 +159,7 @@ class ComparisonPage:
         )
 
     def _row(self, comparison: Comparison) -> str:
-        """The figures of a picture that is not shown."""
+        """Return the figures of a picture beyond the shown ones as a table row."""
         cells = [
             self._page.link(comparison.path, text(comparison.path)),
             *(
@@ -175,29 +175,29 @@ class ComparisonPage:
             yield f'<li class="failed"><a href="#failed"><b>{self._failed:,}</b> not compared</a></li>'
         if left:
             yield f"<li><b>{left:,}</b> left</li>"
-        yield f"<li><b>{duration(time.monotonic() - self._begun)}</b> in all</li>"
+        yield f"<li><b>{duration(time.monotonic() - self._begun)}</b> total</li>"
 
     def _notes(self, stopped: str | None) -> Iterator[str]:
         if stopped:
-            yield f"The run did not come to its end: {text(stopped)}."
+            yield f"The run did not finish: {text(stopped)}."
         if self._color_inputs:
-            yield f"In colour already, and taken as grey: {self._color_inputs:,} of the pictures."
+            yield f"Already in color, treated as gray: {self._color_inputs:,} of the pictures."
 
     def _method(self) -> Iterator[str]:
-        """How figures and pictures came about, in sentences."""
+        """Yield sentences that explain the figures and pictures."""
         yield (
-            "Seconds are those of one picture at its full size: its small copy, the network, and laying its "
-            f"chroma onto it, with {available_cores()} CPU cores. Reading and writing are not in them, nor "
-            "what first calls cost: whenever a model meets a picture of another shape it colours it twice, "
-            "and only the second time counts."
+            "Seconds are for one picture at full size: making the network's input, running the network, and "
+            f"composing its chroma with the picture, on {available_cores()} CPU cores. They exclude reading "
+            "and writing. They also exclude the overhead of first calls: a picture of a new shape is "
+            "colorized twice, and only the second time is measured."
         )
         yield (
-            "Colourfulness is that of Hasler and Suesstrunk (2003), of the full-size result: 0 is grey, 33 "
-            "moderately, 59 quite colourful. More colour is not better colour."
+            "Colorfulness is the measure of Hasler and Suesstrunk (2003) on the full-size result: 0 is gray, "
+            "33 moderately colorful, 59 quite colorful. More color is not better color."
         )
         yield (
             f"Pictures here are up to {self._side:,} pixels long, JPEGs of quality {QUALITY} with chroma at "
-            f"full resolution. Colours are what the models say, times {self._strength:g}."
+            f"full resolution. The predicted chroma is multiplied by {self._strength:g}."
         )
 
     def _buttons(self) -> Iterator[str]:
@@ -209,7 +209,7 @@ class ComparisonPage:
             )
 
     def _table(self) -> str:
-        """The models' figures, a column each."""
+        """Return the table of the models, one column each."""
         heads = "".join(f'<th scope="col">{_title(candidate)}</th>' for candidate in self._candidates)
         columns = [
             self._facts(candidate, figures)
@@ -222,7 +222,7 @@ class ComparisonPage:
         return f"<tr><td></td>{heads}</tr>\n{''.join(rows)}"
 
     def _facts(self, candidate: BenchmarkedModel, figures: _Figures) -> dict[str, str]:
-        """What the table says of a model: HTML by the names of its rows."""
+        """Return a model's column of the table: HTML by row name."""
         card = candidate.network.info
         file = (
             "the bundled model"
@@ -231,26 +231,26 @@ class ComparisonPage:
         )
         return {
             "File": file,
-            "Says it is": text(card.name),
+            "Name in file": text(card.name),
             "Kind": text(card.kind),
             "Working size": f"{candidate.size:,} pixels",
-            "Licence": text(card.license),
+            "License": text(card.license),
             "Device": text(candidate.network.device),
             "Precision": text(candidate.network.precision),
-            "Seconds a picture, median": _average(statistics.median, figures.seconds, 3),
-            "… of which the network": _average(statistics.median, figures.network_seconds, 3),
-            "Colourfulness, mean": _average(statistics.mean, figures.colorfulness, 1),
+            "Seconds per picture, median": _average(statistics.median, figures.seconds, 3),
+            "… in the network": _average(statistics.median, figures.network_seconds, 3),
+            "Colorfulness, mean": _average(statistics.mean, figures.colorfulness, 1),
             "Pictures that failed": f"{figures.failed:,}",
         }
 
 
 def _title(candidate: BenchmarkedModel) -> str:
-    """A model's letter and name."""
+    """Return a model's letter and name as HTML."""
     return f'<b>{candidate.letter}</b> <span class="named">{text(Path(candidate.named).name)}</span>'
 
 
 def _shown(result: ModelResult | str, alt: str) -> str:
-    """What a model made of a picture, or why there is nothing."""
+    """Return the result of a model for a picture, or the reason for its failure, as HTML."""
     if isinstance(result, str):
         return f'<p class="none">No result: {text(result)}</p>'
     return f'<div class="pair">{_jpeg(result.small, alt)}</div>'
@@ -259,7 +259,7 @@ def _shown(result: ModelResult | str, alt: str) -> str:
 def _measured(result: ModelResult | str) -> str:
     if isinstance(result, str):
         return ""
-    seconds, color = f"{result.seconds:.3f} s", f"colourfulness {result.colorfulness:.1f}"
+    seconds, color = f"{result.seconds:.3f} s", f"colorfulness {result.colorfulness:.1f}"
     return f'<span class="faint"><span>{seconds}</span> <span>{color}</span></span>'
 
 
@@ -267,5 +267,5 @@ def _jpeg(image: Image.Image, alt: str) -> str:
     return picture(image, alt, quality=QUALITY, subsampling=_SUBSAMPLING)
 
 
-def _average(of: Callable[[list[float]], float], values: list[float], digits: int) -> str:
-    return f"{of(values):.{digits}f}" if values else "&ndash;"
+def _average(mean: Callable[[list[float]], float], values: list[float], digits: int) -> str:
+    return f"{mean(values):.{digits}f}" if values else "&ndash;"

@@ -1,8 +1,8 @@
-"""What the HTML pages of this program share; a page needs nothing beside itself.
+"""Shared parts of the HTML pages. A page is self-contained.
 
-It is read from disk, so nothing in it is loaded from elsewhere, and whatever a file is called or an error
-says is text in it: all of it goes through `text`, all addresses through `Page.link`, and the page's own
-Content-Security-Policy lets nothing run but the script it was written with.
+A page is read from disk and loads nothing from elsewhere. File names and error messages are hostile input:
+they pass through `text`, and addresses through `Page.link`. The Content-Security-Policy of the page allows
+only its built-in script.
 """
 
 import base64
@@ -30,27 +30,27 @@ from colorize_cli.core.location import STREAM, Location, Url
 from colorize_cli.storage import atomic
 
 SUFFIXES = (".html", ".htm")
-# Where a template has what is added piece by piece.
+# Marks the place in a template for content that is added piece by piece.
 _MIDDLE = "<!-- outcomes -->\n"
 
 
 class Page:
     """A page that grows on disk.
 
-    Its parts wait in files without a name in its own folder, so that memory does not grow with the number of
-    pictures. Leaving the `with` block gives those files back.
+    Its parts are stored in unnamed temporary files in the folder of the page, so that memory does not grow
+    with the number of pictures. Leaving the `with` block deletes these files.
     """
 
     def __init__(self, path: Path, what: str) -> None:
-        """Prepares the page.
+        """Prepare the page, creating its folder if needed.
 
         Args:
-            path: Where `write` puts it. The ending is one of SUFFIXES, so that it never replaces a picture.
-            what: What errors call it, for instance "report".
+            path: Destination of `write`. It ends in one of SUFFIXES, so that it never replaces a picture.
+            what: The word for the page in error messages, for example "report".
 
         Raises:
-            UsageError: `path` has another ending, or is a directory.
-            WriteError: Its folder cannot be made or written to.
+            UsageError: `path` has another suffix, or is a directory.
+            WriteError: The folder cannot be created or is not writable.
         """
         if path.suffix.lower() not in SUFFIXES:
             raise UsageError(f"the {what} {path} must end in {' or '.join(SUFFIXES)}")
@@ -68,16 +68,16 @@ class Page:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # a full disk, of which `write` has told
+        with contextlib.suppress(OSError):  # a full disk, already reported by `write`
             self._parts.close()
 
     def part(self) -> IO[bytes]:
-        """A new file for a part of the page."""
+        """Return a new temporary file for a part of the page."""
         return self._parts.enter_context(tempfile.TemporaryFile(dir=self._folder))
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
-        """What the system says of the page's files, as a WriteError."""
+        """Convert an OSError in the block to a WriteError that names the page."""
         try:
             yield
         except OSError as error:
@@ -86,28 +86,28 @@ class Page:
             ) from error
 
     def write(self, frame: tuple[str, str], middle: Iterable[str | IO[bytes]]) -> None:
-        """Writes the page; under its name it appears complete or not at all.
+        """Write the page atomically.
 
         Args:
-            frame: Its beginning and its end, as `framed` gives them.
-            middle: What lies between them, in order: HTML, and files that hold HTML.
+            frame: The beginning and end of the page, from `framed`.
+            middle: The content between them, in order: HTML strings, and files of HTML.
 
         Raises:
-            WriteError: It cannot be written.
+            WriteError: The page cannot be written.
         """
         begin, end = frame
         with self.explained(), atomic.writing(self.path) as file:
             file.write(begin.encode())
-            for chunk_job in middle:
-                if isinstance(chunk_job, str):
-                    file.write(chunk_job.encode())
+            for piece in middle:
+                if isinstance(piece, str):
+                    file.write(piece.encode())
                 else:
-                    chunk_job.seek(0)
-                    shutil.copyfileobj(chunk_job, file)
+                    piece.seek(0)
+                    shutil.copyfileobj(piece, file)
             file.write(end.encode())
 
     def link(self, location: Location, html: str) -> str:
-        """HTML that leads to a file, as seen from the page; what browsers do not open has no link."""
+        """Return `html` linked to a location, relative to the page; unlinked if browsers cannot open it."""
         if isinstance(location, Url):
             return f'<a href="{escape(str(location))}">{html}</a>' if location.is_web else html
         if location == STREAM:
@@ -116,12 +116,12 @@ class Page:
 
 
 def framed(template: str, title: str, **html: str) -> tuple[str, str]:
-    """A page up to what is added piece by piece, and from there on.
+    """Return the beginning and the end of a page, around the content that is added piece by piece.
 
     Args:
-        template: The name of a file in `templates`. Its style follows that of `style.css`.
-        title: Of the page, as text.
-        html: What else it has places for.
+        template: Name of a file in `templates`. Its style sheet follows `style.css`.
+        title: Title of the page, as plain text.
+        html: HTML for the other placeholders of the template.
     """
     version = importlib.metadata.version("colorize-cli")
     whole = Template(_asset(template)).safe_substitute(style=_asset("style.css"))
@@ -136,17 +136,17 @@ def framed(template: str, title: str, **html: str) -> tuple[str, str]:
 
 
 def text(value: object) -> str:
-    """What may be any text, a file's name among them, as HTML on one line."""
+    """Escape any text, such as a file name, as HTML on one line."""
     return escape(printable(value))
 
 
 def picture(image: Image.Image, alt: str, **saving: int) -> str:
-    """A picture as HTML that holds it, as JPEG.
+    """Return an `img` element with the picture embedded as JPEG.
 
     Args:
-        image: Of mode L or RGB.
-        alt: What it shows, as text.
-        saving: What to ask of Pillow's encoder: quality, subsampling.
+        image: A picture of mode L or RGB.
+        alt: Alternative text, as plain text.
+        saving: Options of Pillow's JPEG encoder: quality, subsampling.
     """
     file = io.BytesIO()
     image.save(file, "JPEG", **saving)
@@ -157,7 +157,7 @@ def picture(image: Image.Image, alt: str, **saving: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in words."""
+    """Format a time in seconds for people."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, whole = divmod(round(seconds), 60)
@@ -173,12 +173,12 @@ def _asset(name: str) -> str:
 
 
 def _absolute(path: Path) -> str:
-    # A browser drops `link/..` from an address, which is another place if `link` is a link.
+    # Browsers remove `name/..` from an address, which is wrong if `name` is a symbolic link.
     return os.path.realpath(path) if ".." in path.parts else os.path.abspath(path)  # noqa: PTH100
 
 
 def _address(path: Path, folder: str) -> str:
-    """The address of a file, as seen from a page in `folder`."""
+    """Return the address of a file relative to a page in `folder`."""
     target = _absolute(path)
     try:
         relative = os.path.relpath(target, folder)
@@ -188,7 +188,7 @@ def _address(path: Path, folder: str) -> str:
 
 
 def _policy(page: str) -> str:
-    """The Content-Security-Policy: no loading, and only the page's own styles and scripts."""
+    """Return a Content-Security-Policy that allows no loading, and only the styles and scripts in `page`."""
     allowed = []
     for tag in ("style", "script"):
         contents = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)

@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs nothing beside itself: counts, settings, failures, before and after."""
+"""A self-contained HTML page of a run: counts, settings, failures, pictures before and after."""
 
 import dataclasses
 import itertools
@@ -16,14 +16,14 @@ from colorize_cli.image.thumbnail import color_thumbnail, gray_thumbnail
 from colorize_cli.report.html import Page, duration, framed, picture, text
 from colorize_cli.video.preview import stills
 
-# So many pictures of each status are shown, and of the rest there are links: a thousand make a page of 40 MB.
+# Pictures shown per status; the rest are links. A thousand pictures make a page of 40 MB.
 SHOWN = 1000
 # Longest side of the pictures in the page, in pixels.
 SIDE = 320
 _QUALITY = 75
-_PLACE = 0.3  # in a film, of the frame that is shown
-# Browsers lay out only those tables that are seen.
-_ROWS_OF_A_TABLE = 250
+_POSITION = 0.3  # of the frame that represents a video, as a fraction of its duration
+# Browsers lay out only visible tables, so long lists are split.
+_ROWS_PER_TABLE = 250
 _NEXT_TABLE = b'</table></div>\n<div class="rows"><table>\n'
 
 
@@ -40,19 +40,19 @@ class _Section:
 class Report:
     """Collects the outcomes of a run and writes the page.
 
-    Leaving the `with` block gives back what waits on disk.
+    Leaving the `with` block deletes its temporary files.
     """
 
     def __init__(self, path: Path, settings: Settings) -> None:
-        """Prepares the page.
+        """Prepare the page, creating its folder if needed.
 
         Args:
-            path: Where `write` puts it. The ending is one of `html.SUFFIXES`.
-            settings: What the run was asked to do.
+            path: Destination of `write`. It ends in one of `html.SUFFIXES`.
+            settings: The settings of the run.
 
         Raises:
-            UsageError: `path` has another ending, or is a directory.
-            WriteError: Its folder cannot be made or written to.
+            UsageError: `path` has another suffix, or is a directory.
+            WriteError: The folder cannot be created or is not writable.
         """
         self._page = Page(path, "report")
         self._settings = settings
@@ -68,9 +68,9 @@ class Report:
         self._page.__exit__(*error)
 
     def add(self, outcome: Outcome) -> None:
-        """Takes up the end of a job, and reads its pictures if they will be shown.
+        """Add an outcome, and read its pictures if they will be shown.
 
-        That a picture cannot be shown is said in its place in the page; that the disk is full, by `write`.
+        If a picture cannot be shown, the page gives the reason. `write` reports a full disk.
         """
         if self._error is not None:
             return
@@ -82,7 +82,7 @@ class Report:
                 section.cards.write(self._card(outcome).encode())
                 section.shown += 1
             else:
-                if section.listed and section.listed % _ROWS_OF_A_TABLE == 0:
+                if section.listed and section.listed % _ROWS_PER_TABLE == 0:
                     section.rows.write(_NEXT_TABLE)
                 section.rows.write(self._row(outcome).encode())
                 section.listed += 1
@@ -90,14 +90,14 @@ class Report:
             self._error = error
 
     def write(self, stopped: str | None = None, left: int = 0) -> None:
-        """Writes the page; under its name it appears complete or not at all.
+        """Write the page atomically.
 
         Args:
-            stopped: What stopped the run before its end, if anything did.
-            left: How many jobs have no outcome.
+            stopped: Why the run stopped early; None if it finished.
+            left: Number of jobs without an outcome.
 
         Raises:
-            WriteError: It cannot be written, or what was added could not be kept.
+            WriteError: The page cannot be written, or an outcome could not be stored.
         """
         with self._page.explained():
             if self._error is not None:
@@ -111,7 +111,7 @@ class Report:
         return self._sections[status]
 
     def _card(self, outcome: Outcome) -> str:
-        """A picture before and after, with its name and links to the files."""
+        """Return a picture before and after, with its name and links to the files, as HTML."""
         job = outcome.job
         seconds = sum(outcome.seconds.values())
         time_ = f'<span class="faint">{duration(seconds)}</span>' if seconds else ""
@@ -133,7 +133,7 @@ class Report:
         return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
 
     def _frame(self, stopped: str | None, left: int) -> tuple[str, str]:
-        """The page up to its outcomes, and from there on."""
+        """Return the parts of the page before and after the outcomes."""
         counts = [
             f'<li class="{_anchor(status)}"><a href="#{_anchor(status)}">'
             f"<b>{section.shown + section.listed:,}</b> {text(status.value)}</a></li>"
@@ -141,12 +141,12 @@ class Report:
         ]
         if left:
             counts.append(f"<li><b>{left:,}</b> left</li>")
-        counts.append(f"<li><b>{duration(time.monotonic() - self._begun)}</b> in all</li>")
+        counts.append(f"<li><b>{duration(time.monotonic() - self._begun)}</b> total</li>")
         notes = []
         if stopped:
-            notes.append(f"The run did not come to its end: {text(stopped)}.")
+            notes.append(f"The run did not finish: {text(stopped)}.")
         if any(section.shown for section in self._sections.values()):
-            notes.append("Drag across a picture, or reach it with Tab and use the arrow keys.")
+            notes.append("Drag across a picture, or select it with Tab and use the arrow keys.")
         rows = [
             (field.name.replace("_", " "), _shown(field.name, getattr(settings, field.name)))
             for settings in (self._settings, self._settings.video)
@@ -164,12 +164,12 @@ class Report:
 
 
 def _order(statuses: dict[Status, _Section]) -> list[Status]:
-    """Failures first, the others as they are declared."""
+    """Return the statuses present: failures first, then in order of declaration."""
     return sorted(filter(statuses.__contains__, Status), key=lambda status: status is not Status.FAILED)
 
 
 def _pieces(status: Status, section: _Section) -> Iterator[str | IO[bytes]]:
-    """A section of the page, in order: HTML, and files of it."""
+    """Yield a section of the page, in order, as HTML strings and files of HTML."""
     total = section.shown + section.listed
     name = text(status.value.capitalize())
     yield f'<section id="{_anchor(status)}">\n<h2>{name} <small>{total:,}</small></h2>\n'
@@ -182,8 +182,8 @@ def _pieces(status: Status, section: _Section) -> Iterator[str | IO[bytes]]:
         head = "".join(f"<th>{column}</th>" for column in columns)
         if section.shown:
             yield (
-                f"<p>The first {section.shown:,} of {total:,} are shown above; here are the other "
-                f"{section.listed:,}.</p>\n"
+                f"<p>The first {section.shown:,} of {total:,} are shown above; the other "
+                f"{section.listed:,} are listed here.</p>\n"
             )
         yield f'<div class="rows"><table>\n<tr>{head}</tr>\n'
         yield section.rows
@@ -192,14 +192,14 @@ def _pieces(status: Status, section: _Section) -> Iterator[str | IO[bytes]]:
 
 
 def _pair(job: Job | Transfer, max_pixels: int) -> str:
-    """Both pictures with the slider over them, or why there are none."""
+    """Return both pictures under a slider as HTML, or the reason why there is no preview."""
     name = job.source.name
     if isinstance(job, Transfer):
         if job.files is None:
-            return '<p class="faint">No preview: it was not fetched</p>'
+            return '<p class="faint">No preview: the file was not fetched</p>'
         job = job.files
     if STREAM in (job.source, job.destination):
-        return '<p class="faint">No preview: it came or went through a pipe</p>'
+        return '<p class="faint">No preview: the input or output was a pipe</p>'
     images = []
     video = is_video(job.source)
     for path, thumbnail, what in (
@@ -207,12 +207,12 @@ def _pair(job: Job | Transfer, max_pixels: int) -> str:
         (job.destination, color_thumbnail, "After"),
     ):
         try:
-            small = next(stills(path, [_PLACE], SIDE)) if video else thumbnail(path, max_pixels, SIDE)
+            small = next(stills(path, [_POSITION], SIDE)) if video else thumbnail(path, max_pixels, SIDE)
             small = small.convert("L") if video and thumbnail is gray_thumbnail else small
             images.append(picture(small, what, quality=_QUALITY))
         except ReadError as error:
-            return f'<p class="faint">No preview of the picture {what.lower()}: {text(error)}</p>'
-    label = f"{text(name)}: per cent shown as before"
+            return f'<p class="faint">No preview of the {what.lower()} picture: {text(error)}</p>'
+    label = f"{text(name)}: percent shown as before"
     return (
         f'<div class="pair">{images[0]}{images[1]}'
         f'<input type="range" min="0" max="100" value="50" autocomplete="off" aria-label="{label}"></div>'
@@ -220,7 +220,7 @@ def _pair(job: Job | Transfer, max_pixels: int) -> str:
 
 
 def _shown(name: str, value: object) -> str:
-    """The value of a setting, for people."""
+    """Format the value of a setting for people."""
     match value:
         case None:
             unset = {"model": "the bundled model", "hints": "none", "reference": "none"}

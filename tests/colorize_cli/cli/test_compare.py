@@ -21,7 +21,7 @@ from colorize_cli.core.settings import Settings
 from colorize_cli.inference import model
 from colorize_cli.report import comparison_page
 from colorize_cli.report.benchmark import BenchmarkedModel, load
-from colorize_cli.report.benchmark import compare as rivals_compare
+from colorize_cli.report.benchmark import compare as benchmark_compare
 from colorize_cli.report.comparison_page import ComparisonPage
 from colorize_cli.report.html import Page as GrowingPage
 from tests.colorize_cli.image.test_reader import png_header
@@ -48,7 +48,7 @@ def two(models) -> tuple[object, ...]:
 
 
 def as_jpeg(pixels: np.ndarray) -> np.ndarray:
-    """Pixels as they are in the page."""
+    """Return pixels as stored in the page."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=90, subsampling="4:4:4")
     with Image.open(file) as image:
@@ -56,7 +56,7 @@ def as_jpeg(pixels: np.ndarray) -> np.ndarray:
 
 
 def column(page: Page, number: int) -> dict[str, str]:
-    """What the page's table says of a model, by the names of its rows."""
+    """Return a model's column of the table, by row name."""
     first, *rows = page.tables[0]
     assert first[number][0] == "ABCD"[number - 1]
     return {row[0]: row[number] for row in rows}
@@ -64,11 +64,11 @@ def column(page: Page, number: int) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def pictures(gray_photo, tmp_path_factory) -> Path:
-    """Two grey pictures, one of 16 bits and partly transparent, and one in colour."""
+    """A folder of two gray pictures, one of them transparent, and a color picture."""
     folder = tmp_path_factory.mktemp("pictures")
     Image.fromarray(gray_photo).resize((800, 600)).save(folder / "a.jpg")
     rgb = np.stack([gray_photo, np.roll(gray_photo, 40, axis=1), 255 - gray_photo], axis=-1)
-    Image.fromarray(rgb).save(folder / "colour.png")
+    Image.fromarray(rgb).save(folder / "color.png")
     see_through = Image.fromarray(gray_photo).convert("LA")
     see_through.putalpha(Image.new("L", see_through.size, 0))
     see_through.save(folder / "clear.png")
@@ -86,23 +86,27 @@ def test_each_model_colors_each_picture_as_it_does_alone(models, gray_photo, tmp
     for number, (image, path) in enumerate(zip(after, (models.tinted, models.vivid), strict=True), 1):
         alone = Colorizer(path, "cpu", strength=0.5).colorize(gray_photo)
         np.testing.assert_array_equal(image, as_jpeg(alone))
-        says = column(page, number)
-        assert float(says["Colourfulness, mean"]) == pytest.approx(lab.colorfulness(alone), abs=0.06)
-    assert page.attributes("img", "alt") == ["a.png, before", "a.png, coloured by A", "a.png, coloured by B"]
+        facts = column(page, number)
+        assert float(facts["Colorfulness, mean"]) == pytest.approx(lab.colorfulness(alone), abs=0.06)
+    assert page.attributes("img", "alt") == [
+        "a.png, before",
+        "a.png, colorized by A",
+        "a.png, colorized by B",
+    ]
 
 
-def test_the_table_says_what_each_model_is(models, pictures, tmp_path):
+def test_the_table_describes_each_model(models, pictures, tmp_path):
     theirs = write(tmp_path / "theirs.onnx", "ddcolor", side=64, batch=1)
     result = invoke(pictures, "--model", models.tinted, "--model", theirs, tmp_path / "page.html")
     assert result.exit_code == 0, result.output
     page = Page(tmp_path / "page.html")
     ours, other = column(page, 1), column(page, 2)
     assert (ours["File"], other["File"]) == (str(models.tinted), str(theirs))
-    assert (ours["Says it is"], ours["Kind"]) == ("stand-in", "native")
-    assert (ours["Licence"], other["Kind"]) == ("CC0-1.0", "ddcolor")
+    assert (ours["Name in file"], ours["Kind"]) == ("stand-in", "native")
+    assert (ours["License"], other["Kind"]) == ("CC0-1.0", "ddcolor")
     assert (ours["Working size"], ours["Device"], ours["Precision"]) == ("64 pixels", "cpu", "fp32")
     assert ours["Pictures that failed"] == "0"
-    assert float(ours["… of which the network"]) <= float(ours["Seconds a picture, median"])
+    assert float(ours["… in the network"]) <= float(ours["Seconds per picture, median"])
     assert [head.split()[0] for head in page.text["th"][:2]] == ["A", "B"]
 
 
@@ -117,32 +121,32 @@ def test_names_and_the_same_model_twice(models, pictures, tmp_path):
         str(models.gray),
         "the bundled model",
     ]
-    assert column(page, 1)["Colourfulness, mean"] == column(page, 2)["Colourfulness, mean"] == "0.0"
+    assert column(page, 1)["Colorfulness, mean"] == column(page, 2)["Colorfulness, mean"] == "0.0"
     assert page.text["button"] == ["0 All", "1 A grey.onnx", "2 B grey.onnx", "3 C default"]
 
 
-def test_pictures_are_small_and_what_they_are_is_said(models, pictures, tmp_path):
+def test_pictures_are_reduced_and_described(models, pictures, tmp_path):
     assert invoke(pictures, *two(models), "--side", 100, tmp_path / "page.html").exit_code == 0
     page = Page(tmp_path / "page.html")
-    assert page.text["h2"] == ["a.jpg", "clear.png", "colour.png"]
+    assert page.text["h2"] == ["a.jpg", "clear.png", "color.png"]
     images = page.pictures()
     assert [image.size for image in images[::3]] == [(100, 75)] * 3
     assert [image.mode for image in images] == ["L", "RGB", "RGB"] * 3
     assert all(np.asarray(image).min() == 255 for image in images[3:6])
     a, clear, color = page.text["article"]
     assert "800 \xd7 600 pixels" in a
-    assert "taken as grey" not in a + clear
-    assert "in colour already, and taken as grey" in color
-    assert "In colour already, and taken as grey: 1 of the pictures." in page.html
+    assert "treated as gray" not in a + clear
+    assert "already in color, treated as gray" in color
+    assert "Already in color, treated as gray: 1 of the pictures." in page.html
     assert "up to 100 pixels long, JPEGs of quality 90" in page.text["ul"][1]
 
 
-def test_of_several_pages_the_first(models, gray_photo, tmp_path):
+def test_only_the_first_of_several_pages_is_compared(models, gray_photo, tmp_path):
     first, second = Image.fromarray(gray_photo), Image.fromarray(255 - gray_photo)
     first.save(tmp_path / "two.tif", save_all=True, append_images=[second])
     assert invoke(tmp_path / "two.tif", *two(models), tmp_path / "page.html").exit_code == 0
     page = Page(tmp_path / "page.html")
-    assert "the first of 2 pages" in page.text["article"][0]
+    assert "first of 2 pages" in page.text["article"][0]
     np.testing.assert_array_equal(page.pictures()[0], as_jpeg(gray_photo))
 
 
@@ -161,14 +165,14 @@ def test_bad_files_cost_a_line_and_a_row_and_the_rest_goes_on(models, pictures, 
         *(str(bad / name) for name in ("<b>.jpg", "empty.jpg", "huge.png")),
         str(video),
     ]
-    assert "films are not compared" in lines[-1]
+    assert "videos are not compared" in lines[-1]
     page = Page(tmp_path / "page.html")
-    assert page.text["h2"] == ["Not compared 4", "a.jpg", "clear.png", "colour.png"]
+    assert page.text["h2"] == ["Not compared 4", "a.jpg", "clear.png", "color.png"]
     rows = page.tables[1][1:]
     assert [f"{path}: {reason}" for path, reason in rows] == lines
 
 
-def test_a_film_in_a_folder_is_a_file_of_another_kind(models, pictures, gray_photo, tmp_path):
+def test_a_video_in_a_folder_is_a_file_of_another_kind(models, pictures, gray_photo, tmp_path):
     Image.fromarray(gray_photo).save(tmp_path / "a.png")
     make(tmp_path / "film.mp4", Recipe(frames=2))
     result = invoke(tmp_path, *two(models), tmp_path / "page.html")
@@ -188,7 +192,7 @@ def test_where_one_model_fails_the_others_are_shown(models, pictures, tmp_path):
     assert len(page.pictures()) == 2 * 3
     assert page.html.count("No result: stand-in answered with values that are not finite") == 3
     assert column(page, 1)["Pictures that failed"] == "3"
-    assert column(page, 1)["Seconds a picture, median"] == "\u2013"
+    assert column(page, 1)["Seconds per picture, median"] == "\u2013"
     assert column(page, 2)["Pictures that failed"] == "0"
 
 
@@ -210,14 +214,14 @@ def test_first_calls_do_not_count(models, gray_photo, tmp_path, monkeypatch):
     assert invoke(tmp_path, *two(models), tmp_path / "page.html").exit_code == 0
     assert len(calls) == 2 * (3 + 2)
     for number in (1, 2):
-        assert float(column(Page(tmp_path / "page.html"), number)["Seconds a picture, median"]) < 0.5
+        assert float(column(Page(tmp_path / "page.html"), number)["Seconds per picture, median"]) < 0.5
 
 
 def test_seconds_are_those_of_all_steps(models, gray_photo, tmp_path):
     Image.fromarray(gray_photo).save(tmp_path / "a.png")
     candidates = load([("one", models.tinted), ("two", models.vivid)], Settings(device="cpu"))
     begun = time.perf_counter()
-    compared = rivals_compare(tmp_path / "a.png", candidates, 10**6, 64)
+    compared = benchmark_compare(tmp_path / "a.png", candidates, 10**6, 64)
     whole = time.perf_counter() - begun
     assert [candidate.letter for candidate in candidates] == ["A", "B"]
     assert all(0 < result.network_seconds < result.seconds for result in compared.results)
@@ -229,12 +233,12 @@ def test_medians_and_means(models, gray_photo, tmp_path):
         Image.fromarray(np.roll(gray_photo, 30 * number, axis=1)).save(tmp_path / f"{number}.png")
     assert invoke(tmp_path, *two(models), tmp_path / "page.html").exit_code == 0
     page = Page(tmp_path / "page.html")
-    captions = [caption.split() for caption in page.text["figcaption"] if "colourfulness" in caption]
+    captions = [caption.split() for caption in page.text["figcaption"] if "colorfulness" in caption]
     for number, own in ((1, captions[::2]), (2, captions[1::2])):
         seconds, colors = ([float(words[place]) for words in own] for place in (2, 5))
-        says = column(page, number)
-        assert float(says["Seconds a picture, median"]) == statistics.median(seconds)
-        assert float(says["Colourfulness, mean"]) == pytest.approx(statistics.mean(colors), abs=0.11)
+        facts = column(page, number)
+        assert float(facts["Seconds per picture, median"]) == statistics.median(seconds)
+        assert float(facts["Colorfulness, mean"]) == pytest.approx(statistics.mean(colors), abs=0.11)
 
 
 def test_beyond_the_limit_there_are_figures_alone(models, pictures, tmp_path, monkeypatch):
@@ -245,12 +249,12 @@ def test_beyond_the_limit_there_are_figures_alone(models, pictures, tmp_path, mo
     assert page.text["h2"] == ["a.jpg", "Further pictures 2"]
     names, *rows = page.tables[1]
     assert [name.split()[0] for name in names] == ["File", "A", "B"]
-    assert [row[0] for row in rows] == [str(pictures / "clear.png"), str(pictures / "colour.png")]
-    assert all("colourfulness" in cell for row in rows for cell in row[1:])
+    assert [row[0] for row in rows] == [str(pictures / "clear.png"), str(pictures / "color.png")]
+    assert all("colorfulness" in cell for row in rows for cell in row[1:])
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["in", "--model", "default", "page.html"], "takes 2 to 4 models, each after --model; 1 given"),
         (
@@ -270,7 +274,7 @@ def test_beyond_the_limit_there_are_figures_alone(models, pictures, tmp_path, mo
         (["in", *["--model", "default"] * 2, "--device", "abacus", "page.html"], "no such device: abacus"),
     ],
 )
-def test_wrong_usage_is_one_line(pictures, tmp_path, monkeypatch, arguments, says):
+def test_wrong_usage_is_one_line(pictures, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     Path("in").symlink_to(pictures)
     Path("folder.html").mkdir()
@@ -278,8 +282,8 @@ def test_wrong_usage_is_one_line(pictures, tmp_path, monkeypatch, arguments, say
     line = ["--device", "cpu", *arguments]
     result = CliRunner().invoke(compare.command, line)
     assert result.exit_code == 2
-    (said,) = result.stderr.splitlines()
-    assert says in said
+    (printed,) = result.stderr.splitlines()
+    assert message in printed
     assert not Path("page.html").exists()
 
 
@@ -296,10 +300,10 @@ def test_what_is_compare_and_what_is_a_folder_of_that_name():
         assert compare.is_meant(line.split()), line
     for line in (
         "compare",
-        "compare coloured",
-        "compare coloured --model a",
-        "compare coloured --model a --report page.html",
-        "compare coloured --report=page.html --model a",
+        "compare colorized",
+        "compare colorized --model a",
+        "compare colorized --model a --report page.html",
+        "compare colorized --report=page.html --model a",
         "./compare scans --model a --model b page.html",
         "scans compare",
         "",
@@ -313,9 +317,9 @@ def test_a_folder_of_that_name_is_colored(models, make_folder, tmp_path):
     done = run("compare", "out", *given, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "0000.png").is_file()
-    told = run("compare", "--help", cwd=tmp_path)
-    assert (told.returncode, told.stderr) == (0, "")
-    assert "side by side" in told.stdout
+    help_ = run("compare", "--help", cwd=tmp_path)
+    assert (help_.returncode, help_.stderr) == (0, "")
+    assert "side by side" in help_.stdout
     wrong = run("compare", "out", "--model", models.tinted, "page.html", cwd=tmp_path)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.splitlines() == ["colorize: compare takes 2 to 4 models, each after --model; 1 given"]
@@ -323,12 +327,12 @@ def test_a_folder_of_that_name_is_colored(models, make_folder, tmp_path):
 
 def test_help_is_true_and_complete():
     help_ = " ".join(CliRunner().invoke(compare.command, ["--help"]).output.split())
-    for said in (
+    for text in (
         "Exit status",
         f"quality {comparison_page.QUALITY}",
         f"the first {comparison_page.SHOWN} are",
     ):
-        assert said in help_
+        assert text in help_
     assert all(option.help for option in compare.command.params if option.param_type_name == "option")
 
 
@@ -353,7 +357,7 @@ def test_an_interrupted_run_leaves_a_page_of_what_is_done(models, pictures, tmp_
     assert result.exit_code == 130
     assert "interrupted: 1 done, 0 skipped, 0 failed, 2 left" in result.stderr
     page = Page(tmp_path / "page.html")
-    assert "did not come to its end: interrupted" in page.html
+    assert "did not finish: interrupted" in page.html
     assert page.text["h2"] == ["a.jpg"]
 
 
@@ -377,7 +381,7 @@ def test_pictures_are_not_kept_in_memory(models, pictures, tmp_path):
 
         def held_after(count: int) -> int:
             for _ in range(count):
-                made.add(rivals_compare(pictures / "a.jpg", candidates, 10**6, 640))
+                made.add(benchmark_compare(pictures / "a.jpg", candidates, 10**6, 640))
                 made.fail(pictures / "b.jpg", "reason " * 100)
             gc.collect()
             return tracemalloc.get_traced_memory()[0]
@@ -393,17 +397,20 @@ def test_pictures_are_not_kept_in_memory(models, pictures, tmp_path):
 
 @pytest.fixture
 def attacked(gray_photo, tmp_path) -> Path:
-    """A page of pictures, files that are none, and a model, all with hostile names."""
+    """A page of pictures, invalid files and models, all with hostile names."""
     folder = tmp_path / "in"
     folder.mkdir()
     for name in (*ATTACKS, LINUX_NAME):
         Image.fromarray(gray_photo).save(folder / name, format="PNG")
         (folder / f"not {name}").write_text("no picture")
-    said = METADATA | {"colorize.name": "<script>document.title='owned'</script>", "colorize.licence": "<b>"}
+    metadata = METADATA | {
+        "colorize.name": "<script>document.title='owned'</script>",
+        "colorize.licence": "<b>",
+    }
     hostile = write_model(
-        tmp_path / "\"><img src=x onerror=document.title='owned'>.onnx", (0.4, 0), (0, 0), said
+        tmp_path / "\"><img src=x onerror=document.title='owned'>.onnx", (0.4, 0), (0, 0), metadata
     )
-    broken = write_model(tmp_path / "<i>broken.onnx", (np.nan, 0), (0, 0), said)
+    broken = write_model(tmp_path / "<i>broken.onnx", (np.nan, 0), (0, 0), metadata)
     lines = ("--model", hostile, "--model", hostile, "--model", broken)
     assert invoke(folder, *lines, tmp_path / "page.html").exit_code == 1
     return tmp_path / "page.html"
@@ -415,7 +422,7 @@ def test_hostile_names_are_text_and_links_lead_to_the_files(attacked):
     counts = {tag: sum(found == tag for found, _ in page.tags) for tag in ("img", "script", "input", "i")}
     assert counts == {"img": 3 * count, "script": 1, "input": 1, "i": 0}
     assert not any(name.startswith("on") or name == "autofocus" for _, held in page.tags for name in held)
-    assert column(page, 1)["Says it is"] == "<script>document.title='owned'</script>"
+    assert column(page, 1)["Name in file"] == "<script>document.title='owned'</script>"
     addresses = [href for href in page.attributes("a", "href") if not href.startswith("#")]
     files = {os.fsencode(path) for path in attacked.parent.rglob("*") if path.is_file() and path != attacked}
     assert {leads_to(attacked, href) for href in addresses} == files
@@ -441,7 +448,7 @@ def test_no_attack_runs_in_a_browser_and_nothing_is_fetched(browser, attacked):
     assert {request["url"] for request in requests if not request["url"].startswith("data:")} == {
         attacked.as_uri()
     }
-    # The policy allows what the page needs: it complains of nothing.
+    # Nothing that the page needs violates its policy.
     assert [event for event in browser.events if event["method"] == "Log.entryAdded"] == []
     assert browser.evaluate("document.documentElement.className") == "script"
 
@@ -456,7 +463,7 @@ VALUES = "[...document.querySelectorAll('input')].map(i => i.value)"
 
 @pytest.fixture
 def visited(browser, models, pictures, tmp_path):
-    """The browser at a page of three pictures by two models."""
+    """The browser, showing a page of three pictures by two models."""
     assert invoke(pictures, *two(models), tmp_path / "page.html").exit_code == 0
     browser.visit(tmp_path / "page.html")
     return browser

@@ -46,7 +46,7 @@ def plain_pip(monkeypatch):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A machine with a driver, an onnxruntime for CUDA 13 and its libraries, where "cuda" is the CPU."""
+    """Fake a driver, an onnxruntime for CUDA 13 and its libraries. "cuda" runs on the CPU."""
     monkeypatch.setattr(inference_cuda, "ask", lambda: DRIVER)
     monkeypatch.setattr(inference_cuda, "library", lambda _: object())
     monkeypatch.setattr(doctor, "_HAS_GPU_WHEEL", True)
@@ -59,7 +59,7 @@ def gpu(monkeypatch):
 
 
 def examined(path: Path | None = None) -> dict[str, Finding]:
-    """Findings by subject; the last of each."""
+    """Return findings by subject; the last of each."""
     return {finding.subject: finding for finding in doctor.examine(path)}
 
 
@@ -77,7 +77,7 @@ def cuda_fails(monkeypatch, error: Exception) -> None:
 
 
 def install(folder: Path, name: str, module: str) -> None:
-    """A distribution that says that it offers a module, as pip leaves it."""
+    """Install a distribution that provides a module, as pip does."""
     info = folder / f"{name.replace('-', '_')}-9.9.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9\n")
@@ -105,7 +105,7 @@ def test_a_healthy_installation(models, monkeypatch):
     assert colorize_cli.__version__ in found["colorize-cli"].text
     assert found["formats"].text == f"{', '.join(WRITABLE)} can be written and read"
     assert found["model"].text == (
-        f"stand-in ({models.tinted}), working size 64, trained on: nothing, licence: CC0-1.0"
+        f"stand-in ({models.tinted}), working size 64, trained on: nothing, license: CC0-1.0"
     )
     assert "ms for 64 x 64 pixels" in found["cpu"].text
     assert str(settings.available_cores()) in found["machine"].text
@@ -176,7 +176,7 @@ def test_files_that_are_gone(monkeypatch):
     left.__file__ = None
     monkeypatch.setitem(sys.modules, "onnxruntime", left)
     finding = doctor._module("onnxruntime", ("onnxruntime-gpu",))
-    assert "its files are gone" in finding.text
+    assert "its files are missing" in finding.text
     assert finding.mend.startswith("pip uninstall -y onnxruntime-gpu && pip install ")
 
 
@@ -192,30 +192,30 @@ def test_opencv_without_the_libraries_of_a_desktop(models, tmp_path):
         "raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')"
     )
     install(tmp_path, "opencv-python", "cv2")
-    code, said = in_a_process(tmp_path, models.gray)
+    code, output = in_a_process(tmp_path, models.gray)
     assert code == 1
-    lines = said.splitlines()
-    assert lines[0] == "modules:"  # the examination itself needs none of them
+    lines = output.splitlines()
+    assert lines[0] == "modules:"  # the check itself needs none of them
     (cv2,) = (index for index, line in enumerate(lines) if line.startswith("PROBLEM"))
     assert "libGL.so.1" in lines[cv2]
-    assert "opencv-python-headless needs no libraries of a desktop" in lines[cv2]
+    assert "opencv-python-headless needs no desktop libraries" in lines[cv2]
     assert "uninstall -y opencv-python opencv-python-headless && " in lines[cv2 + 1]
     assert lines[cv2 + 1].endswith(f'install "{doctor._requirement("opencv-python-headless")}"')
     for subject in ("formats", "model"):
         (line,) = (line for line in lines if line.split()[:2] == ["note", subject])
-        assert "to be tried when the above is mended" in line
+        assert "not checked; fix the above first" in line
     assert lines[-1] == "1 problem found"
 
 
-def test_what_needs_numpy_is_mended_after_numpy(models, tmp_path):
+def test_what_needs_numpy_is_fixed_after_numpy(models, tmp_path):
     (tmp_path / "numpy.py").write_text("raise ImportError('broken')")
-    code, said = in_a_process(tmp_path, models.gray)
+    code, output = in_a_process(tmp_path, models.gray)
     assert code == 1
-    lines = said.splitlines()
+    lines = output.splitlines()
     found = {line.split()[1]: line for line in lines if line.startswith("PROBLEM")}
     assert "numpy" in found
-    assert "mend numpy first" in found["cv2"]
-    (mend,) = (line for line in lines if "mend it with" in line)
+    assert "fix numpy first" in found["cv2"]
+    (mend,) = (line for line in lines if "fix it with" in line)
     assert mend.endswith(f'install "{doctor._requirement("numpy")}"')
 
 
@@ -240,11 +240,11 @@ def test_run_from_its_source_alone(monkeypatch):
     assert finding.verdict is Verdict.PROBLEM
     assert finding.mend == f"pip install {doctor._quoted(Path(doctor.__file__).parents[2])}"
     assert doctor._requirement("pillow") == "pillow"
-    assert doctor._install_anew() is None
+    assert doctor._reinstall() is None
 
 
 def test_a_broken_model(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "_install_anew", lambda: "which would not mend it")
+    monkeypatch.setattr(doctor, "_reinstall", lambda: "would not fix it")
     (tmp_path / "text.onnx").write_text("no model")
     found = examined(tmp_path / "text.onnx")
     assert problems(found) == {"model"}
@@ -263,10 +263,10 @@ def test_a_broken_model(monkeypatch, tmp_path):
     ],
 )
 def test_the_bundled_model_is_missing(monkeypatch, origin, source):
-    said = None if origin is None else json.dumps(origin)
+    direct_url = None if origin is None else json.dumps(origin)
     monkeypatch.setattr(model, "BUNDLED", "models/absent.onnx")
     monkeypatch.setattr(
-        importlib.metadata, "distribution", lambda _: types.SimpleNamespace(read_text=lambda _: said)
+        importlib.metadata, "distribution", lambda _: types.SimpleNamespace(read_text=lambda _: direct_url)
     )
     finding = next(doctor._network(None, {}))
     assert "lacks its model" in finding.text
@@ -290,25 +290,25 @@ def test_no_driver(models, monkeypatch):
 
 @pytest.mark.parametrize(("code", "verdict"), [(100, Verdict.NOTE), (803, Verdict.PROBLEM)])
 def test_a_driver_that_does_not_start(models, monkeypatch, code, verdict):
-    def explain(_, said):
-        said._obj.value = b"says why"
+    def explain(_, text):
+        text._obj.value = b"the reason"
 
     cuda = types.SimpleNamespace(cuInit=lambda _: code, cuGetErrorString=explain)
     monkeypatch.setattr(inference_cuda, "library", lambda _: cuda)
     finding = examined(models.gray)["cuda"]
     assert (finding.verdict, finding.mend) == (verdict, None)
-    assert f"says why (CUDA error {code})" in finding.text
+    assert f"the reason (CUDA error {code})" in finding.text
 
 
-def test_what_a_driver_says(monkeypatch):
+def test_what_a_driver_reports(monkeypatch):
     def answer(number):
-        def set_to(said):
-            said._obj.value = number
+        def set_to(value):
+            value._obj.value = number
 
         return set_to
 
-    def name(said, _, index):
-        said.value = f"GPU {index}".encode()
+    def name(text, _, index):
+        text.value = f"GPU {index}".encode()
 
     cuda = types.SimpleNamespace(
         cuInit=lambda _: 0,
@@ -325,7 +325,7 @@ def test_cuda_that_works(models, gpu, capsys):
     assert problems(found) == set()
     assert found["driver"].text == "NVIDIA, for CUDA up to 13.0: A GPU"
     assert "ms for 64 x 64 pixels, within 0.00 of the CPU's" in found["cuda"].text
-    assert "of CUDA 13.0 load " in found["libraries"].text
+    assert "CUDA 13.0: loaded " in found["libraries"].text
     assert capsys.readouterr().out == ""
 
 
@@ -346,7 +346,7 @@ def test_missing_cuda_libraries(models, gpu, monkeypatch):
     found = examined(models.gray)
     assert problems(found) == {"cuda", "libraries"}
     assert "CUDA did not load" in found["cuda"].text
-    loaded, missing = found["libraries"].text.split("; do not load ")
+    loaded, missing = found["libraries"].text.split("; not loaded ")
     assert "cudart" in loaded
     assert "cublas" not in loaded
     assert len(missing.split(", ")) == 2
@@ -436,7 +436,7 @@ def test_formats_that_read_something_else(monkeypatch):
     findings = list(doctor._formats({}))
     assert {finding.verdict for finding in findings} == {Verdict.PROBLEM}
     assert len(findings) == len(WRITABLE)
-    assert "L* from what was written" in findings[0].text
+    assert "L* from the one written" in findings[0].text
 
 
 def test_an_error_of_this_program_is_not_blamed_on_pillow(models, monkeypatch):
@@ -467,19 +467,19 @@ def test_pip_is_that_of_this_python(monkeypatch):
     assert doctor._pip() == f"{python} -m ensurepip && {python} -m pip"
 
 
-def test_how_findings_are_told():
+def test_findings_as_lines():
     lines = []
     findings = [
         Finding("a", Verdict.OK, "well"),
         Finding("b", Verdict.NOTE, "so"),
-        Finding("c", Verdict.PROBLEM, "broken", "mend c"),
+        Finding("c", Verdict.PROBLEM, "broken", "fix c"),
     ]
     assert doctor.tell(iter(findings), lines.append) == 1
     assert lines == [
         "ok       a             well",
         "note     b             so",
         "PROBLEM  c             broken",
-        "         mend it with: mend c",
+        "         fix it with: fix c",
         "1 problem found",
     ]
     assert doctor.tell(findings[:2], lines.append) == 0

@@ -67,7 +67,7 @@ def test_a_terminal_gets_a_bar_and_the_failures():
     assert "line\\nbreak" in text
 
 
-def test_a_film_tells_its_speed_and_the_time_left(monkeypatch):
+def test_a_video_shows_its_speed_and_the_time_left(monkeypatch):
     file, now = io.StringIO(), iter([10.0, 10.0, 15.0])
     clock = SimpleNamespace(monotonic=lambda: next(now))
     monkeypatch.setattr("colorize_cli.cli.progress.time", clock)
@@ -76,12 +76,12 @@ def test_a_film_tells_its_speed_and_the_time_left(monkeypatch):
     def outcomes():
         display.video(Position(Path("a.mp4"), 100, 1000, 25.0))
         display.video(Position(Path("a.mp4"), 350, 1000, 25.0))
-        told.append(display._bar.description)
+        shown_lines.append(display._bar.description)
         yield OUTCOMES[0]
 
-    told = []
+    shown_lines = []
     display.show(outcomes())
-    assert told == ["a.mp4: frame 350 of about 1000, 2.00 x real time, 0:00:13 left"]
+    assert shown_lines == ["a.mp4: frame 350 of about 1000, 2.00 x real time, 0:00:13 left"]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def finish(*arguments: object) -> tuple[int, str, str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Files by name, but for the journals of how they were made."""
+    """Return files by name, without the manifest."""
     files = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file()]
     return {str(name): (folder / name).read_bytes() for name in files if name.parts[0] != manifest.DIRECTORY}
 
@@ -46,7 +46,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_help_has_examples_and_exit_codes():
     result = invoke("--help")
     assert result.exit_code == 0
-    for text in ("Examples:", "colorize scans/ coloured/", "130 interrupted", "--device", "--dry-run"):
+    for text in ("Examples:", "colorize scans/ colorized/", "130 interrupted", "--device", "--dry-run"):
         assert text in result.output
 
 
@@ -74,7 +74,7 @@ def test_a_folder_in_a_process_of_its_own(models, make_folder, tmp_path):
     assert (code, out) == (0, "")
     assert sum(line.startswith("device: ") for line in err.splitlines()) == 1
     assert "1 files of other kinds ignored" in err
-    # The device, what was ignored, one line for each picture, and the summary; nothing from native libraries.
+    # The device, the ignored files, one line per picture, and the summary; nothing from native libraries.
     assert len(err.splitlines()) == 1 + 1 + 6 + 1
 
 
@@ -100,7 +100,7 @@ def test_jpeg_is_no_further_off_than_pillow_saving_it_again(models, gray_photo, 
         with Image.open(tmp_path / name) as image:
             return np.abs(lab.srgb_to_lab(np.asarray(image) / 255)[..., 0] - before)
 
-    # What rounding colours to 8-bit RGB and YCbCr costs, which grey is spared.
+    # Color is rounded to 8-bit RGB and YCbCr, and gray is not: hence the tolerance.
     assert error("b.jpg").mean() <= error("again.jpg").mean() + 0.2
     assert np.quantile(error("b.jpg"), 0.999) <= np.quantile(error("again.jpg"), 0.999) + 0.5
 
@@ -186,7 +186,7 @@ def test_a_reader_that_leaves_early(make_folder, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_exit_130_and_leave_whole_files(models, make_folder, tmp_path, number):
     source, output = make_folder(tmp_path / "in", 300), tmp_path / "out"
-    # Background jobs of a shell, and so perhaps these tests, are started with the signal ignored.
+    # Shells start background jobs, perhaps these tests too, with the signal ignored.
     heeds = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     running = process(source, output, "--model", models.tinted, "--workers", 1, **heeds)
     while not list(output.rglob("*.png")):
@@ -245,7 +245,7 @@ def test_memory_does_not_grow_with_the_number_of_files(models, gray_photo, tmp_p
 
 def test_examples_are_lines_of_their_own():
     lines = [line.strip() for line in invoke("--help").output.splitlines()]
-    assert "colorize scans/ coloured/" in lines
+    assert "colorize scans/ colorized/" in lines
     assert not any("\\b" in line for line in lines)
 
 
@@ -359,7 +359,7 @@ def test_streams_and_files_mix(models, gray_photo, tmp_path):
     assert done.stdout == (tmp_path / "b.png").read_bytes()
 
 
-def test_what_is_wrong_with_a_stream_is_said_in_one_line(models, make_folder, tmp_path):
+def test_an_error_of_a_stream_is_one_line(models, make_folder, tmp_path):
     options = ("--model", models.gray, "--device", "cpu", "-q")
     for data in (b"", b"no picture", b"\x89PNG\r\n\x1a\n"):
         done = piped(data, "-", "-", *options)
@@ -403,7 +403,7 @@ def test_a_file_that_a_list_names_in_vain_fails_alone(models, make_folder, tmp_p
     assert contents(tmp_path / "out").keys() == {"0000.png"}
 
 
-def test_another_model_or_strength_makes_outputs_anew(models, make_folder, tmp_path):
+def test_another_model_or_strength_makes_outputs_again(models, make_folder, tmp_path):
     source, output = make_folder(tmp_path / "in", 3), tmp_path / "out"
     seen = []
     for arguments in ((models.tinted,), (models.tinted, "--strength", 0.5), (models.vivid,)):
@@ -469,4 +469,4 @@ def test_the_doctor_starts_without_what_it_examines(tmp_path):
     out, _ = running.communicate(timeout=60)
     assert running.returncode == 1
     assert out.count("libGL.so.1") >= 3
-    assert "mend it with: " in out
+    assert "fix it with: " in out

@@ -1,4 +1,4 @@
-"""HTML pages in tests: what they hold, and how they behave in a browser."""
+"""Helpers to parse HTML pages and to drive a browser."""
 
 import base64
 import io
@@ -33,7 +33,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is ins
 
 
 class Page(HTMLParser):
-    """What a page holds: its tags with their attributes, its text by tag, and the cells of its tables."""
+    """A parsed page: its tags with their attributes, its text by tag, and the cells of its tables."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -79,7 +79,7 @@ class Page(HTMLParser):
 
 
 def leads_to(page: Path, href: str) -> bytes:
-    """The file that an address in a page means, as a browser finds it."""
+    """Resolve an address in a page to a file, like a browser."""
     assert ":" not in href
     return os.path.normpath(os.fsencode(page.parent) + b"/" + unquote_to_bytes(href))
 
@@ -89,7 +89,7 @@ class Browser:
 
     def __init__(self, folder: Path):
         (down, self._down), (self._up, up) = os.pipe(), os.pipe()
-        # Chromium wants them as 3 and 4.
+        # Chromium expects the pipes as file descriptors 3 and 4.
         code = (
             "import fcntl, os, sys\n"
             "ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD_CLOEXEC, 10) for end in sys.argv[1:3]]\n"
@@ -130,7 +130,7 @@ class Browser:
         return self
 
     def __exit__(self, *_):
-        os.close(self._down)  # which ends it
+        os.close(self._down)  # makes Chromium exit
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
@@ -174,7 +174,7 @@ class Browser:
         return result["result"].get("value")
 
     def show_a_pair(self) -> None:
-        """Scrolls to the first pair of pictures, which are loaded only when they come into view."""
+        """Scroll to the first pair of pictures, which load lazily."""
         self.evaluate(
             "document.querySelector('.pair').scrollIntoView(), "
             "Promise.all([...document.querySelector('.pair').querySelectorAll('img')]"

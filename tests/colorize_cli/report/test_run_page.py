@@ -21,7 +21,7 @@ from tests.colorize_cli.report.pages import ATTACKS, Page, leads_to, needs_chrom
 
 
 def colored_pair(folder: Path, name: str, compose_rgb8: tuple[int, int, int] = (200, 120, 40)) -> Job:
-    """A job that has been done: a grey file and one of a single colour, 640 x 400."""
+    """A job that has been done: a gray file and a file of a single color, 640 x 400."""
     job = Job(folder / "in" / name, folder / "out" / name)
     for path, image in (
         (job.source, Image.new("L", (640, 400), sum(compose_rgb8) // 3)),
@@ -152,7 +152,7 @@ def test_a_run_that_was_stopped_says_so(tmp_path):
     with Report(tmp_path / "page.html", Settings()) as made:
         made.write("interrupted", left=1234)
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "did not come to its end: interrupted" in html
+    assert "did not finish: interrupted" in html
     assert "<b>1,234</b> left" in html
 
 
@@ -183,15 +183,15 @@ def test_what_cannot_be_shown_is_still_listed(tmp_path):
         Outcome(whole, Status.DONE),
     )
     assert len(page.pictures()) == 2
-    assert page.html.count("No preview of the picture before: ") == 3
-    assert page.html.count("No preview of the picture after: 30000 x 30000 are more pixels") == 1
-    assert page.html.count("No preview: it came or went through a pipe") == 1
+    assert page.html.count("No preview of the before picture: ") == 3
+    assert page.html.count("No preview of the after picture: 30000 x 30000 are more pixels") == 1
+    assert page.html.count("No preview: the input or output was a pipe") == 1
     assert len(page.attributes("a", "href")) == 1 + 2 * 5
 
 
 def test_beyond_the_limit_there_are_links_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(run_page, "SHOWN", 3)
-    monkeypatch.setattr(run_page, "_ROWS_OF_A_TABLE", 2)
+    monkeypatch.setattr(run_page, "_ROWS_PER_TABLE", 2)
     job = colored_pair(tmp_path, "a.png")
     page = page_of(
         tmp_path / "page.html",
@@ -199,7 +199,7 @@ def test_beyond_the_limit_there_are_links_alone(tmp_path, monkeypatch):
         *[Outcome(job, Status.DONE)] * 2,
     )
     assert len(page.pictures()) == 2 * (2 + 3)
-    assert "The first 3 of 8 are shown above; here are the other 5." in page.html
+    assert "The first 3 of 8 are shown above; the other 5 are listed here." in page.html
     assert sum(text.count(str(job.destination)) for text in page.text["table"]) == 5
     assert len(page.text["table"]) == 1 + 3
     assert len(page.attributes("a", "href")) == 2 + 2 * 10
@@ -287,7 +287,7 @@ def test_no_attack_runs_in_a_browser_and_nothing_is_fetched(browser, attacked):
     assert [request["url"] for request in requests if request["url"].startswith("file")] == [
         attacked.as_uri()
     ]
-    # The policy allows what the page needs: it complains of nothing.
+    # Nothing that the page needs violates its policy.
     assert [event for event in browser.events if event["method"] == "Log.entryAdded"] == []
     addresses = browser.evaluate("[...document.querySelectorAll('section a')].map(a => a.href)")
     assert len(addresses) == 3 * len(ATTACKS)
@@ -305,7 +305,7 @@ def test_the_slider_follows_the_arrow_keys(browser, attacked):
         if browser.evaluate(reached):
             break
     assert browser.evaluate(reached)
-    assert "per cent shown as before" in browser.evaluate("document.activeElement.ariaLabel")
+    assert "percent shown as before" in browser.evaluate("document.activeElement.ariaLabel")
     outline = "getComputedStyle(document.activeElement.parentElement).outlineStyle"
     assert browser.evaluate(outline) == "solid"
     for _ in range(5):
