@@ -244,7 +244,7 @@ def test_processes_that_are_killed_are_gone_on_with(video, models, network, tmp_
         # After its stretch of ten seconds, in the one that follows; and before any is whole.
         assert worker(*work, second, at=25) == (-signal.SIGKILL, list(range(1, 26)))
         assert worker(*work, first, at=3)[0] == -signal.SIGKILL
-        with pytest.raises(WriteError, match="of its part 0 0 of 36 frames are there"):
+        with pytest.raises(WriteError, match="its chunk 0 is incomplete: 0 of 36 frames are done"):
             chunks.concat_chunks(
                 video, output, ".mkv", folder, (first, second, third), LOSSLESS, VideoStats()
             )
