@@ -15,7 +15,7 @@ from fractions import Fraction
 # most encoders would place key frames about as often.
 _LONGEST = 10
 # Seconds. Shorter segments would cost little time (less than 3 percent for a video of half-second shots), but
-# many files: two per segment, of which the state file would be larger than the video, and three disk syncs.
+# many files: two per segment, with a state file larger than the video, and three disk syncs.
 _LEAST = 2
 
 

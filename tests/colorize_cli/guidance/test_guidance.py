@@ -163,12 +163,12 @@ def test_a_gray_or_damaged_reference_is_refused(models, scans, tmp_path):
     (tmp_path / "damaged.jpg").write_bytes(b"no picture")
     assert "damaged.jpg" in refused(models, tmp_path, "--reference", tmp_path / "damaged.jpg", scans)
     said = refused(models, tmp_path, "--reference", scans / "a.png", scans)
-    assert "a.png: it has no colours" in said
+    assert "a.png: it has no colors" in said
 
 
 def test_names_of_no_picture_or_of_several_are_refused(models, scans, tmp_path):
     unknown = written(tmp_path / "unknown.json", {"z.png": RED})
-    assert "'z.png' is none of the pictures" in refused(models, tmp_path, "--hints", unknown, scans)
+    assert "'z.png' is none of the images" in refused(models, tmp_path, "--hints", unknown, scans)
     ambiguous = written(tmp_path / "ambiguous.json", {"c.png": RED})
     said = refused(models, tmp_path, "--hints", ambiguous, scans)
     assert "one/c.png" in said
@@ -203,7 +203,7 @@ def test_a_hint_outside_of_its_picture_fails_that_picture_only(models, scans, tm
     assert status == 1
     failed = [line for line in lines if line["status"] == "failed"]
     assert [Path(line["source"]).name for line in failed] == ["a.png"]
-    assert "x 500, y 20 lies outside of the picture, which is 160 x 120" in failed[0]["reason"]
+    assert "x 500, y 20 lies outside of the image, which is 160 x 120" in failed[0]["reason"]
     assert not (tmp_path / "out" / "a.png").exists()
     assert (tmp_path / "out" / "b.png").exists()
 
@@ -254,7 +254,7 @@ def test_hints_and_a_reference_from_python(models, gray_photo, sunset, tmp_path)
     for given in (RED, painted, written(tmp_path / "hints.json", RED)):
         out = colorizer.colorize(Image.fromarray(gray_photo), hints=given)
         assert chroma(out)[20, 20, 0] > 5
-    with pytest.raises(UsageError, match="outside of the picture"):
+    with pytest.raises(UsageError, match="outside of the image"):
         colorizer.colorize(gray_photo, hints={"points": [{"x": 500, "y": 1, "color": "red"}]})
     full = Colorizer(models.tinted, device="cpu")
     by_file = full.colorize(gray_photo, reference=sunset)

@@ -19,13 +19,13 @@ from colorize_cli.guidance.hints import parse
 RED = "#b05a48"
 POINT = {"points": [{"x": 80, "y": 60, "color": RED, "radius": 5}]}
 BAD = {
-    "not json": ("{", "no JSON"),
+    "not json": ("{", "not valid JSON"),
     "no object": ("[1]", "not an object"),
-    "no colour": ('{"points": [{"x": 1, "y": 2, "color": "reddish"}]}', r"points\[0\]\.color is no colour"),
-    "no number": ('{"points": [{"x": "1", "y": 2, "color": "red"}]}', r"points\[0\]\.x is no number"),
+    "no colour": ('{"points": [{"x": 1, "y": 2, "color": "reddish"}]}', r"points\[0\]\.color is not a color"),
+    "no number": ('{"points": [{"x": "1", "y": 2, "color": "red"}]}', r"points\[0\]\.x is not a number"),
     "unknown key": ('{"points": [{"x": 1, "y": 2, "colour": "red"}]}', "'colour' is none of"),
     "no points": ('{"strokes": [{"points": [], "color": "red"}]}', r"strokes\[0\] has no points"),
-    "twice": ('{"a.png": {"points": []}, "a.png": {"points": []}}', "is there twice"),
+    "twice": ('{"a.png": {"points": []}, "a.png": {"points": []}}', "occurs twice"),
     "empty": ('{"points": []}', "no points and no strokes"),
 }
 
@@ -106,7 +106,7 @@ def test_without_hints_outputs_stay_up_to_date():
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("a.png", "may be .* or .*; give its path"), ("c.png", "none of the pictures")]
+    ("name", "reason"), [("a.png", "may be .* or .*; give its path"), ("c.png", "none of the images")]
 )
 def test_a_name_of_several_pictures_or_of_none_is_refused(models, pictures, tmp_path, name, reason):
     hints = written(tmp_path / "h.json", {name: POINT})
@@ -129,14 +129,14 @@ def test_a_hint_outside_of_its_picture_fails_that_picture_alone(models, pictures
     hints = written(tmp_path / "h.json", {"b.png": outside, "one/a.png": POINT})
     code, said = run(models, "--hints", hints, pictures, tmp_path / "out")
     assert code == 1
-    assert "b.png: the hint at x 500, y 2 lies outside of the picture" in said
+    assert "b.png: the hint at x 500, y 2 lies outside of the image" in said
     assert len(list((tmp_path / "out").rglob("*.png"))) == 2
 
 
 def test_hints_for_a_single_picture_are_refused_for_several(models, pictures, tmp_path):
     code, said = run(models, "--hints", written(tmp_path / "h.json", POINT), pictures, tmp_path / "out")
     assert code == 2
-    assert "for a single picture" in said
+    assert "for a single image" in said
 
 
 @pytest.mark.parametrize("option", ["--hints", "--reference"])
