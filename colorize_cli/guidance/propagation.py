@@ -3,9 +3,10 @@
 Hints spread by geodesic distance, in which lightness edges are long distances, as in Yatziv & Sapiro 2006
 ("Fast Image and Video Colorization Using Chrominance Blending", IEEE TIP 15(5)) and Criminisi et al. 2010
 ("Geodesic Image and Video Editing", ACM TOG 29(5)). Near a hint its color replaces the network's. Further
-away it fades, and beyond a limit nothing changes. (The linear system of Levin et al. 2004, "Colorization using
-Optimization", has no such limit: constrained to the network's colors, a small hint fades within its object
-and leaks through every edge.)
+away it fades, and beyond a limit nothing changes.
+
+The linear system of Levin et al. 2004 ("Colorization using Optimization") has no such limit: constrained to
+the network's colors, a small hint fades within its object and leaks through every edge.
 """
 
 import functools
