@@ -34,7 +34,7 @@ _LEAST_RADIUS = 0.75
 _OPAQUE = 128
 _POINT, _STROKE = frozenset({"x", "y", "color", "radius"}), frozenset({"points", "color", "width"})
 _PARTS = frozenset({"points", "strokes"})
-_LIMIT = 1e6  # of numbers of pixels
+_LIMIT = 1e6  # bound of coordinates and sizes, in pixels
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ chroma of the segment's last frame. So the output after an interruption is the s
 A run claims the work directory with a file (see `atomic.claim`). If two runs claim it at once, one gives way.
 
 Every chunk of a split video has such a directory inside the video's. It is not claimed: if two workers
-process a chunk, because one was presumed dead, they replace each other's finished files with equal ones.
+process a chunk, because one was presumed dead, complete files replace each other.
 """
 
 import contextlib
