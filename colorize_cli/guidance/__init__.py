@@ -1,4 +1,4 @@
-"""What a user says of colours: hints and a reference."""
+"""Guidance by the user: color hints and a reference photograph."""
 
 from colorize_cli.guidance.guidance import Guidance, Reference, apply_guidance, hints_of, reference_of
 

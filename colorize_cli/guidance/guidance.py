@@ -1,9 +1,9 @@
-"""What a user asks of the colours of a run, read from files: hints for its pictures, and a reference.
+"""Guidance of a run, read from files: hints for its images, and a reference photograph.
 
-Hints in a file by pictures' names are matched to a plan's pictures like this. A name is first a path, below
-the directory that was given as input or from the working directory; what is no such path is the plain name of
-a file in whatever directory. A name of no picture or of several, and a picture with two names, are refused:
-nobody is to find out from the result that hints went astray.
+Named hints are matched to the images of a plan as follows. A name is first taken as a path, relative to the
+input directory or to the working directory. If no image has this path, it is taken as a file name in any
+directory. A name that matches no image or several, and two names for the same image, are errors. Otherwise
+mistakes would only show in the results.
 """
 
 import hashlib
@@ -29,16 +29,16 @@ from colorize_cli.guidance.palette import Palette, transfer
 from colorize_cli.guidance.propagation import spread
 from colorize_cli.image import reader, thumbnail
 
-# Raised whenever the same hints or reference give other pixels than before.
+# Increment this when the same hints or reference give different pixels.
 _RENDERING = 1
 _PNG = b"\x89PNG"
-# Longest side of the copy of a reference that its palette is of, in pixels.
+# Longest side in pixels of the thumbnail from which a reference's palette is computed.
 _SIDE = 256
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference photograph: its palette, and a digest of what that was made from."""
+    """A reference photograph: its palette, and a digest of its pixels."""
 
     palette: Palette
     digest: bytes
@@ -46,11 +46,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Guidance:
-    """What is asked of the colours of a run.
+    """The guidance of a run.
 
     Attributes:
-        hints: Of the pictures that have any.
-        reference: For all pictures, or None.
+        hints: The hints of each image that has any.
+        reference: The reference for all images, or None.
     """
 
     hints: Mapping[Job, Hints] = field(default_factory=dict)
@@ -58,11 +58,11 @@ class Guidance:
 
     @staticmethod
     def of(settings: Settings, plan: Plan) -> "Guidance":
-        """Reads the files that the settings name.
+        """Read the hints and reference files in the settings.
 
         Raises:
-            UsageError: One cannot be read, is not of its kind, does not fit the plan, or would be replaced by
-                an output. The text names it.
+            UsageError: A file cannot be read, has the wrong format, does not match the plan, or would be
+                replaced by an output. The message names it.
         """
         for path in (settings.hints, settings.reference):
             if path is not None:
@@ -79,28 +79,28 @@ class Guidance:
         return Guidance(hints, reference)
 
     def digest(self, job: Job | None = None) -> bytes:
-        """Of what is asked for a picture, or for those without hints; empty if that is nothing."""
-        own = [] if job is None or job not in self.hints else [self.hints[job].digest]
+        """Return a digest of the guidance for `job` (or for jobs without hints); empty if there is none."""
+        hints = [] if job is None or job not in self.hints else [self.hints[job].digest]
         shared = [] if self.reference is None else [self.reference.digest]
-        return repr((_RENDERING, shared, own)).encode() if shared or own else b""
+        return repr((_RENDERING, shared, hints)).encode() if shared or hints else b""
 
 
 def apply_guidance(
     lightness: Lightness, ab: Floats, hints: Hints | None, reference: Reference | None
 ) -> tuple[Floats, Overlay | None]:
-    """A picture's chroma by what is asked of it.
+    """Apply the guidance to the predicted chroma of an image.
 
     Args:
-        lightness: The picture's own, (H, W).
-        ab: The network's a* and b*, (2, h, w).
-        hints: Its hints, if it has any.
-        reference: The reference, if there is one. The hints come after it.
+        lightness: Lightness of the image, (H, W).
+        ab: Predicted CIE a* and b*, (2, h, w).
+        hints: Hints for the image, if any.
+        reference: The reference, if any. It is applied before the hints.
 
     Returns:
-        What `compose` takes: a* and b*, (2, h, w), and what is laid over them.
+        The new a* and b*, (2, h, w), and the overlay of the hints, both for `compose`.
 
     Raises:
-        UsageError: A hint lies outside of the picture, or hints as an image have another aspect.
+        UsageError: A hint lies outside of the image, or painted hints have another aspect ratio.
     """
     if hints is not None:
         hints.check(lightness.shape)
@@ -110,10 +110,10 @@ def apply_guidance(
 
 
 def hints_of(given: Mapping[str, Any] | Image.Image | Path, max_pixels: int) -> Hints:
-    """The hints of one picture, as they are given in Python.
+    """Return the hints for a single image from a Python API argument.
 
     Raises:
-        UsageError: They are none, or are by names of pictures.
+        UsageError: The hints are not valid, or are for several named images.
     """
     if isinstance(given, Image.Image):
         return notation.from_image(given)
@@ -121,15 +121,15 @@ def hints_of(given: Mapping[str, Any] | Image.Image | Path, max_pixels: int) -> 
         return notation.from_object(given)
     read = read_hints(given, max_pixels)
     if isinstance(read, dict):
-        raise UsageError(f"{given}: these hints are by names of pictures")
+        raise UsageError(f"{given}: these hints are for images by name; give the hints of one image")
     return read
 
 
 def reference_of(given: Image.Image | Path, max_pixels: int) -> Reference:
-    """A reference, as it is given in Python.
+    """Return a reference from a Python API argument.
 
     Raises:
-        UsageError: It cannot be read, or is grey.
+        UsageError: The reference cannot be read or is gray.
     """
     if not isinstance(given, Image.Image):
         return read_reference(given, max_pixels)
@@ -139,10 +139,10 @@ def reference_of(given: Image.Image | Path, max_pixels: int) -> Reference:
 
 
 def read_hints(path: Path, max_pixels: int) -> Hints | dict[str, DrawnHints]:
-    """Hints from a PNG or JSON file: those of one picture, or those of several by their names.
+    """Read a PNG or JSON file with the hints for one image, or with hints for several images by name.
 
     Raises:
-        UsageError: It cannot be read or is neither. The text names it.
+        UsageError: The file cannot be read or has another format. The message names it.
     """
     try:
         content = path.read_bytes()
@@ -158,10 +158,10 @@ def read_hints(path: Path, max_pixels: int) -> Hints | dict[str, DrawnHints]:
 
 
 def read_reference(path: Path, max_pixels: int) -> Reference:
-    """The reference photograph in a file.
+    """Read a reference photograph from a file.
 
     Raises:
-        UsageError: It cannot be read, or is grey. The text names it.
+        UsageError: The file cannot be read, or the photograph is gray. The message names the file.
     """
     try:
         return _reference(thumbnail.color_thumbnail(path, max_pixels, _SIDE))
@@ -188,10 +188,10 @@ def _matched(given: Hints | dict[str, DrawnHints], plan: Plan) -> dict[Job, Hint
             return {jobs[0]: given}
         if isinstance(given, PaintedHints):
             raise UsageError(
-                f"hints as an image are for a single picture, and here are {len(jobs)}; use JSON"
+                f"painted hints are for a single image, but there are {len(jobs)}; use JSON with names"
             )
         form = '{"name.jpg": {"points": ...}}'
-        raise UsageError(f"these hints are for a single picture, and here are {len(jobs)}; name them: {form}")
+        raise UsageError(f"these hints are for a single image, but there are {len(jobs)}; name them: {form}")
     paths, names = defaultdict(set), defaultdict(set)
     for job in jobs:
         for path in (_below_input(job, plan), os.path.normpath(job.source), str(job.source.absolute())):
@@ -202,20 +202,20 @@ def _matched(given: Hints | dict[str, DrawnHints], plan: Plan) -> dict[Job, Hint
     for name, marks in given.items():
         job = _only(name, paths.get(os.path.normpath(name)) or names.get(name) or set())
         if job in owners:
-            raise UsageError(f"{owners[job]!r} and {name!r} are both {job.source}")
+            raise UsageError(f"{owners[job]!r} and {name!r} are both {job.source}; use one name for it")
         owners[job], hints[job] = name, marks
     return hints
 
 
 def _below_input(job: Job, plan: Plan) -> str:
-    """The path of a picture below the directory that was given as input; of one that was given, its name."""
+    """Return the path of an image relative to the input directory; its file name if it was given itself."""
     depth = 1 if plan.root is None else len(job.destination.relative_to(plan.root).parts)
     return str(Path(*job.source.parts[-depth:]))
 
 
 def _only(name: str, found: set[Job]) -> Job:
     if not found:
-        raise UsageError(f"{name!r} is none of the pictures of this run")
+        raise UsageError(f"{name!r} is none of the images of this run")
     if len(found) > 1:
         one, other, *_ = sorted(str(job.source) for job in found)
         raise UsageError(f"{name!r} may be {one} or {other}; give its path")

@@ -1,14 +1,14 @@
-"""Hints as they are given, in JSON or as an image.
+"""Hints in their file formats: drawn hints in JSON, and painted hints as an image.
 
-They are marks with a colour, of which only a* and b* count. As JSON, those of one picture are
+Hints give colors to places in an image. Only a* and b* of a color are used. The JSON object for one image is
 
     {"points": [{"x": 10, "y": 20, "color": "#aa3311", "radius": 4}],
      "strokes": [{"points": [[5, 5], [40, 12]], "color": "#3060a0", "width": 6}]}
 
-in pixels of the picture as it is shown, (0, 0) being the middle of the first one. `color` is whatever
-`ImageColor` of Pillow reads ("#a31", "navy"); radius and width may be left out. Those of several pictures are
-an object of such objects by the pictures' names. As an image, hints are where it is opaque; it has the
-picture's aspect and any size.
+Coordinates are in pixels of the image in display orientation. (0, 0) is the center of the top left pixel.
+`color` is any color that Pillow's `ImageColor` supports ("#a31", "navy"). Radius and width are optional.
+Hints for several images are an object that maps image names to such objects. Painted hints are an image of
+any size with the same aspect ratio. Its opaque pixels are the hints.
 """
 
 import hashlib
@@ -27,14 +27,14 @@ from colorize_cli.color.lab import Bytes
 from colorize_cli.compose import Pins
 from colorize_cli.core.errors import UsageError
 
-# Of points and strokes that do not say, in pixels.
+# Default radius of points and width of strokes, in pixels.
 RADIUS, WIDTH = 4.0, 6.0
-# A mark covers at least one pixel wherever it lies.
+# A mark of this radius covers at least one pixel at any position.
 _LEAST_RADIUS = 0.75
 _OPAQUE = 128
 _POINT, _STROKE = frozenset({"x", "y", "color", "radius"}), frozenset({"points", "color", "width"})
 _PARTS = frozenset({"points", "strokes"})
-_MOST = 1e6  # a number in pixels
+_LIMIT = 1e6  # bound of coordinates and sizes, in pixels
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Mark:
 
     Attributes:
         points: x and y in pixels.
-        radius: Of the brush, in pixels.
-        chroma: a* and b*.
+        radius: Radius of the brush in pixels.
+        chroma: CIE a* and b*.
     """
 
     points: tuple[tuple[float, float], ...]
@@ -53,37 +53,37 @@ class Mark:
 
     @property
     def span(self) -> tuple[float, float]:
-        """The least and greatest y that it covers."""
+        """Minimum and maximum y that the mark covers, in pixels."""
         ys = [y for _, y in self.points]
         return min(ys) - self.radius, max(ys) + self.radius
 
 
 @dataclass(frozen=True)
 class DrawnHints:
-    """Hints that are points and strokes; later ones lie over earlier ones."""
+    """Hints as points and strokes. Later marks cover earlier ones."""
 
     marks: tuple[Mark, ...]
 
     @property
     def digest(self) -> bytes:
-        """The same for the same hints."""
+        """Digest of the marks."""
         return _digest(repr(self.marks).encode())
 
     def check(self, shape: tuple[int, int]) -> None:
-        """Whether they lie in a picture of `shape` (height, width).
+        """Check that the hints lie in an image of `shape` (height, width).
 
         Raises:
-            UsageError: One does not.
+            UsageError: A hint lies outside.
         """
         height, width = shape
         for mark in self.marks:
             for x, y in mark.points:
                 if not (-0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5):
-                    where = f"the picture, which is {width} x {height} pixels"
+                    where = f"the image, which is {width} x {height} pixels"
                     raise UsageError(f"the hint at x {x:g}, y {y:g} lies outside of {where}")
 
     def rows(self, shape: tuple[int, int], start: int, stop: int) -> Pins | None:
-        """Those on the rows [start, stop) of a picture (see `propagation.HintRows`)."""
+        """Return the hints on the rows [start, stop) of an image (see `propagation.HintRows`)."""
         marks = [mark for mark in self.marks if mark.span[0] < stop and mark.span[1] >= start]
         if not marks:
             return None
@@ -98,32 +98,32 @@ class DrawnHints:
 
 @dataclass(frozen=True)
 class PaintedHints:
-    """Hints that are an image of the picture's aspect.
+    """Hints painted in an image with the aspect ratio of the image to colorize.
 
     Attributes:
-        rgba: (h, w, 4) sRGB with transparency.
+        rgba: sRGB with alpha, (h, w, 4) uint8.
     """
 
     rgba: Bytes
 
     @property
     def digest(self) -> bytes:
-        """The same for the same hints."""
+        """Digest of the pixels."""
         return _digest(repr(self.rgba.shape).encode() + self.rgba.tobytes())
 
     def check(self, shape: tuple[int, int]) -> None:
-        """Whether it has the aspect of a picture of `shape` (height, width), to a pixel.
+        """Check that the aspect ratio is that of an image of `shape` (height, width), to one pixel.
 
         Raises:
-            UsageError: It has not.
+            UsageError: The aspect ratio differs.
         """
         (height, width), (own_height, own_width) = shape, self.rgba.shape[:2]
         if abs(own_height * width - own_width * height) > max(height, width):
-            aspects = f"{own_width} x {own_height}, than the picture, {width} x {height}"
-            raise UsageError(f"the hints have another aspect, {aspects}")
+            sizes = f"they are {own_width} x {own_height}, the image is {width} x {height}"
+            raise UsageError(f"the hints and the image differ in aspect ratio: {sizes}")
 
     def rows(self, shape: tuple[int, int], start: int, stop: int) -> Pins | None:
-        """Those on the rows [start, stop) of a picture (see `propagation.HintRows`)."""
+        """Return the hints on the rows [start, stop) of an image (see `propagation.HintRows`)."""
         own_height, own_width = self.rgba.shape[:2]
         rows = np.arange(start, stop) * own_height // shape[0]
         columns = np.arange(shape[1]) * own_width // shape[1]
@@ -138,29 +138,30 @@ Hints = DrawnHints | PaintedHints
 
 
 def parse(text: str | bytes) -> DrawnHints | dict[str, DrawnHints]:
-    """Hints in JSON: those of one picture, or those of several by their names.
+    """Parse hints in JSON: those for one image, or those for several images by name.
 
     Raises:
-        UsageError: It is no JSON, or not as this module describes it. The text says where.
+        UsageError: It is not valid JSON, or not in the format that this module describes. The message says
+            where the error is.
     """
     try:
         given = json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
-        raise UsageError("no JSON: nested too deeply") from None
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError too
-        raise UsageError(f"no JSON: {error}") from error
+        raise UsageError("not valid JSON: nested too deeply") from None
+    except ValueError as error:  # includes UnicodeDecodeError and JSONDecodeError
+        raise UsageError(f"not valid JSON: {error}") from error
     if not isinstance(given, dict) or not given:
-        raise UsageError("not an object with points or strokes, or with such objects by pictures' names")
+        raise UsageError("not an object with points or strokes, or with such objects by image name")
     if all(isinstance(value, dict) for value in given.values()):
         return {name: _within(f"{name!r}: ", value) for name, value in given.items()}
     return from_object(given)
 
 
 def from_object(given: Mapping[str, Any]) -> DrawnHints:
-    """Hints of one picture, as this module describes them.
+    """Return the hints for one image from an object in the format that this module describes.
 
     Raises:
-        UsageError: They are not as described.
+        UsageError: The object has another format.
     """
     _check_keys("the hints", given, _PARTS)
     marks = [
@@ -173,16 +174,16 @@ def from_object(given: Mapping[str, Any]) -> DrawnHints:
 
 
 def from_image(image: Image.Image) -> PaintedHints:
-    """Hints of one picture, as an image that is transparent where there are none.
+    """Return painted hints from an image that is transparent where there are no hints.
 
     Raises:
-        UsageError: It has no transparency, or is transparent all over.
+        UsageError: The image has no transparency, or is fully transparent.
     """
     if not image.has_transparency_data:
-        raise UsageError("the image has no transparency: hints are where it is opaque")
+        raise UsageError("the image has no transparency; make it transparent where there are no hints")
     rgba = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
     if rgba[..., 3].max(initial=0) < _OPAQUE:
-        raise UsageError("there are no hints: the image is transparent all over")
+        raise UsageError("there are no hints: the image is fully transparent")
     return PaintedHints(rgba)
 
 
@@ -194,7 +195,7 @@ def _draw(
     radius: float,
     number: int,
 ) -> None:
-    """Sets what lies within `radius` of a line, in rows of which `first` is the first."""
+    """Set the pixels within `radius` of a line to `number`, in an array of the rows from `first` on."""
     height, width = numbers.shape
     xs, ys = (begin[0], end[0]), (begin[1], end[1])
     left, right = max(0, math.ceil(min(xs) - radius)), min(width, math.floor(max(xs) + radius) + 1)
@@ -255,8 +256,8 @@ def _list(given: Mapping[str, Any], key: str, where: str = "") -> list[Any]:
 
 
 def _number(where: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -_MOST < value < _MOST:
-        raise UsageError(f"{where} is no number of pixels: {_shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LIMIT < value < _LIMIT:
+        raise UsageError(f"{where} is not a number of pixels: {_shown(value)}")
     return float(value)
 
 
@@ -273,17 +274,17 @@ def _chroma(where: str, value: Any) -> tuple[float, float]:
     except ValueError:
         rgb = ()
     if len(rgb) != 3 or not all(0 <= channel <= 255 for channel in rgb):
-        raise UsageError(f"{where} is no colour like #aa3311: {_shown(value)}")
+        raise UsageError(f"{where} is not a color like #aa3311: {_shown(value)}")
     _, a, b = lab.srgb_to_lab(np.array(rgb) / 255)
     return float(a), float(b)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, of which no key is there twice: one of the two would be lost silently."""
+    """Return an object from its pairs. Duplicate keys are errors, because one would be lost silently."""
     given = dict(pairs)
     if len(given) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
     return given
 
 

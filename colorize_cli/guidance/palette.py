@@ -1,9 +1,9 @@
-"""The palette of a reference photograph, and its transfer to a picture.
+"""The palette of a reference photograph, and its transfer to an image.
 
-Means and standard deviations of a* and b* are made those of the reference, as in Reinhard et al. 2001 ("Color
-Transfer between Images", IEEE CG&A 21(5)), among pixels of like lightness, as in Welsh et al. 2002
-("Transferring Color to Greyscale Images", ACM TOG 21(3)), after whom the lightness of the two is made alike
-first too. It is a function of the picture and the reference alone.
+The means and standard deviations of a* and b* are changed to those of the reference, as in Reinhard et al.
+2001 ("Color Transfer between Images", IEEE CG&A 21(5)). This is done for pixels of similar lightness, as in
+Welsh et al. 2002 ("Transferring Color to Greyscale Images", ACM TOG 21(3)). As in the latter paper, the
+image's lightness is first matched to the reference's. The result depends only on the image and the reference.
 """
 
 from dataclasses import dataclass
@@ -15,27 +15,27 @@ from colorize_cli.color.lightness import Lightness
 from colorize_cli.color.resize import resized
 from colorize_cli.core.errors import UsageError
 
-# L* of the middles of the zones; each reaches to those of its neighbours.
+# L* of the centers of the zones. Each zone extends to the centers of its neighbors.
 _ZONES = np.array([10, 30, 50, 70, 90], np.float32)
-# How much the whole picture counts in each zone, as a share of its pixels.
+# Weight of all pixels in every zone's statistics, relative to a pixel fully in the zone.
 _WHOLE = 0.02
-# Standard deviations change by no more than this factor up or down, so that noise stays noise.
+# Maximum factor by which standard deviations change, up or down. It keeps noise from being amplified.
 _MOST_GAIN = 2.0
-# In a photograph that is not grey at least so large a share of the pixels has so much chroma.
+# A photograph is in color if at least this share of its pixels has at least this chroma.
 _COLORED_SHARE, _COLORED = 0.01, 5.0
-# No colour becomes stronger than all but this share of the reference's.
+# Share of the reference's pixels whose chroma may exceed the limit for the result.
 _STRONGEST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class Palette:
-    """What is kept of a photograph's colours.
+    """Color statistics of a photograph.
 
     Attributes:
         lightness: Mean and standard deviation of L*.
-        means: Of a* and b* in each zone of lightness, (zones, 2).
-        deviations: Their standard deviations, (zones, 2).
-        strongest: The chroma that hardly any of its colours exceeds.
+        means: Means of a* and b* in each zone of lightness, (zones, 2).
+        deviations: Standard deviations of a* and b* in each zone of lightness, (zones, 2).
+        strongest: 99th percentile of chroma.
     """
 
     lightness: tuple[float, float]
@@ -45,31 +45,31 @@ class Palette:
 
     @staticmethod
     def of(rgb: Bytes) -> "Palette":
-        """The palette of a photograph, (H, W, 3) sRGB.
+        """Compute the palette of a photograph, (H, W, 3) sRGB uint8.
 
         Raises:
-            UsageError: It is grey.
+            UsageError: The photograph is gray.
         """
         lab = srgb_to_lab(rgb.reshape(-1, 3) / np.float32(255))
         chroma = np.hypot(lab[:, 1], lab[:, 2])
         if np.quantile(chroma, 1 - _COLORED_SHARE) < _COLORED:
-            raise UsageError("it has no colours")
+            raise UsageError("it has no colors")
         means, deviations = _statistics(lab[:, 0], lab[:, 1:])
         lightness = float(lab[:, 0].mean()), float(lab[:, 0].std())
         return Palette(lightness, means, deviations, float(np.quantile(chroma, 1 - _STRONGEST_SHARE)))
 
 
 def transfer(lightness: Lightness, ab: Floats, palette: Palette) -> Floats:
-    """Moves a picture's chroma to the palette of a reference.
+    """Transfer the palette of a reference to an image's chroma.
 
     Args:
-        lightness: The picture's own, (H, W).
-        ab: CIE a* and b* at low resolution, (2, h, w), covering the same picture.
-        palette: Of the reference.
+        lightness: Lightness of the image, (H, W).
+        ab: CIE a* and b* of the same image at low resolution, (2, h, w).
+        palette: The reference's palette.
 
     Returns:
-        The new a* and b*, (2, h, w). Contrasts of chroma within a zone of lightness grow at most twofold, and
-        no colour becomes stronger than it was and than the reference's.
+        The new a* and b*, (2, h, w). The contrast of chroma within a zone of lightness at most doubles. The
+        chroma of a pixel does not exceed the larger of its previous chroma and the palette's strongest.
     """
     values = _like(resized(lightness, (ab.shape[1], ab.shape[2])).ravel(), palette.lightness)
     chroma = ab.reshape(2, -1).T
@@ -84,21 +84,21 @@ def transfer(lightness: Lightness, ab: Floats, palette: Palette) -> Floats:
 
 
 def _like(lightness: Floats, wanted: tuple[float, float]) -> Floats:
-    """L* with the mean and standard deviation wanted, the latter within the bound of gains."""
+    """Return L* shifted and scaled to the wanted mean and standard deviation, within the gain limit."""
     mean, deviation = wanted
     gain = np.clip(deviation / max(float(lightness.std()), 1e-3), 1 / _MOST_GAIN, _MOST_GAIN)
     return np.asarray((lightness - lightness.mean()) * gain + mean, np.float32)
 
 
 def _zones(lightness: Floats) -> Floats:
-    """How far each of n pixels is in each zone, (n, zones); its shares add up to 1."""
+    """Return the weights of n pixels in the zones, (n, zones). The weights of a pixel sum to 1."""
     position = np.interp(lightness, _ZONES, np.arange(len(_ZONES)))
     shares = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(len(_ZONES))))
     return np.asarray(shares, np.float32)
 
 
 def _statistics(lightness: Floats, chroma: Floats) -> tuple[Floats, Floats]:
-    """Means and standard deviations in each zone, (zones, 2) each, of the a* and b* of n pixels, (n, 2)."""
+    """Return the means and standard deviations of a* and b* of n pixels, (n, 2), by zone, (zones, 2) each."""
     zones = _zones(lightness).astype(np.float64) + _WHOLE
     shares = zones / zones.sum(axis=0)
     means = shares.T @ chroma

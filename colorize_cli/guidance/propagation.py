@@ -1,11 +1,12 @@
-"""Hints of colours, spread over the parts of a picture that they lie on.
+"""Propagation of color hints to the parts of an image that they touch.
 
-They spread by geodesic distance, in which edges of lightness are long ways, as in Yatziv & Sapiro 2006 ("Fast
-Image and Video Colorization Using Chrominance Blending", IEEE TIP 15(5)) and Criminisi et al. 2010 ("Geodesic
-Image and Video Editing", ACM TOG 29(5)). Near a hint its colour covers the network's; further away it fades,
-and beyond a limit nothing is changed at all. (The linear system of Levin et al. 2004, "Colorization using
-Optimization", has no such limit: held to the network's colours, a small hint fades within its own object and
-seeps through every edge.)
+Hints spread by geodesic distance, in which lightness edges are long distances, as in Yatziv & Sapiro 2006
+("Fast Image and Video Colorization Using Chrominance Blending", IEEE TIP 15(5)) and Criminisi et al. 2010
+("Geodesic Image and Video Editing", ACM TOG 29(5)). Near a hint its color replaces the network's. Further
+away it fades, and beyond a limit nothing changes.
+
+The linear system of Levin et al. 2004 ("Colorization using Optimization") has no such limit: constrained to
+the network's colors, a small hint fades within its object and leaks through every edge.
 """
 
 import functools
@@ -21,48 +22,48 @@ from colorize_cli.color.lightness import Lightness
 from colorize_cli.color.resize import resized
 from colorize_cli.compose import Overlay, Pins
 
-# Hints spread on a copy of at most this many pixels.
-_MOST_PIXELS = 1 << 18
-# Distances are in units of L*. Up to the first a hint holds fully, from the second on not at all.
+# Maximum number of pixels of the reduced image on which hints spread.
+_MAX_PIXELS = 1 << 18
+# Distances in units of L*. A hint has full weight up to the first distance, and none from the second on.
 _NEAR, _FAR = 7.0, 20.0
-# The distance of the picture's long side where lightness is the same all along.
+# Distance across the longer side of an image of uniform lightness.
 _ACROSS = 32.0
-# Steps of L* between neighbours well below this are shading or grain, and cost next to nothing.
+# Steps of L* between neighbors well below this are shading or grain, and add almost no distance.
 _SHADING = 3.0
-# How steeply the nearer of two hints prevails; between 1 and 6 in Yatziv & Sapiro.
-_PREVAIL = 4
-# Colours are told apart as finely as this, in units of a* and b*, if there are no more than so many.
-_FINEST, _MOST_COLORS = 2.0, 48
-_AT_ONCE = 8
-# Distances are found in sweeps over the picture, until one changes none by more than this.
-_CONVERGED, _MOST_SWEEPS = 0.02, 200
+# Exponent of the weights by distance between hints. Yatziv & Sapiro use 1 to 6.
+_FALLOFF = 4
+# Resolution in a* and b* at which colors are merged. It becomes coarser until there are few enough colors.
+_FINEST, _MAX_COLORS = 2.0, 48
+_GROUP_SIZE = 8
+# Distances are iterated in sweeps over the image until no distance changes by more than this.
+_CONVERGED, _MAX_SWEEPS = 0.02, 200
 _STRIPE_PIXELS = 1 << 20
 
 
 class HintRows(Protocol):
-    """Hints, as they lie on pictures."""
+    """Hints that can be drawn on the rows of an image."""
 
     def rows(self, shape: tuple[int, int], start: int, stop: int) -> Pins | None:
-        """Those on the rows [start, stop) of a picture of `shape` (height, width); None where there is none.
+        """Return the hints on the rows [start, stop) of an image of `shape` (height, width); None if none.
 
         Returns:
-            The pixels that they cover, (stop - start, width), and these pixels' a* and b*, (2, n).
+            A mask of the covered pixels, (stop - start, width), and the a* and b* of these pixels, (2, n).
         """
 
 
 def spread(lightness: Lightness, marks: HintRows) -> Overlay:
-    """The chroma that hints give to a picture.
+    """Return the chroma that hints give to an image.
 
     Args:
-        lightness: The picture's own, (H, W).
+        lightness: Lightness of the image, (H, W).
         marks: The hints.
 
     Returns:
-        What is laid over the network's chroma. On the hints themselves it is theirs exactly; its weight is
-        hardly more than 0 beyond an edge of 25 L*, and 0 at 0.63 of the picture's long side away.
+        The overlay for the network's chroma. On the hints it is exactly their chroma. Its weight is close to
+        0 beyond an edge of 25 L*, and 0 from a distance of 0.63 of the image's longer side.
     """
     height, width = lightness.shape
-    scale = min(1.0, (_MOST_PIXELS / (height * width)) ** 0.5)
+    scale = min(1.0, (_MAX_PIXELS / (height * width)) ** 0.5)
     guide = resized(lightness, (max(1, round(height * scale)), max(1, round(width * scale))))
     total = np.zeros(guide.shape, np.float32)
     chroma = np.zeros((2, *guide.shape), np.float32)
@@ -70,7 +71,7 @@ def spread(lightness: Lightness, marks: HintRows) -> Overlay:
     costs = _Costs.of(guide)
     for colors, begin in _Seeds.of(lightness, marks, guide).groups():
         distances = costs.distances(begin)
-        weights = (1 + distances) ** np.float32(-_PREVAIL)
+        weights = (1 + distances) ** np.float32(-_FALLOFF)
         total += weights.sum(axis=0)
         chroma += np.tensordot(colors, weights, ((0,), (0,)))
         np.minimum(nearest, distances.min(axis=0), out=nearest)
@@ -80,20 +81,21 @@ def spread(lightness: Lightness, marks: HintRows) -> Overlay:
 
 
 def _cover(distance: Floats) -> Floats:
-    """From 1 near to 0 far, smoothly."""
+    """Return the weight of hints at a distance: a smooth step from 1 at `_NEAR` to 0 at `_FAR`."""
     t = np.clip((np.float32(_FAR) - distance) * np.float32(1 / (_FAR - _NEAR)), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
 
 @dataclass(frozen=True)
 class _Seeds:
-    """The pixels of the small copy that hints touch.
+    """The pixels of the reduced image that hints touch.
 
     Attributes:
-        shape: Height and width of the copy.
-        pixels: Their indices in the flat copy, (n,).
-        distances: At which they begin, (n,): how far their L* is from that of the part with the hint.
-        chroma: a* and b* of the hints in them, (n, 2).
+        shape: Height and width of the reduced image.
+        pixels: Indices of the pixels in the flattened image, (n,).
+        distances: Initial distances, (n,): the difference between the L* of the pixel and the mean L* of its
+            part under the hints.
+        chroma: Mean a* and b* of the hints in each pixel, (n, 2).
     """
 
     shape: tuple[int, int]
@@ -104,7 +106,7 @@ class _Seeds:
     @staticmethod
     def of(lightness: Lightness, marks: HintRows, guide: Floats) -> "_Seeds":
         height, width = lightness.shape
-        sums = np.zeros((4, guide.size))  # of a*, b*, L*, and how many
+        sums = np.zeros((4, guide.size))  # a*, b*, L* and number of hint pixels
         step = max(1, _STRIPE_PIXELS // width)
         for start in range(0, height, step):
             stop = min(start + step, height)
@@ -117,38 +119,39 @@ class _Seeds:
             for total, values in zip(sums, (*ab, lightness.rows(start, stop)[mask], None), strict=True):
                 total += np.bincount(flat, values, guide.size)
         pixels = np.flatnonzero(sums[3])
-        a, b, own = (sums[:3, pixels] / sums[3, pixels]).astype(np.float32)
-        return _Seeds(guide.shape, pixels, np.abs(guide.ravel()[pixels] - own), np.stack([a, b], axis=1))
+        a, b, mean_lightness = (sums[:3, pixels] / sums[3, pixels]).astype(np.float32)
+        distances = np.abs(guide.ravel()[pixels] - mean_lightness)
+        return _Seeds(guide.shape, pixels, distances, np.stack([a, b], axis=1))
 
     def groups(self) -> Iterator[tuple[Floats, Floats]]:
-        """A few colours (k, 2) at a time, and the distances at which they begin, (h, k, w)."""
+        """Yield groups of k colors, (k, 2), with their initial distances, (h, k, w)."""
         step = _FINEST
         while True:
             keys = np.rint(self.chroma / np.float32(step)).astype(np.intp)
             found, group = np.unique(keys, axis=0, return_inverse=True)
-            if len(found) <= _MOST_COLORS:
+            if len(found) <= _MAX_COLORS:
                 break
             step *= 1.5
         y, x = np.divmod(self.pixels, self.shape[1])
-        for first in range(0, len(found), _AT_ONCE):
-            numbers = range(first, min(first + _AT_ONCE, len(found)))
+        for first in range(0, len(found), _GROUP_SIZE):
+            numbers = range(first, min(first + _GROUP_SIZE, len(found)))
             colors = np.stack([self.chroma[group == number].mean(axis=0) for number in numbers])
             begin = np.full((self.shape[0], len(numbers), self.shape[1]), np.inf, np.float32)
             for k, number in enumerate(numbers):
-                own = group == number
-                begin[y[own], k, x[own]] = self.distances[own]
+                members = group == number
+                begin[y[members], k, x[members]] = self.distances[members]
             yield colors, begin
 
 
 @dataclass(frozen=True)
 class _Costs:
-    """What it costs to go from a pixel to its neighbour, which is the same back.
+    """Distances between neighboring pixels, the same in both directions.
 
     Attributes:
-        right: To the one on the right, summed up from the left, (h, w).
-        down: To the one below, (h - 1, w).
-        falling: To the one below on the right, (h - 1, w - 1).
-        rising: From it to the one above on the right, for the rows below the first, (h - 1, w - 1).
+        right: Cumulative distances from the left end of each row, (h, w).
+        down: Distances to the pixel below, (h - 1, w).
+        falling: Distances to the pixel below on the right, (h - 1, w - 1).
+        rising: Distances from the pixel below to the pixel above on its right, (h - 1, w - 1).
     """
 
     right: Floats
@@ -160,51 +163,52 @@ class _Costs:
     def of(guide: Floats) -> "_Costs":
         pixel = _ACROSS / max(guide.shape)
         right = np.zeros(guide.shape, np.float32)
-        right[:, 1:] = _steps(guide[:, 1:] - guide[:, :-1], pixel)
+        right[:, 1:] = _step_costs(guide[:, 1:] - guide[:, :-1], pixel)
         return _Costs(
             np.cumsum(right, axis=1),
-            _steps(guide[1:] - guide[:-1], pixel),
-            _steps(guide[1:, 1:] - guide[:-1, :-1], 2**0.5 * pixel),
-            _steps(guide[:-1, 1:] - guide[1:, :-1], 2**0.5 * pixel),
+            _step_costs(guide[1:] - guide[:-1], pixel),
+            _step_costs(guide[1:, 1:] - guide[:-1, :-1], 2**0.5 * pixel),
+            _step_costs(guide[:-1, 1:] - guide[1:, :-1], 2**0.5 * pixel),
         )
 
     def distances(self, begin: Floats) -> Floats:
-        """The geodesic distances of k hints, (k, h, w), from where they begin, (h, k, w).
+        """Return the geodesic distances from k hints, (k, h, w), given the initial distances, (h, k, w).
 
-        Sweeps down and up in turns. Within a row the way goes straight: the least of D_i + (C_j - C_i) over
-        the i on one side of j, C being the costs summed up, is a running minimum.
+        Sweeps alternately down and up. Within a row the shortest path to j is straight. Its length, the
+        minimum of D_i + (C_j - C_i) over all i on one side of j with the cumulative distances C, is a running
+        minimum.
         """
         distances = np.minimum(begin, np.float32(2 * _FAR))
         rows = range(len(distances))
-        for _ in range(_MOST_SWEEPS):
+        for _ in range(_MAX_SWEEPS):
             before = distances.copy()
             for row in rows:
                 if row:
-                    self._step(distances[row - 1], distances[row], row - 1, self.falling, self.rising)
-                self._along(distances[row], row)
+                    self._relax(distances[row - 1], distances[row], row - 1, self.falling, self.rising)
+                self._relax_row(distances[row], row)
             for row in reversed(rows):
                 if row + 1 < len(rows):
-                    self._step(distances[row + 1], distances[row], row, self.rising, self.falling)
-                self._along(distances[row], row)
+                    self._relax(distances[row + 1], distances[row], row, self.rising, self.falling)
+                self._relax_row(distances[row], row)
             if (before - distances).max() <= _CONVERGED:
                 break
         return np.moveaxis(distances, 1, 0)
 
-    def _step(self, near: Floats, row: Floats, number: int, from_left: Floats, from_right: Floats) -> None:
-        """From a row, (k, w), to the next one; `number` is that of the upper."""
+    def _relax(self, near: Floats, row: Floats, number: int, from_left: Floats, from_right: Floats) -> None:
+        """Relax the distances of a row, (k, w), from the row `near`. `number` is the upper row's."""
         np.minimum(row, near + self.down[number], out=row)
         np.minimum(row[:, 1:], near[:, :-1] + from_left[number], out=row[:, 1:])
         np.minimum(row[:, :-1], near[:, 1:] + from_right[number], out=row[:, :-1])
 
-    def _along(self, row: Floats, number: int) -> None:
-        """Within a row, (k, w)."""
+    def _relax_row(self, row: Floats, number: int) -> None:
+        """Relax the distances within a row, (k, w)."""
         sums = self.right[number]
         np.minimum(row, np.minimum.accumulate(row - sums, axis=1) + sums, out=row)
         back = np.minimum.accumulate((row + sums)[:, ::-1], axis=1)[:, ::-1]
         np.minimum(row, back - sums, out=row)
 
 
-def _steps(difference: Floats, length: float) -> Floats:
-    """The costs of steps of that length with that difference of L*."""
+def _step_costs(difference: Floats, length: float) -> Floats:
+    """Return the distances between neighbors at spatial distance `length` with a difference of L*."""
     size = np.abs(difference)
     return np.asarray(size * size / (size + np.float32(_SHADING)) + np.float32(length), np.float32)

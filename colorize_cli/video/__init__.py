@@ -1,1 +1,1 @@
-"""Films: reading frames, writing them again with chroma, and joining what lies beside them."""
+"""Videos: decoding, temporally stable chroma, encoding and muxing."""

@@ -1,7 +1,8 @@
-"""Chroma for the frames of a film: how it is sampled, and how a frame gets it.
+"""Chroma of video frames: chroma sampling, and combining new chroma with the decoded luma.
 
-Luma goes on as it came from the decoder: the frame itself is taken and its planes of chroma are filled, or,
-if it had none, a frame that has them gets its luma. So a lossless encoder keeps luma bit for bit.
+Luma is passed on unchanged from the decoder. If the decoded frame has chroma planes, they are overwritten
+in place. Otherwise its luma is copied to a frame with chroma planes. So a lossless encoder preserves luma bit
+for bit.
 """
 
 import cv2
@@ -16,13 +17,13 @@ from colorize_cli.video.pixel_format import Layout, VideoInfo, plane_of, tag
 
 
 def with_chroma(frame: VideoFrame, layout: Layout, cb: Codes, cr: Codes) -> VideoFrame:
-    """A frame with its own luma and new chroma.
+    """Return a frame with the luma of `frame` and new chroma.
 
     Args:
-        frame: Its chroma may be overwritten.
-        layout: Of the result.
-        cb: Codes, at the size of the layout's chroma.
-        cr: The same.
+        frame: The decoded frame. Its chroma may be overwritten.
+        layout: Layout of the result.
+        cb: Codes of Cb, at the layout's chroma resolution.
+        cr: Codes of Cr, at the same resolution.
     """
     if frame.format.name == layout.name:
         frame.make_writable()
@@ -40,18 +41,18 @@ def with_chroma(frame: VideoFrame, layout: Layout, cb: Codes, cr: Codes) -> Vide
 def chroma_planes(
     luma: Codes, ab: Floats, strength: float, info: VideoInfo, reduced: tuple[int, int]
 ) -> tuple[Codes, Codes]:
-    """The codes of Cb and Cr of a frame.
+    """Return the codes of Cb and Cr for a frame.
 
     Args:
-        luma: Codes, (H, W).
+        luma: Codes of luma, (H, W).
         ab: CIE a* and b* at low resolution, (2, h, w).
-        strength: Factor on ab.
-        info: What the film's frames are like.
-        reduced: By how much chroma is narrower and lower than luma.
+        strength: Factor on `ab`.
+        info: Properties of the video's frames.
+        reduced: Chroma subsampling factors, across and down.
 
     Returns:
-        Two planes of (ceil(H / down), ceil(W / across)). Where chroma is reduced across, it lies at the left
-        of its cell (H.273's chroma sample location 0, which is what films are taken to have that do not say).
+        Two planes of (ceil(H / down), ceil(W / across)). Horizontally subsampled chroma is sited at the left
+        of its cell: H.273's chroma sample location 0, the convention for videos without this metadata.
     """
     coding = info.coding
     across, down = reduced
@@ -59,13 +60,13 @@ def chroma_planes(
     lightness = Lightness(cells, coding.lightness_table())
     values = Lightness(cells, coding.luma_table()).rows(0, len(cells))
     planes = compose_chroma(lightness, values, np.ascontiguousarray(ab), strength, info.matrix)
-    shift = (reduced[0] - 1) / (2 * reduced[0])  # of a chroma sample, from its cell's centre to its left
+    shift = (reduced[0] - 1) / (2 * reduced[0])  # from the center of a cell to its left sample, in cells
     cb, cr = (coding.chroma_codes(_moved_left(plane, shift)) for plane in planes)
     return cb, cr
 
 
 def _moved_left(plane: Floats, shift: float) -> Floats:
-    """The plane's values at places that lie by a part of a sample further to the left."""
+    """Return the plane resampled `shift` of a sample further to the left, by linear interpolation."""
     if not shift:
         return plane
     weights = np.array([[shift, 1 - shift]], np.float32)

@@ -1,13 +1,13 @@
-"""A film that is coloured in parts, each by itself, by whatever process or machine, in any order.
+"""Splitting a video into chunks that are colorized independently, by any process or machine, in any order.
 
     split -> colorize_chunk, for each -> concat_chunks
 
-A part begins at a place that is taken (see `segments`) and ends where the next one begins. So its stretches
-are those that the film would have if it were coloured in one go, and so is the film.
+A chunk begins at a split point (see `segments`) and ends before the next chunk. So its segments, and the
+whole output, are the same as without splitting.
 
-A worker reads a part from the key frame at its beginning, if the film can be searched. What it reads then is
-held against what was read when the film was divided; where it differs the part is read from the film's
-beginning, which is slow, but what is done in one go.
+A worker decodes a chunk from the key frame at its beginning, if the video is seekable. It compares checksums
+of the decoded frames with those taken while splitting. On a mismatch it decodes the chunk from the beginning
+of the video. This is slow, but gives the same frames as without splitting.
 """
 
 import contextlib
@@ -36,23 +36,22 @@ from colorize_cli.video.temporal import FlowTracker
 from colorize_cli.video.work_dir import WorkDir
 
 _CHUNKS_FILE = "parts.json"
-# Of luma every so many-th row is looked at, to tell frames apart: what lacks a frame that it refers to is
-# wrong all over.
+# Checksums cover every eighth row of luma: a frame decoded without its reference frame is wrong all over.
 _ROWS = 8
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of a film, or of what is asked for of it.
+    """A chunk of a video, or of the requested time range.
 
     Attributes:
-        number: From 0 on.
+        number: Number of the chunk, from 0.
         first: Number of its first frame.
-        begins: When that is shown, by the time base of the picture.
-        frames: How many it has.
-        damaged: How many packets and frames could not be decoded when it was read with all that is before it.
-        mark: Of its first frame (see `_checksum`).
-        marks: Of all its frames.
+        begins: Presentation time of its first frame, in units of the stream's time base.
+        frames: Number of frames.
+        damaged: Number of its packets and frames that could not be decoded when the whole video was read.
+        mark: Checksum of its first frame (see `_checksum`).
+        marks: Combined checksum of all its frames.
     """
 
     number: int
@@ -67,30 +66,30 @@ class Chunk:
 def split(
     path: Path, folder: WorkDir, model_info: ModelInfo, settings: Settings, count: int
 ) -> tuple[Chunk, ...]:
-    """Divides a film, for which it is decoded once; or tells how it was divided, if it was.
+    """Split a video into chunks, decoding it once. Returns the recorded chunks if it was split before.
 
     Args:
-        path: The film.
-        folder: Its work folder, where the parts are noted: what was begun with them is gone on with, whatever
-            `count` is then.
-        model_info: Of the network that is to colour it.
-        settings: How that is to be done.
-        count: About how many parts there are to be: as many, or fewer if there are no places for them, and
-            about as long as each other.
+        path: The source video.
+        folder: The video's work directory. The chunks are recorded there, and recorded chunks are used
+            whatever `count` is, so that a resumed run continues with them.
+        model_info: Properties of the model.
+        settings: The settings of the run.
+        count: Number of chunks to aim for, of about equal length. There are fewer if there are not enough
+            split points.
 
     Raises:
-        ReadError: It is no film known here, or damaged beyond use.
+        ReadError: The source is not a supported video, is damaged beyond use, or ends before the time range.
         OSError: A file cannot be read or written.
     """
-    noted = folder.path / _CHUNKS_FILE
+    recorded = folder.path / _CHUNKS_FILE
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
-        return tuple(Chunk(**values) for values in json.loads(noted.read_bytes()))
+        return tuple(Chunk(**values) for values in json.loads(recorded.read_bytes()))
     with reader.opened(path) as video:
-        survey = _surveyed(video, model_info, settings)
+        survey = _read_whole(video, model_info, settings)
     if not survey.marks:
         raise ReadError(f"it ends before {settings.video.start:g} seconds")
     found = tuple(_chunks(survey, count))
-    with atomic.writing(noted) as file:
+    with atomic.writing(recorded) as file:
         file.write(json.dumps([asdict(chunk) for chunk in found]).encode())
     return found
 
@@ -105,46 +104,48 @@ def colorize_chunk(
     stats: VideoStats,
     progress: Progress = lambda _: None,
 ) -> None:
-    """Colours what has not been coloured yet of a part.
+    """Colorize the frames of a chunk that are not done yet.
 
     Args:
-        path: The film.
-        kind: The ending of the final name of the file that it becomes, in lower case.
-        folder: The film's work folder; the part's lies below it.
-        chunk: Which.
-        network: What colours.
-        settings: How.
-        stats: Filled in as it goes on, of this part.
-        progress: Is told how far the part is, whenever a frame is done.
+        path: The source video.
+        kind: Extension of the final output file with the dot, in lower case.
+        folder: The video's work directory, which contains the chunk's.
+        chunk: The chunk.
+        network: The model.
+        settings: The settings of the run.
+        stats: Statistics of the chunk, updated while it is processed.
+        progress: Called after every frame.
 
     Raises:
-        ReadError: The film cannot be read as it could be when it was divided.
-        WriteError: The encoder or the file's kind cannot take it.
-        UsageError: It is asked for what cannot be.
+        ReadError: The source can no longer be read as it was while splitting.
+        WriteError: The encoder or the container does not accept the video.
+        UsageError: The requested encoding is not possible.
         OSError: A file cannot be read or written.
     """
-    own = folder.chunk(chunk.number)
-    if own.done and (own.done[0].first != chunk.begins or _frames_in(own) > chunk.frames):
-        own.clear()  # of a film that was divided in another way
+    chunk_folder = folder.chunk(chunk.number)
+    if chunk_folder.done and (
+        chunk_folder.done[0].first != chunk.begins or _frames_in(chunk_folder) > chunk.frames
+    ):
+        chunk_folder.clear()  # its segments are from a different split
     stats.damaged = chunk.damaged
-    if _frames_in(own) == chunk.frames:
-        stats.frames, stats.cuts = chunk.frames, own.done[-1].cuts
+    if _frames_in(chunk_folder) == chunk.frames:
+        stats.frames, stats.cuts = chunk.frames, chunk_folder.done[-1].cuts
         return
 
     def run(video: VideoReader, frames: Iterator[VideoFrame]) -> None:
         chosen = encoder.choose(kind, video.info, settings.video)
         stages = VideoStages(video, chosen, network, settings, stats, chunk.first)
-        stages.run(path, own, frames, chunk.frames, progress)
+        stages.run(path, chunk_folder, frames, chunk.frames, progress)
 
-    # What is made of damage depends on what is before it.
+    # Decoding of damaged frames depends on the frames before them, so damaged chunks are read from the start.
     if chunk.first and not chunk.damaged:
         with reader.opened(path) as video:
-            frames = _searched(video, chunk)
+            frames = _seek_frames(video, chunk)
             if frames is not None:
                 try:
                     run(video, frames)
-                except _AstrayError:
-                    own.clear()
+                except _MismatchError:
+                    chunk_folder.clear()
                 else:
                     return
     with reader.opened(path) as video:
@@ -160,42 +161,43 @@ def concat_chunks(
     settings: Settings,
     stats: VideoStats,
 ) -> None:
-    """Writes a film of all its parts, and of all that lies beside the picture in its source.
+    """Write the output video from finished chunks and the source's other streams.
 
     Args:
-        path: The film.
-        output: The file that is written.
-        kind: The ending of its final name, in lower case.
-        folder: The film's work folder; the parts' lie below it.
-        chunks: All of them, in their order.
-        settings: How they were coloured.
-        stats: Filled in, of the whole film.
+        path: The source video.
+        output: The file to write.
+        kind: The final file name's extension with the dot, in lower case.
+        folder: The video's work directory, which contains those of the chunks.
+        chunks: All chunks, in order.
+        settings: The settings with which they were colorized.
+        stats: Receives the statistics of the whole video.
 
     Raises:
-        WriteError: A part is not whole, or the file's kind cannot take what is beside the picture.
-        ReadError: The film cannot be read any more.
+        WriteError: A chunk is incomplete, or the container does not accept a stream.
+        ReadError: The source can no longer be read.
         OSError: A file cannot be read or written.
     """
     folders = [folder.chunk(chunk.number) for chunk in chunks]
-    for chunk, own in zip(chunks, folders, strict=True):
-        if _frames_in(own) != chunk.frames:
+    for chunk, chunk_folder in zip(chunks, folders, strict=True):
+        done = _frames_in(chunk_folder)
+        if done != chunk.frames:
             raise WriteError(
-                f"of its part {chunk.number} {_frames_in(own)} of {chunk.frames} frames are there"
+                f"its chunk {chunk.number} is incomplete: {done} of {chunk.frames} frames are done"
             )
     stats.frames = sum(chunk.frames for chunk in chunks)
-    stats.cuts = sum(own.done[-1].cuts for own in folders)
+    stats.cuts = sum(chunk_folder.done[-1].cuts for chunk_folder in folders)
     stats.damaged = sum(chunk.damaged for chunk in chunks)
     colorize.join(path, output, kind, folders, settings, stats)
 
 
 @dataclass(frozen=True)
 class _SplitPoint:
-    """Where a part can begin.
+    """A possible beginning of a chunk.
 
     Attributes:
-        number: Of its frame.
-        shown: When that is shown.
-        damaged: How many packets and frames could not be decoded until then.
+        number: Number of the frame.
+        shown: Presentation time of the frame.
+        damaged: Number of packets and frames before it that could not be decoded.
     """
 
     number: int
@@ -205,20 +207,20 @@ class _SplitPoint:
 
 @dataclass(frozen=True)
 class _Survey:
-    """What is known of a film that was read once: places, marks of all frames, and damage in all."""
+    """Result of reading the whole video: split points, checksums of all frames, and the damage count."""
 
     points: list[_SplitPoint]
     marks: "array[int]"
     damaged: int
 
 
-def _surveyed(video: VideoReader, model_info: ModelInfo, settings: Settings) -> _Survey:
+def _read_whole(video: VideoReader, model_info: ModelInfo, settings: Settings) -> _Survey:
     cuts, segmenter = _Cuts(SmallCopy(video.info, model_info, settings)), Segmenter(video.info.rate)
     points: list[_SplitPoint] = []
     marks = array("I")
     before: VideoFrame | None = None
     for number, frame in enumerate(video.frames(settings.video.start, settings.video.duration)):
-        assert frame.pts is not None  # noqa: S101 - source gives every frame one
+        assert frame.pts is not None  # noqa: S101 - the reader sets it on every frame
         if before is None:
             points.append(_SplitPoint(0, frame.pts, 0))
         elif frame.key_frame and segmenter.wants(number) and cuts.between(before, frame):
@@ -230,7 +232,7 @@ def _surveyed(video: VideoReader, model_info: ModelInfo, settings: Settings) -> 
 
 
 class _Cuts:
-    """Looks for cuts, between some of a film's frames only."""
+    """Detects cuts at selected frames of a video."""
 
     def __init__(self, small: SmallCopy) -> None:
         self._small = small
@@ -238,7 +240,7 @@ class _Cuts:
         self._seen: VideoFrame | None = None
 
     def between(self, before: VideoFrame, frame: VideoFrame) -> bool:
-        """Whether the film cuts between two frames, one of which follows the other."""
+        """Return True if there is a cut between two consecutive frames."""
         if before is not self._seen:
             self._tracker = FlowTracker()
             self._tracker.next(self._small(before))
@@ -249,7 +251,7 @@ class _Cuts:
 
 def _chunks(survey: _Survey, count: int) -> Iterator[Chunk]:
     frames = len(survey.marks)
-    begins = _chosen(survey.points, frames, count)
+    begins = _chunk_begins(survey.points, frames, count)
     ends = [*begins[1:], _SplitPoint(frames, 0, survey.damaged)]
     for number, (point, end) in enumerate(zip(begins, ends, strict=True)):
         marks = survey.marks[point.number : end.number]
@@ -264,8 +266,8 @@ def _chunks(survey: _Survey, count: int) -> Iterator[Chunk]:
         )
 
 
-def _chosen(points: Sequence[_SplitPoint], frames: int, count: int) -> list[_SplitPoint]:
-    """Where about so many parts begin: each takes its share of what is left, to the nearest place."""
+def _chunk_begins(points: Sequence[_SplitPoint], frames: int, count: int) -> list[_SplitPoint]:
+    """Return the split points at which chunks begin, each nearest to an equal share of the frames left."""
     chosen = [points[0]]
     for left in range(count, 1, -1):
         begun = chosen[-1].number
@@ -277,33 +279,33 @@ def _chosen(points: Sequence[_SplitPoint], frames: int, count: int) -> list[_Spl
     return chosen
 
 
-class _AstrayError(Exception):
-    """What is read is not what was read when the film was divided."""
+class _MismatchError(Exception):
+    """The decoded frames differ from those read while splitting."""
 
 
-def _searched(video: VideoReader, chunk: Chunk) -> Iterator[VideoFrame] | None:
-    """The frames of a part, read from its beginning; None if that is not found."""
+def _seek_frames(video: VideoReader, chunk: Chunk) -> Iterator[VideoFrame] | None:
+    """Return the frames of a chunk after seeking to its beginning; None if the first frame does not match."""
     frames = itertools.islice(video.between(chunk.begins), chunk.frames)
     first = next(frames, None)
     if first is None or _checksum(first) != chunk.mark:
         return None
-    return _checked(itertools.chain((first,), frames), chunk)
+    return _verified(itertools.chain((first,), frames), chunk)
 
 
-def _checked(frames: Iterator[VideoFrame], chunk: Chunk) -> Iterator[VideoFrame]:
+def _verified(frames: Iterator[VideoFrame], chunk: Chunk) -> Iterator[VideoFrame]:
     count = marks = 0
     for frame in frames:
         count, marks = count + 1, _combined_checksum(marks, _checksum(frame))
         yield frame
     if (count, marks) != (chunk.frames, chunk.marks):
-        raise _AstrayError
+        raise _MismatchError
 
 
 def _from_the_beginning(video: VideoReader, chunk: Chunk, settings: Settings) -> Iterator[VideoFrame]:
-    """The frames of a part, read as they are when the film is coloured in one go."""
+    """Yield the frames of a chunk by decoding the video from its beginning."""
     count = 0
-    every = video.frames(settings.video.start, settings.video.duration)
-    for frame in itertools.islice(every, chunk.first, chunk.first + chunk.frames):
+    frames = video.frames(settings.video.start, settings.video.duration)
+    for frame in itertools.islice(frames, chunk.first, chunk.first + chunk.frames):
         count += 1
         yield frame
     if count != chunk.frames:
@@ -311,13 +313,13 @@ def _from_the_beginning(video: VideoReader, chunk: Chunk, settings: Settings) ->
 
 
 def _checksum(frame: VideoFrame) -> int:
-    """A number that frames hardly share which differ in luma, in time, or in whether they are key frames."""
+    """Return a checksum of a frame's luma, time stamp and key frame flag."""
     rows = pixel_format.luma_of(frame)[::_ROWS].tobytes()
     return zlib.crc32(rows, zlib.crc32(f"{frame.pts} {frame.key_frame}".encode()))
 
 
 def _combined_checksum(marks: int, mark: int) -> int:
-    """The mark of a row of frames, of that of all but the last and that of the last."""
+    """Return the checksum of a sequence extended by a frame with checksum `mark`."""
     return zlib.crc32(mark.to_bytes(4, "little"), marks)
 
 

@@ -1,7 +1,7 @@
-"""Films: one job with many frames.
+"""Colorizing one video, from the source file to the output file.
 
-What is encoded lies in stretches beside the output until the film is whole; then they are joined, with all
-that lies beside the picture in the source, and get the output's name.
+Encoded segments are kept in a work directory beside the output until all frames are done. Then they are
+joined and muxed with the source's other streams.
 """
 
 import contextlib
@@ -36,22 +36,22 @@ def colorize_video(
     stats: VideoStats,
     progress: Progress = lambda _: None,
 ) -> None:
-    """Colours a film into a file.
+    """Colorize a video into a file.
 
     Args:
-        path: The film.
-        output: The file that is written.
-        kind: The ending of its final name, in lower case.
-        folder: Where stretches lie until then.
-        network: What colours.
-        settings: How.
-        stats: Filled in as it goes on.
-        progress: Is told how far it is, whenever a frame is done.
+        path: The source video.
+        output: The file to write.
+        kind: The final file name's extension with the dot, in lower case.
+        folder: Work directory for the segments.
+        network: The model.
+        settings: The settings of the run.
+        stats: Updated while the video is processed.
+        progress: Called after every frame.
 
     Raises:
-        ReadError: It is no film known here, or damaged beyond use.
-        WriteError: The encoder or the file's kind cannot take it.
-        UsageError: It is asked for what cannot be.
+        ReadError: The source is not a supported video, or is damaged beyond use.
+        WriteError: The encoder or the container does not accept the video.
+        UsageError: The requested encoding is not possible.
         OSError: A file cannot be read or written.
     """
     with reader.opened(path) as video:
@@ -67,18 +67,20 @@ def colorize_video(
 def join(
     path: Path, output: Path, kind: str, folders: Sequence[WorkDir], settings: Settings, stats: VideoStats
 ) -> None:
-    """Writes a film of the stretches that are whole, and of all that lies beside the picture in its source.
+    """Write the output video from finished segments and the source's other streams.
 
     Args:
-        path: The film.
-        output: The file that is written.
-        kind: The ending of its final name, in lower case.
-        folders: Where the stretches lie, in their order.
-        settings: How it was coloured.
-        stats: Gets the seconds that it took.
+        path: The source video.
+        output: The file to write.
+        kind: The final file name's extension with the dot, in lower case.
+        folders: Work directories of the segments, in order.
+        settings: The settings with which the video was colorized.
+        stats: Receives the time taken.
 
     Raises:
-        ReadError: As `colorize_video`, and the others.
+        ReadError: The source cannot be read.
+        WriteError: The container does not accept a stream.
+        OSError: A file cannot be read or written.
     """
     begun = time.perf_counter()
     with reader.opened(path) as video:
@@ -98,20 +100,23 @@ def pipe(
     stats: VideoStats,
     progress: Progress = lambda _: None,
 ) -> None:
-    """Colours a film that is read, or written, once and from its beginning to its end.
+    """Colorize a video from or to a pipe, in one pass from beginning to end.
 
     Args:
-        readable: The film.
-        format_: libavformat's name of its kind; None to find out.
-        writable: Where to.
-        kind: The ending of the name of such a file, with the dot.
-        network: What colours.
-        settings: How.
-        stats: Filled in as it goes on.
-        progress: Is told how far it is, whenever a frame is done.
+        readable: The source: a path or a readable stream.
+        format_: libavformat's name of the source's format; None to detect it.
+        writable: The destination: a path or a writable stream.
+        kind: Extension of the output's container format, with the dot.
+        network: The model.
+        settings: The settings of the run.
+        stats: Updated while the video is processed.
+        progress: Called after every frame.
 
     Raises:
-        ReadError: As `colorize_video`, and the others.
+        ReadError: The source is not a supported video, or is damaged beyond use.
+        WriteError: The encoder or the container does not accept the video.
+        UsageError: The requested encoding is not possible.
+        OSError: A file cannot be read or written.
     """
     container = CONTAINERS[kind]
     with reader.opened(readable, format_, others=True) as video:
@@ -142,7 +147,7 @@ def pipe(
 
 
 def _time_range(video: VideoReader, asked: VideoSettings) -> TimeRange | None:
-    """The part of a film that is asked for; None for all of it."""
+    """Return the requested time range of a video; None for the whole video."""
     if not asked.start and asked.duration is None:
         return None
     end = None if asked.duration is None else video.time_of(asked.start + asked.duration)
@@ -152,6 +157,7 @@ def _time_range(video: VideoReader, asked: VideoSettings) -> TimeRange | None:
 def _pass_on(
     video: VideoReader, out: OutputContainer, targets: dict[int, Stream | None], time_range: TimeRange | None
 ) -> None:
+    """Write the packets of the other streams that have been read so far."""
     while video.others:
         packet = video.others.popleft()
         target = targets[packet.stream.index]

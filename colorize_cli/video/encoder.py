@@ -1,4 +1,4 @@
-"""Coloured frames to encoded film: which encoder, asked for what."""
+"""Encoding colorized frames: choice of encoder and options, and the encoder itself."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -15,22 +15,22 @@ from colorize_cli.core.errors import UsageError, WriteError, one_line
 from colorize_cli.core.settings import VideoSettings
 from colorize_cli.video.pixel_format import Layout, VideoInfo, planar_name, tag
 
-_SEGMENT_FORMAT = "nut"  # keeps any time base, and any codec
-# Most encoders decide in other ways for other numbers of threads, so that this is not the machine's number of
-# cores: stretches that are encoded on several are to be the same. On two cores it takes no longer than three.
+_SEGMENT_FORMAT = "nut"  # supports every time base and codec
+# Fixed, because the output of most encoders depends on the number of threads: segments encoded on different
+# machines must be equal. On two cores it is as fast as three threads.
 _THREADS = 8
 
 
 @dataclass(frozen=True)
 class Container:
-    """A kind of film file.
+    """A container format.
 
     Attributes:
-        format: libavformat's name of it.
-        codec: The encoder that is used unless another is asked for.
-        options: What to ask of that encoder.
-        steady_rate: Whether it has one frame rate instead of time stamps.
-        muxing: What to ask of libavformat.
+        format: libavformat's name of the format.
+        codec: Default encoder.
+        options: Options for the default encoder.
+        steady_rate: True if the format has a constant frame rate instead of time stamps.
+        muxing: Options for libavformat's muxer.
     """
 
     format: str
@@ -41,7 +41,7 @@ class Container:
 
 
 _H264 = {"crf": "18", "preset": "medium"}
-# Qualities about as high as that, by encoders whose scale is another.
+# About the same quality, for encoders with other scales.
 _VP9 = {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
 _INDEX_FIRST = {"movflags": "+faststart"}
 _QUANTIZER = {"qmin": "2", "qmax": "2"}
@@ -63,13 +63,13 @@ CONTAINERS: dict[str, Container] = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a film is encoded.
+    """How to encode a video.
 
     Attributes:
         codec: libavcodec's name of the encoder.
-        layout: Of the frames that it is given.
-        options: What to ask of it.
-        steady_rate: Whether frames follow each other at one rate, whatever their time stamps.
+        layout: Layout of the frames to encode.
+        options: Options for the encoder.
+        steady_rate: True to encode frames at a constant rate, whatever their time stamps.
     """
 
     codec: str
@@ -79,15 +79,15 @@ class Encoding:
 
 
 def choose(suffix: str, info: VideoInfo, asked: VideoSettings) -> Encoding:
-    """The encoding of a film that is like `info`, for a kind of file.
+    """Choose the encoding for a video and a container format.
 
     Args:
-        suffix: Ending of the file's name, in lower case.
-        info: What its frames are like.
-        asked: What the user asked for.
+        suffix: Extension of the output file, in lower case.
+        info: Properties of the source's frames.
+        asked: The requested codec, quality, preset and pixel format.
 
     Raises:
-        UsageError: There is no such encoder or format, or it cannot keep the luma.
+        UsageError: The encoder or pixel format does not exist, or it cannot preserve luma.
     """
     container = CONTAINERS[suffix]
     name = asked.codec or container.codec
@@ -108,25 +108,25 @@ def choose(suffix: str, info: VideoInfo, asked: VideoSettings) -> Encoding:
 
 
 def _layout(codec: str, known: list[str], info: VideoInfo, pixel_format: str | None) -> Layout:
-    own = info.layout
+    source = info.layout
     if pixel_format is not None:
         asked = Layout.of(pixel_format)
         if asked is None or asked.reduced is None or (known and pixel_format not in known):
-            raise UsageError(f"{codec} takes no frames of {pixel_format}; it knows {', '.join(known)}")
-        if asked.bits != own.bits:
-            raise UsageError(f"{pixel_format} would change the {own.bits} bits of the film's luma")
+            raise UsageError(f"{codec} takes no frames of {pixel_format}; it takes {', '.join(known)}")
+        if asked.bits != source.bits:
+            raise UsageError(f"{pixel_format} would change the {source.bits} bits of the video's luma")
         return asked
-    wanted = [own.reduced or (2, 2), (2, 2), (2, 1), (1, 1)]
+    wanted = [source.reduced or (2, 2), (2, 2), (2, 1), (1, 1)]
     finer = [r for r in wanted if r == wanted[0] or (r[0] <= wanted[0][0] and r[1] <= wanted[0][1])]
     for across, down in finer:
-        # Encoders of reduced chroma take whole cells of it only, but for those that store any size.
+        # These encoders require dimensions that are multiples of the subsampling factors.
         if codec in _WHOLE_CELLS and (info.width % across or info.height % down):
             continue
-        for family in ("yuvj", "yuv") if own.name.startswith("yuvj") else ("yuv",):
-            name = planar_name((across, down), own.bits, family)
-            if not known or name in known:  # some take any
-                return Layout(name, own.bits, (across, down))
-    raise UsageError(f"{codec} takes no frames like those of {own.name}; choose another codec")
+        for family in ("yuvj", "yuv") if source.name.startswith("yuvj") else ("yuv",):
+            name = planar_name((across, down), source.bits, family)
+            if not known or name in known:  # some encoders list no formats and accept any
+                return Layout(name, source.bits, (across, down))
+    raise UsageError(f"{codec} takes no frames like those of {source.name}; choose another codec")
 
 
 _WHOLE_CELLS = frozenset({"libx264", "libx265", "h264_nvenc", "hevc_nvenc"})
@@ -136,16 +136,16 @@ class Encoder:
     """Encodes frames into an open container.
 
     Attributes:
-        stream: Where they go.
+        stream: The encoded stream.
     """
 
     def __init__(
         self, container: OutputContainer, info: VideoInfo, encoding: Encoding, interlaced: bool
     ) -> None:
-        """Adds a stream to the container.
+        """Add a stream to the container.
 
         Raises:
-            WriteError: The encoder does not take what it is asked to.
+            WriteError: The encoder does not accept the options or the frames.
         """
         self._container, self._info, self._encoding = container, info, encoding
         try:
@@ -169,10 +169,10 @@ class Encoder:
         return stream
 
     def add(self, frame: VideoFrame) -> None:
-        """Encodes the next frame, by the time base of the picture.
+        """Encode the next frame. Its time stamp is in units of the source stream's time base.
 
         Raises:
-            WriteError: It cannot be encoded.
+            WriteError: The frame cannot be encoded.
         """
         if not self.stream.codec_context.is_open:
             tag(self.stream.codec_context, frame)
@@ -189,20 +189,20 @@ class Encoder:
         self._container.mux(packets)
 
     def finish(self) -> None:
-        """Writes what the encoder still holds.
+        """Flush the encoder.
 
         Raises:
-            WriteError: It cannot be encoded.
+            WriteError: A frame cannot be encoded.
         """
         self._mux(None)
 
 
 @contextlib.contextmanager
 def segment(path: Path, info: VideoInfo, encoding: Encoding, interlaced: bool) -> Iterator[Encoder]:
-    """An encoder into a file that is to be joined with others; the file is complete when the block ends.
+    """Yield an encoder into a segment file. The file is complete when the block ends.
 
     Raises:
-        WriteError: As the encoder.
+        WriteError: The encoder does not accept the options or a frame.
         OSError: The file cannot be written.
     """
     with av.open(str(path), "w", format=_SEGMENT_FORMAT) as container:

@@ -1,4 +1,4 @@
-"""Whether a film is in colour, by some of its frames."""
+"""Detecting whether a video has color, from sampled frames."""
 
 from collections.abc import Iterator
 
@@ -17,24 +17,24 @@ _SAMPLES = 12
 
 
 def is_color(video: VideoReader) -> bool:
-    """Whether one of some frames, spread over a film, is in colour; it is rewound for that."""
+    """Return True if any of twelve sampled frames is in color. Seeks in the video."""
     if video.info.layout.reduced is None:
         return False
     return any(_spread(frame, video.info) > grayscale.COLOR_SPREAD for frame in _some(video))
 
 
 def _some(video: VideoReader) -> Iterator[VideoFrame]:
-    """The first frame, and those found at equal distances, where the film can be searched."""
+    """Yield the first frame and, if the video is seekable, frames at equal intervals."""
     yield video.first
     length = video.stream.duration or 0
     begun = video.stream.start_time or 0
     if not length and video.container.duration:
         length = round(video.container.duration / av.time_base / video.info.time_base)
-    for place in range(1, _SAMPLES) if length else ():
+    for index in range(1, _SAMPLES) if length else ():
         try:
-            video.container.seek(begun + length * place // _SAMPLES, stream=video.stream)
+            video.container.seek(begun + length * index // _SAMPLES, stream=video.stream)
             frame = next(video.container.decode(video.stream), None)
-        except av.error.FFmpegError:  # what cannot be found or decoded says nothing
+        except av.error.FFmpegError:  # a frame that cannot be found or decoded is no evidence
             continue
         if isinstance(frame, VideoFrame):
             yield video.planar(frame)

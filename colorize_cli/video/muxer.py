@@ -1,4 +1,4 @@
-"""Stretches of coloured film, and what lies beside the picture in its source, in one file."""
+"""Muxing encoded segments and the source's other streams into one file."""
 
 import heapq
 import itertools
@@ -16,9 +16,9 @@ from colorize_cli.core.errors import WriteError, one_line
 from colorize_cli.video.encoder import CONTAINERS
 from colorize_cli.video.pixel_format import VideoInfo, tag
 
-# A stretch of film, and when its first frame is shown, by the time base of the picture.
+# Path of a segment, and the presentation time of its first frame in units of the video stream's time base.
 TimedSegment = tuple[Path, int]
-# When a part of a film begins and ends, by the time base of the picture; None for its end.
+# Begin and end of a time range in units of the video stream's time base; the end is None for the video's end.
 TimeRange = tuple[int, int | None]
 _OTHERS = ("audio", "subtitle", "data", "video")
 
@@ -32,19 +32,19 @@ def join(
     kind: str,
     time_range: TimeRange | None = None,
 ) -> None:
-    """Writes a film.
+    """Write the output video.
 
     Args:
-        segments: Of the coloured picture, in their order.
-        source: The film that was coloured.
-        video_index: Index of the stream of its picture.
-        info: What its frames are like.
-        output: The file that is written.
-        kind: Ending of the name of such a file, with the dot.
-        time_range: The part of the source that is taken, and begins the output; None for all of it.
+        segments: Segments of the colorized video stream, in order.
+        source: The source video.
+        video_index: Index of the source's video stream.
+        info: Properties of the source's frames.
+        output: The file to write.
+        kind: Extension of the output's container format, with the dot.
+        time_range: The colorized time range of the source. The output begins with it. None for all.
 
     Raises:
-        WriteError: A stream cannot be put into such a file.
+        WriteError: The container format does not support a stream.
         OSError: A file cannot be read or written.
     """
     container = CONTAINERS[kind]
@@ -58,18 +58,18 @@ def join(
         colorized = _colorized_packets(
             segments, targets[video_index], info, 0 if time_range is None else time_range[0]
         )
-        others = _others(original, targets, video_index, time_range, info.time_base)
+        others = _other_packets(original, targets, video_index, time_range, info.time_base)
         try:
-            for packet in heapq.merge(colorized, others, key=_when):
+            for packet in heapq.merge(colorized, others, key=_decoding_seconds):
                 out.mux_one(packet)
         except av.error.FFmpegError as error:
             if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
-                raise WriteError(f"{kind} cannot hold a packet of it: {one_line(error)}") from error
+                raise WriteError(f"{kind} cannot hold one of its packets: {one_line(error)}") from error
             raise
 
 
 def describe(original: InputContainer, out: OutputContainer, *, chapters: bool) -> None:
-    """Has a film say of itself what another says, of its chapters too if they are wanted."""
+    """Copy the container's metadata, and its chapters if `chapters` is true."""
     out.metadata.update(original.metadata)
     if chapters and original.chapters():
         out.set_chapters(original.chapters())
@@ -83,7 +83,7 @@ def _streams(
     out: OutputContainer,
     kind: str,
 ) -> dict[int, Stream]:
-    """The output's streams by the index of the source's, in the same order."""
+    """Add all streams and return them by the index of the source's stream, in the source's order."""
     targets: dict[int, Stream] = {}
     for stream in original.streams:
         target: Any
@@ -102,19 +102,20 @@ def _add_video_stream(
     try:
         target: Any = out.add_stream_from_template(template)
     except (av.error.FFmpegError, ValueError) as error:
-        raise WriteError(f"{kind} cannot hold its picture: {one_line(error)}") from error
+        raise WriteError(f"{kind} cannot hold its video stream: {one_line(error)}") from error
     target.time_base = info.time_base
     target.codec_context.framerate = info.rate
-    tag(target.codec_context, stream.codec_context)  # the container may know more than the encoder
+    # The source's container may know color properties that the encoder was not given.
+    tag(target.codec_context, stream.codec_context)
     label_video_stream(target, stream, info)
     return target  # type: ignore[no-any-return]
 
 
 def add_beside(stream: Stream, out: OutputContainer, kind: str) -> Stream | None:
-    """A stream like one that lies beside the picture; None where it has no packets of its own.
+    """Add a copy of an audio, subtitle, data or other stream; None if it has no packets to copy.
 
     Raises:
-        WriteError: A file of that kind cannot hold it.
+        WriteError: The container format does not support it.
     """
     try:
         if stream.type == "attachment":
@@ -128,19 +129,19 @@ def add_beside(stream: Stream, out: OutputContainer, kind: str) -> Stream | None
         what = f"its {stream.type} stream {stream.index}"
         raise WriteError(f"{kind} cannot hold {what}: {one_line(error)}") from error
     target.time_base = stream.time_base
-    _label(target, stream)
+    _copy_labels(target, stream)
     return target
 
 
 def label_video_stream(target: Any, stream: Stream, info: VideoInfo) -> None:
-    """Has the stream of a picture say of itself what that of another says, its turns among it."""
+    """Copy metadata, disposition and rotation from one video stream to another."""
     if info.quarter_turns:
         target.set_display_rotation(90 * info.quarter_turns)
-    _label(target, stream)
+    _copy_labels(target, stream)
 
 
-def _label(target: Stream, stream: Stream) -> None:
-    """Has a stream say of itself what another says."""
+def _copy_labels(target: Stream, stream: Stream) -> None:
+    """Copy metadata and disposition from one stream to another."""
     target.metadata.update(stream.metadata)
     target.disposition = stream.disposition
 
@@ -148,27 +149,27 @@ def _label(target: Stream, stream: Stream) -> None:
 def _colorized_packets(
     segments: Sequence[TimedSegment], target: Stream, info: VideoInfo, begin: int
 ) -> Iterator["Packet[Any]"]:
-    """Packets of the picture, by its time base, from `begin` on.
+    """Yield the packets of the colorized video, with times relative to `begin` in the stream's time base.
 
-    The stretches' files say how long after the first a packet is shown, not when it is decoded.
+    Segment files hold presentation times relative to their first frame. Decoding times are computed here.
     """
-    shown = [_shown(path, first - begin, info.time_base) for path, first in segments]
+    shown = [_display_times(path, first - begin, info.time_base) for path, first in segments]
     step = max(1, round(1 / info.rate / info.time_base))
     decoded = iter(decoding_times(shown, step))
     ordered = sorted(time for times in shown for time in times)
-    lasts = dict(zip(ordered, (b - a for a, b in itertools.pairwise(ordered)), strict=False))
+    durations = dict(zip(ordered, (b - a for a, b in itertools.pairwise(ordered)), strict=False))
     for (path, _), times in zip(segments, shown, strict=True):
         with av.open(str(path)) as container:
             packets = (packet for packet in container.demux(video=0) if packet.pts is not None)
             for packet, pts in zip(packets, times, strict=True):
                 packet.time_base, packet.pts, packet.dts = info.time_base, pts, next(decoded)
-                packet.duration = lasts.get(pts, step)  # the last frame's is not known
+                packet.duration = durations.get(pts, step)  # the duration of the last frame is unknown
                 packet.stream = target  # type: ignore[assignment]
                 yield packet
 
 
-def _shown(segment: Path, first: int, time_base: Fraction) -> list[int]:
-    """When the packets of a stretch are shown, in the order in which they are decoded."""
+def _display_times(segment: Path, first: int, time_base: Fraction) -> list[int]:
+    """Return the presentation times of a segment's packets, in decoding order."""
     with av.open(str(segment)) as container:
         packets = container.demux(video=0)
         times = [packet.pts * packet.time_base for packet in packets if packet.pts is not None]
@@ -177,21 +178,22 @@ def _shown(segment: Path, first: int, time_base: Fraction) -> list[int]:
 
 
 def decoding_times(shown: Sequence[Sequence[int]], step: int) -> list[int]:
-    """When packets are to be decoded: in order, and none after it is shown.
+    """Return the decoding times of all packets: ascending, and not after their presentation times.
 
     Args:
-        shown: Of each stretch, when its packets are shown, in the order in which they are decoded.
-        step: How long before the first frame each of those that it waits for is decoded.
+        shown: For each segment, the presentation times of its packets in decoding order.
+        step: Interval between the decoding times that precede the first presentation time.
     """
     ordered = [time for segment in shown for time in sorted(segment)]
-    place = {time: number for number, time in enumerate(ordered)}
+    rank = {time: number for number, time in enumerate(ordered)}
     packets = [time for segment in shown for time in segment]
-    ahead = max((number - place[time] for number, time in enumerate(packets)), default=0)
+    # The greatest reordering delay: a packet decoded as number n but shown as an earlier number.
+    ahead = max((number - rank[time] for number, time in enumerate(packets)), default=0)
     before = [ordered[0] - step * number for number in range(ahead, 0, -1)] if ordered else []
     return (before + ordered)[: len(packets)]
 
 
-def _others(
+def _other_packets(
     original: InputContainer,
     targets: dict[int, Stream],
     video_index: int,
@@ -210,12 +212,12 @@ def _others(
 
 
 def take(packet: "Packet[Any]", time_range: TimeRange, time_base: Fraction) -> bool:
-    """Whether a packet belongs to a part of a film; if so, it is moved to when it is shown there.
+    """Return True if a packet lies in a time range, and shift its times to begin with the range.
 
     Args:
-        packet: Of a stream beside the picture; has a time stamp.
-        time_range: The part.
-        time_base: Of the span.
+        packet: A packet of an audio, subtitle or other stream, with a time stamp.
+        time_range: The time range.
+        time_base: Time base of the range.
     """
     begin, end = time_range
     when = ((packet.dts or 0) if packet.pts is None else packet.pts) * packet.time_base / time_base
@@ -229,5 +231,5 @@ def take(packet: "Packet[Any]", time_range: TimeRange, time_base: Fraction) -> b
     return True
 
 
-def _when(packet: "Packet[Any]") -> Fraction:
+def _decoding_seconds(packet: "Packet[Any]") -> Fraction:
     return Fraction((packet.dts or 0) * packet.time_base)

@@ -1,4 +1,4 @@
-"""How the samples of a film's frames lie, and what they mean."""
+"""Pixel formats: the memory layout of video frames, and the meaning of their samples."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,19 +11,19 @@ from colorize_cli.color.lab import Codes, Floats
 from colorize_cli.color.lightness import Lightness
 from colorize_cli.color.ycbcr import Coding, Matrix
 
-# Formats of one plane for luma and two for chroma, by how chroma is reduced across and down.
+# Planar formats with one luma and two chroma planes: chroma subsampling factors, across and down.
 REDUCED = {"420": (2, 2), "422": (2, 1), "444": (1, 1), "440": (1, 2), "411": (4, 1), "410": (4, 4)}
 _DEPTHS = (8, 9, 10, 12, 14, 16)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a frame's samples lie.
+    """Memory layout of a frame.
 
     Attributes:
         name: libavutil's name of the pixel format.
-        bits: Of each sample.
-        reduced: By how much chroma is narrower and lower than luma; None where there is none.
+        bits: Bits per sample.
+        reduced: Chroma subsampling factors, across and down; None if there is no chroma.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Layout:
 
     @staticmethod
     def of(name: str) -> "Layout | None":
-        """The layout of a planar format of Y'CbCr or grey; None of any other."""
+        """Return the layout of a planar Y'CbCr or gray pixel format; None for other formats."""
         plain = name.removesuffix("le").replace("yuvj", "yuv")
         if plain.startswith("gray"):
             bits = plain.removeprefix("gray") or "8"
@@ -44,25 +44,25 @@ class Layout:
 
 
 def planar_name(reduced: tuple[int, int], bits: int, family: str = "yuv") -> str:
-    """libavutil's name of the planar format of chroma that is so much narrower and lower than luma."""
+    """Return libavutil's name of the planar pixel format with the given chroma subsampling."""
     kind = next(kind for kind, factors in REDUCED.items() if factors == reduced)
     return f"{family}{kind}p" + (f"{bits}le" if bits > 8 else "")
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the frames of a film share.
+    """Properties that all frames of a video share.
 
     Attributes:
-        width: In pixels, as stored.
-        height: In pixels, as stored.
-        layout: Of the frames that are read.
-        coding: Of luma and chroma.
-        matrix: Of luma and chroma.
-        quarter_turns: How often a player turns it to the left by a quarter.
-        aspect: Width of a pixel over its height.
-        time_base: Seconds of one unit of time.
-        rate: Frames a second, about.
+        width: Stored width in pixels.
+        height: Stored height in pixels.
+        layout: Layout of the decoded frames.
+        coding: Bit depth and range of luma and chroma.
+        matrix: Color matrix of luma and chroma.
+        quarter_turns: Number of counterclockwise quarter turns for display.
+        aspect: Pixel aspect ratio, width over height.
+        time_base: Unit of time stamps in seconds.
+        rate: Approximate frame rate, in frames per second.
     """
 
     width: int
@@ -77,18 +77,18 @@ class VideoInfo:
 
 
 def tag(target: Any, source: Any) -> None:
-    """Has a frame or a codec's context say of its colours what another says, in H.273's numbers."""
+    """Copy the color properties, as H.273 code points, between frames or codec contexts."""
     for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
         setattr(target, name, getattr(source, name))
 
 
 def luma_of(frame: VideoFrame) -> Codes:
-    """(H, W) codes of luma; shares the frame's memory."""
+    """Return the luma codes, (H, W). They share the frame's memory."""
     return plane_of(frame, 0)
 
 
 def plane_of(frame: VideoFrame, index: int) -> Codes:
-    """(h, w) codes of a plane; shares the frame's memory."""
+    """Return the codes of a plane, (h, w). They share the frame's memory."""
     plane = frame.planes[index]
     dtype = np.uint16 if frame.format.components[0].bits > 8 else np.uint8
     codes = np.frombuffer(plane, dtype)  # type: ignore[call-overload]
@@ -97,5 +97,5 @@ def plane_of(frame: VideoFrame, index: int) -> Codes:
 
 
 def lightness_of(frame: VideoFrame, table: Floats) -> Lightness:
-    """The lightness of a frame, by the table of its coding; shares the frame's memory."""
+    """Return a frame's lightness, by its coding's lookup table. It shares the frame's memory."""
     return Lightness(luma_of(frame), table)

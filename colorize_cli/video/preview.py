@@ -1,4 +1,4 @@
-"""Single frames of a film as pictures, and contact sheets of them before and after."""
+"""Still frames of a video, and contact sheets that show frames before and after."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -22,38 +22,38 @@ from colorize_cli.video.pixel_format import Layout, VideoInfo, planar_name, plan
 from colorize_cli.video.reader import VideoReader, opened
 from colorize_cli.video.stages import VideoStages, VideoStats
 
-# Longest side of the pictures in a contact sheet, in pixels.
+# Longest side of an image in a contact sheet, in pixels.
 _PREVIEW_SIDE = 480
 _MARGIN, _TEXT = 8, 18
 _CLOCK = len("0:00:00.0")
-_GROUND, _INK = (24, 24, 24), (220, 220, 220)
+_BACKGROUND, _FOREGROUND = (24, 24, 24), (220, 220, 220)
 
 
 def preview(path: Path, frames: int, network: Model, settings: Settings, stats: VideoStats) -> Image.Image:
-    """A contact sheet of a film: some of its frames before and after, each coloured by itself.
+    """Return a contact sheet of a video: sampled frames before and after, each colorized by itself.
 
     Args:
-        path: The film.
-        frames: How many, at equal distances in the part of the film that is asked for.
-        network: What colours.
-        settings: How.
-        stats: Filled in as it goes on.
+        path: The source video.
+        frames: Number of frames, at equal intervals in the requested time range.
+        network: The model.
+        settings: The settings of the run.
+        stats: Updated while frames are processed.
 
     Raises:
-        ReadError: It is no film known here, or damaged there.
+        ReadError: The source is not a supported video, is damaged there, or ends before the time range.
     """
-    asked = settings.video
+    requested = settings.video
     with reader.opened(path) as video:
         layout = video.info.layout
-        holds = Layout.of(planar_name(layout.reduced or (1, 1), layout.bits))
-        assert holds is not None  # noqa: S101 - a layout of ours in its plain form
-        stages = VideoStages(video, Encoding("rawvideo", holds, {}), network, settings, stats)
-        length = max(0.0, video.seconds - asked.start)
-        if asked.duration is not None:
-            length = min(length, asked.duration)
-        if not length and asked.start:
-            raise ReadError(f"it ends before {asked.start:g} seconds")
-        times = [asked.start + length * (number + 0.5) / frames for number in range(frames)]
+        planar = Layout.of(planar_name(layout.reduced or (1, 1), layout.bits))
+        assert planar is not None  # noqa: S101 - a planar format of a known layout
+        stages = VideoStages(video, Encoding("rawvideo", planar, {}), network, settings, stats)
+        length = max(0.0, video.seconds - requested.start)
+        if requested.duration is not None:
+            length = min(length, requested.duration)
+        if not length and requested.start:
+            raise ReadError(f"it ends before {requested.start:g} seconds")
+        times = [requested.start + length * (number + 0.5) / frames for number in range(frames)]
         pairs: list[Pair] = []
         for seconds, frame in zip(times, frames_at(video, times), strict=True):
             before = image_of(frame, video.info, _PREVIEW_SIDE)
@@ -64,16 +64,16 @@ def preview(path: Path, frames: int, network: Model, settings: Settings, stats: 
 
 
 def stills(path: Path, positions: Sequence[float], side: int) -> Iterator[Image.Image]:
-    """Frames of a film as a player shows them.
+    """Yield frames of a video in display orientation.
 
     Args:
-        path: The film.
-        positions: Which, as parts of its length, rising; the frame that is shown then, or the nearest
-            after it that can be found.
-        side: Longest side of the pictures, in pixels.
+        path: The source video.
+        positions: Positions as fractions of the duration, ascending. For each, the frame shown then is
+            returned, or the nearest decodable frame after it.
+        side: Longest side of the images, in pixels.
 
     Raises:
-        ReadError: It is no film known here.
+        ReadError: The source is not a supported video.
     """
     with opened(path) as video:
         for frame in frames_at(video, [position * video.seconds for position in positions]):
@@ -81,15 +81,15 @@ def stills(path: Path, positions: Sequence[float], side: int) -> Iterator[Image.
 
 
 def frames_at(video: VideoReader, times: Sequence[float]) -> Iterator[VideoFrame]:
-    """Frames of a film that is read no further.
+    """Yield the frame at each of some times.
 
     Args:
-        video: Of a file that can be searched.
-        times: Seconds after the first frame, rising. The frame that is shown then, or the first after it
-            that can be found; the last found where there is none.
+        video: A reader of a seekable file, which is not used afterwards.
+        times: Seconds after the first frame, ascending. For each, the frame shown then is returned, or the
+            first decodable frame after it, or the last one found if there is none.
 
     Raises:
-        ReadError: Its picture changes its size or its kind.
+        ReadError: The frame size or pixel format changes.
     """
     frame = video.first
     for seconds in times:
@@ -99,7 +99,7 @@ def frames_at(video: VideoReader, times: Sequence[float]) -> Iterator[VideoFrame
 
 
 def image_of(frame: VideoFrame, info: VideoInfo, side: int) -> Image.Image:
-    """A frame as a player shows it, its longest side at most `side` pixels, as RGB."""
+    """Return a frame in display orientation as RGB, its longest side at most `side` pixels."""
     width, height = round(info.width * info.aspect), info.height
     scale = min(1.0, side / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -120,7 +120,7 @@ def _resized(plane: npt.NDArray[np.generic], size: tuple[int, int]) -> npt.NDArr
 
 @dataclass(frozen=True)
 class Pair:
-    """A frame before and after, two images of one size, and when it is shown, in seconds."""
+    """A frame before and after, as two images of the same size, and its time in seconds."""
 
     seconds: float
     before: Image.Image
@@ -128,10 +128,10 @@ class Pair:
 
 
 def contact_sheet(pairs: Sequence[Pair]) -> Image.Image:
-    """Pairs in rows, each under its time: wide frames with the coloured one below, high ones beside.
+    """Arrange pairs in a grid, each under its time: landscape frames stacked, portrait frames side by side.
 
     Args:
-        pairs: At least one; all of one size.
+        pairs: At least one pair; all images have the same size.
     """
     width, height = pairs[0].before.size
     beside = height > width
@@ -139,12 +139,12 @@ def contact_sheet(pairs: Sequence[Pair]) -> Image.Image:
     cell = across + _MARGIN, down + _TEXT + _MARGIN
     columns = min(len(pairs), max(1, round(math.sqrt(len(pairs) * cell[1] / cell[0]))))
     rows = -(-len(pairs) // columns)
-    sheet = Image.new("RGB", (columns * cell[0] + _MARGIN, rows * cell[1] + _MARGIN), _GROUND)
+    sheet = Image.new("RGB", (columns * cell[0] + _MARGIN, rows * cell[1] + _MARGIN), _BACKGROUND)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT - 4)
     for number, pair in enumerate(pairs):
         left = _MARGIN + number % columns * cell[0]
         top = _MARGIN + number // columns * cell[1]
-        draw.text((left, top), str(timedelta(seconds=round(pair.seconds, 1)))[:_CLOCK], _INK, font)
+        draw.text((left, top), str(timedelta(seconds=round(pair.seconds, 1)))[:_CLOCK], _FOREGROUND, font)
         sheet.paste(pair.before, (left, top + _TEXT))
         offset = (width, 0) if beside else (0, height)
         sheet.paste(pair.after, (left + offset[0], top + _TEXT + offset[1]))

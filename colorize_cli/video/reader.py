@@ -1,7 +1,6 @@
-"""A film as it is read: what its pictures are like, and its frames, one after the other.
+"""Reading videos: their properties, and their frames in order.
 
-Frames stay what the decoder made them, so that the luma, the time stamps and whatever hangs on a frame go to
-the encoder as they came.
+Frames are passed on as decoded, so luma, time stamps and side data reach the encoder unchanged.
 """
 
 import contextlib
@@ -23,19 +22,19 @@ from colorize_cli.color.ycbcr import Coding, matrix_of
 from colorize_cli.core.errors import ReadError, one_line
 from colorize_cli.video.pixel_format import REDUCED, Layout, VideoInfo, planar_name
 
-_FULL_RANGE = 2  # H.273 by way of libavutil: AVCOL_RANGE_JPEG
-# Seconds before a time from which on a key frame is looked for, in turn: some kinds of file are searched by
-# when packets are decoded, others just anywhere near, and the first key frame there may be too late.
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG in libavutil
+# Seconds before a target time at which to look for a key frame, in turn. Some formats are indexed by decoding
+# time and others only approximately, so the first key frame found may be too late.
 _FURTHER_BACK = (0, 2, 20)
 
 
 class VideoReader:
-    """An open film.
+    """An open video.
 
     Attributes:
-        info: What its frames are like.
-        damaged: How many packets and frames of the picture were damaged, of what has been read so far.
-        others: Packets of the other streams, if they are kept.
+        info: Properties of its frames.
+        damaged: Number of damaged packets and frames of the video stream so far.
+        others: Packets of the other streams read so far, if they are kept.
     """
 
     def __init__(
@@ -45,94 +44,94 @@ class VideoReader:
         *,
         keep_others: bool = False,
     ) -> None:
-        """Looks at the first video stream.
+        """Find the first video stream and decode its first frame.
 
         Args:
-            container: What is open.
-            key_times: Tells when there are key frames in it, by its index, if it has one; those that do not
-                come count as damaged. Asked only when it has been read whole.
-            keep_others: Put what is read of the other streams into `others`.
+            container: The open container.
+            key_times: Returns the times of all key frames, by the container's index, or an empty set without
+                an index. Key frames that were not read count as damaged. Called after reading to the end.
+            keep_others: Keep the packets of the other streams in `others`.
 
         Raises:
-            ReadError: There is none, or its frames are of a kind not known here.
+            ReadError: There is no video stream, it cannot be decoded, or its pixel format is not supported.
         """
         self._container = container
         streams = [s for s in container.streams.video if not _is_cover(s)]
         if not streams:
-            raise ReadError("there is no film in it")
+            raise ReadError("it has no video stream")
         self.stream: VideoStream = streams[0]
-        # Of VP8 libavcodec decodes a frame wrongly now and then where a thread for each frame is used.
+        # With frame threading libavcodec sometimes decodes VP8 frames incorrectly.
         self.stream.thread_type = "SLICE" if self.stream.codec_context.name == "vp8" else "AUTO"
-        # Else damage would be painted over, and nobody told.
+        # Without this the decoder conceals damage without reporting it.
         self.stream.codec_context.options = {"err_detect": "explode"}
         self.damaged = 0
         self.others: deque[Packet[Any]] = deque()
         self._keep_others = keep_others
         self._key_times = key_times
-        self._met: set[int | None] = set()
-        self._ahead: list[VideoFrame] = []
+        self._seen_times: set[int | None] = set()
+        self._queue: list[VideoFrame] = []
         self._frames = self._decoded(self._packets())
         first = next(self._frames, None)
         if first is None:
-            raise ReadError("damaged: not one frame can be decoded")
-        self._ahead.append(first)
+            raise ReadError("damaged: no frame can be decoded")
+        self._queue.append(first)
         self.info = _info(first, self.stream)
-        self._begun = first.pts or 0
+        self._start = first.pts or 0
 
     @property
     def first(self) -> VideoFrame:
-        """The first frame, before `frames` is called."""
-        return self.planar(self._ahead[0])
+        """The first frame. Valid until `frames` is called."""
+        return self.planar(self._queue[0])
 
     @property
     def container(self) -> InputContainer:
-        """What it was opened from."""
+        """The open container."""
         return self._container
 
     @property
     def seconds(self) -> float:
-        """How long it lasts, as far as the file says; 0 where it does not."""
+        """Duration in seconds according to the container; 0 if unknown."""
         return (self._container.duration or 0) / av.time_base
 
     @property
     def expected(self) -> int | None:
-        """How many frames there are, as far as the file says."""
+        """Expected number of frames according to the container; None if unknown."""
         return self.stream.frames or round(self.seconds * self.info.rate) or None
 
     def frames(self, start: float = 0.0, duration: float | None = None) -> Iterator[VideoFrame]:
-        """The frames in the order in which they are shown, their time stamps rising; once.
+        """Yield the frames in display order, with ascending time stamps. Call only once.
 
-        What cannot be decoded is left out and counted.
+        Frames that cannot be decoded are skipped and counted.
 
         Args:
-            start: Seconds after the first frame from which on they are given.
-            duration: For how many seconds; None for all.
+            start: Time of the first frame to yield, in seconds after the beginning.
+            duration: Duration in seconds; None for all.
 
         Raises:
-            ReadError: The picture changes its size or its kind.
+            ReadError: The frame size or pixel format changes.
         """
         end = None if duration is None else self.time_of(start + duration)
         return self.between(self.time_of(start) if start else None, end)
 
     def between(self, begin: int | None, end: int | None = None) -> Iterator[VideoFrame]:
-        """As `frames`, but those that are shown from one time on and before another.
+        """Yield the frames between two time stamps, like `frames`. Seeks if `begin` is given.
 
         Args:
-            begin: By the picture's time base; None for the first frame.
-            end: The same; None for all.
+            begin: Begin, in units of the stream's time base; None for the first frame.
+            end: End, in the same units; None for all.
 
         Raises:
-            ReadError: As `frames`.
+            ReadError: The frame size or pixel format changes.
         """
         if begin is not None:
-            self._search(begin)
+            self._seek_before(begin)
         last: int | None = None
         step = max(1, round(1 / self.info.rate / self.info.time_base))
-        while self._ahead or self._fill():
-            frame = self._ahead.pop()
+        while self._queue or self._decode_next():
+            frame = self._queue.pop()
             shape = (frame.width, frame.height)
             if shape != (self.info.width, self.info.height):
-                raise ReadError(f"its size changes to {shape[0]} x {shape[1]}")
+                raise ReadError(f"its frame size changes to {shape[0]} x {shape[1]}")
             frame = self.planar(frame)
             if frame.pts is None:
                 frame.pts = 0 if last is None else last + step
@@ -145,57 +144,57 @@ class VideoReader:
                 yield frame
 
     def time_of(self, seconds: float) -> int:
-        """The time stamp so many seconds after the first frame, by the picture's time base."""
-        return self._begun + round(Fraction(seconds) / self.info.time_base)
+        """Return the time stamp `seconds` after the first frame, in units of the stream's time base."""
+        return self._start + round(Fraction(seconds) / self.info.time_base)
 
-    def _search(self, time: int) -> None:
-        """Goes on from a key frame that is not after a time, where the film can be searched."""
+    def _seek_before(self, time: int) -> None:
+        """Resume at a key frame that is not later than `time`, else at the beginning, if seekable."""
         searched, damaged = False, self.damaged
         for seconds in _FURTHER_BACK:
             with contextlib.suppress(av.error.FFmpegError):
                 self._seek(time - round(seconds / self.info.time_base))
                 searched = True
-                if self._begins_before(time) and self.damaged == damaged:
+                if self._resume_before(time) and self.damaged == damaged:
                     return
         self.damaged = damaged
         if searched:
-            self._seek(self._begun)
+            self._seek(self._start)
 
-    def _begins_before(self, time: int) -> bool:
-        """Goes on from the next key frame, if that is not after a time; whether there is a frame then."""
+    def _resume_before(self, time: int) -> bool:
+        """Resume at the next key frame if it is not later than `time`. Return True if it could be decoded."""
         packets = self._packets()
         key = next((packet for packet in packets if packet.is_keyframe), None)
-        if key is None or (shown := _shown(key)) is None or shown > time:
+        if key is None or (shown := _display_time(key)) is None or shown > time:
             return False
-        # What is shown before a key frame and follows it in the file may refer to what is before it in the
-        # file too, and cannot be decoded.
+        # Frames that follow the key frame in the file but are shown before it may refer to earlier frames,
+        # and then cannot be decoded.
         later = itertools.filterfalse(lambda packet: _is_before(packet, shown), packets)
         self._frames = self._decoded(itertools.chain((key,), later))
-        return self._fill()
+        return self._decode_next()
 
     def _seek(self, time: int) -> None:
         self._container.seek(time, stream=self.stream)
-        self._ahead.clear()
+        self._queue.clear()
         self.others.clear()
-        self._key_times = None  # of the key frames that are passed over none will come
+        self._key_times = None  # skipped key frames would count as damaged
         self._frames = self._decoded(self._packets())
 
     def planar(self, frame: VideoFrame) -> VideoFrame:
-        """A frame in the picture's layout: the same samples, in other places (of nv12, say)."""
+        """Return a frame in the layout of `info`: the same samples, rearranged if semi-planar (nv12)."""
         if frame.format.name == self.info.layout.name:
             return frame
         moved = frame.reformat(format=self.info.layout.name)
         moved.pts, moved.time_base = frame.pts, frame.time_base
         return moved
 
-    def _fill(self) -> bool:
+    def _decode_next(self) -> bool:
         frame = next(self._frames, None)
         if frame is not None:
-            self._ahead.append(frame)
+            self._queue.append(frame)
         return frame is not None
 
     def _packets(self) -> Iterator["Packet[Any]"]:
-        """Packets of the picture from here on; those of other streams are put aside, if they are kept."""
+        """Yield the remaining packets of the video stream. Packets of other streams are queued, if kept."""
         streams = () if self._keep_others else (self.stream,)
         for packet in self._container.demux(*streams):
             if packet.stream.index == self.stream.index:
@@ -209,15 +208,15 @@ class VideoReader:
         while True:
             try:
                 packet = next(packets)
-                # One that failed in one thread can have all fail that follow, in all threads, for good.
+                # A failure in one decoder thread can make all threads fail permanently.
                 if packet.is_keyframe and failed > context.thread_count:
                     context.flush_buffers()
                 if packet.is_keyframe and self._key_times is not None:
-                    self._met.update((packet.pts, packet.dts))
+                    self._seen_times.update((packet.pts, packet.dts))
                 frames = packet.decode()
             except (StopIteration, EOFError):
                 if self._key_times is not None:
-                    self.damaged += len(self._key_times() - self._met)
+                    self.damaged += len(self._key_times() - self._seen_times)
                 return
             except av.error.FFmpegError:
                 self.damaged += 1
@@ -225,7 +224,7 @@ class VideoReader:
                 continue
             failed = 0 if frames else failed
             for frame in frames:
-                assert isinstance(frame, VideoFrame)  # noqa: S101 - of a video stream
+                assert isinstance(frame, VideoFrame)  # noqa: S101 - it is a video stream
                 self.damaged += frame.is_corrupt
                 yield frame
 
@@ -234,29 +233,30 @@ class VideoReader:
 def opened(
     source: Path | BinaryIO, format_: str | None = None, *, others: bool = False
 ) -> Iterator[VideoReader]:
-    """A film of a file, or of a readable stream.
+    """Open a video from a file or a readable stream.
 
     Args:
-        source: Where it is.
-        format_: libavformat's name of its kind; None to find out.
-        others: Whether to keep the packets of other streams.
+        source: The path or the stream.
+        format_: libavformat's name of the format; None to detect it.
+        others: Keep the packets of other streams.
 
     Raises:
-        ReadError: It cannot be opened, or holds no film known here.
+        ReadError: It cannot be opened, or holds no supported video.
     """
     try:
         container = av.open(str(source) if isinstance(source, Path) else source, "r", format=format_)
     except av.error.FFmpegError as error:
-        raise ReadError(_why(error)) from error
+        raise ReadError(_reason(error)) from error
     with container:
         key_times = functools.partial(_key_times, source) if isinstance(source, Path) else None
         yield VideoReader(container, key_times, keep_others=others)
 
 
 def _key_times(path: Path) -> frozenset[int]:
-    """When there are key frames in the first video stream, by a Matroska file's index, if it has one.
+    """Return the times of key frames in the first video stream, by a Matroska file's index.
 
-    What is damaged in such a file is passed over in silence; other kinds tell.
+    Returns an empty set for other formats and for files without an index. The Matroska demuxer skips damage
+    silently; other demuxers report it.
     """
     with contextlib.suppress(av.error.FFmpegError, IndexError), av.open(str(path)) as container:
         if "matroska" not in container.format.name:
@@ -267,13 +267,13 @@ def _key_times(path: Path) -> frozenset[int]:
     return frozenset()
 
 
-def _shown(packet: "Packet[Any]") -> int | None:
-    """When what is in a packet is shown, as far as the file says."""
+def _display_time(packet: "Packet[Any]") -> int | None:
+    """Return a packet's presentation time, or its decoding time if that is unknown."""
     return packet.dts if packet.pts is None else packet.pts
 
 
 def _is_before(packet: "Packet[Any]", time: int) -> bool:
-    shown = _shown(packet)
+    shown = _display_time(packet)
     return shown is not None and shown < time
 
 
@@ -281,7 +281,7 @@ def _info(frame: VideoFrame, stream: VideoStream) -> VideoInfo:
     layout = _layout(frame)
     matrix = matrix_of(int(frame.colorspace), frame.height)
     if matrix is None:
-        raise ReadError(f"its colour matrix, H.273's number {int(frame.colorspace)}, is not known here")
+        raise ReadError(f"its color matrix (H.273 code {int(frame.colorspace)}) is not supported")
     full = int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj")
     aspect = stream.sample_aspect_ratio
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
@@ -300,20 +300,20 @@ def _info(frame: VideoFrame, stream: VideoStream) -> VideoInfo:
 
 
 def _layout(frame: VideoFrame) -> Layout:
-    """How the frames that `frames` gives lie, if this is the first that is decoded."""
-    own = frame.format
-    layout = Layout.of(own.name)
+    """Return the layout to which `VideoReader.planar` converts frames like this one."""
+    pixels = frame.format
+    layout = Layout.of(pixels.name)
     if layout is not None:
         return layout
-    if any(component.is_alpha for component in own.components):
-        raise ReadError(f"its frames, of {own.name}, are transparent, which coloured films cannot be")
-    if own.is_rgb or own.has_palette or len(own.components) not in (1, 3):
-        raise ReadError(f"its frames are stored as {own.name}, not as luma and chroma")
-    bits = own.components[0].bits
-    reduced = (_factor(own.width, own.chroma_width()), _factor(own.height, own.chroma_height()))
+    if any(component.is_alpha for component in pixels.components):
+        raise ReadError(f"its pixel format {pixels.name} has transparency, which is not supported")
+    if pixels.is_rgb or pixels.has_palette or len(pixels.components) not in (1, 3):
+        raise ReadError(f"its pixel format {pixels.name} does not store luma and chroma")
+    bits = pixels.components[0].bits
+    reduced = (_factor(pixels.width, pixels.chroma_width()), _factor(pixels.height, pixels.chroma_height()))
     found = Layout.of(planar_name(reduced if reduced in REDUCED.values() else (1, 1), bits))
     if found is None:
-        raise ReadError(f"its frames are stored as {own.name}, which is not known here")
+        raise ReadError(f"its pixel format {pixels.name} is not supported")
     return found
 
 
@@ -325,7 +325,7 @@ def _is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
-def _why(error: av.error.FFmpegError) -> str:
+def _reason(error: av.error.FFmpegError) -> str:
     if isinstance(error, av.error.InvalidDataError):
-        return "damaged, or no film: its index or its beginning cannot be read"
+        return "damaged, or not a video: its header or index cannot be read"
     return one_line(error.strerror or error)

@@ -1,53 +1,52 @@
-"""Where a film is divided into stretches, each of which is encoded by itself.
+"""Dividing a video into segments, which are encoded separately.
 
-A *place* is a key frame of the source that the film has cut to: nothing is carried over a cut, and the source
-can be read from a key frame on. A place is taken if it is at least two seconds after the one taken before it,
-the first of which is the film's first frame. Stretches begin at the places that are taken, and wherever ten
-seconds have passed since the last one began.
+Candidate split points are key frames of the source right after a cut: no chroma is carried over a cut, and
+decoding can begin at a key frame. A candidate becomes a split point if it is at least two seconds after the
+previous split point. The first frame of the video is the first split point. A segment begins at every split
+point, and whenever the current segment is ten seconds long.
 
-So which places are taken depends on the cuts and key frames alone, and what becomes of a film from such a
-place on does not depend on what is before it: who begins there, and knows nothing else, divides the rest in
-the same way.
+So the split points depend only on cuts and key frames, and the output from a split point on does not depend
+on anything before it. A worker that begins at a split point divides the rest of the video in the same way.
 """
 
 from fractions import Fraction
 
-# So much film, in seconds, is lost at most when a run is killed. Encoders begin anew with each stretch, and
-# most would have put a key frame there.
+# Seconds. This is the most work that is lost when a run is killed. Every segment begins with a key frame, but
+# most encoders would place key frames about as often.
 _LONGEST = 10
-# Shorter stretches cost hardly any time (of shots of half a second each its own: less than 3 per cent), but
-# files: two each, the one of which is larger than the film in it then, and three waits for the disk.
+# Seconds. Shorter segments would cost little time (less than 3 percent for a video of half-second shots), but
+# many files: two per segment, with a state file larger than the video, and three disk syncs.
 _LEAST = 2
 
 
 class Segmenter:
-    """Divides a film whose frames are given in their order.
+    """Divides a video into segments. Takes the frames in order.
 
     Attributes:
-        split_point: Number of the frame at the last place that was taken.
+        split_point: Number of the frame at the latest split point.
     """
 
     def __init__(self, rate: Fraction, split_point: int = 0) -> None:
-        """Begins with a stretch.
+        """Begin at the start of a segment.
 
         Args:
-            rate: Frames a second, about.
-            split_point: Number of the frame at the last place that was taken until then.
+            rate: Approximate frame rate, in frames per second.
+            split_point: Number of the frame at the latest split point so far.
         """
         self.split_point = split_point
         self._length, self._least = (max(1, round(seconds * rate)) for seconds in (_LONGEST, _LEAST))
         self._begun: int | None = None
 
     def wants(self, number: int) -> bool:
-        """Whether a frame is far enough from the last place to be another."""
+        """Return True if frame `number` is far enough from the latest split point to be the next one."""
         return number - self.split_point >= self._least
 
     def begins(self, number: int, *, is_split_point: bool) -> bool:
-        """Whether a stretch begins with the next frame.
+        """Return True if a segment begins with frame `number`. Call once for every frame.
 
         Args:
-            number: The frame's.
-            is_split_point: Whether the film has cut to it and it is a key frame.
+            number: Number of the frame.
+            is_split_point: True if the frame is a key frame right after a cut.
         """
         taken = is_split_point and self.wants(number)
         if taken:
@@ -58,5 +57,5 @@ class Segmenter:
         return False
 
     def is_last(self, number: int) -> bool:
-        """Whether a stretch ends with the frame that was given last, whatever comes after it."""
+        """Return True if the segment ends with frame `number`, whatever follows. Call after `begins`."""
         return self._begun is not None and number + 1 == self._begun + self._length

@@ -1,8 +1,8 @@
-"""The stages that a film's frames go through, kept in order.
+"""The processing stages of a video's frames.
 
-    frames -> small copy -> movement -> network, in batches -> steady -> chroma -> encoder
+    frames -> network input -> optical flow -> model, in batches -> temporal filter -> chroma -> encoder
 
-Each stage runs in a thread of its own, and at most `_FRAMES_IN_FLIGHT` frames are in memory.
+Each stage runs in its own thread. At most `_FRAMES_IN_FLIGHT` frames are in memory. Frames leave in order.
 """
 
 import dataclasses
@@ -33,18 +33,18 @@ from colorize_cli.video.work_dir import Segment as DoneSegment
 from colorize_cli.video.work_dir import WorkDir
 
 _FRAMES_IN_FLIGHT = 48
-# Of the chroma that `--steady 1` keeps where the frame before can be trusted wholly.
+# Share of the previous frame's chroma that `--steady 1` keeps where that frame is fully trusted.
 MOST_KEPT = 0.97
 
 
 @dataclass
 class VideoStats:
-    """What became of a film.
+    """Statistics of a processed video.
 
     Attributes:
-        frames: How many were coloured, those of earlier runs among them.
-        cuts: How many were found.
-        damaged: How many packets and frames could not be decoded.
+        frames: Number of colorized frames, including those of earlier runs.
+        cuts: Number of cuts found.
+        damaged: Number of packets and frames that could not be decoded.
         seconds: Time spent by stage.
     """
 
@@ -56,7 +56,7 @@ class VideoStats:
 
 @dataclass(frozen=True)
 class _Item:
-    """A frame on its way."""
+    """A frame on its way through the stages."""
 
     number: int
     frame: VideoFrame
@@ -65,27 +65,27 @@ class _Item:
     seen: bool = True
     ab: Floats | None = None
     cuts: int = 0
-    begins: bool = False  # a stretch
-    split_point: int = 0  # that was taken last
+    begins: bool = False  # True for the first frame of a segment
+    split_point: int = 0  # number of the frame at the latest split point
 
 
 class SmallCopy:
-    """Makes what the network sees of a film's frames."""
+    """Makes the network's input from a video's frames."""
 
     def __init__(self, info: VideoInfo, model_info: ModelInfo, settings: Settings) -> None:
-        """Of frames like `info`, for a network that says `model_info` of itself."""
+        """Prepare for frames with properties `info` and a model with properties `model_info`."""
         self._info, self._table = info, info.coding.lightness_table()
         self._sides = settings.size or model_info.working_size, model_info.multiple_of
 
     def __call__(self, frame: VideoFrame) -> Floats:
-        """L* in [0, 100] of a frame as a player shows it, (h, w)."""
+        """Return L* in [0, 100] of a frame in display orientation, scaled for the network, (h, w)."""
         lightness = pixel_format.lightness_of(frame, self._table)
         small = working_copy(lightness, *self._sides, float(self._info.aspect))
         return np.ascontiguousarray(np.rot90(small, self._info.quarter_turns))
 
 
 class VideoStages:
-    """The stages of one film, or of a part of one that begins at a place that is taken (see `segments`)."""
+    """The processing stages of one video, or of a chunk that begins at a split point (see `segments`)."""
 
     def __init__(
         self,
@@ -96,21 +96,21 @@ class VideoStages:
         stats: VideoStats,
         first: int = 0,
     ) -> None:
-        """Sets the stages up.
+        """Set up the stages.
 
         Args:
-            video: What is read.
-            chosen: How it is encoded.
-            network: What colours.
-            settings: How.
-            stats: Filled in as it goes on.
-            first: Number of the part's first frame; 0 for the film's.
+            video: The source.
+            chosen: The encoding of the output.
+            network: The model.
+            settings: The settings of the run.
+            stats: Updated while the video is processed.
+            first: Number of the chunk's first frame; 0 for the beginning of the video.
         """
         self._video, self._encoding = video, chosen
         self._network, self._settings, self._stats = network, settings, stats
         self._small = SmallCopy(video.info, network.info, settings)
         self._tracker = FlowTracker()
-        # Without steadiness nothing is carried along, so that the network has to see all.
+        # Without the temporal filter no chroma is carried over between frames, so the model must see all.
         self._selector = KeyframeSelector(settings.video.every if settings.video.steady else 1)
         self._filter = TemporalFilter(MOST_KEPT * settings.video.steady)
         self._first = first
@@ -124,16 +124,16 @@ class VideoStages:
         expected: int | None,
         progress: Progress,
     ) -> None:
-        """Encodes what has not been encoded yet, in stretches.
+        """Encode the frames that have not been encoded yet, in segments.
 
         Args:
-            path: The film.
-            folder: Where the stretches lie.
-            frames: From the first frame on, those that are encoded already among them.
-            expected: How many frames there are, if that is known.
-            progress: Is told how far it is, whenever a frame is done.
+            path: The source video, for progress reports.
+            folder: Work directory for the segments.
+            frames: All frames from the first on, including those encoded already.
+            expected: Expected number of frames, if known.
+            progress: Called after every frame.
         """
-        # The film has cut to the first frame of a part.
+        # Every chunk but the first begins at a cut.
         self._filter.cuts = int(self._first > 0)
         if (state := folder.state()) is not None:
             small, ab = state
@@ -165,9 +165,9 @@ class VideoStages:
         items: Iterator[_Item],
         advance: Callable[[], None],
     ) -> _Item | None:
-        """Encodes a stretch that begins with a frame; gives the first frame of the next one."""
+        """Encode the segment that begins with `item` and return the first item of the next segment."""
         name, first = folder.name(), item.frame.pts
-        assert first is not None  # noqa: S101 - source gives every frame one
+        assert first is not None  # noqa: S101 - the reader sets it on every frame
         path, frames = folder.path / name, 0
         following: _Item | None = item
         with (
@@ -182,7 +182,7 @@ class VideoStages:
                 frames += 1
                 advance()
                 following = next(items, None)
-        assert item.small is not None  # noqa: S101 - the stages gave it
+        assert item.small is not None  # noqa: S101 - set by the stages
         assert item.ab is not None  # noqa: S101
         self._stats.cuts = item.cuts
         done = DoneSegment(name, first, frames, path.stat().st_size, item.cuts, item.split_point)
@@ -190,11 +190,11 @@ class VideoStages:
         return following
 
     def ordered(self, frames: Iterator[VideoFrame], skipped: int = 0) -> Any:
-        """Coloured frames in order.
+        """Yield colorized frames, as items in order.
 
         Args:
-            frames: From the first frame on.
-            skipped: How many of them are left out.
+            frames: All frames from the first on.
+            skipped: Number of frames to skip at the beginning.
         """
         batch = self._settings.batch_size or self._network.batch_size
         pipeline = Pipeline(
@@ -225,7 +225,7 @@ class VideoStages:
             results.close()
 
     def alone(self, frame: VideoFrame) -> VideoFrame:
-        """A frame in colour, whatever is before it."""
+        """Return a frame in color, independent of the frames before it."""
         (item,) = self._infer([self._copy(_Item(0, frame))])
         return self._colorized(item).frame
 
@@ -233,12 +233,12 @@ class VideoStages:
         return dataclasses.replace(item, small=self._small(item.frame))
 
     def _tracked(self, item: _Item) -> _Item:
-        assert item.small is not None  # noqa: S101 - the stage before gave it
+        assert item.small is not None  # noqa: S101 - set by the stage before
         motion = self._tracker.next(item.small)
         cut = motion is not None and motion.cut
         begins = self._segmenter.begins(item.number, is_split_point=cut and bool(item.frame.key_frame))
-        # The last of each stretch that ends for its length, so that the next one begins in the same way after
-        # a kill. Nothing is carried on from the others.
+        # The model sees the last frame of every segment that ends at the maximum length. So a resumed run
+        # starts the next segment from the same state. Other segments end at cuts, which reset the state.
         seen = self._selector.next(motion, last=self._segmenter.is_last(item.number))
         return dataclasses.replace(
             item, motion=motion, seen=seen, begins=begins, split_point=self._segmenter.split_point
@@ -254,9 +254,9 @@ class VideoStages:
         return dataclasses.replace(item, ab=ab, cuts=self._filter.cuts)
 
     def _colorized(self, item: _Item) -> _Item:
-        assert item.ab is not None  # noqa: S101 - the stages before gave it
+        assert item.ab is not None  # noqa: S101 - set by the stages before
         info, layout = self._video.info, self._encoding.layout
-        assert layout.reduced is not None  # noqa: S101 - an encoding has chroma
+        assert layout.reduced is not None  # noqa: S101 - encodings have chroma
         turned = np.rot90(item.ab, -info.quarter_turns, axes=(1, 2))
         cb, cr = chroma.chroma_planes(
             pixel_format.luma_of(item.frame), turned, self._settings.strength, info, layout.reduced

@@ -1,14 +1,14 @@
-"""What a run that colours a film has done so far, so that another goes on where it was killed.
+"""Work directories: the finished segments of a video, from which an interrupted run resumes.
 
-A folder `.colorize/film-{key}` beside the output, where the key stands for the output's name, the source's
-content and all that shapes pixels. In it lie stretches of coloured film and a journal of one line for each
-that is whole. A line is written after its stretch, and says how it left matters, so that what comes after it
-is as if there had been no interruption.
+A work directory is `.colorize/film-{key}` beside the output. The key is a digest of the output's name, the
+source's content and all settings that affect pixels. It holds encoded segments and a journal with one line
+for each finished segment. A line is written after its segment and its state, which is the network input and
+chroma of the segment's last frame. So the output after an interruption is the same as without.
 
-A run claims the folder by a file of its own (see `atomic.claim`). Of two that come at once one gives way.
+A run claims the work directory with a file (see `atomic.claim`). If two runs claim it at once, one gives way.
 
-Of a film that is coloured in parts each has such a folder below that of the film. It is claimed by nobody: if
-two work on a part, because one was taken for dead, files that are whole replace each other.
+Every chunk of a split video has such a directory inside the video's. It is not claimed: if two workers
+process a chunk, because one was presumed dead, complete files replace each other.
 """
 
 import contextlib
@@ -33,15 +33,15 @@ _FOLDERS = ".colorize"
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of coloured film that is whole, as a line of the journal.
+    """A finished segment of the colorized video, as recorded in the journal.
 
     Attributes:
-        file: Its name in the folder.
-        first: When its first frame is shown, by the time base of the picture.
-        frames: How many it has.
-        size: Of the file, in bytes.
-        cuts: How many the film has until its end.
-        place: Number of the frame at the last place that was taken until then (see `segments`).
+        file: File name in the work directory.
+        first: Presentation time of its first frame, in units of the video stream's time base.
+        frames: Number of frames.
+        size: Size of the file in bytes.
+        cuts: Number of cuts in the video up to the segment's end.
+        place: Number of the frame at the latest split point up to the segment's end (see `segments`).
     """
 
     file: str
@@ -53,15 +53,15 @@ class Segment:
 
 
 class WorkDir:
-    """The folder of one film.
+    """The work directory of a video or a chunk.
 
     Attributes:
-        path: Where it is.
-        done: The stretches that are whole, in their order.
+        path: Path of the directory.
+        done: The finished segments, in order.
     """
 
     def __init__(self, path: Path) -> None:
-        """Reads what is there."""
+        """Read the journal."""
         self.path = path
         self.done: list[Segment] = []
         with contextlib.suppress(FileNotFoundError):
@@ -71,25 +71,25 @@ class WorkDir:
                     self.done.append(segment)
 
     def name(self) -> str:
-        """The next stretch's."""
+        """Return the file name of the next segment."""
         return f"{len(self.done):06d}.nut"
 
     def state(self) -> tuple[Floats, Floats] | None:
-        """Lightness and chroma of the last frame of the last stretch that is whole, small."""
+        """Return L* and a* and b* of the last finished frame at network resolution; None if there is none."""
         if not self.done:
             return None
         with np.load(self.path / _state_of(self.done[-1].file)) as arrays:
             return arrays["small"], arrays["ab"]
 
     def add(self, segment: Segment, small: Floats, ab: Floats) -> None:
-        """Notes a stretch that is whole, and how its last frame was coloured.
+        """Record a finished segment with the L* and the a* and b* of its last frame.
 
         Raises:
-            OSError: It cannot be noted.
+            OSError: The files cannot be written.
         """
         with atomic.writing(self.path / _state_of(segment.file)) as file:
             np.savez(file, small=small, ab=ab)
-        line = f"\n{json.dumps(asdict(segment))}\n".encode()  # the one before may have been torn off
+        line = f"\n{json.dumps(asdict(segment))}\n".encode()  # the previous line may be incomplete
         with (self.path / _JOURNAL).open("ab") as journal:
             journal.write(line)
             journal.flush()
@@ -97,10 +97,10 @@ class WorkDir:
         self.done.append(segment)
 
     def chunk(self, number: int) -> "WorkDir":
-        """That of a part of the film, which is made if there is none.
+        """Return the work directory of chunk `number`, creating it if needed.
 
         Raises:
-            OSError: It cannot be made.
+            OSError: The directory cannot be created.
         """
         path = chunk_dir(self.path, number)
         path.mkdir(exist_ok=True)
@@ -108,17 +108,17 @@ class WorkDir:
         return WorkDir(path)
 
     def clear(self) -> None:
-        """Removes all that is in it.
+        """Remove everything in the directory.
 
         Raises:
-            OSError: It cannot be removed.
+            OSError: Something cannot be removed.
         """
         shutil.rmtree(self.path)
         self.path.mkdir()
         self.done = []
 
     def remove(self) -> None:
-        """Removes it, and `.colorize` if that is empty now."""
+        """Remove the directory, and `.colorize` if it is then empty. Errors are ignored."""
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.path.parent.rmdir()
@@ -133,27 +133,27 @@ class WorkDir:
 
 @contextlib.contextmanager
 def claimed(destination: Path, key: str) -> Iterator[WorkDir | None]:
-    """The folder of the film that becomes `destination`; None while another run of this host works on it.
+    """Claim the work directory for `destination`; yields None if another run on this host has claimed it.
 
     Args:
         destination: The output.
-        key: Stands for the source's content and all that shapes pixels.
+        key: Identifies the source's content and all settings that affect pixels.
 
     Raises:
-        OSError: The folder cannot be made.
+        OSError: The directory cannot be created.
     """
     path = destination.parent / _FOLDERS / f"{_prefix(destination)}{_digest(key)}"
     path.mkdir(parents=True, exist_ok=True)
-    own = atomic.claim(_CLAIM)
+    claim = atomic.claim(_CLAIM)
     try:
-        (path / own).touch()
+        (path / claim).touch()
         atomic.sweep(path)
         claims = [p.name for p in path.iterdir() if p.name.endswith(_CLAIM)]
-        yield None if any(name < own for name in claims) else WorkDir(path)
+        yield None if any(name < claim for name in claims) else WorkDir(path)
     finally:
         with contextlib.suppress(OSError):
-            (path / own).unlink(missing_ok=True)
-        atomic.release(own)
+            (path / claim).unlink(missing_ok=True)
+        atomic.release(claim)
 
 
 def discard(destination: Path) -> None:
@@ -177,16 +177,16 @@ def _digest(text: str) -> str:
 
 
 def chunk_dir(folder: Path, number: int) -> Path:
-    """Where that of a part of the film lies, whose own is `folder`."""
+    """Return the path of a chunk's work directory inside `folder`."""
     return folder / f"part-{number:04d}"
 
 
 def release_claims(directory: Path, prefix: str) -> None:
-    """Ends the claims of a process that has ended, perhaps on another host, on films of a directory.
+    """Release the claims of a process that has ended, perhaps on another host.
 
     Args:
-        directory: The one of the films' outputs.
-        prefix: What `atomic.process_prefix` said in that process.
+        directory: Directory of the outputs.
+        prefix: Result of `atomic.process_prefix` in that process.
     """
     for folder in (directory / _FOLDERS).glob("film-*"):
         atomic.remove_prefixed(folder, prefix)

@@ -102,7 +102,7 @@ def test_a_truncated_mp4_fails_in_one_clear_line(models, tmp_path):
     (tmp_path / "a.mp4").write_bytes(whole[: len(whole) // 2])
     result = colorize(tmp_path / "a.mp4", tmp_path / "b.mp4", models.tinted)
     assert result.exit_code == 1
-    assert "a.mp4: damaged, or no film" in result.stderr
+    assert "a.mp4: damaged, or not a video" in result.stderr
     assert not (tmp_path / "b.mp4").exists()
 
 
@@ -171,7 +171,7 @@ def test_gray_stays_gray(models, tmp_path):
     ("options", "reason"),
     [
         (("--codec", "nonsense"), "there is no encoder 'nonsense' here"),
-        (("--codec", "ffv1", "--pixel-format", "yuv420p10le"), "would change the 8 bits of the film's luma"),
+        (("--codec", "ffv1", "--pixel-format", "yuv420p10le"), "would change the 8 bits of the video's luma"),
         (("--pixel-format", "rgb24"), "takes no frames of rgb24"),
         (("--codec", "h264_nvenc"), "h264_nvenc"),
         (("--preset", "nonsense"), "libx264 cannot encode it"),

@@ -21,7 +21,7 @@ BLUE = {"points": [{"x": 20, "y": 20, "color": "#3a5a8a"}]}
 
 @pytest.fixture
 def scans(tmp_path, gray_photo) -> Path:
-    """Four pictures, two of them of one name."""
+    """Make four images, two of them with the same file name."""
     for name in ("a.png", "b.png", "one/c.png", "two/c.png"):
         path = tmp_path / "scans" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def scans(tmp_path, gray_photo) -> Path:
 
 @pytest.fixture
 def sunset(tmp_path) -> Path:
-    """A photograph with orange lights and blue shadows."""
+    """Make a photograph with orange lights and blue shadows."""
     from skimage import data
 
     path = tmp_path / "sunset.png"
@@ -40,7 +40,7 @@ def sunset(tmp_path) -> Path:
 
 
 def colorize(models, *arguments, model=None) -> tuple[int, list[dict], str]:
-    """The exit status, what is said of each picture, and what is said on stderr."""
+    """Return the exit status, the JSON lines for the images, and stderr."""
     options = ("--device", "cpu", "--model", model or models.tinted, "--json", "--quiet")
     done = CliRunner().invoke(command, [str(part) for part in (*options, *arguments)])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
@@ -64,14 +64,14 @@ def statuses(lines: list[dict]) -> dict[str, str]:
     }
 
 
-def test_without_guidance_the_recipe_is_what_it_was():
+def test_without_guidance_the_recipe_is_unchanged():
     expected = hashlib.blake2b(b"x", digest_size=16)
     expected.update(repr((6, None, 1.0, None)).encode())
     assert Settings().recipe(b"x") == expected.hexdigest()
     assert Settings(hints=Path("h.json"), reference=Path("r.jpg")).recipe(b"x") == expected.hexdigest()
 
 
-def test_hints_reach_their_picture_and_no_other(models, scans, tmp_path):
+def test_hints_apply_only_to_their_image(models, scans, tmp_path):
     assert colorize(models, scans, tmp_path / "plain")[0] == 0
     hints = written(tmp_path / "hints.json", {"a.png": RED, "two/c.png": BLUE})
     assert colorize(models, "--hints", hints, scans, tmp_path / "out")[0] == 0
@@ -84,7 +84,7 @@ def test_hints_reach_their_picture_and_no_other(models, scans, tmp_path):
         assert np.hypot(*(chroma(tmp_path / "out" / name)[20, 20] - fitted)) <= 3
 
 
-def test_changed_hints_recolor_their_picture_and_the_rest_is_skipped(models, scans, tmp_path):
+def test_changed_hints_recolor_their_image_and_others_are_skipped(models, scans, tmp_path):
     hints, out = tmp_path / "hints.json", tmp_path / "out"
     versions = ({"a.png": RED, "b.png": RED}, {"a.png": BLUE, "b.png": RED}, {"b.png": RED})
     runs = [statuses(colorize(models, "--hints", written(hints, it), scans, out)[1]) for it in versions]
@@ -128,14 +128,14 @@ def test_a_reference_gives_the_same_whatever_the_batch(models, scans, sunset, tm
 
 
 def refused(models, tmp_path, *arguments) -> str:
-    """The one line of a run that ends before anything is written."""
+    """Return the single line on stderr of a run that fails before it writes anything."""
     out = tmp_path / "refused"
     for dry in ((), ("--dry-run",)):
-        status, lines, said = colorize(models, *dry, *arguments, out)
+        status, lines, stderr = colorize(models, *dry, *arguments, out)
         assert (status, lines) == (2, [])
         assert not out.exists()
-        assert said.count("\n") == 1
-    return said
+        assert stderr.count("\n") == 1
+    return stderr
 
 
 @pytest.mark.parametrize(
@@ -154,37 +154,37 @@ def test_a_missing_file_is_named(models, scans, tmp_path):
 
 def test_a_png_without_transparency_is_refused(models, scans, tmp_path):
     Image.new("RGB", (160, 120), "red").save(tmp_path / "hints.png")
-    said = refused(models, tmp_path, "--hints", tmp_path / "hints.png", scans / "a.png")
-    assert "hints.png" in said
-    assert "no transparency" in said
+    stderr = refused(models, tmp_path, "--hints", tmp_path / "hints.png", scans / "a.png")
+    assert "hints.png" in stderr
+    assert "no transparency" in stderr
 
 
 def test_a_gray_or_damaged_reference_is_refused(models, scans, tmp_path):
     (tmp_path / "damaged.jpg").write_bytes(b"no picture")
     assert "damaged.jpg" in refused(models, tmp_path, "--reference", tmp_path / "damaged.jpg", scans)
-    said = refused(models, tmp_path, "--reference", scans / "a.png", scans)
-    assert "a.png: it has no colours" in said
+    stderr = refused(models, tmp_path, "--reference", scans / "a.png", scans)
+    assert "a.png: it has no colors" in stderr
 
 
-def test_names_of_no_picture_or_of_several_are_refused(models, scans, tmp_path):
+def test_names_that_match_no_image_or_several_are_refused(models, scans, tmp_path):
     unknown = written(tmp_path / "unknown.json", {"z.png": RED})
-    assert "'z.png' is none of the pictures" in refused(models, tmp_path, "--hints", unknown, scans)
+    assert "'z.png' is none of the images" in refused(models, tmp_path, "--hints", unknown, scans)
     ambiguous = written(tmp_path / "ambiguous.json", {"c.png": RED})
-    said = refused(models, tmp_path, "--hints", ambiguous, scans)
-    assert "one/c.png" in said
-    assert "two/c.png" in said
+    stderr = refused(models, tmp_path, "--hints", ambiguous, scans)
+    assert "one/c.png" in stderr
+    assert "two/c.png" in stderr
     twice = written(tmp_path / "twice.json", {"a.png": RED, "./a.png": BLUE})
     assert "are both" in refused(models, tmp_path, "--hints", twice, scans)
 
 
-def test_hints_without_a_name_are_for_a_single_picture(models, scans, tmp_path):
+def test_hints_without_a_name_are_for_a_single_image(models, scans, tmp_path):
     hints = written(tmp_path / "hints.json", RED)
     assert "name them" in refused(models, tmp_path, "--hints", hints, scans)
     assert colorize(models, "--hints", hints, scans / "a.png", tmp_path / "a.png")[0] == 0
     assert chroma(tmp_path / "a.png")[20, 20, 0] > 5
 
 
-def test_a_name_of_a_picture_of_another_shard_is_no_error(models, scans, tmp_path):
+def test_the_name_of_an_image_of_another_shard_is_no_error(models, scans, tmp_path):
     hints = written(tmp_path / "hints.json", {"a.png": RED, "b.png": BLUE, "one/c.png": RED})
     done = []
     for part in (1, 2, 3):
@@ -196,14 +196,14 @@ def test_a_name_of_a_picture_of_another_shard_is_no_error(models, scans, tmp_pat
     assert chroma(tmp_path / "out" / "a.png")[20, 20, 0] > 5
 
 
-def test_a_hint_outside_of_its_picture_fails_that_picture_only(models, scans, tmp_path):
+def test_a_hint_outside_of_its_image_fails_only_that_image(models, scans, tmp_path):
     outside = {"points": [{"x": 500, "y": 20, "color": "red"}]}
     hints = written(tmp_path / "hints.json", {"a.png": outside, "b.png": RED})
     status, lines, _ = colorize(models, "--hints", hints, scans, tmp_path / "out")
     assert status == 1
     failed = [line for line in lines if line["status"] == "failed"]
     assert [Path(line["source"]).name for line in failed] == ["a.png"]
-    assert "x 500, y 20 lies outside of the picture, which is 160 x 120" in failed[0]["reason"]
+    assert "x 500, y 20 lies outside of the image, which is 160 x 120" in failed[0]["reason"]
     assert not (tmp_path / "out" / "a.png").exists()
     assert (tmp_path / "out" / "b.png").exists()
 
@@ -211,12 +211,12 @@ def test_a_hint_outside_of_its_picture_fails_that_picture_only(models, scans, tm
 def test_an_output_never_replaces_the_hints_or_the_reference(models, scans, sunset, tmp_path):
     before = sunset.read_bytes()
     arguments = ("--overwrite", "--reference", sunset, scans / "a.png", sunset)
-    status, _, said = colorize(models, *arguments)
+    status, _, stderr = colorize(models, *arguments)
     assert (status, sunset.read_bytes()) == (2, before)
-    assert "would replace" in said
+    assert "would replace" in stderr
 
 
-def test_of_a_document_the_first_page_has_the_hints(models, gray_photo, tmp_path):
+def test_hints_apply_to_the_first_page_of_a_document(models, gray_photo, tmp_path):
     pages = [Image.fromarray(gray_photo)] * 2
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
     hints = written(tmp_path / "hints.json", RED)
@@ -238,7 +238,7 @@ def test_hints_for_an_animation_are_a_failure(models, gray_photo, tmp_path):
     assert not (tmp_path / "out.png").exists()
 
 
-def test_hints_as_png_color_the_picture(models, scans, tmp_path):
+def test_painted_hints_color_the_image(models, scans, tmp_path):
     image = Image.new("RGBA", (160, 120))
     image.paste((0x8A, 0x4A, 0x3A, 255), (15, 15, 25, 25))
     image.save(tmp_path / "hints.png")
@@ -254,7 +254,7 @@ def test_hints_and_a_reference_from_python(models, gray_photo, sunset, tmp_path)
     for given in (RED, painted, written(tmp_path / "hints.json", RED)):
         out = colorizer.colorize(Image.fromarray(gray_photo), hints=given)
         assert chroma(out)[20, 20, 0] > 5
-    with pytest.raises(UsageError, match="outside of the picture"):
+    with pytest.raises(UsageError, match="outside of the image"):
         colorizer.colorize(gray_photo, hints={"points": [{"x": 500, "y": 1, "color": "red"}]})
     full = Colorizer(models.tinted, device="cpu")
     by_file = full.colorize(gray_photo, reference=sunset)

@@ -1,4 +1,4 @@
-"""Hints from their files to the pixels of outputs, and what is said of those that cannot be used."""
+"""Hints from their files to the pixels of outputs, and the messages about invalid hints."""
 
 import json
 import re
@@ -19,13 +19,13 @@ from colorize_cli.guidance.hints import parse
 RED = "#b05a48"
 POINT = {"points": [{"x": 80, "y": 60, "color": RED, "radius": 5}]}
 BAD = {
-    "not json": ("{", "no JSON"),
+    "not json": ("{", "not valid JSON"),
     "no object": ("[1]", "not an object"),
-    "no colour": ('{"points": [{"x": 1, "y": 2, "color": "reddish"}]}', r"points\[0\]\.color is no colour"),
-    "no number": ('{"points": [{"x": "1", "y": 2, "color": "red"}]}', r"points\[0\]\.x is no number"),
+    "no colour": ('{"points": [{"x": 1, "y": 2, "color": "reddish"}]}', r"points\[0\]\.color is not a color"),
+    "no number": ('{"points": [{"x": "1", "y": 2, "color": "red"}]}', r"points\[0\]\.x is not a number"),
     "unknown key": ('{"points": [{"x": 1, "y": 2, "colour": "red"}]}', "'colour' is none of"),
     "no points": ('{"strokes": [{"points": [], "color": "red"}]}', r"strokes\[0\] has no points"),
-    "twice": ('{"a.png": {"points": []}, "a.png": {"points": []}}', "is there twice"),
+    "twice": ('{"a.png": {"points": []}, "a.png": {"points": []}}', "occurs twice"),
     "empty": ('{"points": []}', "no points and no strokes"),
 }
 
@@ -52,8 +52,8 @@ def wanted(color: str) -> np.ndarray:
 
 
 @pytest.fixture
-def pictures(gray_photo, tmp_path):
-    """Two grey pictures of one name in two folders, and one of another name; sRGB holds RED on them."""
+def images(gray_photo, tmp_path):
+    """Make two gray images of one name in two folders, and a third image; RED is in gamut on all pixels."""
     gray = np.clip(gray_photo // 4 + 85, 0, 255).astype(np.uint8)
     for name in ("one/a.png", "two/a.png", "b.png"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -62,43 +62,43 @@ def pictures(gray_photo, tmp_path):
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_hints_are_one_line_that_says_where(name):
+def test_the_error_for_bad_hints_is_one_line_with_the_position(name):
     text, reason = BAD[name]
     with pytest.raises(UsageError, match=reason) as raised:
         parse(text)
     assert "\n" not in str(raised.value)
 
 
-def test_the_result_follows_a_point(models, pictures, tmp_path):
+def test_the_result_follows_a_point(models, images, tmp_path):
     hints = written(tmp_path / "h.json", POINT)
-    assert run(models, "--hints", hints, pictures / "b.png", tmp_path / "out.png")[0] == 0
+    assert run(models, "--hints", hints, images / "b.png", tmp_path / "out.png")[0] == 0
     found = chroma(tmp_path / "out.png")
     y, x = np.ogrid[:120, :160]
     disc = (x - 80) ** 2 + (y - 60) ** 2 <= 5**2
     assert np.linalg.norm(found[disc] - wanted(RED), axis=1).max() < 3
 
 
-def test_the_result_follows_a_stroke_and_an_image_whatever_the_strength(models, pictures, tmp_path):
+def test_the_result_follows_a_stroke_and_an_image_whatever_the_strength(models, images, tmp_path):
     stroke = {"strokes": [{"points": [[20, 30], [60, 30]], "color": RED, "width": 8}]}
     painted = np.zeros((60, 80, 4), np.uint8)
     painted[13:17, 10:30] = (0xB0, 0x5A, 0x48, 255)
     Image.fromarray(painted).save(tmp_path / "h.png")
     for hints in (written(tmp_path / "h.json", stroke), tmp_path / "h.png"):
         options = ("--overwrite", "--strength", "0", "--hints", hints)
-        assert run(models, *options, pictures / "b.png", tmp_path / "out.png")[0] == 0
+        assert run(models, *options, images / "b.png", tmp_path / "out.png")[0] == 0
         assert np.abs(chroma(tmp_path / "out.png")[28:32, 24:56] - wanted(RED)).max() < 3
 
 
-def test_only_pictures_whose_hints_changed_are_made_anew(models, pictures, tmp_path):
+def test_only_images_with_changed_hints_are_colorized_again(models, images, tmp_path):
     def stems(stderr: str) -> set[str]:
         return {line.split(" -> ")[0].rsplit("in/", 1)[1] for line in stderr.splitlines() if " -> " in line}
 
     out = tmp_path / "out"
-    assert stems(run(models, pictures, out)[1]) == {"one/a.png", "two/a.png", "b.png"}
+    assert stems(run(models, images, out)[1]) == {"one/a.png", "two/a.png", "b.png"}
     hints = written(tmp_path / "h.json", {"one/a.png": POINT})
-    assert stems(run(models, "--hints", hints, pictures, out)[1]) == {"one/a.png"}
-    assert stems(run(models, "--hints", hints, pictures, out)[1]) == set()
-    assert stems(run(models, pictures, out)[1]) == {"one/a.png"}
+    assert stems(run(models, "--hints", hints, images, out)[1]) == {"one/a.png"}
+    assert stems(run(models, "--hints", hints, images, out)[1]) == set()
+    assert stems(run(models, images, out)[1]) == {"one/a.png"}
 
 
 def test_without_hints_outputs_stay_up_to_date():
@@ -106,60 +106,60 @@ def test_without_hints_outputs_stay_up_to_date():
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("a.png", "may be .* or .*; give its path"), ("c.png", "none of the pictures")]
+    ("name", "reason"), [("a.png", "may be .* or .*; give its path"), ("c.png", "none of the images")]
 )
-def test_a_name_of_several_pictures_or_of_none_is_refused(models, pictures, tmp_path, name, reason):
+def test_a_name_that_matches_several_images_or_none_is_refused(models, images, tmp_path, name, reason):
     hints = written(tmp_path / "h.json", {name: POINT})
-    code, said = run(models, "--hints", hints, pictures, tmp_path / "out")
+    code, stderr = run(models, "--hints", hints, images, tmp_path / "out")
     assert code == 2
-    assert "h.json" in said
-    assert re.search(reason, said)
+    assert "h.json" in stderr
+    assert re.search(reason, stderr)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_name_of_a_picture_in_another_shard_is_no_fault(models, pictures, tmp_path):
+def test_the_name_of_an_image_in_another_shard_is_no_error(models, images, tmp_path):
     hints = written(tmp_path / "h.json", {"one/a.png": POINT, "two/a.png": POINT, "b.png": POINT})
     for shard in ("1/2", "2/2"):
-        assert run(models, "--hints", hints, "--shard", shard, pictures, tmp_path / "out")[0] == 0
+        assert run(models, "--hints", hints, "--shard", shard, images, tmp_path / "out")[0] == 0
     assert len(list((tmp_path / "out").rglob("*.png"))) == 3
 
 
-def test_a_hint_outside_of_its_picture_fails_that_picture_alone(models, pictures, tmp_path):
+def test_a_hint_outside_of_its_image_fails_only_that_image(models, images, tmp_path):
     outside = {"points": [{"x": 500, "y": 2, "color": RED}]}
     hints = written(tmp_path / "h.json", {"b.png": outside, "one/a.png": POINT})
-    code, said = run(models, "--hints", hints, pictures, tmp_path / "out")
+    code, stderr = run(models, "--hints", hints, images, tmp_path / "out")
     assert code == 1
-    assert "b.png: the hint at x 500, y 2 lies outside of the picture" in said
+    assert "b.png: the hint at x 500, y 2 lies outside of the image" in stderr
     assert len(list((tmp_path / "out").rglob("*.png"))) == 2
 
 
-def test_hints_for_a_single_picture_are_refused_for_several(models, pictures, tmp_path):
-    code, said = run(models, "--hints", written(tmp_path / "h.json", POINT), pictures, tmp_path / "out")
+def test_hints_for_a_single_image_are_refused_for_several(models, images, tmp_path):
+    code, stderr = run(models, "--hints", written(tmp_path / "h.json", POINT), images, tmp_path / "out")
     assert code == 2
-    assert "for a single picture" in said
+    assert "for a single image" in stderr
 
 
 @pytest.mark.parametrize("option", ["--hints", "--reference"])
-def test_a_file_that_cannot_be_read_is_named_before_any_work(models, pictures, tmp_path, option):
+def test_a_file_that_cannot_be_read_is_named_before_any_work(models, images, tmp_path, option):
     (tmp_path / "empty").touch()
     Image.new("RGB", (20, 20), (9, 9, 9)).save(tmp_path / "grey.png")
     for name in ("absent", "empty", "grey.png"):
-        code, said = run(models, option, tmp_path / name, pictures / "b.png", tmp_path / "out.png")
+        code, stderr = run(models, option, tmp_path / name, images / "b.png", tmp_path / "out.png")
         assert code == 2
-        assert name in said
+        assert name in stderr
         assert not (tmp_path / "out.png").exists()
 
 
-def test_the_palette_of_a_reference_is_taken_on_whatever_the_batch(models, pictures, tmp_path):
+def test_the_palette_of_a_reference_is_transferred_for_any_batch_size(models, images, tmp_path):
     reference = tmp_path / "reference.png"
     Image.fromarray(data.rocket()).save(reference)
     found = []
     for batch in ("1", "8"):
         options = ("--overwrite", "--batch-size", batch, "--reference", reference)
-        assert run(models, *options, pictures, tmp_path / "out")[0] == 0
+        assert run(models, *options, images, tmp_path / "out")[0] == 0
         found.append(chroma(tmp_path / "out" / "b.png"))
     np.testing.assert_array_equal(found[0], found[1])
-    assert run(models, pictures / "b.png", tmp_path / "plain.png")[0] == 0
+    assert run(models, images / "b.png", tmp_path / "plain.png")[0] == 0
     towards, before = (values.mean((0, 1)) for values in (found[0], chroma(tmp_path / "plain.png")))
     truth = lab.srgb_to_lab(data.rocket() / 255)[..., 1:].mean((0, 1))
     assert np.linalg.norm(towards - truth) < 0.6 * np.linalg.norm(before - truth)

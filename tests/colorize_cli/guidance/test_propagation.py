@@ -1,4 +1,4 @@
-"""How hints spread."""
+"""Propagation of hints."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ AB = np.stack([np.full((24, 32), 10), np.full((24, 32), -15)]).astype(np.float32
 
 
 def scene(inside: int, outside: int) -> Lightness:
-    """A square of one grey, 100 pixels wide, on another, with some grain."""
+    """Return a gray square of 100 pixels on another gray, with some grain."""
     codes = np.full(SHAPE, outside)
     codes[70:170, 110:210] = inside
     grain = np.random.default_rng(0).normal(0, 2, SHAPE)
@@ -32,7 +32,7 @@ def point(x: int, y: int, color: str) -> dict:
 
 
 @pytest.mark.parametrize(("inside", "outside"), [(150, 70), (90, 180)])
-def test_an_object_takes_the_color_and_what_is_beyond_its_edge_does_not(inside, outside):
+def test_color_fills_an_object_and_stops_at_its_edge(inside, outside):
     lightness = scene(inside, outside)
     before, after = colored(lightness), colored(lightness, point(160, 120, "#a06030"))
     hint = lab.srgb_to_lab(np.array([0xA0, 0x60, 0x30]) / 255)[1:]
@@ -47,7 +47,7 @@ def test_an_object_takes_the_color_and_what_is_beyond_its_edge_does_not(inside, 
     assert change[:, :50].max() < 1
 
 
-def test_on_a_plain_ground_a_hint_fades_with_the_distance():
+def test_on_a_uniform_background_a_hint_fades_with_distance():
     lightness = Lightness(np.full(SHAPE, 128, np.uint8), GRAY8)
     change = np.abs(colored(lightness, point(20, 120, "#a06030")) - colored(lightness)).max(-1)[120]
     assert change[20] > 20
@@ -55,7 +55,7 @@ def test_on_a_plain_ground_a_hint_fades_with_the_distance():
     assert np.all(np.diff(change[60:200:20]) <= 0.5)
 
 
-def test_two_hints_share_the_ground_between_them():
+def test_two_hints_share_the_background_between_them():
     lightness = Lightness(np.full(SHAPE, 128, np.uint8), GRAY8)
     hints = {"points": [{"x": 60, "y": 120, "color": "#c03020"}, {"x": 260, "y": 120, "color": "#3040c0"}]}
     found = colored(lightness, hints)[120]

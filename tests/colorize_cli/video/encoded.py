@@ -1,7 +1,7 @@
-"""The frames that go into the encoder, and what comes out of it.
+"""Comparison of frames before encoding, and of packets after it.
 
-x264 does not make the same bytes of the same frames each time on processors with AVX-512. So a test of H.264
-compares the frames that are handed to the encoder; packets are compared where the codec repeats itself.
+On processors with AVX-512 x264's output differs from run to run. So tests of H.264 compare the frames given
+to the encoder. Packets are compared only for codecs with reproducible output.
 """
 
 import contextlib
@@ -19,11 +19,10 @@ from tests.colorize_cli.video.video_files import packets
 
 
 class EncodedFrames:
-    """Records a digest of each frame that is handed to the encoder in this process.
+    """Records a digest of each frame given to the encoder in this process.
 
     Attributes:
-        of: The digests of a finished video's frames, by its path, in the order of the segments that it was
-            joined from.
+        of: Digests of a finished video's frames in order, by the video's path.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +57,7 @@ class EncodedFrames:
 
 
 def digest(frame: VideoFrame) -> str:
-    """Of all samples of a frame, its time and format."""
+    """Return a digest of all samples of a frame, with its time stamp and format."""
     found = hashlib.sha256()
     for index in range(len(frame.planes)):
         found.update(plane_of(frame, index).tobytes())
@@ -67,12 +66,12 @@ def digest(frame: VideoFrame) -> str:
 
 
 def assert_same_packets(one: Path, other: Path) -> None:
-    """All packets are the same, of H.264 all but their content."""
+    """Check that all packets are the same, for H.264 except their content."""
     assert comparable(one) == comparable(other)
 
 
 def comparable(path: Path) -> list[tuple[int, int | None, int | None, bool, bytes | None]]:
-    """All packets (see `packets`), without the content of those of H.264."""
+    """Return all packets (see `packets`), without the content of H.264 packets."""
     with av.open(str(path)) as container:
         unsteady = {s.index for s in container.streams.video if s.codec_context.name == "h264"}
     return [(index, *rest, None if index in unsteady else data) for index, *rest, data in packets(path)]

@@ -32,12 +32,12 @@ RATE = Fraction(2)  # so that 10 seconds are 20 frames and 2 seconds 4
 SHOTS = (5, 12, 14, 24, 30, 36, 60, 68, 76, 78, 84, 92)
 KEYS = (5, 8, 12, 14, 30, 36, 68, 76, 78, 84, 92)
 FRAMES = 100
-# 14 and 78 are too near to the place before, 24 and 60 no key frames, and 8 is no cut.
+# 14 and 78 are too close to the previous split point, 24 and 60 are no key frames, and 8 is no cut.
 SPLIT_POINTS = (0, 5, 12, 30, 36, 68, 76, 84, 92)
 SEGMENTS = (0, 5, 12, 30, 36, 56, 68, 76, 84, 92)
 CLOSED = {"crf": "10", "g": "1000", "sc_threshold": "0"}
 OPEN = {"crf": "10", "g": "10", "sc_threshold": "0", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
-# Its packets can be compared, also those that other processes make; H.264's cannot (see `encoded`).
+# FFV1 packets can be compared, also between processes; H.264 packets cannot (see `encoded`).
 LOSSLESS = Settings(video=VideoSettings(codec="ffv1"))
 VIDEO = Recipe(frames=FRAMES, width=96, height=64, rate=RATE, shots=SHOTS, keys=KEYS, options=CLOSED)
 UNEVEN = tuple(500 * n + 90 * (n % 3 == 1) for n in range(FRAMES))
@@ -53,7 +53,7 @@ def video(tmp_path_factory) -> Path:
     return make(tmp_path_factory.mktemp("film") / "a.mkv", VIDEO)
 
 
-def one_go(path: Path, output: Path, network, settings: Settings) -> VideoStats:
+def one_pass(path: Path, output: Path, network, settings: Settings) -> VideoStats:
     stats = VideoStats()
     with work_dir.claimed(output, "one go") as folder:
         colorize.colorize_video(path, output, output.suffix, folder, network, settings, stats)
@@ -61,7 +61,7 @@ def one_go(path: Path, output: Path, network, settings: Settings) -> VideoStats:
 
 
 def in_chunks(path: Path, output: Path, network, settings: Settings, count: int = 4) -> VideoStats:
-    """The last part first."""
+    """Colorize the chunks in reverse order and join them."""
     stats = VideoStats()
     with work_dir.claimed(output, "in parts") as folder:
         chunked = chunks.split(path, folder, network.info, settings, count)
@@ -83,7 +83,7 @@ def planes(path: Path) -> Iterator[tuple[int, list[np.ndarray]]]:
 
 
 def assert_same(one: Path, other: Path) -> None:
-    """All packets, and so all that can be decoded from them, which is looked at too."""
+    """Check that all packets and all decoded frames are the same."""
     assert_same_packets(one, other)
     for (time, first), (when, second) in zip(planes(one), planes(other), strict=True):
         assert time == when
@@ -92,7 +92,7 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 def assert_about_same(one: Path, other: Path) -> None:
-    """As far as x264 repeats itself; one frame differs from the next by 5 levels and more."""
+    """Check that frames are equal within x264's variation. Consecutive frames differ by 5 levels or more."""
     for (time, first), (when, second) in zip(planes(one), planes(other), strict=True):
         assert time == when
         for before, after in zip(first, second, strict=True):
@@ -119,7 +119,7 @@ CASES = {
     "open.mkv": (dataclasses.replace(VIDEO, options=OPEN), VideoSettings()),
     "open.mp4": (dataclasses.replace(VIDEO, options=OPEN, time_base=Fraction(1, 600)), VideoSettings()),
     "open.ts": (dataclasses.replace(VIDEO, options=OPEN, time_base=Fraction(1, 90_000)), VideoSettings()),
-    # Of these libavformat makes up other times when they are searched.
+    # libavformat invents different times for these formats after seeking.
     "b-frames.avi": (dataclasses.replace(VIDEO, time_base=1 / RATE), VideoSettings()),
     "program.mpg": (
         dataclasses.replace(
@@ -138,13 +138,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_in_parts_is_in_one_go(network, tmp_path, monkeypatch, name):
+def test_chunks_give_the_same_video_as_one_pass(network, tmp_path, monkeypatch, name):
     recipe, asked = CASES[name]
     encoded = EncodedFrames(monkeypatch)
     source = make(tmp_path / name, recipe)
     settings = Settings(video=asked)
     one, chunked = tmp_path / f"one{source.suffix}", tmp_path / f"parts{source.suffix}"
-    stats, other = one_go(source, one, network, settings), in_chunks(source, chunked, network, settings)
+    stats, other = one_pass(source, one, network, settings), in_chunks(source, chunked, network, settings)
     assert (stats.frames, stats.cuts, stats.damaged) == (other.frames, other.cuts, other.damaged)
     assert stats.cuts > 3
     assert stats.damaged == 0
@@ -156,8 +156,8 @@ def test_in_parts_is_in_one_go(network, tmp_path, monkeypatch, name):
     assert len(list(folder_of(chunked, "in parts").path.glob("part-*"))) > 1
 
 
-def test_stretches_begin_at_places_and_after_ten_seconds(video, network, tmp_path):
-    one_go(video, tmp_path / "a.mkv", network, Settings())
+def test_segments_begin_at_split_points_and_after_ten_seconds(video, network, tmp_path):
+    one_pass(video, tmp_path / "a.mkv", network, Settings())
     done = folder_of(tmp_path / "a.mkv", "one go").done
     assert tuple(segment.first for segment in done) == tuple(500 * n for n in SEGMENTS)
     assert sum(segment.frames for segment in done) == FRAMES
@@ -172,7 +172,7 @@ def chunks_of(
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 9, 100])
-def test_parts_are_whole_about_equal_and_as_many_as_asked_for(video, network, tmp_path, count):
+def test_chunks_are_complete_about_equal_and_as_many_as_requested(video, network, tmp_path, count):
     chunked = chunks_of(video, tmp_path, network, count)
     assert min(count, len(SPLIT_POINTS)) - 1 <= len(chunked) <= min(count, len(SPLIT_POINTS))
     assert {chunk.first for chunk in chunked} <= set(SPLIT_POINTS)
@@ -183,15 +183,15 @@ def test_parts_are_whole_about_equal_and_as_many_as_asked_for(video, network, tm
     assert max(chunk.frames for chunk in chunked) <= max(32, FRAMES / count + 16)
 
 
-def test_parts_are_of_what_is_asked_for(video, network, tmp_path):
+def test_chunks_cover_the_requested_time_range(video, network, tmp_path):
     chunked = chunks_of(video, tmp_path, network, 100, Settings(video=VideoSettings(start=8, duration=30)))
-    # From 16 on, up to 76.
+    # The time range covers frames 16 to 76.
     assert [(chunk.first, chunk.frames) for chunk in chunked] == [(0, 14), (14, 6), (20, 32), (52, 8)]
     with pytest.raises(ReadError, match="it ends before 100 seconds"):
         chunks_of(video, tmp_path, network, 2, Settings(video=VideoSettings(start=100)))
 
 
-def test_what_was_divided_stays_so(video, network, tmp_path):
+def test_a_split_is_kept(video, network, tmp_path):
     folder = WorkDir(tmp_path)
     chunked = chunks.split(video, folder, network.info, Settings(), 3)
     assert chunks.split(tmp_path / "none.mkv", folder, network.info, Settings(), 7) == chunked
@@ -225,7 +225,7 @@ chunks.colorize_chunk(Path(path), ".mkv", work, chunk, network, settings, VideoS
 
 
 def worker(video: Path, folder: Path, network: Path, chunk: Chunk, at: int = 0) -> tuple[int, list[int]]:
-    """Colours a part in a process, which kills itself at a frame; its status, and the frames done."""
+    """Colorize a chunk in a process that kills itself at a frame. Returns its status and the frames done."""
     line = [sys.executable, "-c", WORKER, video, folder, network, str(at)]
     done = subprocess.run(line, input=pickle.dumps(chunk), stdout=subprocess.PIPE, check=False)
     stats = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
@@ -233,18 +233,18 @@ def worker(video: Path, folder: Path, network: Path, chunk: Chunk, at: int = 0) 
     return done.returncode, [frames for frames, _ in stats]
 
 
-def test_processes_that_are_killed_are_gone_on_with(video, models, network, tmp_path):
-    stats, other = one_go(video, tmp_path / "one.mkv", network, LOSSLESS), VideoStats()
+def test_chunks_of_killed_processes_are_resumed(video, models, network, tmp_path):
+    stats, other = one_pass(video, tmp_path / "one.mkv", network, LOSSLESS), VideoStats()
     output = tmp_path / "parts.mkv"
     with work_dir.claimed(output, "in parts") as folder:
         first, second, third = chunks.split(video, folder, network.info, LOSSLESS, 3)
         assert (first.first, second.first, third.first) == (0, 36, 68)
         work = video, folder.path, models.tinted
         assert worker(*work, third) == (0, list(range(1, 33)))
-        # After its stretch of ten seconds, in the one that follows; and before any is whole.
+        # One is killed in its second segment, and one before its first segment is complete.
         assert worker(*work, second, at=25) == (-signal.SIGKILL, list(range(1, 26)))
         assert worker(*work, first, at=3)[0] == -signal.SIGKILL
-        with pytest.raises(WriteError, match="of its part 0 0 of 36 frames are there"):
+        with pytest.raises(WriteError, match="its chunk 0 is incomplete: 0 of 36 frames are done"):
             chunks.concat_chunks(
                 video, output, ".mkv", folder, (first, second, third), LOSSLESS, VideoStats()
             )
@@ -257,10 +257,10 @@ def test_processes_that_are_killed_are_gone_on_with(video, models, network, tmp_
 
 
 @pytest.mark.parametrize("field", ["mark", "marks", "begins", "damaged"])
-def test_a_part_that_is_not_found_where_it_was_is_read_from_the_beginning(
+def test_a_chunk_that_does_not_match_is_read_from_the_beginning_of_the_video(
     video, network, tmp_path, monkeypatch, field
 ):
-    """It is told by its first frame, or at the end by all; and not looked for at all in damage."""
+    """A mismatch shows at the first frame or at the end. Damaged chunks are never read by seeking."""
     read = []
     beginning = chunks._from_the_beginning
 
@@ -269,7 +269,7 @@ def test_a_part_that_is_not_found_where_it_was_is_read_from_the_beginning(
         return beginning(video, chunk, settings)
 
     monkeypatch.setattr(chunks, "_from_the_beginning", from_the_beginning)
-    one_go(video, tmp_path / "one.mkv", network, LOSSLESS)
+    one_pass(video, tmp_path / "one.mkv", network, LOSSLESS)
     with work_dir.claimed(tmp_path / "parts.mkv", "in parts") as folder:
         chunked = chunks.split(video, folder, network.info, LOSSLESS, 3)
         for chunk in chunked:
@@ -284,8 +284,8 @@ def test_a_part_that_is_not_found_where_it_was_is_read_from_the_beginning(
     assert_same(tmp_path / "one.mkv", tmp_path / "parts.mkv")
 
 
-def test_work_of_another_division_is_not_mixed_in(video, network, tmp_path):
-    one_go(video, tmp_path / "one.mkv", network, LOSSLESS)
+def test_segments_of_another_split_are_not_reused(video, network, tmp_path):
+    one_pass(video, tmp_path / "one.mkv", network, LOSSLESS)
     output = tmp_path / "parts.mkv"
     with work_dir.claimed(output, "in parts") as folder:
         for count in (2, 5):
@@ -297,7 +297,7 @@ def test_work_of_another_division_is_not_mixed_in(video, network, tmp_path):
     assert_same(tmp_path / "one.mkv", output)
 
 
-def test_a_film_that_was_cut_short_since_it_was_divided_fails(video, network, tmp_path):
+def test_a_video_that_was_truncated_after_the_split_fails(video, network, tmp_path):
     folder = WorkDir(tmp_path)
     *_, last = chunks.split(video, folder, network.info, Settings(), 3)
     longer = dataclasses.replace(last, frames=last.frames + 5)
@@ -306,7 +306,7 @@ def test_a_film_that_was_cut_short_since_it_was_divided_fails(video, network, tm
 
 
 def damaged(video: Path, source: Path) -> Path:
-    """A copy of a film with a packet at 20 seconds that cannot be decoded."""
+    """Make a copy of a video in which a packet at 20 seconds cannot be decoded."""
     with av.open(str(video)) as whole:
         packet = next(packet for packet in whole.demux(video=0) if packet.pts == 500 * 40)
         content = bytearray(video.read_bytes())
@@ -316,10 +316,10 @@ def damaged(video: Path, source: Path) -> Path:
     return source
 
 
-def test_damage_is_told_once_and_frames_keep_their_times(video, network, tmp_path):
+def test_damage_is_counted_once_and_frames_keep_their_times(video, network, tmp_path):
     source = damaged(video, tmp_path / "damaged.mkv")
     one, chunked = tmp_path / "one.mkv", tmp_path / "parts.mkv"
-    stats, other = one_go(source, one, network, Settings()), in_chunks(source, chunked, network, Settings())
+    stats, other = one_pass(source, one, network, Settings()), in_chunks(source, chunked, network, Settings())
     assert stats.damaged > 0
     assert (stats.frames, stats.damaged) == (other.frames, other.damaged)
     assert look(one).times == look(chunked).times

@@ -1,4 +1,4 @@
-"""What is promised of films that no single run through the command shows."""
+"""Guarantees about videos that a single run of the command does not show."""
 
 import dataclasses
 import os
@@ -22,7 +22,7 @@ from colorize_cli.video.stages import VideoStages
 from tests.colorize_cli.cli.test_run import invoke
 from tests.colorize_cli.video.video_files import Recipe, look, make, packets
 
-# x264 does not make the same bytes of the same frames on every processor.
+# x264's output depends on the processor.
 LOSSLESS = Settings(video=VideoSettings(codec="ffv1"))
 
 
@@ -46,7 +46,7 @@ class _Stop(Exception):  # noqa: N818 - what a test raises
 
 
 @pytest.mark.parametrize("at", [1, 60, 61, 100, 119])
-def test_a_run_that_was_stopped_is_gone_on_with(network, tmp_path, at):
+def test_a_stopped_run_is_resumed(network, tmp_path, at):
     source = make(tmp_path / "a.mkv", Recipe(frames=120, rate=Fraction(6), cut=70, codec="ffv1", options={}))
     settings = LOSSLESS
     whole = run_video(source, tmp_path / "whole.mkv", network, settings)
@@ -66,8 +66,8 @@ def test_a_run_that_was_stopped_is_gone_on_with(network, tmp_path, at):
 
 
 @pytest.mark.parametrize(("at", "kept"), [(4, 0), (5, 0), (6, 5), (31, 27), (61, 60), (70, 60), (79, 60)])
-def test_a_run_that_was_stopped_near_a_cut_is_gone_on_with(network, tmp_path, at, kept):
-    """At two frames a second; what begins with frames 5 and 27 ends for a place, with 47 for its length."""
+def test_a_run_stopped_near_a_cut_is_resumed(network, tmp_path, at, kept):
+    """At 2 frames/s the segments from frames 5 and 27 end at split points, the one from 47 by length."""
     cuts = (5, 7, 27, 60, 65)
     options = {"crf": "10", "g": "1000", "sc_threshold": "0"}
     recipe = Recipe(
@@ -89,8 +89,8 @@ def test_a_run_that_was_stopped_near_a_cut_is_gone_on_with(network, tmp_path, at
     assert packets(tmp_path / "whole.mkv") == packets(tmp_path / "again.mkv")
 
 
-def test_a_torn_or_foreign_line_of_a_journal_is_passed_over(tmp_path):
-    """That of a run that was killed while it wrote it, or of an earlier version; what follows is not lost."""
+def test_incomplete_and_unknown_lines_of_a_journal_are_skipped(tmp_path):
+    """A line may be incomplete after a kill, or from an earlier version. Later lines are still read."""
     folder = work_dir.WorkDir(tmp_path)
     first, second = (work_dir.Segment(f"00000{n}.nut", 400 * n, 10, 3, 0, 0) for n in range(2))
     ab = np.zeros((2, 4, 4), np.float32)
@@ -117,10 +117,11 @@ def assert_same(one: Path, other: Path) -> None:
     assert before.chroma == pytest.approx(after.chroma, abs=1e-3)
 
 
-def test_killed_at_random_it_ends_as_if_undisturbed(models, tmp_path):
+def test_random_kills_do_not_change_the_output(models, tmp_path):
     source = make(tmp_path / "a.mkv", Recipe(frames=400, rate=Fraction(4), sounds=1))
     line = [sys.executable, "-m", "colorize_cli", "--model", models.tinted, "--device", "cpu", "-q"]
-    line += ["--codec", "ffv1"]  # for a lossy one, chroma rounded another way would be other luma
+    # With a lossy codec, rounding differences of chroma would change luma.
+    line += ["--codec", "ffv1"]
     chosen = random.Random(1)  # noqa: S311
     subprocess.run([*line, source, tmp_path / "whole"], check=True)
     for _ in range(4):
@@ -149,7 +150,7 @@ def test_next_run_after_a_kill_between_the_name_and_the_cleanup_removes_the_work
     assert other.path.exists()
 
 
-def test_of_two_runs_on_one_film_one_gives_way(tmp_path):
+def test_two_runs_cannot_claim_the_same_video(tmp_path):
     (tmp_path / "a.mkv").touch()
     with work_dir.claimed(tmp_path / "a.mkv", "key") as first:
         assert first is not None
@@ -159,7 +160,7 @@ def test_of_two_runs_on_one_film_one_gives_way(tmp_path):
             assert third is not None
 
 
-def test_what_a_run_that_ended_claimed_is_free(tmp_path):
+def test_the_claim_of_an_ended_run_is_released(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from colorize_cli.video import chroma, work_dir\n"
         "with work_dir.claimed(Path(sys.argv[1]), 'key'): os._exit(0)"
@@ -170,10 +171,10 @@ def test_what_a_run_that_ended_claimed_is_free(tmp_path):
         assert len(list(folder.path.iterdir())) == 1
 
 
-def test_what_a_process_claimed_that_ended_elsewhere_can_be_freed(tmp_path):
+def test_the_claim_of_a_process_on_another_host_can_be_released(tmp_path):
     with work_dir.claimed(tmp_path / "a.mkv", "key") as folder:
         assert folder is not None
-    elsewhere = ".colorize-00000000-0000000042-"  # before all names of this host
+    elsewhere = ".colorize-00000000-0000000042-"  # sorts before all names of this host
     folder.path.mkdir(parents=True, exist_ok=True)
     (folder.path / f"{elsewhere}000000.claim").touch()
     with work_dir.claimed(tmp_path / "a.mkv", "key") as refused:
@@ -231,7 +232,7 @@ def test_chroma_is_where_the_colors_are_and_left_sited():
     cb, cr = chroma.chroma_planes(luma, ramp, 1.0, info, (2, 2))
     whole, _ = chroma.chroma_planes(luma, ramp, 1.0, info, (1, 1))
     assert cb.shape == cr.shape == (16, 32)
-    # A left-sited sample of half the width lies where the even ones of the whole lie.
+    # Left-sited samples at half the width coincide with the even samples at full width.
     difference = cb[:, 4:-4].astype(float) - whole[::2, 8:-8:2]
     assert np.abs(difference).mean() < 0.5
 

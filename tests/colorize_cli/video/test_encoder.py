@@ -1,4 +1,4 @@
-"""What is encoded does not depend on the machine."""
+"""Encoding does not depend on the machine."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ from tests.colorize_cli.video.video_files import Recipe, make, packets
 
 
 def repeatable(encoding: encoder.Encoding) -> encoder.Encoding:
-    """Without x264's assembly, some of which makes other bytes of the same frames each time (AVX-512)."""
+    """Disable x264's assembly, because its AVX-512 code is not reproducible."""
     if encoding.codec != "libx264":
         return encoding
     return dataclasses.replace(encoding, options={**encoding.options, "x264-params": "asm=0"})
@@ -24,13 +24,13 @@ def repeatable(encoding: encoder.Encoding) -> encoder.Encoding:
 @pytest.mark.parametrize(
     ("kind", "codec"), [(".mp4", None), (".webm", None), (".avi", None), (".mpg", None), (".mkv", "libx265")]
 )
-def test_encoders_do_the_same_on_one_core_and_on_several(tmp_path, kind, codec):
+def test_encoding_is_the_same_on_one_core_and_on_several(tmp_path, kind, codec):
     path = make(
         tmp_path / "a.mkv", Recipe(frames=60, width=256, height=256, cut=33, time_base=1 / Recipe().rate)
     )
-    own, found = os.sched_getaffinity(0), []
+    cpus, found = os.sched_getaffinity(0), []
     for cores in (1, 2):
-        os.sched_setaffinity(0, sorted(own)[:cores])
+        os.sched_setaffinity(0, sorted(cpus)[:cores])
         try:
             with reader.opened(path) as video:
                 chosen = repeatable(encoder.choose(kind, video.info, VideoSettings(codec=codec)))
@@ -39,7 +39,7 @@ def test_encoders_do_the_same_on_one_core_and_on_several(tmp_path, kind, codec):
                     for frame in video.frames():
                         segment.add(frame)
         finally:
-            os.sched_setaffinity(0, own)
+            os.sched_setaffinity(0, cpus)
         found.append(packets(output))
     assert len(found[0]) >= 60
     assert found[0] == found[1]

@@ -1,4 +1,4 @@
-"""A film that is read from somewhere in it, or that lacks something."""
+"""Reading a video from any position, and with missing packets."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -24,14 +24,14 @@ CASES = {
 
 
 def read(path: Path, begin: int | None = None) -> tuple[list[tuple[int, bool, np.ndarray]], int]:
-    """Time, key and luma of frames, and the damage."""
+    """Return time stamp, key frame flag and luma of all frames, and the damage count."""
     with reader.opened(path) as video:
         frames = [(f.pts, bool(f.key_frame), pixel_format.luma_of(f).copy()) for f in video.between(begin)]
         return frames, video.damaged
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_from_any_frame_on_it_is_what_it_is_from_the_beginning(tmp_path, name):
+def test_frames_after_seeking_are_those_read_from_the_beginning(tmp_path, name):
     recipe = CASES[name]
     path = make(tmp_path / name, Recipe(**{**vars(recipe), "frames": 90}))
     whole, _ = read(path)
@@ -46,8 +46,8 @@ def test_from_any_frame_on_it_is_what_it_is_from_the_beginning(tmp_path, name):
             np.testing.assert_array_equal(one, other)
 
 
-def test_of_a_film_that_lacks_a_packet_the_rest_is_there(tmp_path):
-    """One for each packet of a few pictures, as some are referred to by more than others."""
+def test_a_missing_packet_loses_only_the_frames_that_refer_to_it(tmp_path):
+    """The packets of one group of pictures are dropped in turn, since frames differ in references to them."""
     path = make(tmp_path / "a.mkv", Recipe(frames=120, options={"crf": "10", "g": "12"}))
     for lost in range(40, 52):
         lacking = tmp_path / f"{lost}.mkv"

@@ -1,4 +1,4 @@
-"""Chroma that stays where it is, and goes when the film cuts."""
+"""Chroma stays stable over time and changes at cuts."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ HEIGHT, WIDTH = 64, 96
 
 
 def texture(seed: int) -> np.ndarray:
-    """Smooth noise, wider than the picture, L*."""
+    """Return smooth noise in L*, wider than the frame."""
     import cv2
 
     noise = np.random.default_rng(seed).normal(size=(HEIGHT, 3 * WIDTH)).astype(np.float32)
@@ -18,7 +18,7 @@ def texture(seed: int) -> np.ndarray:
 
 
 def scene(seed: int, frames: int, speed: float = 2) -> list[np.ndarray]:
-    """A camera that pans over a texture."""
+    """Return frames of a camera that pans over a texture."""
     whole = texture(seed)
     return [np.ascontiguousarray(whole[:, round(speed * n) :][:, :WIDTH]) for n in range(frames)]
 
@@ -29,7 +29,7 @@ def chroma(value: float, noise: float, seed: int) -> np.ndarray:
 
 
 class Filter:
-    """All of it, of films whose every frame the network sees."""
+    """The whole filter, for a network that sees every frame."""
 
     def __init__(self, keep: float) -> None:
         self.tracker, self.steady = FlowTracker(), TemporalFilter(keep)
@@ -43,7 +43,7 @@ class Filter:
 
 
 @pytest.mark.parametrize("speed", [0, 2])
-def test_flicker_is_held(speed):
+def test_flicker_is_reduced(speed):
     flickering = [chroma(20 + 5 * (-1) ** n, 0, n) for n in range(30)]
     steady = Filter(0.9)
     out = [steady.next(small, ab) for small, ab in zip(scene(0, 30, speed), flickering, strict=True)]
@@ -53,14 +53,14 @@ def test_flicker_is_held(speed):
     assert steady.cuts == 0
 
 
-def test_without_keeping_each_frame_is_as_predicted():
+def test_without_keep_each_frame_is_as_predicted():
     steady = Filter(0)
     for n, small in enumerate(scene(0, 5)):
         ab = chroma(10, 5, n)
         np.testing.assert_array_equal(steady.next(small, ab), ab)
 
 
-def test_a_cut_lets_nothing_through():
+def test_no_chroma_crosses_a_cut():
     steady = Filter(0.9)
     for small in scene(0, 8):
         steady.next(small, chroma(30, 0, 0))
@@ -70,8 +70,8 @@ def test_a_cut_lets_nothing_through():
 
 
 @pytest.mark.parametrize(("width", "every"), [(WIDTH, 1), (WIDTH, 3), (WIDTH, None), (80, None)])
-def test_what_follows_a_cut_is_as_if_the_film_began_there(width, every):
-    """To the last bit, of small pictures too, whose flow OpenCV finds in another way when asked first."""
+def test_frames_after_a_cut_are_as_if_the_video_began_there(width, every):
+    """Results are equal bit by bit. In small frames OpenCV computes the first flow differently."""
     shots = [small[:, :width] for small in (*scene(0, 7), *scene(1, 12))]
     after: list[list[np.ndarray]] = []
     for frames in (shots, shots[7:]):
@@ -85,15 +85,15 @@ def test_what_follows_a_cut_is_as_if_the_film_began_there(width, every):
     np.testing.assert_array_equal(*after)
 
 
-def test_a_change_of_light_is_no_cut():
+def test_a_change_of_brightness_is_no_cut():
     steady = Filter(0.9)
     for n, small in enumerate(scene(0, 20)):
         steady.next(small * (0.8 if n % 2 else 1.0), chroma(10, 0, 0))
     assert steady.cuts == 0
 
 
-def test_color_goes_along_with_what_moves():
-    """What lies to the left of an edge that moves is red, to the right of it is blue."""
+def test_color_follows_moving_objects():
+    """Left of a moving edge is red, right of it is blue."""
     whole = texture(3)
     whole[:, 70:] = 95 - whole[:, 70:] / 2
     steady = Filter(0.9)
@@ -119,14 +119,14 @@ def test_the_network_sees_every_nth_frame_and_the_first_of_each_shot():
     assert all(seen_of(frames, 1))
 
 
-def test_by_itself_it_sees_more_where_less_can_be_trusted():
+def test_automatic_selection_takes_more_frames_where_trust_is_lower():
     calm, wild = seen_of(scene(0, 40, speed=1), None), seen_of(scene(0, 14, speed=12), None)
     assert calm.count(True) <= 12
     assert wild.count(True) > 10
 
 
 @pytest.mark.parametrize("every", [2, 4, None])
-def test_between_the_frames_it_sees_color_goes_along_with_the_movement(every):
+def test_color_follows_motion_between_the_frames_that_the_network_sees(every):
     whole = texture(3)
     whole[:, 70:] = 95 - whole[:, 70:] / 2
     tracker, selector, steady = FlowTracker(), KeyframeSelector(every), TemporalFilter(0.9)
@@ -140,7 +140,7 @@ def test_between_the_frames_it_sees_color_goes_along_with_the_movement(every):
         assert out[0, :, edge + 4 :].mean() < -16
 
 
-def test_what_is_between_adapts_as_fast_as_when_all_are_seen():
+def test_skipped_frames_do_not_slow_adaptation():
     def after(every: int) -> float:
         tracker, selector, steady = FlowTracker(), KeyframeSelector(every), TemporalFilter(0.9)
         for n, small in enumerate(scene(0, 25, speed=0)):
@@ -152,7 +152,7 @@ def test_what_is_between_adapts_as_fast_as_when_all_are_seen():
 
 
 @pytest.mark.parametrize("every", [1, 3, None])
-def test_it_goes_on_from_a_frame_that_was_seen(every):
+def test_the_filter_resumes_after_a_frame_that_the_network_saw(every):
     frames = scene(2, 12, speed=1)
     colors = [chroma(10, 4, n) for n in range(12)]
     tracker, selector, steady = FlowTracker(), KeyframeSelector(every), TemporalFilter(0.8)

@@ -1,4 +1,4 @@
-"""Small films for tests, made by PyAV."""
+"""Small videos for tests, made with PyAV."""
 
 import bisect
 import functools
@@ -21,7 +21,7 @@ FULL = 2
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a film is to be like."""
+    """Properties of a video to make."""
 
     frames: int = 20
     width: int = 64
@@ -48,9 +48,9 @@ class Recipe:
 
 
 def luma(recipe: Recipe, number: int) -> np.ndarray:
-    """Smooth shapes that move, with another scene after the cut; codes of the recipe's depth.
+    """Return luma codes: smooth moving shapes, with another scene after the cut.
 
-    Where there are shots, each of them but the first begins with one of those frames: noise that pans.
+    With `shots`, frames are panning noise instead. Every shot but the first begins with one of those frames.
     """
     if recipe.shots:
         scene = texture(recipe.height, recipe.width, bisect.bisect(recipe.shots, number))
@@ -62,26 +62,26 @@ def luma(recipe: Recipe, number: int) -> np.ndarray:
 
 
 def codes(recipe: Recipe, wave: np.ndarray) -> np.ndarray:
-    """Of luma, in the recipe's depth, of values from -1 to 1."""
+    """Return luma codes in the recipe's bit depth for values from -1 to 1."""
     bits = bits_of(recipe)
     return np.rint((120 + 70 * wave) * 2 ** (bits - 8)).astype(np.uint16 if bits > 8 else np.uint8)
 
 
 @functools.cache
 def texture(height: int, width: int, seed: int) -> np.ndarray:
-    """Smooth noise, of values from -1 to 1, whose left and right edges match."""
+    """Return smooth noise from -1 to 1 that wraps around horizontally."""
     noise = np.random.default_rng(seed).normal(size=(height, width)).astype(np.float32)
     smooth = cv2.GaussianBlur(np.hstack([noise, noise, noise]), (0, 0), 2.5)[:, width : 2 * width]
     return np.clip(smooth / (2 * smooth.std()), -1, 1)
 
 
 def bits_of(recipe: Recipe) -> int:
-    """Of each sample."""
+    """Return the number of bits per sample."""
     return VideoFrame(16, 16, recipe.pixel_format).format.components[0].bits
 
 
 def make(path: Path, recipe: Recipe) -> Path:
-    """Writes a film."""
+    """Make a video."""
     with av.open(str(path), "w", options=recipe.muxing) as out:
         out.metadata["title"] = "a test"
         if recipe.chapters:
@@ -165,7 +165,7 @@ def subtitle_packets(stream: Any) -> list[Any]:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a film is like."""
+    """Contents of a video."""
 
     times: list[Fraction]
     lumas: list[np.ndarray]
@@ -178,7 +178,7 @@ class Contents:
 
 
 def look(path: Path) -> Contents:
-    """Reads a film whole."""
+    """Read a whole video."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         frames = list(container.decode(stream))
@@ -205,6 +205,6 @@ def look(path: Path) -> Contents:
 
 
 def packets(path: Path) -> list[tuple[int, int | None, int | None, bool, bytes]]:
-    """All packets: of which stream, when shown and decoded, whether of a key frame, and what is in them."""
+    """Return all packets: stream index, presentation and decoding times, key frame flag and content."""
     with av.open(str(path)) as container:
         return [(p.stream.index, p.pts, p.dts, p.is_keyframe, bytes(p)) for p in container.demux() if p.size]
