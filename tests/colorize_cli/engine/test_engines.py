@@ -114,7 +114,7 @@ def mixed(make_folder, tmp_path) -> Path:
 def test_pictures_in_color_are_skipped_and_it_is_said_why(engine, models, mixed, tmp_path):
     outcomes = colorize(engine, mixed, tmp_path / "out", settings_for(models.tinted))
     skipped = {o.job.source.name: o.reason for o in outcomes if o.status is Status.SKIPPED}
-    assert skipped == dict.fromkeys(["cat.jpg", "cat.gif"], "in colour already")
+    assert skipped == dict.fromkeys(["cat.jpg", "cat.gif"], "already in color")
     assert pixels(tmp_path / "out").keys() == {"0000.png", "sub/0001.jpg"}
 
 

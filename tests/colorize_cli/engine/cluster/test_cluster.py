@@ -380,7 +380,7 @@ def test_what_is_not_worth_dividing_or_may_not_be_is_not_divided(both):
     make(both.source, dataclasses.replace(VIDEO, frames=30, shots=(5, 12), keys=(5, 12)))
     assert both.outcome("ray").status is Status.DONE
     make(both.source, dataclasses.replace(VIDEO, is_color=True))
-    assert both.outcome("ray").reason == "in colour already"
+    assert both.outcome("ray").reason == "already in color"
     both.source.write_bytes(b"no film")
     local, outcome = both.outcome("local"), both.outcome("ray")
     assert (outcome.status, outcome.reason) == (local.status, local.reason)

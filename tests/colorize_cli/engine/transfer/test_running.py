@@ -83,7 +83,7 @@ def test_what_vanishes_or_is_refused_fails_alone_and_at_once(colorize, local, bu
     server.rule = rule
     result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
     assert result.exit_code == 1
-    assert f"{bucket.url}/in/0000.png: it is no longer there" in result.stderr
+    assert f"{bucket.url}/in/0000.png: it no longer exists in the store" in result.stderr
     assert f"{bucket.url}/in/sub/0001.jpg: the store answered 403 Forbidden: injected" in result.stderr
     assert bucket.contents("out").keys() == expected.keys() - {"0000.png", "sub/0001.jpg"}
     assert asked(server, "GET", "0000.png") == asked(server, "GET", "in/sub/0001.jpg") == 1
