@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 # Jobs per batch. A batch is sent to a worker, and its outcomes come back, together.
 CHUNK = 16
-# Chunks of a video per worker. With two, a worker can start its second chunk at once, and a slow or lost worker
-# delays the video less.
+# Chunks of a video per worker. With two, a worker can start its second chunk at once, and a slow or lost
+# worker delays the video less.
 CHUNKS_PER_WORKER = 2
 
 
@@ -96,8 +96,8 @@ def run(
         plan.root and plan.root.absolute(),
         there,
         replace(guidance, hints={absolute(job): hints for job, hints in guidance.hints.items()}),
-        # A value equal to the cores of this machine is the default and not a choice of the user. A worker then
-        # takes the number of its cores.
+        # A value equal to the cores of this machine is the default and not a choice of the user. A worker
+        # then takes the number of its cores.
         settings.workers == available_cores(),
         are_many(len(plan.jobs), videos=any(is_video(job.source) for job in plan.jobs)),
     )

@@ -1,4 +1,4 @@
-"""The workers of a cluster, each a Ray actor with a session: one per node with all its cores, or one per GPU."""
+"""The workers of a cluster, each a Ray actor with a session: one per node with all cores, or one per GPU."""
 
 import contextlib
 import time
@@ -76,7 +76,10 @@ class NodeInfo:
 
     @property
     def chunks(self) -> int:
-        """Number of batches that keep a worker busy: images wait before each stage and, on a GPU, for a batch."""
+        """Number of batches that keep a worker busy.
+
+        Images wait before each stage and, on a GPU, until the network's batch is full.
+        """
         return 4 + self.cores // 4 + 4 * self.gpus
 
     def here(self) -> NodeAffinitySchedulingStrategy:
@@ -344,7 +347,7 @@ class WorkerPool:
         except UsageError as error:
             self._reject(workers, str(error))
         except LOST:
-            self._reject(workers, "left the cluster during the check")
+            self._reject(workers, "was lost during the check")
         else:
             workers.admission = None
         return workers.admission is None
@@ -353,7 +356,7 @@ class WorkerPool:
         text = f"node {workers.info.name} {why}"
         if not self._begun:
             raise UsageError(text)
-        self._announce(f"{text}; the run continues without this node")
+        self._announce(f"{text}; it gets no further workers")
         self._rejected.add(workers.info.node)
         self._gone += self._nodes.pop(workers.info.node).handles
 

@@ -190,6 +190,8 @@ def test_an_output_that_disappears_is_not_made_anew(engine, models, make_folder,
     assert not output.exists()
     reasons = {o.reason for o in ended if o.status is Status.FAILED}
     assert reasons
-    assert all("out has disappeared" in reason or "No such file" in reason for reason in reasons)
+    assert all(
+        "out has disappeared during the run" in reason or "No such file" in reason for reason in reasons
+    )
     done = sum(o.status is Status.DONE for o in ended)
     assert done == len(pixels(tmp_path / "moved"))

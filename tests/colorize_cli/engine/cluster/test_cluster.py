@@ -222,7 +222,7 @@ def test_a_node_that_is_killed_costs_only_what_it_had_in_hand(many, expected, mo
     assert made(output) < COUNT
     out, err = running.communicate(timeout=120)
     assert (running.returncode, out) == (0, ""), err
-    assert "a worker ended; what it had in hand is done again" in err
+    assert "a worker ended unexpectedly; its unfinished files are done again" in err
     assert f"{COUNT} done, 0 skipped, 0 failed" in err
     assert contents(output) == expected
     wait_for(lambda: not nodes.actors(), 5)
@@ -255,7 +255,7 @@ def test_a_node_of_another_version_is_named(many, models, nodes, tmp_path):
     assert (running.returncode, out) == (2, "")
     (line,) = err.splitlines()
     assert line.startswith("colorize: node ")
-    assert "has colorize-cli 9.9, and here it is 0.1.0" in line
+    assert "has colorize-cli 9.9, but this machine has 0.1.0" in line
     assert contents(tmp_path / "out") == {}
 
 
@@ -288,7 +288,7 @@ def test_a_part_whose_worker_is_killed_is_done_again(models, nodes, tmp_path):
         nodes.remove(second)
     assert len(all_chunks) == 4
     assert running.returncode == 0, err
-    assert "a worker ended; what it had in hand is done again" in err
+    assert "a worker ended unexpectedly; its unfinished files are done again" in err
     said = json.loads(out)
     assert (said["source"], said["frames"], said["cuts"]) == ("in/a.mkv", local.frames, local.cuts)
     assert [path.name for path in (tmp_path / "ray").rglob("*") if "film-" in path.name] == []
@@ -439,9 +439,9 @@ def test_a_job_that_ends_its_workers_fails_alone(cluster, tmp_path):
     assert len(outcomes) == len(dict.fromkeys(given))
     failed = [outcome for outcome in outcomes if outcome.status is not Status.DONE]
     assert [(outcome.job, outcome.status) for outcome in failed] == [(poison, Status.FAILED)]
-    assert "3 workers of the cluster ended with it in hand" in (failed[0].reason or "")
+    assert "3 workers of the cluster ended unexpectedly while they processed it" in (failed[0].reason or "")
     assert len(lines) >= 2
-    assert all("a worker ended; what it had in hand is done again" in line for line in lines)
+    assert all("a worker ended unexpectedly; its unfinished files are done again" in line for line in lines)
 
 
 def test_nothing_is_left_of_actors_that_are_lost(cluster, tmp_path):
@@ -540,11 +540,14 @@ def test_what_cannot_be_is_refused_in_one_line(models, make_folder, tmp_path, mo
     source, output = make_folder(tmp_path / "in", 2), tmp_path / "out"
     options = ("--model", models.gray, "--device")
     for arguments, said in (
-        (("-", "-", *options, "cpu"), "not for --engine ray"),
-        ((source / "0000.png", "-", *options, "cpu"), "not for --engine ray"),
-        ((source, output, *options, "cuda:0"), "--device is auto, cpu or cuda"),
-        ((source, output, *options, "cpu", "--address", "ray://host:1"), "is host:port or auto"),
-        ((source, output, *options, "cpu", "--address", "127.0.0.1:1"), "no cluster to be joined"),
+        (("-", "-", *options, "cpu"), "--engine ray cannot use -"),
+        ((source / "0000.png", "-", *options, "cpu"), "--engine ray cannot use -"),
+        ((source, output, *options, "cuda:0"), "use --device auto, cpu or cuda"),
+        ((source, output, *options, "cpu", "--address", "ray://host:1"), "must be host:port or auto"),
+        (
+            (source, output, *options, "cpu", "--address", "127.0.0.1:1"),
+            "cannot connect to a cluster at 127.0.0.1:1",
+        ),
     ):
         result = invoke(*arguments)
         assert result.exit_code == 2, result.output
