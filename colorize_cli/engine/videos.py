@@ -54,8 +54,8 @@ def explained(job: Job, work: Callable[[], Result]) -> Result | Outcome:
     """Return the result of `work`, or the outcome that describes the exception it raised."""
     try:
         return work()
-    except Skip as why:
-        return Outcome(job, Status.SKIPPED, str(why))
+    except Skip as skip:
+        return Outcome(job, Status.SKIPPED, str(skip))
     except (OSError, av.error.FFmpegError) as error:
         return Outcome(job, Status.FAILED, one_line(error.strerror or error))
     except Exception as error:  # any error fails this job only, as for images
@@ -102,8 +102,8 @@ def prepared(job: Job, settings: Settings, outputs: Outputs) -> SourceFingerprin
         WriteError: The output cannot have this suffix, or its folder cannot be created.
         OSError: The source cannot be read, or its copy cannot be written.
     """
-    if (why := outputs.reason_to_skip(job)) is not None:
-        raise Skip(why)
+    if (reason := outputs.reason_to_skip(job)) is not None:
+        raise Skip(reason)
     _check_destination(job)
     read = _read(job, outputs)
     outputs.make_folder(job)
@@ -160,8 +160,8 @@ def _colorized(
     job: Job, network: Model, settings: Settings, outputs: Outputs, progress: Progress
 ) -> VideoStats:
     if STREAM in (job.source, job.destination) or settings.video.preview is not None:
-        if (why := outputs.reason_to_skip(job)) is not None:
-            raise Skip(why)
+        if (reason := outputs.reason_to_skip(job)) is not None:
+            raise Skip(reason)
         if settings.video.preview is not None:
             return _previewed(job, settings.video.preview, network, settings, outputs)
         _check_destination(job)

@@ -3,7 +3,7 @@
     jobs -> jobs that are not skipped -> batches -> workers -> outcomes in the order of completion
 
 This process decides job by job which outputs can be left as they are, before it connects to a cluster. If
-nothing is to be done, no cluster is started. The nodes need not read the manifest, which may have millions of
+nothing is to be done, no cluster is started, and no node reads the manifest, which may have millions of
 records. Jobs and outcomes are never held in a complete list, and the work under way is bounded (see
 `dispatch`).
 
@@ -83,18 +83,18 @@ def run(
     guidance = Guidance.of(settings, plan)
     if not plan.jobs:
         return
-    there = replace(settings, model=settings.model and settings.model.absolute())
+    worker_settings = replace(settings, model=settings.model and settings.model.absolute())
 
     def check(job: Job) -> contextlib.AbstractContextManager[NodeCheck]:
-        # A later run sweeps the outputs' folders, so it will find files that this one may leave behind.
+        # The check writes to the folder of an output, where a later run sweeps files that this run may leave.
         folder = job.destination.parent.absolute()
         make_directory(folder)
-        return prepared_check(there, folder, job.source.absolute())
+        return prepared_check(worker_settings, folder, job.source.absolute())
 
     build = partial(
         _session,
         plan.root and plan.root.absolute(),
-        there,
+        worker_settings,
         replace(guidance, hints={absolute(job): hints for job, hints in guidance.hints.items()}),
         # A value equal to the cores of this machine is the default and not a choice of the user. A worker
         # then takes the number of its cores.

@@ -45,7 +45,7 @@ class NodeCheck:
     beginning: tuple[str, str]
 
     def examine(self) -> Path:
-        """Compare this view with that of the machine on which the method runs.
+        """Compare this view with the view of the machine on which the method runs.
 
         Returns:
             A new file in the output directory with the same content, for `confirm`.

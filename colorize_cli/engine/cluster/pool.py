@@ -78,7 +78,7 @@ class NodeInfo:
     def chunks(self) -> int:
         """Number of batches that keep a worker busy.
 
-        Images wait before each stage and, on a GPU, until the network's batch is full.
+        Images queue before each stage, and a GPU takes them in batches.
         """
         return 4 + self.cores // 4 + 4 * self.gpus
 

@@ -51,8 +51,8 @@ class RemoteOutputs:
         if self._overwrite:
             return State.ABSENT
         if self._manifest is None:
-            there = destination.file_system.info(destination.path)
-            return State.ABSENT if there is None else State.FOREIGN
+            found = destination.file_system.info(destination.path)
+            return State.ABSENT if found is None else State.FOREIGN
         return self._manifest.state(remote_job.name, _fingerprint(remote_job), recipe)
 
     def state_by_content(
@@ -137,8 +137,8 @@ class RemoteOutputs:
 
         Another run may have put it there, with the same content.
         """
-        was = None if self._manifest is None else self._manifest.found(remote_job.name)
-        if self._overwrite or was is not None or not destination.file_system.is_there(destination.path):
+        before = None if self._manifest is None else self._manifest.found(remote_job.name)
+        if self._overwrite or before is not None or not destination.file_system.is_there(destination.path):
             return None
         return destination.file_system.info(destination.path)
 

@@ -100,9 +100,9 @@ def preview(plan: RemotePlan, settings: Settings) -> Iterator[tuple[Transfer, st
     with staging.directory() as folder:
         staged_jobs = stage_jobs(plan, folder)
         guidance = guidance_of(plan, settings, staged_jobs)
-        here, there = _roots(plan)
-        local = Outputs(here, settings, guidance, origins=_origins(staged_jobs), read_only=True)
-        remote = RemoteOutputs(there, overwrite=settings.overwrite, read_only=True)
+        local_root, remote_root = _roots(plan)
+        local = Outputs(local_root, settings, guidance, origins=_origins(staged_jobs), read_only=True)
+        remote = RemoteOutputs(remote_root, overwrite=settings.overwrite, read_only=True)
         for staged_job in staged_jobs:
             reason = staged_job.remote_job.refused
             if reason is None and isinstance(staged_job.remote_job.destination, RemotePath):
@@ -137,7 +137,7 @@ class _Run:
         self._settings = settings
         self._staged_jobs = staged_jobs
         self._origins = _origins(staged_jobs)
-        here, there = _roots(plan)
+        local_root, remote_root = _roots(plan)
         shown: dict[Location, Location] = {
             staged_job.job.source: staged_job.remote_job.transfer.source for staged_job in staged_jobs
         }
@@ -146,8 +146,8 @@ class _Run:
             progress(replace(position, path=shown[position.path]))
 
         guidance = guidance_of(plan, settings, staged_jobs)
-        self._session = Session(here, settings, guidance, announce, show, origins=self._origins)
-        self._outputs = RemoteOutputs(there, overwrite=settings.overwrite)
+        self._session = Session(local_root, settings, guidance, announce, show, origins=self._origins)
+        self._outputs = RemoteOutputs(remote_root, overwrite=settings.overwrite)
 
     def outcomes(self) -> Generator[Outcome, None, None]:
         images: list[StagedJob] = []
@@ -207,7 +207,7 @@ class _Run:
                 Stage("fetch", self._fetch, _FETCH_THREADS, gate=Gate(_weight, BYTES_IN_FLIGHT)),
                 Stage(
                     "color",
-                    lambda got: _Colorized(got, *stream.outcomes([got.staged_job.job])),
+                    lambda item: _Colorized(item, *stream.outcomes([item.staged_job.job])),
                     color_threads,
                 ),
                 Stage("put", self._put, _PUT_THREADS),
@@ -292,8 +292,8 @@ class _Run:
 
 def _roots(plan: RemotePlan) -> tuple[Path | None, RemotePath | None]:
     """Return the output directory as (local path or None, remote path or None)."""
-    here = plan.root if isinstance(plan.root, Path) else None
-    return here, plan.root if isinstance(plan.root, RemotePath) else None
+    local_root = plan.root if isinstance(plan.root, Path) else None
+    return local_root, plan.root if isinstance(plan.root, RemotePath) else None
 
 
 def _origins(staged_jobs: list[StagedJob]) -> dict[Path, Fingerprint]:

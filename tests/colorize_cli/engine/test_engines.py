@@ -1,4 +1,4 @@
-"""What every engine promises."""
+"""The guarantees of every engine."""
 
 import threading
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_a_file_of_an_unknown_kind_fails(engine, models, tmp_path):
 
 @pytest.fixture
 def mixed(make_folder, tmp_path) -> Path:
-    """Two grey pictures and, in colour, a JPEG and an animated GIF."""
+    """Two gray pictures, and a JPEG and an animated GIF in color."""
     from skimage import data
 
     source = make_folder(tmp_path / "in", 2)

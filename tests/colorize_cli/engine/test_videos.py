@@ -1,4 +1,4 @@
-"""Films through the command."""
+"""Videos through the command line."""
 
 import io
 import json
@@ -115,7 +115,7 @@ def test_of_a_film_that_is_damaged_in_the_middle_the_rest_is_kept_in_time(models
     middle = len(content) // 2
     content[middle : middle + 400] = bytes(400)
     source.write_bytes(content)
-    for _ in range(2):  # it is tried again each time, and fails each time
+    for _ in range(2):  # each run tries it again and fails again
         result = colorize(source, tmp_path / "out", models.tinted)
         assert result.exit_code == 1
         assert "damaged; the output contains only what could be decoded" in result.stderr
@@ -338,11 +338,11 @@ def test_a_preview_shows_frames_before_and_after(models, tmp_path):
             assert np.ptp(before, axis=2).max() <= 2
             assert np.ptp(after, axis=2).mean() > 5
     first, last = pixels[26:74, 8:104, 0], pixels[148:196, 112:208, 0]
-    assert np.abs(first - last).mean() > 10  # from both sides of the cut
+    assert np.abs(first - last).mean() > 10  # they come from both sides of the cut
 
 
 def test_a_preview_shows_frames_of_a_film_of_open_groups(models, tmp_path):
-    """From most of its key frames on there is first what cannot be decoded."""
+    """Most of its key frames are followed by frames that cannot be decoded."""
     options = {"crf": "10", "g": "12", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
     source = make(tmp_path / "a.mp4", Recipe(frames=100, options=options, time_base=Fraction(1, 600)))
     result = colorize(source, tmp_path / "sheet.png", models.tinted, "--preview", "12", "--json")
@@ -360,7 +360,7 @@ def test_a_preview_of_a_part_goes_through_a_pipe_too(models, tmp_path):
     source = make(tmp_path / "a.mp4", Recipe(frames=100, cut=50, rotation=90))
     options = ("--preview", "2", "--start", "2.5", "--model", models.tinted)
     sheet = Image.open(io.BytesIO(piped(b"", source, "-", *options))).convert("L")
-    assert sheet.size == (2 * 48 + 8 + 8, 2 * (64 + 26) + 8)  # turned, so before and after are side by side
+    assert sheet.size == (2 * 48 + 8 + 8, 2 * (64 + 26) + 8)  # rotated, so before and after are side by side
     whole = Image.open(io.BytesIO(piped(b"", source, "-", *options[:2], "--model", models.tinted)))
     cell = (8, 26, 56, 90)
     late, early = (np.asarray(image.convert("L").crop(cell), int) for image in (sheet, whole))

@@ -1,4 +1,4 @@
-"""What a machine has to see before it gets work."""
+"""The check that a node must pass before it gets work."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
