@@ -1,8 +1,8 @@
-"""The ways to run many jobs: one file, or one folder of files, and one row each.
+"""The engines that run the jobs of a plan: one file or one folder each, and one row in `ENGINES`.
 
-An engine takes a plan and settings, yields one `Outcome` per job as they end, hands `announce` the lines that
-its user should know, such as the device chosen, and `progress` how far a film is. Closing what it returns
-stops it cleanly.
+An engine takes a plan and settings and yields one `Outcome` per job, in the order in which jobs end. It calls
+`announce` with lines for the user, such as the chosen device, and `progress` with the position in a video.
+Closing the returned generator stops the run cleanly.
 """
 
 from collections.abc import Callable, Generator
@@ -17,12 +17,12 @@ __all__ = ["ENGINES", "Engine"]
 
 
 class Engine(Protocol):
-    """See above."""
+    """A function that runs the jobs of a plan, as the module docstring describes."""
 
     def __call__(
         self, plan: Plan, settings: Settings, announce: Callable[[str], None], progress: Progress = ...
     ) -> Generator[Outcome, None, None]:
-        """Runs the plan's jobs."""
+        """Run the jobs of `plan` and yield their outcomes as they end."""
 
 
 def _ray(
@@ -31,7 +31,7 @@ def _ray(
     announce: Callable[[str], None],
     progress: Progress = lambda _: None,
 ) -> Generator[Outcome, None, None]:
-    """As `cluster.run`, which is loaded where it is wanted."""
+    """Run `cluster.run`, importing Ray only when this engine is used."""
     try:
         from colorize_cli.engine import cluster
     except ModuleNotFoundError as error:

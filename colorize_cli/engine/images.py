@@ -1,4 +1,4 @@
-"""Pictures on this machine: decode -> infer -> compose -> encode, each stage in threads of its own."""
+"""The pipeline for images: decode -> infer -> compose -> encode. Each stage has its separate threads."""
 
 import contextlib
 import functools
@@ -29,15 +29,16 @@ from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic, stdio
 from colorize_cli.storage.fingerprint import SourceFingerprint
 
-# Pixels of pictures between the start of their decoding and the end of their writing. At 10 bytes for each of
-# a grey picture, and up to 20 of a coloured one, this bounds the memory; a larger picture is worked on alone.
+# Maximum sum of pixels of all images between the start of decoding and the end of writing. A pixel takes 10
+# bytes in a gray image and up to 20 in a color image, so this bounds the memory. A larger image is processed
+# alone.
 PIXELS_IN_FLIGHT = 100_000_000
-# Of the pages or frames of one file, between their reading and their writing.
+# The same for the pages or frames of one file, in pixels between reading and writing.
 _PAGES_IN_FLIGHT = 32_000_000
-_LEAST_CAPACITY = 4
-# Short side of the smallest copy that is tried where memory does not suffice.
-_LEAST_SIZE = 32
-# Who interrupts is answered within two seconds.
+_MIN_CAPACITY = 4
+# Short side in pixels of the smallest working copy tried after an out-of-memory error.
+_MIN_SIZE = 32
+# Seconds. An interrupt by the user must take effect within two.
 _PATIENCE = 1.2
 
 
@@ -52,7 +53,7 @@ class _Decoded:
 
 @dataclass(frozen=True)
 class _Document:
-    """A file of several pages or frames, which is read while it is written."""
+    """A file with several pages or frames, read page by page while its output is written."""
 
     job: Job
     source: SourceFingerprint | None
@@ -61,7 +62,7 @@ class _Document:
 
 @dataclass(frozen=True)
 class _Original(_Document):
-    """A file that is in colour already, and is to be copied."""
+    """A file already in color, to be copied."""
 
     same_format: bool
 
@@ -81,7 +82,7 @@ class _Composed:
 
 
 class Images:
-    """Colours pictures, of which each may be of several pages or frames."""
+    """Colorizes image files. Each may have several pages or frames."""
 
     def __init__(self, network: Model, settings: Settings, guidance: Guidance, outputs: Outputs) -> None:
         self._network = network
@@ -92,7 +93,7 @@ class Images:
         self._stdin = functools.cache(stdio.read_stdin)
 
     def colorize(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
-        """Takes jobs as they come, and yields outcomes as they end."""
+        """Colorize a stream of jobs and yield outcomes as they end."""
         Image.MAX_IMAGE_PIXELS = None  # Pillow's limit, for the whole process; ours is `settings.max_pixels`
         results = self.pipeline().run(jobs)
         try:
@@ -103,7 +104,7 @@ class Images:
             atomic.abandon()
 
     def pipeline(self) -> Pipeline:
-        """The stages."""
+        """Return the pipeline from a job to the size that `_encode` returns."""
         workers = self._settings.workers
         batch_size = self._settings.batch_size or self._network.batch_size
         return Pipeline(
@@ -113,49 +114,49 @@ class Images:
                 Stage("compose", self._compose, workers),
                 Stage("encode", self._encode, workers),
             ),
-            capacity=max(_LEAST_CAPACITY, batch_size),
+            capacity=max(_MIN_CAPACITY, batch_size),
             patience=_PATIENCE,
         )
 
     def _weigh(self, job: Job) -> int:
-        """The pixels of a job that are in memory at one time."""
+        """Return the number of pixels of the job's source that are in memory at one time."""
         if job.source != STREAM:
             check_kind(job.source)
         return reader.size_of(self._content(job), self._settings.max_pixels)
 
     def _decode(self, job: Job) -> _Decoded | _Document:
-        # Another process may have made it since this one looked.
+        # Another process may have made the output since the run began.
         if (reason := self._outputs.reason_to_skip(job)) is not None:
             raise Skip(reason)
         source = self._outputs.source_of(job)
         frame = reader.read(self._content(job), self._settings.max_pixels)
         format_ = self._format(job, frame)
         if frame.is_color and self._settings.if_colored != "recolor":
-            # A pipe always gets a picture.
+            # Standard output must receive an image in every case.
             if self._settings.if_colored == "skip" and job.destination != STREAM:
-                raise Skip("in colour already")
+                raise Skip("already in color")
             return _Original(job, source, format_, format_ == frame.format)
         if frame.pages > 1:
             return _Document(job, source, format_)
         return _Decoded(job, source, format_, frame, self._copy(frame))
 
     def _infer(self, batch: list[_Decoded] | list[_Document]) -> list[_Predicted] | list[_Document]:
-        pictures = [item for item in batch if isinstance(item, _Decoded)]
-        if len(pictures) < len(batch):
+        decoded = [item for item in batch if isinstance(item, _Decoded)]
+        if len(decoded) < len(batch):
             return [item for item in batch if isinstance(item, _Document)]
-        if len(pictures) > 1:
-            return list(map(_Predicted, pictures, self._predict([item.small for item in pictures])))
-        return [_Predicted(pictures[0], *self._predict_one(pictures[0].frame, pictures[0].small))]
+        if len(decoded) > 1:
+            return list(map(_Predicted, decoded, self._predict([item.small for item in decoded])))
+        return [_Predicted(decoded[0], *self._predict_one(decoded[0].frame, decoded[0].small))]
 
     def _compose(self, item: _Predicted | _Document) -> _Composed | _Document:
         if isinstance(item, _Document):
             return item
         decoded = item.decoded
         hints = self._guidance.hints.get(decoded.job)
-        return _Composed(decoded, self._paint(decoded.frame, item.ab, decoded.format, hints), item.size)
+        return _Composed(decoded, self._colors(decoded.frame, item.ab, decoded.format, hints), item.size)
 
     def _encode(self, item: _Composed | _Document) -> int | None:
-        """Writes it; returns the size of its copy, if that is not the one wanted."""
+        """Write the output. Returns the short side of the working copy if memory forced a smaller one."""
         if isinstance(item, _Original):
             content, limit = self._content(item.job), self._settings.max_pixels
             if item.same_format:
@@ -171,22 +172,22 @@ class Images:
         return None
 
     def _colorized_pages(self, document: _Document) -> Iterator[Page]:
-        """The pages in order; while some are composed, further ones are read."""
+        """Yield the colorized pages in order. Reads ahead while earlier pages are colorized."""
         pages = reader.read_pages(self._content(document.job), self._settings.max_pixels)
         ahead: deque[tuple[Frame, Future[Colors]]] = deque()
         hints = self._guidance.hints.get(document.job)
         with contextlib.closing(pages), ThreadPoolExecutor(self._settings.workers) as pool:
             for frame in pages:
                 while ahead and sum(other.pixels for other, _ in ahead) + frame.pixels > _PAGES_IN_FLIGHT:
-                    yield _awaited(ahead)
+                    yield _next_page(ahead)
                 ahead.append((frame, pool.submit(self._colorized, frame, document.format, hints)))
-                hints = None  # they are for the first page
+                hints = None  # hints apply to the first page only
             while ahead:
-                yield _awaited(ahead)
+                yield _next_page(ahead)
 
     def _colorized(self, frame: Frame, format_: str, hints: Hints | None) -> Colors:
         ab, _ = self._predict_one(frame, self._copy(frame))
-        return self._paint(frame, ab, format_, hints)
+        return self._colors(frame, ab, format_, hints)
 
     def _copy(self, frame: Frame) -> Floats:
         return working_copy(frame.lightness, *self._sides)
@@ -195,7 +196,16 @@ class Images:
         return self._network.predict(np.stack(copies)[:, None])
 
     def _predict_one(self, frame: Frame, copy: Floats) -> tuple[Floats, int | None]:
-        """The chroma of a picture; where memory does not suffice, by a smaller copy, and of what size."""
+        """Predict the chroma of one image from its working copy.
+
+        After an out-of-memory error the working copy is halved until the prediction succeeds.
+
+        Returns:
+            The chroma, and the short side in pixels of the smaller working copy; None if `copy` was used.
+
+        Raises:
+            DeviceMemoryError: The memory does not suffice for the smallest working copy either.
+        """
         size, multiple = self._sides
         smaller = None
         while True:
@@ -203,37 +213,42 @@ class Images:
                 return self._predict([copy])[0], smaller
             except DeviceMemoryError:
                 smaller = (smaller or size) // 2
-                if smaller < max(_LEAST_SIZE, multiple):
+                if smaller < max(_MIN_SIZE, multiple):
                     raise
             copy = working_copy(frame.lightness, smaller, multiple)
 
-    def _paint(self, frame: Frame, ab: Floats, format_: str, hints: Hints | None) -> Colors:
+    def _colors(self, frame: Frame, ab: Floats, format_: str, hints: Hints | None) -> Colors:
         if hints is not None and frame.showing is not None:
-            raise UsageError("hints are for still pictures, and it is an animation")
+            raise UsageError(
+                "hints work for still pictures only, and it is an animation; colorize it without hints"
+            )
         ab, overlay = apply_guidance(frame.lightness, ab, hints, self._guidance.reference)
         if format_ == "JPEG" and overlay is None:
             return compose_planes(frame.lightness, ab, self._settings.strength)
-        draw = compose16 if frame.deep and HOLDS[format_].deep else compose
-        return draw(frame.lightness, ab, self._settings.strength, overlay)
+        compose_frame = compose16 if frame.deep and HOLDS[format_].deep else compose
+        return compose_frame(frame.lightness, ab, self._settings.strength, overlay)
 
     def _content(self, job: Job) -> Path | bytes:
         return self._stdin() if job.source == STREAM else job.source
 
     def _format(self, job: Job, frame: Frame) -> str:
-        """Of the output, by Pillow's name."""
+        """Return Pillow's name of the output format."""
         if is_video(job.destination):
-            raise WriteError(f"a picture becomes a picture, not {job.destination.suffix}")
+            raise WriteError(
+                f"the output of a picture must be a picture, not {job.destination.suffix};"
+                " choose another suffix"
+            )
         if job.destination != STREAM:
             return FORMATS[job.destination.suffix.lower()]
-        own = frame.format or "PNG"
-        return self._settings.format or HOLDS[own].written_as or own
+        source_format = frame.format or "PNG"
+        return self._settings.format or HOLDS[source_format].written_as or source_format
 
 
 def _shape(item: _Decoded | _Document) -> tuple[int, ...] | None:
     return item.small.shape if isinstance(item, _Decoded) else None
 
 
-def _awaited(ahead: deque[tuple[Frame, Future[Colors]]]) -> Page:
+def _next_page(ahead: deque[tuple[Frame, Future[Colors]]]) -> Page:
     frame, colors = ahead.popleft()
     return frame, colors.result()
 

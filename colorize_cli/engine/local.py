@@ -1,4 +1,4 @@
-"""All on this machine: pictures through stages that run at once, then films, one after the other."""
+"""The engine for this machine: images in a pipeline of concurrent stages, then videos one after the other."""
 
 from collections.abc import Callable, Generator, Iterator
 
@@ -15,35 +15,35 @@ def run(
     announce: Callable[[str], None],
     progress: Progress = lambda _: None,
 ) -> Generator[Outcome, None, None]:
-    """Colours pictures, then films; yields outcomes as they end, those skipped first.
+    """Colorize images, then videos. Yields skipped jobs first, then outcomes as they end.
 
     Args:
-        plan: What to colour.
-        settings: How.
-        announce: Receives one line on the device chosen where `settings.device` is "auto".
-        progress: Is told how far a film is, whenever a frame is done.
+        plan: The jobs.
+        settings: The settings of the run.
+        announce: Called with one line about the chosen device if `settings.device` is "auto".
+        progress: Called with the position in a video after each frame.
 
     Raises:
-        ModelError: The model cannot be loaded. Like the next, only if there is anything to be done.
-        DeviceError: The device asked for does not work.
-        UsageError: The output directory cannot be made, or the hints or the reference cannot be used.
+        ModelError: The model cannot be loaded. Raised only if at least one job is not skipped.
+        DeviceError: The requested device does not work. Raised only if at least one job is not skipped.
+        UsageError: The output directory cannot be created, or the hints or the reference cannot be used.
     """
     guidance = Guidance.of(settings, plan)
     if not plan.jobs:
         return
     session = Session(plan.root, settings, guidance, announce, progress)
     try:
-        pictures: list[Job] = []
+        images: list[Job] = []
         videos: list[Job] = []
         for job in plan.jobs:
             if (skipped := session.skipped(job)) is not None:
                 yield skipped
             else:
-                (videos if is_video_job(job) else pictures).append(job)
-        if pictures or videos:
-            session.open(many=are_many(len(pictures), videos=bool(videos)))
-        if pictures:
-            yield from session.colorize_images(pictures)
+                (videos if is_video_job(job) else images).append(job)
+        if images or videos:
+            session.open(many=are_many(len(images), videos=bool(videos)))
+        if images:
+            yield from session.colorize_images(images)
         for job in videos:
             yield session.colorize_video(job)
     finally:
@@ -51,7 +51,7 @@ def run(
 
 
 def preview(plan: Plan, settings: Settings) -> Iterator[tuple[Job, str | None]]:
-    """What `run` would do: the jobs, and why each would be skipped, if it would. Nothing is written.
+    """Yield each job with the reason why `run` would skip it, or None. Writes nothing.
 
     Raises:
         ModelError: The model cannot be read.

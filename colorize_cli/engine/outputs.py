@@ -1,4 +1,4 @@
-"""The outputs of a run: what is there already, and the notes on what is made."""
+"""The outputs of a run: which of them exist already, how they are written, and their manifest records."""
 
 import functools
 import io
@@ -21,12 +21,12 @@ from colorize_cli.storage.manifest import State
 from colorize_cli.storage.manifest_local import LocalManifest
 
 
-class Skip(Exception):  # noqa: N818 - it is no error
-    """There is no need to colour a picture after all; the text says why."""
+class Skip(Exception):  # noqa: N818 - control flow, not an error
+    """Raised when a job need not be done after all; the text is the reason."""
 
 
 class Outputs:
-    """What is there already, and the notes on what is made."""
+    """The outputs below one directory, with the manifest that records how each was made."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Outputs:
         self._guidance = guidance
         if root is not None:
             self._manifest = LocalManifest(
-                root, self._recipe, self._own_recipe, origins=origins, read_only=read_only
+                root, self._recipe, self._job_recipe, origins=origins, read_only=read_only
             )
 
     @functools.cached_property
@@ -52,15 +52,15 @@ class Outputs:
         return self._settings.recipe(model.digest(self._settings.model))
 
     def recipe_of(self, job: Job) -> str:
-        """A digest of all but the source that decides what the job's output is."""
-        return self._recipe + self._own_recipe(job)
+        """Return a digest of everything that determines the job's output, except its source."""
+        return self._recipe + self._job_recipe(job)
 
-    def _own_recipe(self, job: Job) -> str:
+    def _job_recipe(self, job: Job) -> str:
         video = self._video_recipe if is_video(job.source) else ""
         return self._guidance.digest(job).hex() + video
 
     def reason_to_skip(self, job: Job) -> str | None:
-        """Why the job's output can stay as it is; None if it is to be made."""
+        """Return why the job's output can be left as it is, or None if it must be made."""
         if self._settings.overwrite or job.destination == STREAM:
             return None
         if self._manifest is None:
@@ -69,7 +69,17 @@ class Outputs:
         return state.value if state in (State.CURRENT, State.FOREIGN) else None
 
     def write(self, job: Job, source: SourceFingerprint | None, format_: str, pages: Iterable[Page]) -> None:
-        """Writes an output, and a note of how it was made."""
+        """Encode and write an output, and record in the manifest how it was made.
+
+        Args:
+            job: The job. Its destination may be standard output.
+            source: Fingerprint of the source as it was read; None to add no record.
+            format_: Pillow's name of the format; used for standard output only.
+            pages: Each page or frame with its colors.
+
+        Raises:
+            WriteError: The output cannot be written.
+        """
         if job.destination == STREAM:
             file = io.BytesIO()
             writer.encode(file, format_, pages, self._settings.quality)
@@ -79,7 +89,17 @@ class Outputs:
         writer.write(job.destination, pages, self._settings.quality, self.note(job, source))
 
     def copy(self, job: Job, source: SourceFingerprint | None, content: Path | bytes) -> None:
-        """Writes a source as it is, and a note of that."""
+        """Write the source unchanged as the output, and record that in the manifest.
+
+        Args:
+            job: The job. Its destination may be standard output.
+            source: Fingerprint of the source as it was read; None to add no record.
+            content: The source's path or its bytes.
+
+        Raises:
+            ReadError: The source cannot be read.
+            WriteError: The output cannot be written.
+        """
         with reader.explained():
             data = content if isinstance(content, bytes) else content.read_bytes()
         if job.destination == STREAM:
@@ -89,17 +109,22 @@ class Outputs:
             writer.write_content(job.destination, data, self.note(job, source))
 
     def make_root(self) -> None:
-        """Makes the output directory, where there is none."""
+        """Create the output directory if it does not exist.
+
+        Raises:
+            UsageError: It cannot be created.
+        """
         if self._root is not None:
             make_directory(self._root)
 
     def make_folder(self, job: Job) -> None:
-        """Makes the folder that an output lies in, but never the output directory itself.
+        """Create the folder of a job's output, but never the output directory itself.
 
-        Where that was moved away, making it anew would put some outputs here, some there.
+        If the output directory was moved during the run, creating it again would split the outputs between
+        two directories.
 
         Raises:
-            WriteError: It has disappeared, or the folder cannot be made.
+            WriteError: The output directory has disappeared, or the folder cannot be created.
         """
         folder, root = job.destination.parent, self._root
         try:
@@ -112,10 +137,14 @@ class Outputs:
         except OSError as error:
             raise WriteError(f"cannot write {job.destination}: {error.strerror or error}") from error
         if root is not None and not root.is_dir():
-            raise WriteError(f"the output {root} has disappeared")
+            raise WriteError(f"the output directory {root} has disappeared during the run")
 
     def note(self, job: Job, source: SourceFingerprint | None) -> Callable[[os.stat_result], None]:
-        """What is to be called with the status of an output, just before it gets its name."""
+        """Return a function that records the job's output in the manifest.
+
+        It takes the `stat` result of the finished file and must be called just before the file is renamed to
+        its final name. It does nothing if there is no manifest or `source` is None.
+        """
         manifest = self._manifest
 
         def note(status: os.stat_result) -> None:
@@ -125,32 +154,36 @@ class Outputs:
         return note
 
     def source_of(self, job: Job) -> SourceFingerprint | None:
-        """What there is to note of a source before it is read."""
+        """Return the source's fingerprint for the manifest, or None if there is no manifest.
+
+        Raises:
+            ReadError: The source cannot be read.
+        """
         if self._manifest is None:
             return None
         with reader.explained():
             return self._manifest.source_of(job)
 
     def close(self) -> None:
-        """Ends the notes."""
+        """Close the manifest."""
         if self._manifest is not None:
             self._manifest.close()
 
 
 def make_directory(path: Path) -> None:
-    """Makes a directory for outputs, where there is none.
+    """Create a directory for outputs, with its parents, if it does not exist.
 
     Raises:
-        UsageError: It cannot be made.
+        UsageError: It cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot make the output {path}: {error.strerror}") from error
+        raise UsageError(f"cannot create the output directory {path}: {error.strerror}") from error
 
 
 def _exists(destination: Path) -> bool:
     try:
         return destination.is_file()
-    except OSError:  # the writing will say what is wrong with it
+    except OSError:  # writing will report the error
         return False

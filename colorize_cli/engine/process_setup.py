@@ -1,15 +1,14 @@
-"""What this process asks of its libraries, once, before it works on pictures.
+"""Process-wide settings of libraries, applied once before any image is processed.
 
-Work in parallel is by files and frames, so that OpenCV, which would start a thread for each core in every one
-of them, is to use one.
+OpenCV: one thread. Files and frames are processed in parallel already, and OpenCV would start a thread per
+core in each of them.
 
-Memory of arrays that are no more is kept for the next ones. By itself glibc gives everything above 128 KiB
-back to the kernel at once and gets it anew, page by page, which for the chroma of a film takes as long as the
-work itself (2.3 times the time for 720 lines). That is `mallopt(3)`; where there is another C library nothing
-is changed.
+glibc: memory of freed arrays is kept for the next ones (`mallopt(3)`). By default glibc returns every block
+above 128 KiB to the kernel at once and faults it in again page by page. For the chroma of a 720-line video
+that multiplies the time by 2.3. Other C libraries are left unchanged.
 
-What modules consist of stays until the process ends: Python's collector need not look at it again and again,
-at the end of the process once more.
+Python: the objects of loaded modules live until the process ends, so the garbage collector skips them, also
+at exit.
 """
 
 import contextlib
@@ -18,20 +17,20 @@ import gc
 
 import cv2
 
-# Numbers of `mallopt`'s parameters in malloc.h, and what they become, in bytes.
+# Numbers of `mallopt`'s parameters in malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-# Larger blocks are given back: Pillow's for instance, of 16 MiB each, which a thread that reads large scans
-# would else keep for ever.
+# Values in bytes. Blocks above _KEPT_BLOCK are returned to the kernel. Otherwise a thread that reads large
+# scans would keep Pillow's blocks of 16 MiB for ever.
 _KEPT_BLOCK = 12 << 20
 _KEPT, _PADDING = 128 << 20, 16 << 20
 
 
 def prepare() -> None:
-    """Does so, when all modules are loaded; more than once does no harm."""
+    """Apply the settings above. Call after all imports; idempotent."""
     gc.freeze()
     gc.enable()
     cv2.setNumThreads(1)
-    cv2.utils.logging.setLogLevel(0)  # what it cannot read is said once, with the name of the file
+    cv2.utils.logging.setLogLevel(0)  # we report an unreadable file once, with its name
     with contextlib.suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)
         for parameter, value in (

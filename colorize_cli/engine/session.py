@@ -1,4 +1,4 @@
-"""A session: what colours jobs below one output directory, with one model, in one process."""
+"""A session: one loaded model and one output root, in one process."""
 
 import functools
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -27,33 +27,37 @@ from colorize_cli.video import work_dir
 if TYPE_CHECKING:
     from colorize_cli.engine.video_chunks import SplitVideo
 
-# Pictures that are in the network at the same time on the CPU, as many as frames of a film.
-_MOST_PICTURES = Model.batch_size
+# Images in the network at one time on the CPU: as many as frames of a video.
+_MAX_IMAGES_IN_NETWORK = Model.batch_size
 
 
 def is_video_job(job: Job) -> bool:
-    """Whether a job's source is a film, which from standard input its first bytes say."""
+    """Return True if the job's source is a video. Standard input is recognized by its first bytes."""
     if job.source != STREAM:
         return is_video(job.source)
     try:
         return stdio.video_format() is not None
-    except ReadError:  # whoever reads it as a picture will say so
+    except ReadError:  # reading it as an image will report the error
         return False
 
 
-def are_many(pictures: int, *, videos: bool) -> bool:
-    """Whether there are pictures alone, and enough of them for all cores."""
-    return pictures >= available_cores() and not videos
+def are_many(images: int, *, videos: bool) -> bool:
+    """Return True if there are no videos and at least as many images as cores."""
+    return images >= available_cores() and not videos
 
 
 def _calls(cores: int, batch_size: int | None) -> int:
-    """How many calls of the network are to share the cores: each has as many threads, and few idle."""
-    most = max(1, _MOST_PICTURES // (batch_size or 1))
-    return cores // -(-cores // most)
+    """Return how many concurrent calls of the network share the cores.
+
+    Each call gets the same number of threads, ceil(cores / limit), so that few cores are idle.
+    """
+    limit = max(1, _MAX_IMAGES_IN_NETWORK // (batch_size or 1))
+    threads = -(-cores // limit)
+    return cores // threads
 
 
 class Session:
-    """What colours jobs below one output directory, with one model, in this process."""
+    """One loaded model and one output root, in this process. Colorizes jobs."""
 
     def __init__(
         self,
@@ -65,16 +69,16 @@ class Session:
         cores: int | None = None,
         origins: Mapping[Path, Fingerprint] | None = None,
     ) -> None:
-        """Reads what there is already.
+        """Open the manifest of the outputs. The model is loaded by `open`.
 
         Args:
-            root: The directory that all outputs lie below; None where a single file becomes a single file.
-            settings: How to colour.
-            guidance: What is asked of the colours.
-            announce: As in `local.run`.
-            progress: As in `local.run`.
-            cores: How many the network may use; None for all that this process may.
-            origins: As of `LocalManifest`.
+            root: The directory that contains all outputs; None if a single file becomes a single file.
+            settings: The settings of the run.
+            guidance: The hints and the reference of the run.
+            announce: See `local.run`.
+            progress: See `local.run`.
+            cores: Number of cores for the network; None for all cores available to this process.
+            origins: See `LocalManifest`.
         """
         self._settings, self._guidance = settings, guidance
         self._cores = cores or available_cores()
@@ -84,9 +88,9 @@ class Session:
         self._swept: set[Path] = set()
 
     def skipped(self, job: Job) -> Outcome | None:
-        """The outcome of a job whose output can stay as it is; None if it is to be made.
+        """Return the outcome of a job whose output can be left as it is, or None if it must be made.
 
-        What runs that were killed left beside it is removed.
+        Removes temporary files that killed runs left in the output's directory.
         """
         directory = job.destination.parent
         if job.destination != STREAM and directory not in self._swept:
@@ -98,26 +102,26 @@ class Session:
         return None if reason is None else Outcome(job, Status.SKIPPED, reason)
 
     def recipe_of(self, job: Job) -> str:
-        """A digest of all but the source that decides what the job's output is."""
+        """Return a digest of everything that determines the job's output, except its source."""
         return self._outputs.recipe_of(job)
 
     @functools.cached_property
     def _info(self) -> ModelInfo:
-        """The model's, for which no device is needed."""
+        """Metadata of the model, read without a device."""
         asked = self._settings
         return model.load(asked.model, "cpu", 1, "fp32", asked.model_kind).info
 
     def open(self, *, many: bool = False) -> Model:
-        """Makes the output directory and loads the model, the first time; gives what that loaded.
+        """Create the output directory and load the model on the first call. Return the model.
 
         Args:
-            many: Whether many pictures are to come, and no films: on the CPU, calls of the network are to
-                share its cores, and else one at a time to have them all.
+            many: True if many images and no videos follow. On the CPU, several calls of the network then
+                share the cores. Otherwise one call at a time uses all of them.
 
         Raises:
             ModelError: The model cannot be loaded.
-            DeviceError: The device asked for does not work.
-            UsageError: The output directory cannot be made.
+            DeviceError: The requested device does not work.
+            UsageError: The output directory cannot be created.
         """
         if self._network is None:
             self._outputs.make_root()
@@ -134,25 +138,25 @@ class Session:
         return self._network
 
     def colorize_images(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
-        """Colours pictures, which may be given while others are being worked on; yields outcomes as they end.
+        """Colorize images and yield outcomes as they end. `jobs` may be a stream that is still growing.
 
         Raises:
-            Exception: As `open`.
+            Exception: Any error of `open`.
         """
         yield from Images(self.open(), self._settings, self._guidance, self._outputs).colorize(jobs)
 
     def colorize_video(self, job: Job) -> Outcome:
-        """Colours a film.
+        """Colorize a video.
 
         Raises:
-            Exception: As `open`.
+            Exception: Any error of `open`.
         """
         from colorize_cli.engine import videos  # PyAV takes longer to load than all of Pillow
 
         return videos.colorize_video(job, self.open(), self._settings, self._outputs, self._progress)
 
     def split_video(self, job: Job, count: int) -> "SplitVideo | Outcome | None":
-        """A film in about so many parts, as `video_chunks.begin` gives it.
+        """Split a video into about `count` chunks; see `video_chunks.begin` for the result.
 
         Raises:
             ModelError: The model cannot be loaded.
@@ -162,15 +166,15 @@ class Session:
         return video_chunks.begin(job, self._info, self._settings, self._outputs, count)
 
     def colorize_chunk(self, chunk_job: ChunkJob) -> Outcome:
-        """Colours a part of a film that was divided elsewhere.
+        """Colorize a chunk of a video that another process split.
 
         Raises:
-            Exception: As `open`.
+            Exception: Any error of `open`.
         """
         from colorize_cli.engine import video_chunks
 
         return video_chunks.colorize(chunk_job, self.open(), self._settings, self._progress)
 
     def close(self) -> None:
-        """Ends the notes on what was made."""
+        """Close the manifest."""
         self._outputs.close()

@@ -1,4 +1,4 @@
-"""One run without an end, which callers in several threads share."""
+"""One run of unlimited length, shared by callers in several threads."""
 
 import queue
 import threading
@@ -9,13 +9,13 @@ from colorize_cli.core.jobs import Job, Outcome, Transfer
 
 
 class SharedRun:
-    """Does the jobs of each caller in one run of all of them, so that its stages never drain in between."""
+    """Run the jobs of all callers in one pipeline, so that its stages never drain between calls."""
 
     def __init__(self, run: Callable[[Iterable[Job]], Generator[Outcome, None, None]]) -> None:
-        """Begins when the first jobs come.
+        """Prepare the run. It starts with the first call of `outcomes`.
 
         Args:
-            run: Takes jobs as they come, and yields one outcome of each; when it is closed it stops.
+            run: Takes a stream of jobs and yields one outcome per job. Closing its generator must stop it.
         """
         self._run = run
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -25,10 +25,12 @@ class SharedRun:
         self._lock = threading.Lock()
 
     def outcomes(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """Waits for the outcomes of jobs, of which no other caller awaits one; in their order.
+        """Submit jobs and return their outcomes in the same order, waiting for all of them.
+
+        No other caller may be waiting for one of these jobs.
 
         Raises:
-            Exception: What the run itself raises, which is its end.
+            Exception: Any error raised by the run. The run is over then.
         """
         futures: list[Future[Outcome]] = [Future() for _ in jobs]
         with self._lock:
@@ -36,30 +38,30 @@ class SharedRun:
                 raise self._defect
             self._awaited.update(zip(jobs, futures, strict=True))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="endless", daemon=True)
+                self._thread = threading.Thread(target=self._work, name="shared-run", daemon=True)
                 self._thread.start()
         for job in jobs:
             self._inbox.put(job)
         return [future.result() for future in futures]
 
     def close(self) -> None:
-        """Waits until all that was given is done, and ends the run."""
+        """Wait until all submitted jobs are done, and end the run."""
         self._inbox.put(None)
         if self._thread is not None:
             self._thread.join()
 
     def stop(self) -> None:
-        """Takes no more, and begins nothing new; who waits, or comes later, gets a CancelledError."""
+        """Stop the run without starting further jobs. Present and later callers get a CancelledError."""
         self._fail(CancelledError())
         self._inbox.put(None)
 
     def join(self, patience: float) -> None:
-        """Waits until the run has ended, but not for longer than so many seconds."""
+        """Wait until the run has ended, for at most `patience` seconds."""
         if self._thread is not None:
             self._thread.join(patience)
 
     def _fail(self, error: BaseException) -> None:
-        """Is raised where an outcome is waited for, in other threads."""
+        """Raise `error` in all threads that wait for outcomes, and in later calls."""
         with self._lock:
             self._defect = self._defect or error
             awaited, self._awaited = self._awaited, {}
@@ -76,10 +78,10 @@ class SharedRun:
             for outcome in outcomes:
                 with self._lock:
                     future = self._awaited.pop(outcome.job, None)
-                if future is None:  # it was stopped
+                if future is None:  # `stop` was called
                     break
                 future.set_result(outcome)
-        except BaseException as error:  # for those who wait
+        except BaseException as error:  # raised again in the waiting callers
             self._fail(error)
         finally:
             outcomes.close()

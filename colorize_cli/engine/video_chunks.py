@@ -1,6 +1,6 @@
-"""A film in parts: divided and joined in one process, its parts coloured in whichever others.
+"""Videos in chunks: split and joined in one process, colorized in any others.
 
-begin -> pieces -> colour, of each, anywhere -> answered, by each -> the film's outcome
+begin -> chunk_jobs -> colorize (in any process) -> answered -> the outcome of the video
 """
 
 import contextlib
@@ -21,16 +21,16 @@ from colorize_cli.video.chunks import Chunk
 from colorize_cli.video.stages import VideoStats
 from colorize_cli.video.work_dir import WorkDir
 
-# Seconds. Dividing takes reading the film once more, by the process that hands out all work; of shorter films
-# each worker has its own.
+# Seconds. Splitting reads the video once more, in the process that dispatches all work. A shorter video is
+# done by one worker.
 SHORTEST = 20.0
 
 
 class SplitVideo:
-    """A film whose parts are under way. Its work folder is claimed until `close`.
+    """A video with its chunks under way. Its work directory is claimed until `close`.
 
     Attributes:
-        chunk_jobs: What is to be coloured.
+        chunk_jobs: The chunks to colorize.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class SplitVideo:
         settings: Settings,
         release: Callable[[], None],
     ) -> None:
-        """Of a film that was divided; `release` ends the claim."""
+        """Make a job of each chunk; `release` gives up the claim on the work directory."""
         self.chunk_jobs = [ChunkJob(job, work.folder.path, chunk) for chunk in all_chunks]
         self._job, self._work, self._chunks, self._settings = job, work, all_chunks, settings
         self._answers: dict[int, Outcome] = {}
@@ -49,15 +49,19 @@ class SplitVideo:
         self.close = release
 
     def advanced(self, chunk_job: ChunkJob, position: Position) -> Position:
-        """How far the film is, when one of its parts is so far, as far as is known of the others."""
+        """Return the position in the whole video, given a new position in one chunk.
+
+        The other chunks count with their last known positions.
+        """
         self._frames[chunk_job.chunk.number] = position.frames
         expected = sum(chunk.frames for chunk in self._chunks)
         return replace(position, frames=sum(self._frames.values()), expected=expected)
 
     def answered(self, chunk_job: ChunkJob, outcome: Outcome) -> Outcome | None:
-        """Takes what became of a part; with the last of them joins the film and gives its outcome.
+        """Take the outcome of a chunk. After the last chunk, join the video and return its outcome.
 
-        Where a part failed the film has. What the others are stays in its work folder, for the next run.
+        The video fails if one of its chunks failed. The other chunks then stay in the work directory for the
+        next run.
         """
         self._answers[chunk_job.chunk.number] = outcome
         self._frames[chunk_job.chunk.number] = chunk_job.chunk.frames
@@ -91,17 +95,18 @@ class SplitVideo:
 def begin(
     job: Job, info: ModelInfo, settings: Settings, outputs: Outputs, count: int
 ) -> SplitVideo | Outcome | None:
-    """Divides a film, if it is to be coloured at all and worth it.
+    """Split a video into chunks if it needs colorizing and is long enough.
 
     Args:
-        job: The film.
-        info: Of the network that is to colour it.
-        settings: How.
-        outputs: What is there, and notes on what is made.
-        count: About how many parts there are to be.
+        job: The job of the video.
+        info: Metadata of the model.
+        settings: The settings of the run.
+        outputs: The outputs of the run.
+        count: Approximate number of chunks.
 
     Returns:
-        The film in parts; its outcome, if it has one already; or None if one worker is to do all of it.
+        The split video; its outcome if the job has ended already; or None if one worker must do the whole
+        video.
     """
     if not videos.in_segments(job, settings):
         return None
@@ -118,7 +123,7 @@ def _begun(
         return videos.ended(job, VideoStats(), None, None)
     with contextlib.ExitStack() as stack:
         work = stack.enter_context(videos.claimed(job, read, outputs))
-        if work.folder.done:  # it was begun in one go, and is gone on with like that
+        if work.folder.done:  # an earlier run began the whole video without chunks, and must be resumed so
             return None
         all_chunks = chunks.split(job.source, work.folder, info, settings, count)
         if len(all_chunks) == 1:
@@ -127,7 +132,7 @@ def _begun(
 
 
 def _is_long(path: Path, settings: Settings) -> bool:
-    """Whether what is asked for of a film is worth dividing, as far as the file says how long it is."""
+    """Return True if the requested duration, as far as the file declares its length, is worth splitting."""
     with reader.opened(path) as video:
         length = video.seconds - settings.video.start
     asked = settings.video.duration
@@ -135,17 +140,17 @@ def _is_long(path: Path, settings: Settings) -> bool:
 
 
 def colorize(chunk_job: ChunkJob, network: Model, settings: Settings, progress: Progress) -> Outcome:
-    """Colours a part of a film.
+    """Colorize a chunk of a video.
 
     Args:
-        chunk_job: Which.
-        network: What colours.
-        settings: How.
-        progress: Is told how far the part is.
+        chunk_job: The chunk.
+        network: The model.
+        settings: The settings of the run.
+        progress: Called with the position in the chunk.
 
     Returns:
-        An outcome of the film's job that is about this part of it. That the part is damaged is no failure of
-        its; the film's outcome will tell of that.
+        An outcome of the video's job that covers only this chunk. A damaged chunk does not fail: damage is
+        reported in the outcome of the video.
     """
     job = chunk_job.job
 

@@ -1,4 +1,4 @@
-"""Films on this machine, one after the other: each keeps all stages busy by itself."""
+"""Videos on this machine, one after the other: a single video keeps all stages busy."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ from colorize_cli.video import colorize, grayscale, preview, reader, work_dir
 from colorize_cli.video.stages import VideoStats
 from colorize_cli.video.work_dir import WorkDir
 
-_Y4M, _RAW = "yuv4mpegpipe", ".y4m"  # frames as they are, one after the other
+_Y4M, _RAW = "yuv4mpegpipe", ".y4m"  # uncompressed frames in sequence: FFmpeg's format name, and the suffix
 
 Result = TypeVar("Result")
 
@@ -33,14 +33,14 @@ Result = TypeVar("Result")
 def colorize_video(
     job: Job, network: Model, settings: Settings, outputs: Outputs, progress: Progress
 ) -> Outcome:
-    """Colours one film.
+    """Colorize one video. Errors become a failed outcome and are not raised.
 
     Args:
-        job: The film.
-        network: What colours.
-        settings: How.
-        outputs: What is there, and notes on what is made.
-        progress: Is told how far it is.
+        job: The job; its source or destination may be a standard stream.
+        network: The model.
+        settings: The settings of the run.
+        outputs: The outputs of the run.
+        progress: Called with the position after each frame.
     """
 
     def work() -> Outcome:
@@ -51,74 +51,90 @@ def colorize_video(
 
 
 def explained(job: Job, work: Callable[[], Result]) -> Result | Outcome:
-    """What some work on a film gives; where it raises, the outcome that says why."""
+    """Return the result of `work`, or the outcome that describes the exception it raised."""
     try:
         return work()
-    except Skip as why:
-        return Outcome(job, Status.SKIPPED, str(why))
+    except Skip as skip:
+        return Outcome(job, Status.SKIPPED, str(skip))
     except (OSError, av.error.FFmpegError) as error:
         return Outcome(job, Status.FAILED, one_line(error.strerror or error))
-    except Exception as error:  # a stage's defect is this film's failure, as it is a picture's
+    except Exception as error:  # any error fails this job only, as for images
         return Outcome(job, Status.FAILED, reason_of(error))
 
 
 def ended(job: Job, stats: VideoStats, device: str | None, batch: int | None) -> Outcome:
-    """The outcome of a film that is there: done, or failed where it is damaged."""
+    """Return the outcome of a video that was written: done, or failed if its source is damaged.
+
+    Args:
+        job: The job of the video.
+        stats: Seconds by stage, frames, cuts and damaged packets or frames.
+        device: Device of the network; None if the network was not used.
+        batch: Batch size of the network; None if the network was not used.
+    """
     done = Outcome(job, Status.DONE, None, stats.seconds, device, batch, stats.frames, stats.cuts)
     if stats.damaged:
-        reason = f"{stats.damaged} packets or frames of it are damaged; what could be decoded is coloured"
+        reason = (
+            f"{stats.damaged} packets or frames are damaged; the output contains only what could be decoded"
+        )
         return replace(done, status=Status.FAILED, reason=reason)
     return done
 
 
 def in_segments(job: Job, settings: Settings) -> bool:
-    """Whether a film is coloured in stretches, and not read or written once from its beginning to its end."""
+    """Return True if the video is colorized in segments that a later run can reuse.
+
+    False for a preview, a standard stream or a Y4M output. A stream is read or written once from beginning
+    to end.
+    """
     streamed = STREAM in (job.source, job.destination) or job.destination.suffix.lower() == _RAW
     return not streamed and settings.video.preview is None
 
 
 def prepared(job: Job, settings: Settings, outputs: Outputs) -> SourceFingerprint | None:
-    """Gets ready for a film from a file to a file; what was read, or None if a copy of it is all it takes.
+    """Check that the video needs colorizing. Both ends of the job must be files.
+
+    Returns:
+        The fingerprint of the source, or None if the source was in color and was copied unchanged.
 
     Raises:
-        Skip: It need not be coloured.
-        ReadError: It cannot be read.
-        WriteError: It cannot become what it is to become.
-        OSError: Likewise.
+        Skip: The video need not be colorized.
+        ReadError: The source cannot be read.
+        WriteError: The output cannot have this suffix, or its folder cannot be created.
+        OSError: The source cannot be read, or its copy cannot be written.
     """
-    if (why := outputs.reason_to_skip(job)) is not None:
-        raise Skip(why)
-    _refuse_picture(job)
+    if (reason := outputs.reason_to_skip(job)) is not None:
+        raise Skip(reason)
+    _check_destination(job)
     read = _read(job, outputs)
     outputs.make_folder(job)
     if settings.if_colored == "recolor" or not _is_color(job.source):
         return read
     if settings.if_colored == "skip":
-        raise Skip("in colour already")
+        raise Skip("already in color")
     with atomic.naming(job.destination, outputs.note(job, read)) as temporary:
         shutil.copyfile(job.source, temporary)
     return None
 
 
 class VideoWork:
-    """A film whose work folder is claimed, to be coloured in stretches.
+    """A video with a claimed work directory, to be colorized in segments.
 
     Attributes:
-        folder: Where the stretches lie.
-        kind: The ending of the final name of the file that it becomes, in lower case.
+        folder: The work directory, which contains the segments.
+        kind: Suffix of the output in lower case.
     """
 
     def __init__(self, job: Job, read: SourceFingerprint, outputs: Outputs, folder: WorkDir) -> None:
-        """Of a film that was read so."""
+        """Keep what `write` needs: the job, the source's fingerprint as it was read, and the outputs."""
         self._job, self._source, self._outputs = job, read, outputs
         self.folder, self.kind = folder, job.destination.suffix.lower()
 
     def write(self, stats: VideoStats, whole: Callable[[Path], None]) -> None:
-        """Gives the film its name, notes how it was made, and removes the work folder.
+        """Write the output under its final name, record it in the manifest, and remove the work directory.
 
         Args:
-            stats: What became of it, once `whole` is through.
-            whole: Writes it whole under the name that it is given.
+            stats: Statistics of the video, complete once `whole` has returned.
+            whole: Writes the complete video to the given temporary path.
         """
         note = _note(self._job, self._source, self._outputs, stats)
         with atomic.naming(self._job.destination, note) as temporary:
@@ -128,15 +144,15 @@ class VideoWork:
 
 @contextlib.contextmanager
 def claimed(job: Job, read: SourceFingerprint, outputs: Outputs) -> Iterator[VideoWork]:
-    """A film that no other run works on meanwhile.
+    """Claim the work directory of a video, so that no other run of this host works on the video.
 
     Raises:
-        Skip: Another run is colouring it.
-        OSError: Its work folder cannot be made.
+        Skip: Another run is colorizing the video.
+        OSError: The work directory cannot be created.
     """
     with work_dir.claimed(job.destination, f"{outputs.recipe_of(job)} {read.content}") as folder:
         if folder is None:
-            raise Skip("another run is colouring it")
+            raise Skip("another run is colorizing it")
         yield VideoWork(job, read, outputs, folder)
 
 
@@ -144,11 +160,11 @@ def _colorized(
     job: Job, network: Model, settings: Settings, outputs: Outputs, progress: Progress
 ) -> VideoStats:
     if STREAM in (job.source, job.destination) or settings.video.preview is not None:
-        if (why := outputs.reason_to_skip(job)) is not None:
-            raise Skip(why)
+        if (reason := outputs.reason_to_skip(job)) is not None:
+            raise Skip(reason)
         if settings.video.preview is not None:
             return _previewed(job, settings.video.preview, network, settings, outputs)
-        _refuse_picture(job)
+        _check_destination(job)
         known = None if job.source == STREAM else _read(job, outputs)
         return _piped(job, known, network, settings, outputs, progress)
     read = prepared(job, settings, outputs)
@@ -168,9 +184,11 @@ def _colorized(
     return stats
 
 
-def _refuse_picture(job: Job) -> None:
+def _check_destination(job: Job) -> None:
     if job.destination != STREAM and not is_video(job.destination):
-        raise WriteError(f"a film becomes a film, not {job.destination.suffix}")
+        raise WriteError(
+            f"the output of a video must be a video, not {job.destination.suffix}; choose another suffix"
+        )
 
 
 def _read(job: Job, outputs: Outputs) -> SourceFingerprint:
@@ -187,11 +205,13 @@ def _is_color(path: Path) -> bool:
 
 def _previewed(job: Job, frames: int, network: Model, settings: Settings, outputs: Outputs) -> VideoStats:
     if job.source == STREAM:
-        raise ReadError("frames for a preview are searched for, which standard input does not allow")
+        raise ReadError("a preview needs a video that can seek, not standard input; give it as a file")
     if job.destination != STREAM and job.destination.suffix.lower() != SHEET:
-        raise WriteError(f"a preview is a PNG, not {job.destination.suffix}")
+        raise WriteError(
+            f"a preview must be written as PNG, not {job.destination.suffix}; give the output the suffix .png"
+        )
     if settings.if_colored != "recolor" and _is_color(job.source):
-        raise Skip("in colour already")
+        raise Skip("already in color")
     stats = VideoStats()
     sheet = preview.preview(job.source, frames, network, settings, stats)
     outputs.write(job, outputs.source_of(job), FORMATS[SHEET], [(from_image(sheet), np.asarray(sheet))])
@@ -206,9 +226,9 @@ def _piped(
     outputs: Outputs,
     progress: Progress,
 ) -> VideoStats:
-    """A film that is read or written once and from its beginning to its end.
+    """Colorize a video that is read or written once, from beginning to end.
 
-    To standard output Y4M stays Y4M, and all else becomes Matroska.
+    On standard output a Y4M source stays Y4M, and everything else becomes Matroska.
     """
     stats = VideoStats()
     format_ = stdio.video_format() if job.source == STREAM else None
@@ -228,7 +248,7 @@ def _piped(
 def _note(
     job: Job, read: SourceFingerprint | None, outputs: Outputs, stats: VideoStats
 ) -> Callable[[os.stat_result], None]:
-    """As `Outputs.note`; a damaged film's source counts as changed, so that the next run tries it again."""
+    """Like `Outputs.note`, but records a damaged source as changed, so that the next run tries it again."""
 
     def note(status: os.stat_result) -> None:
         outputs.note(job, DAMAGED if stats.damaged and read else read)(status)

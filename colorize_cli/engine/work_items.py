@@ -1,4 +1,7 @@
-"""What is handed out to other processes: jobs, and parts of films. Without PyAV, which only films need."""
+"""Units of work for other processes: jobs, and chunks of videos.
+
+Imports no PyAV, which only videos need.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ChunkJob:
-    """A part of a film that one worker colours.
+    """A chunk of a video, colorized by one worker.
 
     Attributes:
-        job: The film.
-        folder: Its work folder, which whoever divided it has claimed.
-        chunk: Which of its parts.
+        job: The job of the whole video.
+        folder: The video's work directory, claimed by the process that split the video.
+        chunk: The chunk to colorize.
     """
 
     job: Job
@@ -30,22 +33,22 @@ Item = Job | ChunkJob
 
 
 def job_of(item: Item) -> Job:
-    """The job that it is, or is a part of."""
+    """Return the job itself, or the job that a chunk belongs to."""
     return item.job if isinstance(item, ChunkJob) else item
 
 
 def absolute(job: Job) -> Job:
-    """A job for processes that have another working directory."""
+    """Return the job with absolute paths, for a process with another working directory."""
     return Job(job.source.absolute(), job.destination.absolute())
 
 
 def absolute_chunk_job(chunk_job: ChunkJob) -> ChunkJob:
-    """Likewise."""
+    """Return the chunk job with absolute paths, for a worker with another working directory."""
     return replace(chunk_job, job=absolute(chunk_job.job), folder=chunk_job.folder.absolute())
 
 
 def folder_of(item: Item) -> Path:
-    """Where whoever does it has files that are half written."""
+    """Return the directory in which a worker writes the temporary files of `item`."""
     if isinstance(item, ChunkJob):
         return work_dir.chunk_dir(item.folder, item.chunk.number)
     return item.destination.parent

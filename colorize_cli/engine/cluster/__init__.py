@@ -1,17 +1,18 @@
-"""On a cluster, by Ray: this process hands out jobs, and in actors on every node sessions do them.
+"""The engine for a Ray cluster: this process dispatches jobs to workers on all nodes, each with a session.
 
-    jobs -> those that are to be done -> chunks -> actors, a session each -> outcomes, as they are there
+    jobs -> jobs that are not skipped -> batches -> workers -> outcomes in the order of completion
 
-What can stay as it is is found out here, job by job, before there is a cluster: where nothing is to be done
-none is started, and no node reads the manifest of millions of outputs for that. There is no list of all jobs
-or outcomes; what is under way is bounded (see `dispatch`).
+This process decides job by job which outputs can be left as they are, before it connects to a cluster. If
+nothing is to be done, no cluster is started, and no node reads the manifest, which may have millions of
+records. Jobs and outcomes are never held in a complete list, and the work under way is bounded (see
+`dispatch`).
 
-An actor that is lost, with its node or alone, costs what it had in hand: another does that again. Outputs are
-renamed into place, so what the first had finished is found up to date, and what it had half written is
-removed when the run ends.
+If a worker is lost, alone or with its node, another worker repeats its unfinished jobs. Outputs are renamed
+into place, so outputs that the lost worker had finished are found up to date. Its temporary files are removed
+at the latest when the run ends.
 
-Where there are several actors, a long film is divided here into parts, which any of them do, and joined here
-(see `engine.video_chunks`).
+If there are several workers, this process splits a long video into chunks and joins them afterwards (see
+`engine.video_chunks`).
 """
 
 import contextlib
@@ -42,10 +43,10 @@ from colorize_cli.storage.manifest import State
 if TYPE_CHECKING:
     from colorize_cli.engine.video_chunks import SplitVideo
 
-# Jobs that are handed out, and come back, together.
+# Jobs per batch. A batch is sent to a worker, and its outcomes come back, together.
 CHUNK = 16
-# Into so many parts for each actor a film is divided: so each has its next one at hand, and there is less to
-# wait for where one is slow, or lost.
+# Chunks of a video per worker. With two, a worker can start its second chunk at once, and a slow or lost
+# worker delays the video less.
 CHUNKS_PER_WORKER = 2
 
 
@@ -55,43 +56,48 @@ def run(
     announce: Callable[[str], None],
     progress: Progress = lambda _: None,
 ) -> Generator[Outcome, None, None]:
-    """Colours on a cluster; yields outcomes as they are there.
+    """Colorize on a cluster. Yields outcomes as jobs end.
 
     Args:
-        plan: What to colour.
-        settings: How; `settings.address` says on which cluster.
-        announce: Receives a line for each kind of device chosen where `settings.device` is "auto", and where
-            something happens to the cluster.
-        progress: Is told about once a second how far a film is; of several, one.
+        plan: The jobs.
+        settings: The settings of the run; `settings.address` is the address of the cluster.
+        announce: Called with one line for each kind of device chosen if `settings.device` is "auto", and with
+            a line for each change of the cluster.
+        progress: Called about once a second with the position in one of the videos under way.
 
     Raises:
-        ModelError: The model cannot be loaded. Like the next ones, only if there is anything to be done.
-        DeviceError: The device asked for does not work, or no node has it.
-        UsageError: There is no such cluster, one of its nodes does not see the same files, or what is asked
-            for cannot be.
-        ColorizeError: The cluster is gone.
+        ModelError: The model cannot be loaded. This and the errors of the cluster are raised only if at least
+            one job is not skipped.
+        DeviceError: The requested device does not work, or no node has it.
+        UsageError: The cluster does not exist, one of its nodes does not see the same files, or the settings
+            cannot be used on a cluster.
+        ColorizeError: The connection to the cluster is lost.
     """
     if any(STREAM in (job.source, job.destination) for job in plan.jobs):
-        raise UsageError("- is standard input or output of this machine alone, and not for --engine ray")
+        raise UsageError(
+            "--engine ray cannot use - (standard input or output), which exists on this machine only;"
+            " use --engine local"
+        )
     if ":" in settings.device:
-        raise UsageError("--engine ray uses all GPUs of all nodes; its --device is auto, cpu or cuda")
+        raise UsageError("--engine ray uses all GPUs of all nodes; use --device auto, cpu or cuda")
     guidance = Guidance.of(settings, plan)
     if not plan.jobs:
         return
-    there = replace(settings, model=settings.model and settings.model.absolute())
+    worker_settings = replace(settings, model=settings.model and settings.model.absolute())
 
     def check(job: Job) -> contextlib.AbstractContextManager[NodeCheck]:
-        # Where a later run will look for what this one might leave behind.
+        # The check writes to the folder of an output, where a later run sweeps files that this run may leave.
         folder = job.destination.parent.absolute()
         make_directory(folder)
-        return prepared_check(there, folder, job.source.absolute())
+        return prepared_check(worker_settings, folder, job.source.absolute())
 
     build = partial(
         _session,
         plan.root and plan.root.absolute(),
-        there,
+        worker_settings,
         replace(guidance, hints={absolute(job): hints for job, hints in guidance.hints.items()}),
-        # What is as many as here was not asked for, but is the default.
+        # A value equal to the cores of this machine is the default and not a choice of the user. A worker
+        # then takes the number of its cores.
         settings.workers == available_cores(),
         are_many(len(plan.jobs), videos=any(is_video(job.source) for job in plan.jobs)),
     )
@@ -108,25 +114,26 @@ def run_jobs(
     announce: Callable[[str], None],
     progress: Progress = lambda _: None,
 ) -> Generator[Outcome, None, None]:
-    """Does jobs, which are taken as there is room for them, in sessions on a cluster.
+    """Run jobs in sessions on a cluster. Jobs are taken from `jobs` only when there is room for them.
 
     Args:
-        jobs: Any number of them.
-        local_session: Says here which of them need not be done.
-        build: Makes a session, in an actor.
-        settings: Of them `device` and `address`.
-        check: Given the first job that is to be done, what each node has to see before it gets any.
-        announce: As in `run`.
-        progress: As in `run`.
+        jobs: Any number of jobs.
+        local_session: The session of this process, which skips jobs and splits videos.
+        build: Makes the session of a worker, in the worker's process.
+        settings: The settings of the run; only `device` and `address` are used.
+        check: Given the first job to be done, returns the check that each node must pass before it gets
+            workers.
+        announce: See `run`.
+        progress: See `run`.
 
     Raises:
-        ColorizeError: As `run`.
+        ColorizeError: Any error of `run`.
     """
     pool: WorkerPool | None = None
     videos = _SplitVideos(progress)
     with _explained(), contextlib.ExitStack() as stack:
         stack.callback(local_session.close)
-        stack.callback(videos.close)  # when the actors are no more
+        stack.callback(videos.close)  # runs after the workers have ended
         for job in jobs:
             if (skipped := local_session.skipped(job)) is not None:
                 yield skipped
@@ -138,9 +145,9 @@ def run_jobs(
                 stack.callback(pool.end)
                 dispatcher = Dispatcher[Item, Returned](pool.arrived, CHUNK, LOST)
             items: Sequence[Item] = [job]
-            if is_video(job.source) and (actors := pool.size()) > 1:
-                # Read here, while the actors do what they have in hand.
-                split_video = local_session.split_video(job, CHUNKS_PER_WORKER * actors)
+            if is_video(job.source) and (workers := pool.size()) > 1:
+                # This process reads the video while the workers are busy.
+                split_video = local_session.split_video(job, CHUNKS_PER_WORKER * workers)
                 if isinstance(split_video, Outcome):
                     yield split_video
                     continue
@@ -154,26 +161,26 @@ def run_jobs(
 
 
 class _SplitVideos:
-    """The films that are under way in parts."""
+    """The videos that are under way in chunks."""
 
     def __init__(self, progress: Progress) -> None:
-        """None yet; `progress` is told how far a film is."""
+        """Start without videos; `progress` is called with the position in a video."""
         self._progress = progress
         self._split_videos: dict[Job, SplitVideo] = {}
 
     def add(self, job: Job, split_video: "SplitVideo") -> Sequence[ChunkJob]:
-        """Takes one; what is to be done of it."""
+        """Add a video and return its chunk jobs."""
         self._split_videos[job] = split_video
         return split_video.chunk_jobs
 
     def tell(self, item: Item, position: Position) -> None:
-        """Is told how far an actor is with something."""
+        """Report the position of a worker in a video or chunk as the position in the whole video."""
         if isinstance(item, ChunkJob):
             position = self._split_videos[item.job].advanced(item, position)
         self._progress(position)
 
     def outcomes(self, answers: Iterable[Answer[Item, Returned]]) -> Iterator[Outcome]:
-        """The outcomes of the jobs that end with these answers."""
+        """Yield the outcomes of the jobs that end with these answers."""
         for answer in answers:
             item = answer.item
             if not isinstance(item, ChunkJob):
@@ -185,22 +192,24 @@ class _SplitVideos:
                 yield video
 
     def close(self) -> None:
-        """Gives up those that are still under way; what is done of them stays for the next run."""
+        """Give up the claims on videos still under way. Their finished segments stay for the next run."""
         for split_video in self._split_videos.values():
             split_video.close()
 
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Errors of Ray as those of this program."""
+    """Convert errors of Ray into errors of this program."""
     try:
         yield
-    except exceptions.RayTaskError as error:  # raised by our own code in an actor
+    except exceptions.RayTaskError as error:  # raised by our code in a worker
         if isinstance(error.cause, ColorizeError):
             raise error.cause from error
         raise
     except exceptions.RayError as error:
-        raise ColorizeError(f"the cluster does not answer: {one_line(error)}") from error
+        raise ColorizeError(
+            f"the cluster does not answer; run the same command again to continue: {one_line(error)}"
+        ) from error
 
 
 def _session(
@@ -214,19 +223,18 @@ def _session(
     progress: Progress,
 ) -> Session:
     workers = cores if by_cores else settings.workers
-    own = replace(settings, workers=workers)
-    session = Session(root, own, guidance, announce, progress, cores)
+    session = Session(root, replace(settings, workers=workers), guidance, announce, progress, cores)
     session.open(many=many)
     return session
 
 
 def _outcome(job: Job, answer: Answer[Item, Returned]) -> Outcome:
-    """The outcome of a job, or of a part of a film, whose paths are as its user gave them."""
+    """Return the outcome of a job, or of a chunk of a video, with the paths as the user gave them."""
     if answer.result is None:
-        why = f"{answer.lost} workers of the cluster ended with it in hand, one after the other"
-        return Outcome(job, Status.FAILED, why)
+        reason = f"{answer.lost} workers of the cluster ended unexpectedly while they processed it"
+        return Outcome(job, Status.FAILED, reason)
     outcome = Outcome(job, **answer.result)
     if answer.lost and outcome.reason == State.CURRENT.value:
-        # It was to be done when the run began, so it was done by the worker that did not live to say so.
+        # It was not up to date when the run began, so a worker finished it and was lost before it answered.
         return replace(outcome, status=Status.DONE, reason=None)
     return outcome

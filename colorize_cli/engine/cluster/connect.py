@@ -1,4 +1,4 @@
-"""A cluster that is there already, or one of this machine alone that ends with the run."""
+"""Connection to a Ray cluster: an existing one, or one of this machine alone that ends with the run."""
 
 import contextlib
 import io
@@ -21,37 +21,37 @@ from colorize_cli.core.errors import ColorizeError, UsageError, one_line
 from colorize_cli.core.settings import available_cores
 from colorize_cli.storage import atomic
 
-# Of a cluster on this machine: it tells nobody of itself, and its workers are as important as this process.
+# For a cluster of this machine: no telemetry, and workers with the priority of this process.
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-# It holds nothing but jobs and outcomes, a few at a time.
+# Bytes. The store holds only jobs and outcomes, a few at a time.
 _OBJECT_STORE = 128 << 20
 _SUFFIX = ".ray"
 _ADDRESS = re.compile(r"[^/]+:[0-9]+")
-# Seconds that the head of a cluster has to answer.
+# Seconds to wait for an answer of the cluster's head.
 _PATIENCE = 10.0
 
 
 @contextlib.contextmanager
 def joined(address: str | None) -> Iterator[None]:
-    """This process as a part of a cluster; if it is that already, of that one.
+    """Connect this process to a cluster as long as the block lasts. An existing connection is used and kept.
 
     Args:
-        address: host:port of the cluster's head, or "auto" for the one that this machine belongs to; None to
-            start one with the cores and GPUs of this machine.
+        address: host:port of the cluster's head, or "auto" for the cluster that this machine belongs to; None
+            to start a cluster with the cores and GPUs of this machine.
 
     Raises:
-        UsageError: There is no such cluster.
-        ColorizeError: None could be started.
+        UsageError: There is no cluster at `address`.
+        ColorizeError: A cluster could not be started.
     """
     if ray.is_initialized():
         yield
         return
     with contextlib.ExitStack() as stack:
-        begin = partial(_join, address) if address else partial(_start, stack.enter_context(_folder()))
+        connect = partial(_join, address) if address else partial(_start, stack.enter_context(_folder()))
         stack.enter_context(contextlib.redirect_stdout(_Stdout(sys.stdout)))
         stack.callback(_leave)
-        with _own_signals():
-            begin()
+        with _kept_signals():
+            connect()
         yield
 
 
@@ -67,23 +67,26 @@ def _start(folder: Path) -> None:
             **_quiet(),
         )
     except Exception as error:
-        raise ColorizeError(f"Ray does not start: {one_line(error)}") from error
+        raise ColorizeError(f"Ray cannot be started; try --engine local: {one_line(error)}") from error
 
 
 def _join(address: str) -> None:
     if address != "auto" and not _ADDRESS.fullmatch(address):
-        raise UsageError(f"the address of a cluster is host:port or auto, not {address}")
+        raise UsageError(f"the address of a cluster must be host:port or auto, not {address}")
     try:
-        if address != "auto":  # Ray itself waits long
+        if address != "auto":  # Ray's timeout is long
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), _PATIENCE).close()
         ray.init(address, **_quiet())
     except Exception as error:
-        raise UsageError(f"there is no cluster to be joined at {address}: {one_line(error)}") from error
+        raise UsageError(
+            f"cannot connect to a cluster at {address}; check --address and that the cluster runs:"
+            f" {one_line(error)}"
+        ) from error
 
 
 def _leave() -> None:
-    with contextlib.redirect_stdout(io.StringIO()):  # what Ray's threads had yet to print, it prints now
+    with contextlib.redirect_stdout(io.StringIO()):  # Ray prints the pending lines of its threads now
         ray.shutdown()
 
 
@@ -92,40 +95,40 @@ def _quiet() -> dict[str, Any]:
 
 
 class _Stdout:
-    """Standard output as it was, but for what Ray's threads print there of the health of nodes."""
+    """Standard output without the lines that Ray's threads print about the health of nodes."""
 
-    def __init__(self, own: Any) -> None:
-        self._own = own
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._own, name)
+        return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """As of a file."""
-        if self._own is not None and not threading.current_thread().name.startswith("ray_"):
-            self._own.write(text)
+        """Write text unless the caller is a thread of Ray. Returns its length in both cases."""
+        if self._stream is not None and not threading.current_thread().name.startswith("ray_"):
+            self._stream.write(text)
         return len(text)
 
 
 @contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """SIGTERM means afterwards what it meant before, which Ray changes."""
+def _kept_signals() -> Iterator[None]:
+    """Restore the handler of SIGTERM, which Ray replaces, after the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
-    except SystemExit as error:  # what Ray made of one that came meanwhile
+    except SystemExit as error:  # raised by Ray's handler if a SIGTERM arrived within the block
         raise KeyboardInterrupt from error
     finally:
         signal.signal(signal.SIGTERM, handler)
 
 
 def _folder() -> contextlib.AbstractContextManager[Path]:
-    """Where a cluster keeps its sockets and logs; those of runs that were killed are removed.
+    """Create a directory for a cluster's sockets and logs. Removes the directories of killed runs.
 
-    The names of sockets may not be longer than about 100 bytes, of which Ray itself needs 60.
+    Its path must be short: the path of a socket is limited to about 100 bytes, and Ray needs 60 of them.
     """
     parent = Path("/tmp") if os.name == "posix" else Path(tempfile.gettempdir())  # noqa: S108
     return atomic.directory(parent, _SUFFIX)

@@ -1,7 +1,7 @@
-"""Whether another machine sees what this one sees: the code, the model, the inputs, and the output directory.
+"""A check that a node sees the same code, model, inputs and output directory as this machine.
 
-The machine that leads a run makes a `NodeCheck`; every other one examines it, and writes in its turn what the
-first reads back. Knows nothing of how a probe gets there.
+The machine that leads a run makes a `NodeCheck`. Each node runs `examine`, which writes an answer to the
+output directory, and the leading machine reads it back with `confirm`. Transport is left to the caller.
 """
 
 import contextlib
@@ -18,21 +18,22 @@ from colorize_cli.inference import model
 from colorize_cli.storage import atomic
 
 _SUFFIX = ".probe"
-_BEGINNING = 1 << 16  # bytes of an input that are compared
+_BEGINNING = 1 << 16  # number of bytes compared at the beginning of an input
 
 
 @dataclass(frozen=True)
 class NodeCheck:
-    """What the machine that leads a run sees.
+    """The view of the machine that leads a run.
 
     Attributes:
-        version: Of this program.
-        settings: Of the run, of which the model's path is absolute.
+        version: Version of this program.
+        settings: Settings of the run, with an absolute path of the model.
         recipe: Digest of the model and the options that shape pixels.
-        file: A file in the output directory, that was just written.
-        content: What is in it, random.
+        file: A file just written to the output directory.
+        content: Its random content.
         source: One of the inputs.
-        beginning: A digest of how that begins, and why it cannot be read, if it cannot.
+        beginning: Digest of the first bytes of the input, and an empty text. If the input cannot be read: an
+            empty digest, and the reason.
     """
 
     version: str
@@ -44,66 +45,80 @@ class NodeCheck:
     beginning: tuple[str, str]
 
     def examine(self) -> Path:
-        """Looks, on another machine, whether all of it is the same there.
+        """Compare this view with the view of the machine on which the method runs.
 
         Returns:
-            A file in the output directory with the same content, which `confirm` awaits.
+            A new file in the output directory with the same content, for `confirm`.
 
         Raises:
-            UsageError: It is not; the text says what.
+            UsageError: The views differ. The text completes a sentence that begins with the node's name.
         """
         if (version := _version()) != self.version:
-            raise UsageError(f"has colorize-cli {version}, and here it is {self.version}")
+            raise UsageError(
+                f"has colorize-cli {version}, but this machine has {self.version}; install the same version"
+            )
         try:
             recipe = self.settings.recipe(model.digest(self.settings.model))
         except ColorizeError as error:
             raise UsageError(str(error)) from error
         if recipe != self.recipe:
-            raise UsageError(f"has another {self.settings.model or 'model in its installation'}")
+            which = f"model {self.settings.model}" if self.settings.model else "built-in model"
+            raise UsageError(f"has a different {which}; use the same file on all nodes")
         try:
             seen = self.file.read_bytes()
         except OSError as error:
-            raise UsageError(f"does not see the output {self.file.parent}: {error.strerror}") from error
+            raise UsageError(
+                f"does not see the files of this machine in the output directory {self.file.parent};"
+                f" use a shared file system: {error.strerror}"
+            ) from error
         if seen != self.content:
-            raise UsageError(f"sees another output {self.file.parent}")
+            raise UsageError(
+                f"sees a different output directory {self.file.parent}; use a shared file system"
+            )
         beginning = _beginning(self.source)
         if beginning != self.beginning:
-            why = beginning[1] or "it has another content there"
-            raise UsageError(f"does not see the input {self.source}: {why}")
-        # It bears the name of the machine that leads, which removes it, also if it never hears of it.
+            reason = beginning[1] or "its content is different there"
+            raise UsageError(f"does not see the input {self.source}; use a shared file system: {reason}")
+        # Named after the leading machine's file, so that this machine removes an answer it never received.
         answer = self.file.with_suffix(f".{secrets.token_hex(8)}{_SUFFIX}")
         try:
             answer.write_bytes(self.content)
         except OSError as error:
-            raise UsageError(f"cannot write to the output {self.file.parent}: {error.strerror}") from error
-        if not self.file.exists():  # nobody waits for it any more
+            raise UsageError(
+                f"cannot write to the output directory {self.file.parent}: {error.strerror}"
+            ) from error
+        if not self.file.exists():  # the leading machine has stopped waiting
             answer.unlink(missing_ok=True)
         return answer
 
     def confirm(self, answer: Path) -> None:
-        """Reads back what another machine wrote, and removes it.
+        """Read back the answer of another machine and remove it.
 
         Raises:
-            UsageError: It is not there.
+            UsageError: The answer is missing or has different content.
         """
         try:
             seen = answer.read_bytes()
             answer.unlink()
         except OSError as error:
             raise UsageError(
-                f"writes to {self.file.parent} what is not seen here: {error.strerror}"
+                f"writes a file to {self.file.parent} that this machine cannot read;"
+                f" use a shared file system: {error.strerror}"
             ) from error
         if seen != self.content:
-            raise UsageError(f"writes to {self.file.parent} what is seen otherwise here")
+            raise UsageError(
+                f"writes a file to {self.file.parent} that has different content on this machine;"
+                " use a shared file system"
+            )
 
 
 @contextlib.contextmanager
 def prepared_check(settings: Settings, folder: Path, source: Path) -> Iterator[NodeCheck]:
-    """A probe of a run, for as long as it may be examined.
+    """Prepare a check that is valid as long as the block lasts.
 
     Args:
-        settings: Of the run; the model's path is absolute.
-        folder: The output directory, which is there.
+        settings: Settings of the run, with an absolute path of the model.
+        folder: The output directory, which must exist.
         source: One of the inputs.
 
     Raises:
@@ -118,7 +133,7 @@ def prepared_check(settings: Settings, folder: Path, source: Path) -> Iterator[N
         try:
             file.write_bytes(content)
         except OSError as error:
-            raise UsageError(f"cannot write to the output {folder}: {error.strerror}") from error
+            raise UsageError(f"cannot write to the output directory {folder}: {error.strerror}") from error
         yield NodeCheck(_version(), settings, recipe, file, content, source, _beginning(source))
     finally:
         atomic.remove_named_after(file)
@@ -130,7 +145,10 @@ def _version() -> str:
 
 
 def _beginning(path: Path) -> tuple[str, str]:
-    """What cannot be read here either is no reason to refuse a machine: it will be a failure of its own."""
+    """Return a digest of the first bytes of a file and "", or "" and the reason why it cannot be read.
+
+    An input that fails in the same way on both machines does not reject a node: its job will fail by itself.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.blake2b(file.read(_BEGINNING), digest_size=16).hexdigest(), ""

@@ -1,4 +1,4 @@
-"""The actors of a cluster, each with a session: one on each node with its cores, or one for each GPU."""
+"""The workers of a cluster, each a Ray actor with a session: one per node with all cores, or one per GPU."""
 
 import contextlib
 import time
@@ -22,7 +22,7 @@ from colorize_cli.engine.work_items import Item, folder_of, job_of
 from colorize_cli.storage import atomic
 from colorize_cli.video import work_dir
 
-# What is raised in place of an actor's answer where the actor, or what it answered, is gone.
+# Raised by Ray in place of an answer if the worker or its answer is lost.
 LOST: tuple[type[BaseException], ...] = (
     exceptions.RayActorError,
     exceptions.ActorUnschedulableError,
@@ -30,26 +30,26 @@ LOST: tuple[type[BaseException], ...] = (
     exceptions.NodeDiedError,
     exceptions.WorkerCrashedError,
 )
-# Seconds: for nodes to answer the probe and for a cluster to be without any; for actors to end what is open;
-# and for those that are to leave to be gone.
+# Seconds. The first limits the wait for a node's answer to the check, and the time without any node; the
+# second the wait for workers to close their sessions; the third the wait for workers to exit.
 _NODE_TIMEOUT, _CLOSE_TIMEOUT, _KILL_TIMEOUT = 60.0, 10.0, 5.0
-# Actors of a node that may end before they have begun, one after the other.
-_MOST_FAILED_STARTS = 3
+# Workers of a node that may end in succession before they are ready.
+_MAX_FAILED_STARTS = 3
 
-# Who is told how far an actor is with something.
+# Called with the position of a worker in a video or chunk.
 Tell = Callable[[Item, Position], None]
 
 
 @dataclass(frozen=True)
 class NodeInfo:
-    """A node, as far as it matters.
+    """A usable node and the workers planned for it.
 
     Attributes:
-        node: Ray's identifier of it.
-        name: For people.
-        actors: How many it is to have.
-        cores: How many each of them has.
-        gpus: Likewise, 0 or 1.
+        node: Ray's identifier of the node.
+        name: Host name and address, for messages.
+        actors: Number of workers planned.
+        cores: CPU cores per worker.
+        gpus: GPUs per worker, 0 or 1.
     """
 
     node: str
@@ -60,7 +60,12 @@ class NodeInfo:
 
     @staticmethod
     def of(node: dict[str, Any], device: str) -> "NodeInfo | None":
-        """What a node is to a run on a device; None where it is of no use."""
+        """Plan the workers of a node; None if the node is of no use for `device`.
+
+        Args:
+            node: An entry of `ray.nodes()`.
+            device: "auto", "cpu" or "cuda".
+        """
         name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
         cores, gpus = (int(node["Resources"].get(kind, 0)) for kind in ("CPU", "GPU"))
         if gpus and device != "cpu":
@@ -71,22 +76,25 @@ class NodeInfo:
 
     @property
     def chunks(self) -> int:
-        """How many keep an actor busy: pictures wait before each stage and, on a GPU, for a batch."""
+        """Number of batches that keep a worker busy.
+
+        Images queue before each stage, and a GPU takes them in batches.
+        """
         return 4 + self.cores // 4 + 4 * self.gpus
 
     def here(self) -> NodeAffinitySchedulingStrategy:
-        """Where its actors are to be."""
+        """Return the scheduling strategy that places an actor on this node."""
         return NodeAffinitySchedulingStrategy(self.node, soft=False)
 
 
 class WorkerHandle(Worker[Item, Returned]):
-    """An actor, as seen from here.
+    """A worker, as seen from this process.
 
     Attributes:
-        info: Where it is.
-        most: Chunks that it is to have.
-        opened: What opening it gives; None once that was looked at.
-        gone: Whether it was found to be.
+        info: Its node.
+        most: Maximum number of batches under way at one time.
+        opened: Future of its opening; None once `finish_open` was called.
+        gone: True if the worker was found to be lost.
     """
 
     def __init__(self, info: NodeInfo, build: Any) -> None:
@@ -97,7 +105,7 @@ class WorkerHandle(Worker[Item, Returned]):
             num_cpus=info.cores,
             num_gpus=info.gpus,
             scheduling_strategy=info.here(),
-            # Beside chunks it is asked for its position and to leave, or to close when there are none.
+            # Besides the batches, one call for the position and one to leave (or to close, without batches).
             max_concurrency=info.chunks + 2,
         )
         self._actor = placed.remote()
@@ -110,15 +118,15 @@ class WorkerHandle(Worker[Item, Returned]):
         self._asked: Future[Position | None] | None = None
 
     def finish_open(self) -> list[str]:
-        """Once it is open: what it has to tell the user."""
-        assert self.opened is not None  # noqa: S101 - asked once
+        """Finish the opening and return the worker's lines for the user. Call once, when `opened` is done."""
+        assert self.opened is not None  # noqa: S101 - called once
         opened, self.opened = self.opened, None
         lines, self._prefix = opened.result()
         return lines
 
     def submit(self, items: Sequence[Item]) -> "Future[Sequence[Returned]]":
-        """Hands it a chunk."""
-        here = str(Path.cwd())  # where actors are not
+        """Send a batch to the worker; the future gives its outcomes in the order of the items."""
+        here = str(Path.cwd())  # a worker has another working directory
         answer: Future[Sequence[Returned]] = self._actor.outcomes.remote(
             [sent(item, here) for item in items]
         ).future()
@@ -129,14 +137,18 @@ class WorkerHandle(Worker[Item, Returned]):
         return answer
 
     def lost(self, items: Sequence[Item]) -> None:
-        """It is no more, or is not to be any more, and did not finish these."""
+        """Mark the worker as lost, kill it and remove its temporary files. `items` were not finished."""
         self.gone = True
         self._folders.update(map(folder_of, items))
         self.kill()
-        self.clear()  # among it the claim of a film, which is an obstacle to the next one
+        self.clear()  # also removes its claim on a video, which would stop the next worker
 
     def watch(self, tell: Tell) -> bool:
-        """Whether it has a film, or a part; tells how far that was when it was asked last, and asks again."""
+        """Report the last known position in the worker's video or chunk and request a new one.
+
+        Returns:
+            True while the worker has a video or a chunk.
+        """
         if self._video is None or self._video[1].done():
             self._video = None
             return False
@@ -151,14 +163,18 @@ class WorkerHandle(Worker[Item, Returned]):
         return True
 
     def close(self) -> "Future[None]":
-        """Lets it end what is open."""
+        """Ask the worker to close its session."""
         ended: Future[None] = self._actor.close.remote().future()
         return ended
 
     def end(self) -> "Future[None] | None":
-        """Ends it at once; gives what fails when it is gone, or None where there is nothing to wait for.
+        """End the worker at once.
 
-        Killed by Ray, it passes for gone while it still writes. So it is asked to leave, if it ever began.
+        Ray reports a killed actor as dead while its process may still be writing. A worker that is ready is
+        therefore asked to exit by itself.
+
+        Returns:
+            A future that fails when the worker has exited; None if there is nothing to wait for.
         """
         unfinished = list(self._under_way.values())
         self._folders.update(folder_of(item) for items in unfinished for item in items)
@@ -169,29 +185,29 @@ class WorkerHandle(Worker[Item, Returned]):
         return left
 
     def kill(self) -> None:
-        """Has it ended by Ray."""
+        """Kill the worker through Ray."""
         with contextlib.suppress(exceptions.RayError):
             ray.kill(self._actor)
 
     def clear(self) -> None:
-        """Removes what it left half written, once it is gone."""
+        """Remove the temporary files of a worker that has exited."""
         if self._prefix is not None:
             for folder in self._folders:
-                with contextlib.suppress(OSError):  # it is gone, or out of reach
+                with contextlib.suppress(OSError):  # the folder is gone or out of reach
                     atomic.remove_prefixed(folder, self._prefix)
                     work_dir.release_claims(folder, self._prefix)
 
 
 @dataclass
 class _NodeWorkers:
-    """What a node has of actors.
+    """The workers of a node.
 
     Attributes:
         info: The node.
-        admission: The answer to the probe; None once the node has passed.
-        deadline: For that.
-        handles: Its actors.
-        failed_starts: How many ended before they had begun, one after the other.
+        admission: Future of the node check; None once the node has passed.
+        deadline: Latest time of the check's answer, by `time.monotonic`.
+        handles: The node's workers.
+        failed_starts: Number of workers that ended in succession before they were ready.
     """
 
     info: NodeInfo
@@ -202,7 +218,7 @@ class _NodeWorkers:
 
 
 class WorkerPool:
-    """All actors of a run. Nodes that come later get some too, and those that are lost are replaced."""
+    """All workers of a run. Nodes that join later get workers too, and lost workers are replaced."""
 
     def __init__(
         self,
@@ -212,43 +228,45 @@ class WorkerPool:
         announce: Callable[[str], None],
         tell: Tell,
     ) -> None:
-        """Begins with the first call of `arrived`.
+        """Prepare the pool. Workers start with the first calls of `arrived`.
 
         Args:
-            build: Makes what works in an actor.
+            build: Makes the session of a worker.
             device: "auto", "cpu" or "cuda".
-            check: What a node has to see.
-            announce: Receives lines for the user.
-            tell: Is told how far a film is, or a part of one.
+            check: The check that a node must pass before it gets workers.
+            announce: Called with lines for the user.
+            tell: Called with the position of a worker in a video or chunk.
         """
         self._build, self._check = ray.put(build), ray.put(check)
         self._device, self._confirm = device, check.confirm
         self._announce, self._tell = announce, tell
         self._nodes: dict[str, _NodeWorkers] = {}
-        self._turned_away: set[str] = set()
+        self._rejected: set[str] = set()
         self._announced: set[str] = set()
         self._gone: list[WorkerHandle] = []
         self._begun = False
         self._last_seen = time.monotonic()
 
     def size(self) -> int:
-        """How many actors there are to be on the nodes that there are.
+        """Return the number of workers planned for the known nodes.
 
         Raises:
-            ColorizeError: As `arrived`.
+            ColorizeError: There are no usable nodes; see `arrived`.
         """
-        self._look()
+        self._refresh()
         return sum(workers.info.actors for workers in self._nodes.values())
 
     def arrived(self) -> Iterator[WorkerHandle]:
-        """The actors that got ready since this was called last; none before all nodes have passed the probe.
+        """Yield the workers that became ready since the last call.
+
+        Yields none until all initial nodes have passed the check.
 
         Raises:
-            UsageError: A node that was there from the beginning did not pass.
-            DeviceError: No node has a GPU, and they are asked for.
-            ColorizeError: What an actor's opening raises; or the cluster has been without nodes for long.
+            UsageError: An initial node did not pass the check, or no node has cores.
+            DeviceError: A GPU is requested, and no node has one.
+            ColorizeError: A worker's opening failed, or the cluster was without nodes for `_NODE_TIMEOUT`.
         """
-        self._look()
+        self._refresh()
         admitted = [workers for workers in list(self._nodes.values()) if self._admits(workers)]
         if len(admitted) < len(self._nodes) and not self._begun:
             return
@@ -262,12 +280,12 @@ class WorkerPool:
         any(handle.watch(self._tell) for handle in self._handles())
 
     def shut_down(self) -> None:
-        """Lets all actors end what is open; there is nothing more to do."""
+        """Close the sessions of all workers, after all jobs have ended."""
         alive = [handle for handle in (*self._gone, *self._handles()) if not handle.gone]
         wait([handle.close() for handle in alive if handle.opened is None], _CLOSE_TIMEOUT)
 
     def end(self) -> None:
-        """Ends all actors at once, and removes what they and those that were lost left half written."""
+        """End all workers at once. Removes their temporary files and those of lost workers."""
         handles = [*self._gone, *self._handles()]
         wait([left for handle in handles if (left := handle.end()) is not None], _KILL_TIMEOUT)
         for handle in handles:
@@ -279,62 +297,67 @@ class WorkerPool:
         for workers in self._nodes.values():
             yield from workers.handles
 
-    def _look(self) -> None:
-        """Which nodes there are, and what became of their actors."""
+    def _refresh(self) -> None:
+        """Update the known nodes, start checks on new ones, and drop lost workers."""
         alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
         for workers in self._nodes.values():
             gone = [handle for handle in workers.handles if handle.gone]
             for handle in gone:
                 workers.handles.remove(handle)
-                self._announce(f"{workers.info.name}: a worker ended; what it had in hand is done again")
+                self._announce(
+                    f"{workers.info.name}: a worker ended unexpectedly; its unfinished files are done again"
+                )
             self._gone += gone
         for node in self._nodes.keys() - alive.keys():
             self._gone += self._nodes.pop(node).handles
-        for node in alive.keys() - self._nodes.keys() - self._turned_away:
+        for node in alive.keys() - self._nodes.keys() - self._rejected:
             info = NodeInfo.of(alive[node], self._device)
             if info is not None:
-                examined = ray.remote(_examine).options(num_cpus=0, scheduling_strategy=info.here())
-                asked = examined.remote(self._check).future()
-                self._nodes[node] = _NodeWorkers(info, asked, time.monotonic() + _NODE_TIMEOUT)
+                examine = ray.remote(_examine).options(num_cpus=0, scheduling_strategy=info.here())
+                admission = examine.remote(self._check).future()
+                self._nodes[node] = _NodeWorkers(info, admission, time.monotonic() + _NODE_TIMEOUT)
         now = time.monotonic()
         if self._nodes:
             self._last_seen = now
         elif not self._begun and self._device == "cuda":
-            raise DeviceError("no node of the cluster has a GPU")
+            raise DeviceError("no node of the cluster has a GPU; use --device auto or cpu")
         elif not self._begun:
-            raise UsageError("no node of the cluster has cores to give")
+            raise UsageError("no node of the cluster offers CPU cores")
         elif now - self._last_seen > _NODE_TIMEOUT:
-            raise ColorizeError("no node of the cluster is left")
+            raise ColorizeError(
+                f"the cluster has had no usable node for {_NODE_TIMEOUT:.0f} seconds;"
+                " run the same command again to continue"
+            )
 
     def _admits(self, workers: _NodeWorkers) -> bool:
-        """Whether a node has passed the probe."""
+        """Return True if a node has passed the check. Rejects it if it has failed."""
         if workers.admission is None:
             return True
         if not workers.admission.done():
             if time.monotonic() > workers.deadline:
-                self._turn_away(workers, "does not answer")
+                self._reject(workers, f"did not answer for {_NODE_TIMEOUT:.0f} seconds")
             return False
         try:
             self._confirm(workers.admission.result())
         except exceptions.RayTaskError as error:
             cause = error.cause
-            own = isinstance(cause, ColorizeError)
+            is_ours = isinstance(cause, ColorizeError)
             text, *_ = str(cause).splitlines() or [type(cause).__name__]
-            self._turn_away(workers, text if own else f"cannot run this colorize-cli: {text}")
+            self._reject(workers, text if is_ours else f"cannot run this version of colorize-cli: {text}")
         except UsageError as error:
-            self._turn_away(workers, str(error))
+            self._reject(workers, str(error))
         except LOST:
-            self._turn_away(workers, "is gone again")
+            self._reject(workers, "was lost during the check")
         else:
             workers.admission = None
         return workers.admission is None
 
-    def _turn_away(self, workers: _NodeWorkers, why: str) -> None:
+    def _reject(self, workers: _NodeWorkers, why: str) -> None:
         text = f"node {workers.info.name} {why}"
         if not self._begun:
             raise UsageError(text)
-        self._announce(f"{text}; it gets no more workers")
-        self._turned_away.add(workers.info.node)
+        self._announce(f"{text}; it gets no further workers")
+        self._rejected.add(workers.info.node)
         self._gone += self._nodes.pop(workers.info.node).handles
 
     def _is_ready(self, workers: _NodeWorkers, handle: WorkerHandle) -> bool:
@@ -343,8 +366,8 @@ class WorkerPool:
         except LOST as error:
             workers.handles.remove(handle)
             workers.failed_starts += 1
-            if workers.failed_starts == _MOST_FAILED_STARTS:
-                self._turn_away(workers, f"ends all workers before they begin: {one_line(error)}")
+            if workers.failed_starts == _MAX_FAILED_STARTS:
+                self._reject(workers, f"ended every worker before it was ready: {one_line(error)}")
             return False
         workers.failed_starts = 0
         for line in lines:

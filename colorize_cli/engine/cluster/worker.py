@@ -1,4 +1,4 @@
-"""What runs in the processes of a cluster's nodes: a session each, and how jobs and outcomes travel."""
+"""The worker process on a node of a cluster: its session, and the transport form of jobs and outcomes."""
 
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -17,54 +17,62 @@ if TYPE_CHECKING:
 
 
 class SessionProtocol(Protocol):
-    """What does jobs in one process, as `session.Session` does."""
+    """The methods of `session.Session` that a worker uses."""
 
     def skipped(self, job: Job) -> Outcome | None:
-        """The outcome of a job that need not be done."""
+        """Return the outcome of a job that need not be done, or None."""
 
     def open(self) -> Any:
-        """Gets ready."""
+        """Load the model."""
 
     def colorize_images(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
-        """Does pictures as they come."""
+        """Colorize a stream of images."""
 
     def colorize_video(self, job: Job) -> Outcome:
-        """Does a film."""
+        """Colorize a video."""
 
     def split_video(self, job: Job, count: int) -> "SplitVideo | Outcome | None":
-        """Divides a film, of which the parts are then done by others, or says what became of it."""
+        """Split a video into chunks for workers.
+
+        Returns:
+            The split video; its outcome if the job has ended already; or None if one worker must do it whole.
+        """
 
     def colorize_chunk(self, chunk_job: ChunkJob) -> Outcome:
-        """Does a part of a film."""
+        """Colorize a chunk of a video."""
 
     def close(self) -> None:
-        """Ends what is open."""
+        """Close the manifest."""
 
 
-# How jobs and outcomes travel, which is half the price of the objects: a job as its two paths, and an outcome
-# as its fields but for the job, in the order of the jobs. Parts of films are few.
+# Transport form, at half the cost of pickled objects: a job as its two paths, and an outcome as its fields
+# without the job, in the order of the jobs. Chunks of videos are few and are sent as they are.
 Sent = tuple[str, str] | ChunkJob
 Returned = dict[str, Any]
 
-# Makes a session; is given how many cores it has, whom to tell the user's lines, and whom how far a film is.
+# Makes a session from its number of cores, a function for lines to the user, and a function for positions.
 Build = Callable[[int, Callable[[str], None], Progress], SessionProtocol]
 
 
 class Actor:
-    """A session in a process of its own. Its methods are called from several threads."""
+    """A session in a separate process. Its methods are called from several threads."""
 
     def open(self, build: Build, cores: int) -> tuple[list[str], str]:
-        """Gets ready; the lines for the user, and the mark of the files that are being written here."""
+        """Build and open the session.
+
+        Returns:
+            Lines for the user, and the name prefix of this process's temporary files.
+        """
         process_setup.prepare()
         lines: list[str] = []
         self._position: Position | None = None
         self._session = build(cores, lines.append, self._note)
-        self._pictures = SharedRun(self._session.colorize_images)
+        self._images = SharedRun(self._session.colorize_images)
         self._session.open()
         return lines, atomic.process_prefix()
 
     def outcomes(self, chunk: Sequence[Sent]) -> list[Returned]:
-        """Does a chunk: pictures, or one film or part of one."""
+        """Process a batch: images, or one video, or one chunk of a video."""
         items = [item if isinstance(item, ChunkJob) else Job(Path(item[0]), Path(item[1])) for item in chunk]
         return [_fields(outcome) for outcome in self._outcomes(items)]
 
@@ -75,22 +83,22 @@ class Actor:
             return [self._session.colorize_chunk(item) for item in items if isinstance(item, ChunkJob)]
         if is_video(jobs[0].source):
             return [self._session.colorize_video(job) for job in jobs]
-        # Asked once more, as a worker may have done them that did not live to say so.
+        # A worker that was lost may have finished some of them without an answer.
         known = [self._session.skipped(job) for job in jobs]
-        done = iter(self._pictures.outcomes([job for job, out in zip(jobs, known, strict=True) if not out]))
+        done = iter(self._images.outcomes([job for job, out in zip(jobs, known, strict=True) if not out]))
         return [out or next(done) for out in known]
 
     def position(self) -> Position | None:
-        """How far its film is, if it has one."""
+        """Return the position in the video or chunk under way; None if there is none."""
         return self._position
 
     def close(self) -> None:
-        """Ends what is open."""
-        self._pictures.close()
+        """End the shared run and close the session."""
+        self._images.close()
         self._session.close()
 
     def leave(self) -> None:
-        """Ends the process, with what is half written removed."""
+        """Remove temporary files and exit the process."""
         atomic.abandon()
         os._exit(0)
 
@@ -99,7 +107,7 @@ class Actor:
 
 
 def sent(item: Item, here: str) -> Sent:
-    """An item as it travels; `here` is the directory that relative paths of jobs begin in."""
+    """Convert an item to its transport form. Relative paths of jobs are relative to `here`."""
     if isinstance(item, ChunkJob):
         return absolute_chunk_job(item)
     return os.path.join(here, item.source), os.path.join(here, item.destination)  # noqa: PTH118

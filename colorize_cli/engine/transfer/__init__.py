@@ -1,6 +1,6 @@
-"""Runs of which an input or the output is in a remote store: what `discovery` and the engines are for paths.
+"""Runs with an input or the output in a remote store: the counterpart of `discovery` and the engines.
 
-Nothing of this is loaded unless an address is among the inputs or is the output.
+Imported only if a location of the run is a URL.
 """
 
 from colorize_cli.engine.transfer.running import preview, run

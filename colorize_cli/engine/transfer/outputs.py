@@ -1,4 +1,4 @@
-"""The outputs of a run in a store: what is there already, what is put, and the notes on it."""
+"""The outputs of a run in a store: which exist already, how they are uploaded, and their manifest records."""
 
 from pathlib import Path
 
@@ -10,23 +10,23 @@ from colorize_cli.storage.manifest_remote import RemoteManifest, RemoteRecord
 from colorize_cli.storage.remote import FileInfo, RemotePath
 from colorize_cli.storage.remote_discovery import RemoteJob
 
-_NOTHING = Fingerprint(-1)  # of no file
+_NOTHING = Fingerprint(-1)  # equals the fingerprint of no file
 
 
 class RemoteOutputs:
-    """What is in a store under the names of a run's outputs. May be used from several threads."""
+    """The outputs in a store, with their manifest. Safe for use from several threads."""
 
     def __init__(self, root: RemotePath | None, *, overwrite: bool, read_only: bool = False) -> None:
-        """Lists what is there.
+        """List the existing outputs.
 
         Args:
-            root: The output directory; None where a single file becomes a single file, of which nothing is
-                noted.
-            overwrite: Make all anew.
-            read_only: Ask only; nothing is written.
+            root: The output directory; None if a single file becomes a single file, for which there is no
+                manifest.
+            overwrite: Treat every output as absent.
+            read_only: Write nothing to the store.
 
         Raises:
-            UsageError: The store cannot be asked.
+            UsageError: The store cannot be read, or its manifest cannot be put in order.
         """
         self._overwrite = overwrite
         self._root = root
@@ -39,32 +39,32 @@ class RemoteOutputs:
 
     @property
     def are_noted(self) -> bool:
-        """Whether it is noted how outputs were made."""
+        """True if a manifest records how outputs were made."""
         return self._manifest is not None
 
     def state(self, remote_job: RemoteJob, destination: RemotePath, recipe: str) -> State | None:
-        """What an output is to a run; None if one must look at its content.
+        """Return the state of an output, or None if only its content can decide (see `state_by_content`).
 
         Raises:
-            ReadError: The store cannot be asked.
+            ReadError: The store cannot be read.
         """
         if self._overwrite:
             return State.ABSENT
         if self._manifest is None:
-            there = destination.file_system.info(destination.path)
-            return State.ABSENT if there is None else State.FOREIGN
+            found = destination.file_system.info(destination.path)
+            return State.ABSENT if found is None else State.FOREIGN
         return self._manifest.state(remote_job.name, _fingerprint(remote_job), recipe)
 
     def state_by_content(
         self, remote_job: RemoteJob, destination: RemotePath, recipe: str, file: Path
     ) -> State:
-        """What an output is to a run, where `state` does not know.
+        """Fetch an output and return its state, for outputs whose `state` is None.
 
         Args:
-            remote_job: The picture.
+            remote_job: The job of the output.
             destination: The output.
             recipe: Digest of the model and the options that shape pixels.
-            file: Where a copy of the output may lie for a moment.
+            file: Path for a temporary copy of the output.
 
         Raises:
             ReadError: The output cannot be fetched.
@@ -76,16 +76,19 @@ class RemoteOutputs:
         return self._manifest.state_by_content(remote_job.name, content, _fingerprint(remote_job), recipe)
 
     def is_made_from(self, remote_job: RemoteJob, source: SourceFingerprint, recipe: str) -> bool:
-        """Whether the output was made by that recipe of what the source contains, whatever its stamp says."""
+        """Return True if the output was made by this recipe from a source with this content.
+
+        The source's fingerprint may differ otherwise, for instance in its time of modification.
+        """
         if self._overwrite or self._manifest is None:
             return False
         return self._manifest.is_made_from(remote_job.name, source, recipe)
 
     def prepare(self) -> None:
-        """Sees that there can be outputs, before any work is done.
+        """Check that the manifest can be written, before any work is done.
 
         Raises:
-            UsageError: There cannot.
+            UsageError: The store does not accept it.
         """
         if self._manifest is not None and self._root is not None:
             try:
@@ -101,19 +104,19 @@ class RemoteOutputs:
         recipe: str,
         file: Path,
     ) -> None:
-        """Puts an output, after a note of how it was made.
+        """Upload an output, after recording in the manifest how it was made.
 
         Args:
-            remote_job: The picture.
+            remote_job: The job of the output.
             destination: The output.
-            source: What it was made from; None where nothing is noted.
+            source: Fingerprint of the source; None to add no record.
             recipe: Digest of the model and the options that shape pixels.
-            file: What is put.
+            file: The file to upload.
 
         Raises:
-            Skip: Meanwhile something was put there.
-            ReadError: The store cannot be asked.
-            WriteError: It cannot be put.
+            Skip: Another object appeared at the destination since the run began.
+            ReadError: The store cannot be read.
+            WriteError: The output cannot be uploaded.
         """
         made = SourceFingerprint.of(file)
         record = None
@@ -130,24 +133,27 @@ class RemoteOutputs:
             self._manifest.note(record, found)
 
     def _appeared(self, remote_job: RemoteJob, destination: RemotePath) -> FileInfo | None:
-        """What is there that was not when the run began; another run's, perhaps, and the same."""
-        was = None if self._manifest is None else self._manifest.found(remote_job.name)
-        if self._overwrite or was is not None or not destination.file_system.is_there(destination.path):
+        """Return an object that appeared at `destination` since the run began, if any.
+
+        Another run may have put it there, with the same content.
+        """
+        before = None if self._manifest is None else self._manifest.found(remote_job.name)
+        if self._overwrite or before is not None or not destination.file_system.is_there(destination.path):
             return None
         return destination.file_system.info(destination.path)
 
     def close(self) -> None:
-        """Ends the notes.
+        """Write the outstanding records and close the manifest.
 
         Raises:
-            WriteError: Some cannot be written.
+            WriteError: Some records cannot be written.
         """
         if self._manifest is not None:
             self._manifest.close()
 
 
 def _content(output: RemotePath, found: FileInfo, file: Path) -> str:
-    """A digest of an output's content, of which a copy lies in a file for a moment."""
+    """Return a digest of an output's content. `file` is the path of a temporary copy."""
     try:
         output.file_system.fetch(found, file)
         return SourceFingerprint.of(file).content
@@ -156,10 +162,10 @@ def _content(output: RemotePath, found: FileInfo, file: Path) -> str:
 
 
 def _fingerprint(remote_job: RemoteJob) -> Fingerprint:
-    """What tells whether the source is the one that an output was made from."""
+    """Return the current fingerprint of the job's source; one that matches no record if it is missing."""
     if isinstance(remote_job.source, RemotePath):
         return _NOTHING if remote_job.found is None else remote_job.found.fingerprint
     try:
         return Fingerprint.of(remote_job.source.stat())
-    except OSError:  # reading it will say so
+    except OSError:  # reading the source will report the error
         return _NOTHING

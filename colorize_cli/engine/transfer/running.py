@@ -1,11 +1,11 @@
-"""A run of which an input or the output is in a remote store, by way of a directory on this machine.
+"""A run with an input or the output in a remote store, through a staging directory on this machine.
 
-    fetch -> colour -> put
+    fetch -> color -> put
 
-An object is fetched whole into the staging directory, coloured there by what colours files on this machine,
-and put whole under its final name, after it was noted what will be there (see `manifest_remote`). Then its
-files go. Each step has threads of its own, and what is between the start of its fetching and the end of its
-putting is bounded by bytes and by number. Films are fetched, coloured and put one by one, after the pictures.
+A source is fetched whole into the staging directory and colorized there by a local session. Its record is
+written to the manifest (see `manifest_remote`), and then the output is uploaded whole under its final name.
+Finally its staged files are removed. Each stage has separate threads. The objects between the start of their
+fetch and the end of their put are bounded in bytes and in number. Videos follow one by one after the images.
 """
 
 import contextlib
@@ -33,19 +33,19 @@ from colorize_cli.storage.manifest import State
 from colorize_cli.storage.remote import MissingError, RemotePath
 from colorize_cli.storage.remote_discovery import RemotePlan
 
-# Bytes of objects between the start of their fetching and the end of their putting. A larger one is worked on
-# alone.
+# Maximum sum of the bytes of all objects between the start of their fetch and the end of their put. A larger
+# object is processed alone.
 BYTES_IN_FLIGHT = 256 << 20
-_UNKNOWN_SIZE = 16 << 20  # what an object counts for if the store does not tell
-_FETCHING, _PUTTING = 8, 16  # threads
-# Who interrupts is answered within two seconds.
+_UNKNOWN_SIZE = 16 << 20  # bytes assumed for an object if the store does not report its size
+_FETCH_THREADS, _PUT_THREADS = 8, 16
+# Seconds. An interrupt by the user must take effect within two.
 _PATIENCE = 1.2
 _FINAL = (State.CURRENT, State.FOREIGN)
 
 
 @dataclass(frozen=True)
 class _Fetched:
-    """A picture that is here, and what is to be noted of it, if anything is."""
+    """A job with its source on this machine, and the source's fingerprint if a manifest will record it."""
 
     staged_job: StagedJob
     source: SourceFingerprint | None
@@ -53,7 +53,7 @@ class _Fetched:
 
 @dataclass(frozen=True)
 class _Colorized:
-    """A picture, and what became of its job on this machine."""
+    """A fetched job, and the outcome of its local job."""
 
     fetched: _Fetched
     outcome: Outcome
@@ -65,18 +65,18 @@ def run(
     announce: Callable[[str], None],
     progress: Progress = lambda _: None,
 ) -> Generator[Outcome, None, None]:
-    """Colours pictures, then films; yields outcomes as they end, those skipped first.
+    """Colorize images, then videos. Yields skipped jobs first, then outcomes as they end.
 
-    The files of an outcome are there until the next one is asked for.
+    The staged files of an outcome exist until the next outcome is requested.
 
     Args:
-        plan: What to colour.
-        settings: How.
-        announce: As of an engine.
-        progress: As of an engine.
+        plan: The remote jobs.
+        settings: The settings of the run.
+        announce: Called with lines for the user; see `Engine`.
+        progress: Called with the position in a video; see `Engine`.
 
     Raises:
-        ColorizeError: As `engines.local.run` does; also where the store cannot be asked or written to.
+        ColorizeError: Any error of `engine.local.run`, or the store cannot be read or written.
     """
     if not plan.jobs:
         return
@@ -92,17 +92,17 @@ def run(
 
 
 def preview(plan: RemotePlan, settings: Settings) -> Iterator[tuple[Transfer, str | None]]:
-    """What `run` would do: the jobs, and why each would not be done, if that is known. Nothing is written.
+    """Yield each job with the reason why `run` would not do it, or None. Writes nothing to the store.
 
     Raises:
-        ColorizeError: As `run`.
+        ColorizeError: Any error of `run`.
     """
     with staging.directory() as folder:
         staged_jobs = stage_jobs(plan, folder)
         guidance = guidance_of(plan, settings, staged_jobs)
-        here, there = _roots(plan)
-        local = Outputs(here, settings, guidance, origins=_origins(staged_jobs), read_only=True)
-        remote = RemoteOutputs(there, overwrite=settings.overwrite, read_only=True)
+        local_root, remote_root = _roots(plan)
+        local = Outputs(local_root, settings, guidance, origins=_origins(staged_jobs), read_only=True)
+        remote = RemoteOutputs(remote_root, overwrite=settings.overwrite, read_only=True)
         for staged_job in staged_jobs:
             reason = staged_job.remote_job.refused
             if reason is None and isinstance(staged_job.remote_job.destination, RemotePath):
@@ -122,7 +122,7 @@ def preview(plan: RemotePlan, settings: Settings) -> Iterator[tuple[Transfer, st
 
 
 class _Run:
-    """A run, with what it knows of what is there."""
+    """The state of one run: its session, its staged jobs, and the outputs in the store."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class _Run:
         self._settings = settings
         self._staged_jobs = staged_jobs
         self._origins = _origins(staged_jobs)
-        here, there = _roots(plan)
+        local_root, remote_root = _roots(plan)
         shown: dict[Location, Location] = {
             staged_job.job.source: staged_job.remote_job.transfer.source for staged_job in staged_jobs
         }
@@ -146,40 +146,42 @@ class _Run:
             progress(replace(position, path=shown[position.path]))
 
         guidance = guidance_of(plan, settings, staged_jobs)
-        self._session = Session(here, settings, guidance, announce, show, origins=self._origins)
-        self._outputs = RemoteOutputs(there, overwrite=settings.overwrite)
+        self._session = Session(local_root, settings, guidance, announce, show, origins=self._origins)
+        self._outputs = RemoteOutputs(remote_root, overwrite=settings.overwrite)
 
     def outcomes(self) -> Generator[Outcome, None, None]:
-        pictures: list[StagedJob] = []
+        images: list[StagedJob] = []
         videos: list[StagedJob] = []
         for staged_job in self._staged_jobs:
             if (ended := self._ended_already(staged_job)) is not None:
                 yield ended
             else:
-                (videos if is_video_job(staged_job.job) else pictures).append(staged_job)
-        if pictures or videos:
+                (videos if is_video_job(staged_job.job) else images).append(staged_job)
+        if images or videos:
             self._outputs.prepare()
-            self._session.open(many=are_many(len(pictures), videos=bool(videos)))
-        if pictures:
-            yield from self._pictures(pictures)
+            self._session.open(many=are_many(len(images), videos=bool(videos)))
+        if images:
+            yield from self._images(images)
         for staged_job in videos:
             yield from _ended(self._video(staged_job))
 
     def close(self, patience: float | None = None) -> None:
-        """Ends the notes, here and in the store; waits for the store no longer than so many seconds."""
+        """Close the manifests, here and in the store. Waits for the store for at most `patience` seconds."""
         self._session.close()
-        ending = threading.Thread(target=self._end_notes, name="notes", daemon=True)
-        ending.start()
-        ending.join(patience)
+        closing = threading.Thread(target=self._close_manifest, name="manifest", daemon=True)
+        closing.start()
+        closing.join(patience)
 
-    def _end_notes(self) -> None:
+    def _close_manifest(self) -> None:
         try:
             self._outputs.close()
-        except (ReadError, WriteError) as error:  # the next run has to look at the content of some outputs
-            self._announce(f"the notes on the outputs are not complete: {error}")
+        except (ReadError, WriteError) as error:  # the next run fetches the affected outputs to compare them
+            self._announce(
+                f"the manifest in the store is incomplete, and the next run will take longer: {error}"
+            )
 
     def _ended_already(self, staged_job: StagedJob) -> Outcome | None:
-        """The end of what cannot or need not be done, as far as the listings tell."""
+        """Return the outcome of a job that cannot or need not be done, judged by the listings alone."""
         remote_job = staged_job.remote_job
         if remote_job.refused is not None:
             return staged_job.ended(Status.FAILED, remote_job.refused)
@@ -194,19 +196,21 @@ class _Run:
             return staged_job.ended(Status.FAILED, str(error))
         return staged_job.ended(Status.SKIPPED, state.value) if state in _FINAL else None
 
-    def _pictures(self, staged_jobs: list[StagedJob]) -> Generator[Outcome, None, None]:
-        # As many as there can be in the session at once.
+    def _images(self, staged_jobs: list[StagedJob]) -> Generator[Outcome, None, None]:
         network = self._session.open()
         batch = self._settings.batch_size or network.batch_size
-        colorizing = 3 * self._settings.workers + 2 * max(batch, network.parallel)
+        # As many jobs as the session's pipeline can hold at one time.
+        color_threads = 3 * self._settings.workers + 2 * max(batch, network.parallel)
         stream = SharedRun(self._session.colorize_images)
         pipeline = Pipeline(
             stages=(
-                Stage("fetch", self._fetch, _FETCHING, gate=Gate(_weight, BYTES_IN_FLIGHT)),
+                Stage("fetch", self._fetch, _FETCH_THREADS, gate=Gate(_weight, BYTES_IN_FLIGHT)),
                 Stage(
-                    "colour", lambda got: _Colorized(got, *stream.outcomes([got.staged_job.job])), colorizing
+                    "color",
+                    lambda item: _Colorized(item, *stream.outcomes([item.staged_job.job])),
+                    color_threads,
                 ),
-                Stage("put", self._put, _PUTTING),
+                Stage("put", self._put, _PUT_THREADS),
             ),
             patience=_PATIENCE,
         )
@@ -223,7 +227,7 @@ class _Run:
             stream.join(_PATIENCE)
 
     def _video(self, staged_job: StagedJob) -> Result[StagedJob]:
-        """As the pictures' stages, but in this thread."""
+        """Run the same three stages as for images, in this thread."""
         seconds: dict[str, float] = {}
         try:
             with _timed(seconds, "fetch"):
@@ -231,7 +235,7 @@ class _Run:
             colorized = _Colorized(fetched, self._session.colorize_video(staged_job.job))
             with _timed(seconds, "put"):
                 outcome = self._put(colorized)
-        except Exception as error:  # this film's failure, as a stage's is a picture's
+        except Exception as error:  # any error fails this job only, as for images
             return Result(staged_job, None, error, seconds, None)
         return Result(staged_job, outcome, None, seconds, None)
 
@@ -241,12 +245,12 @@ class _Run:
         if job.source != STREAM:
             check_kind(job.source)
         if isinstance(remote_job.destination, RemotePath):
-            self._look(staged_job, remote_job.destination, recipe)
+            self._check_content(staged_job, remote_job.destination, recipe)
         if isinstance(remote_job.source, RemotePath) and remote_job.found is not None:
             try:
                 found = remote_job.source.file_system.fetch(remote_job.found, job.source)
             except MissingError as error:
-                raise ReadError("it is no longer there") from error
+                raise ReadError("it no longer exists in the store") from error
             self._origins[job.source] = found.fingerprint
         if not (isinstance(remote_job.destination, RemotePath) and self._outputs.are_noted):
             return _Fetched(staged_job, None)
@@ -257,8 +261,12 @@ class _Run:
             raise Skip(State.CURRENT.value)
         return _Fetched(staged_job, source)
 
-    def _look(self, staged_job: StagedJob, destination: RemotePath, recipe: str) -> None:
-        """Looks at the content of an output, where no version is noted of it that would tell whose it is."""
+    def _check_content(self, staged_job: StagedJob, destination: RemotePath, recipe: str) -> None:
+        """Fetch an output and compare its content, if no record has its version.
+
+        Raises:
+            Skip: The output can be left as it is.
+        """
         if self._outputs.state(staged_job.remote_job, destination, recipe) is None:
             state = self._outputs.state_by_content(
                 staged_job.remote_job, destination, recipe, staged_job.job.destination
@@ -283,13 +291,13 @@ class _Run:
 
 
 def _roots(plan: RemotePlan) -> tuple[Path | None, RemotePath | None]:
-    """The output directory, if it is on this machine, and if it is in a store."""
-    here = plan.root if isinstance(plan.root, Path) else None
-    return here, plan.root if isinstance(plan.root, RemotePath) else None
+    """Return the output directory as (local path or None, remote path or None)."""
+    local_root = plan.root if isinstance(plan.root, Path) else None
+    return local_root, plan.root if isinstance(plan.root, RemotePath) else None
 
 
 def _origins(staged_jobs: list[StagedJob]) -> dict[Path, Fingerprint]:
-    """The stamps of objects, by the files that will be copies of them."""
+    """Map the staged copies of objects to the fingerprints of the objects."""
     return {
         staged_job.job.source: staged_job.remote_job.found.fingerprint
         for staged_job in staged_jobs
@@ -298,14 +306,14 @@ def _origins(staged_jobs: list[StagedJob]) -> dict[Path, Fingerprint]:
 
 
 def _weight(staged_job: StagedJob) -> int:
-    """The bytes that a task takes of what may be in flight."""
+    """Return the number of bytes that a job counts for in `BYTES_IN_FLIGHT`."""
     if staged_job.remote_job.found is None:
         return 0
     return _UNKNOWN_SIZE if staged_job.remote_job.found.size is None else staged_job.remote_job.found.size
 
 
 def _ended(result: Result[StagedJob]) -> Iterator[Outcome]:
-    """The outcome of a task, whose files go when the next one is asked for."""
+    """Yield the outcome of a job. Its staged files are removed when the next outcome is requested."""
     staged_job, error = result.source, result.error
     try:
         if isinstance(error, Skip):
@@ -320,7 +328,7 @@ def _ended(result: Result[StagedJob]) -> Iterator[Outcome]:
 
 
 def _seconds(result: Result[StagedJob]) -> dict[str, float]:
-    """The time of all stages, those of the colouring among them."""
+    """Return the seconds of all stages, with the stages of the local session between fetch and put."""
     inner = {} if result.value is None else result.value.seconds
     seconds = {"fetch": result.seconds.get("fetch"), **inner, "put": result.seconds.get("put")}
     return {name: taken for name, taken in seconds.items() if taken is not None}

@@ -1,4 +1,4 @@
-"""Remote jobs as jobs on this machine, with files in the staging directory for those that are in a store."""
+"""Remote jobs as local jobs, with files in the staging directory for objects in a store."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from colorize_cli.storage.remote_discovery import RemoteJob, RemotePlan
 
 @dataclass(frozen=True)
 class StagedJob:
-    """A remote job, and the job that stands for it."""
+    """A remote job, and the local job that stands for it."""
 
     remote_job: RemoteJob
     job: Job
 
     def ended(self, status: Status, reason: str | None = None) -> Outcome:
-        """An end of it in which nothing was made."""
+        """Return an outcome of the remote job for which no output was made."""
         return Outcome(self.remote_job.transfer, status, reason)
 
     def shown(self, outcome: Outcome) -> Outcome:
-        """The outcome of its job as its own: with addresses for the names of staged files."""
+        """Convert an outcome of the local job: staged file names become the remote job's locations."""
         transfer, reason = self.remote_job.transfer, outcome.reason
         if reason is not None:
             reason = reason.replace(str(self.job.source), str(transfer.source))
@@ -33,7 +33,7 @@ class StagedJob:
         return Outcome(**{**vars(outcome), "job": job, "reason": reason})
 
     def forget(self) -> None:
-        """Removes its files from the staging directory."""
+        """Remove its files from the staging directory."""
         if isinstance(self.remote_job.source, RemotePath):
             self.job.source.unlink(missing_ok=True)
         if isinstance(self.remote_job.destination, RemotePath):
@@ -41,11 +41,12 @@ class StagedJob:
 
 
 def stage_jobs(plan: RemotePlan, folder: Path) -> list[StagedJob]:
-    """The remote jobs of a plan, each with its job.
+    """Pair each remote job of a plan with a local job.
 
     Args:
-        plan: What to colour.
-        folder: The staging directory. Its files are called by numbers, for objects may be called anything.
+        plan: The remote jobs.
+        folder: The staging directory. Its files get numbers as names, because the name of an object need not
+            be a valid file name.
     """
     for name in ("in", "out"):
         (folder / name).mkdir()
@@ -65,10 +66,10 @@ def stage_jobs(plan: RemotePlan, folder: Path) -> list[StagedJob]:
 
 
 def guidance_of(plan: RemotePlan, settings: Settings, staged_jobs: Sequence[StagedJob]) -> Guidance:
-    """What is asked of the colours of the tasks' jobs; pictures are known by their own names in it.
+    """Return the guidance for the local jobs. Hints name the sources by their remote names.
 
     Raises:
-        UsageError: As of `Guidance.of`.
+        UsageError: The hints or the reference cannot be used; see `Guidance.of`.
     """
     named = {_named(staged_job.remote_job): staged_job.job for staged_job in staged_jobs}
     elsewhere = tuple(map(_named, plan.elsewhere))
@@ -84,5 +85,5 @@ def _named(remote_job: RemoteJob) -> Job:
 
 
 def _path(location: Path | RemotePath) -> Path:
-    """An address as a path of no file."""
+    """Return a path that has the text of the URL. It names no file."""
     return location if isinstance(location, Path) else Path(str(location.url))

@@ -1,7 +1,7 @@
-"""The directory on this machine in which objects are worked on: fetched copies, and what becomes of them.
+"""The staging directory: holds fetched copies of remote objects, and their outputs until they are uploaded.
 
-It lies where the system has temporary files (TMPDIR), can be read by its user alone, and is removed at the
-end of the run; that of a run that was killed, by the next one.
+It lies in the system's directory for temporary files (TMPDIR), and only its user can read it. It is removed
+at the end of the run. If the run was killed, the next run removes it.
 """
 
 import contextlib
@@ -12,20 +12,22 @@ from pathlib import Path
 from colorize_cli.core.errors import UsageError
 from colorize_cli.storage import atomic
 
-# Not how other temporary files begin, which are swept as files.
+# Differs from the prefix of other temporary files, which `atomic.sweep` removes as files.
 _PREFIX = "staged"
 
 
 @contextlib.contextmanager
 def directory() -> Iterator[Path]:
-    """A new directory, for as long as the block lasts.
+    """Create a staging directory that exists as long as the block lasts.
 
     Raises:
-        UsageError: It cannot be made.
+        UsageError: The directory cannot be created.
     """
     with contextlib.ExitStack() as stack:
         try:
             path = stack.enter_context(atomic.directory(Path(tempfile.gettempdir()), ".d", _PREFIX))
         except OSError as error:
-            raise UsageError(f"cannot make {error.filename}: {error.strerror}") from error
+            raise UsageError(
+                f"cannot create {error.filename}: {error.strerror}; set TMPDIR to a writable directory"
+            ) from error
         yield path

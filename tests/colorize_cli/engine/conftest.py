@@ -1,6 +1,6 @@
-"""A cluster of this machine alone, which the tests that need one share.
+"""A cluster of this machine alone, shared by the tests that need one.
 
-Tests that start Ray are run by `pytest -m heavy` and left out otherwise.
+Tests that start Ray run only with `pytest -m heavy`.
 """
 
 from collections.abc import Iterator

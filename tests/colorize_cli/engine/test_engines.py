@@ -1,4 +1,4 @@
-"""What every engine promises."""
+"""The guarantees of every engine."""
 
 import threading
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_a_file_of_an_unknown_kind_fails(engine, models, tmp_path):
 
 @pytest.fixture
 def mixed(make_folder, tmp_path) -> Path:
-    """Two grey pictures and, in colour, a JPEG and an animated GIF."""
+    """Two gray pictures, and a JPEG and an animated GIF in color."""
     from skimage import data
 
     source = make_folder(tmp_path / "in", 2)
@@ -114,7 +114,7 @@ def mixed(make_folder, tmp_path) -> Path:
 def test_pictures_in_color_are_skipped_and_it_is_said_why(engine, models, mixed, tmp_path):
     outcomes = colorize(engine, mixed, tmp_path / "out", settings_for(models.tinted))
     skipped = {o.job.source.name: o.reason for o in outcomes if o.status is Status.SKIPPED}
-    assert skipped == dict.fromkeys(["cat.jpg", "cat.gif"], "in colour already")
+    assert skipped == dict.fromkeys(["cat.jpg", "cat.gif"], "already in color")
     assert pixels(tmp_path / "out").keys() == {"0000.png", "sub/0001.jpg"}
 
 
@@ -190,6 +190,8 @@ def test_an_output_that_disappears_is_not_made_anew(engine, models, make_folder,
     assert not output.exists()
     reasons = {o.reason for o in ended if o.status is Status.FAILED}
     assert reasons
-    assert all("out has disappeared" in reason or "No such file" in reason for reason in reasons)
+    assert all(
+        "out has disappeared during the run" in reason or "No such file" in reason for reason in reasons
+    )
     done = sum(o.status is Status.DONE for o in ended)
     assert done == len(pixels(tmp_path / "moved"))

@@ -1,4 +1,4 @@
-"""The session, and what it asks of the model."""
+"""The session, and its calls of the model."""
 
 import pytest
 
@@ -59,5 +59,5 @@ def test_what_a_run_is_to_do_decides(models, make_folder, tmp_path, monkeypatch)
         assert len(list(local.run(discovery.plan([source], out, formats.endings()), settings, print))) == 3
         assert asked[0] == {"many": many}
         asked.clear()
-        for path in sorted(out.glob("[!.]*.*"))[:1]:  # what the next run is to make again
+        for path in sorted(out.glob("[!.]*.*"))[:1]:  # the next run must make it again
             path.unlink()

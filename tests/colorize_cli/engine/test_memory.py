@@ -1,4 +1,4 @@
-"""A GPU whose memory does not suffice, by a session that stands in for it."""
+"""A GPU with too little memory, simulated by a fake session."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from tests.colorize_cli.video.video_files import Recipe, make
 
 @pytest.fixture
 def run(models, monkeypatch):
-    """Colours with a GPU whose memory suffices for so many pixels."""
+    """Colorize with a GPU whose memory suffices for a given number of pixels."""
 
     monkeypatch.setattr(batch_size, "batch_size", lambda *_: 8)
 

@@ -1,4 +1,4 @@
-"""What is asked of the C library."""
+"""The settings of the C library."""
 
 import platform
 import subprocess

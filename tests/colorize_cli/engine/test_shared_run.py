@@ -1,4 +1,4 @@
-"""One run that many callers share."""
+"""One run shared by many callers."""
 
 import threading
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ def job(name: str) -> Job:
 
 
 def staged(jobs: Iterable[Job]) -> Iterator[Outcome]:
-    """As an engine does it: several at a time, ending in another order than they came."""
+    """Process several jobs at a time, like an engine; they end in an order different from their arrival."""
     for result in Pipeline((Stage("look", lambda each: each, 4), Stage("see", lambda each: each, 3))).run(
         jobs
     ):
@@ -32,11 +32,11 @@ def no_thread_left() -> Iterator[None]:
 
 
 def test_callers_get_the_outcomes_of_their_own_jobs_in_order():
-    endless = SharedRun(staged)
+    shared = SharedRun(staged)
     chunks = [[job(f"{chunk}-{n}") for n in range(20)] for chunk in range(30)]
     with ThreadPoolExecutor(3) as pool:
-        answers = list(pool.map(endless.outcomes, chunks))
-    endless.close()
+        answers = list(pool.map(shared.outcomes, chunks))
+    shared.close()
     assert [[outcome.job for outcome in answer] for answer in answers] == chunks
 
 
@@ -48,10 +48,10 @@ def test_all_callers_share_one_run():
         for each in jobs:
             yield Outcome(each, Status.DONE)
 
-    endless = SharedRun(run)
+    shared = SharedRun(run)
     for n in range(5):
-        endless.outcomes([job(f"{n}")])
-    endless.close()
+        shared.outcomes([job(f"{n}")])
+    shared.close()
     assert len(runs) == 1
 
 
@@ -65,9 +65,9 @@ def test_a_defect_reaches_those_who_wait_and_those_who_come_after():
         yield Outcome(first, Status.DONE)
         raise LookupError("no such thing")
 
-    endless = SharedRun(run)
+    shared = SharedRun(run)
     with pytest.raises(LookupError, match="no such thing"):
-        endless.outcomes([job("a"), job("b"), job("c")])
+        shared.outcomes([job("a"), job("b"), job("c")])
     with pytest.raises(LookupError):
-        endless.outcomes([job("d")])
-    endless.close()
+        shared.outcomes([job("d")])
+    shared.close()

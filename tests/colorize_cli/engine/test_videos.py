@@ -1,4 +1,4 @@
-"""Films through the command."""
+"""Videos through the command line."""
 
 import io
 import json
@@ -115,10 +115,10 @@ def test_of_a_film_that_is_damaged_in_the_middle_the_rest_is_kept_in_time(models
     middle = len(content) // 2
     content[middle : middle + 400] = bytes(400)
     source.write_bytes(content)
-    for _ in range(2):  # it is tried again each time, and fails each time
+    for _ in range(2):  # each run tries it again and fails again
         result = colorize(source, tmp_path / "out", models.tinted)
         assert result.exit_code == 1
-        assert "damaged; what could be decoded is coloured" in result.stderr
+        assert "damaged; the output contains only what could be decoded" in result.stderr
     after = look(tmp_path / "out" / "a.mkv")
     assert set(after.times) <= set(before.times)
     assert len(after.times) >= 40
@@ -128,7 +128,7 @@ def test_of_a_film_that_is_damaged_in_the_middle_the_rest_is_kept_in_time(models
 def test_a_film_in_color_is_skipped_copied_or_colored_anew(models, tmp_path):
     source = make(tmp_path / "a.mkv", Recipe(is_color=True))
     result = colorize(source, tmp_path / "skip", models.tinted)
-    assert "in colour already" in result.stderr
+    assert "already in color" in result.stderr
     assert not (tmp_path / "skip" / "a.mkv").exists()
     assert colorize(source, tmp_path / "copy", models.tinted, "--if-colored", "copy").exit_code == 0
     assert (tmp_path / "copy" / "a.mkv").read_bytes() == source.read_bytes()
@@ -190,11 +190,11 @@ def test_a_film_becomes_no_picture_and_a_picture_no_film(models, make_folder, tm
     make(tmp_path / "a.mp4", Recipe())
     result = colorize(tmp_path / "a.mp4", tmp_path / "a.png", models.tinted)
     assert result.exit_code == 1
-    assert "a film becomes a film, not .png" in result.stderr
+    assert "the output of a video must be a video, not .png; choose another suffix" in result.stderr
     folder = make_folder(tmp_path / "in", 1)
     result = colorize(folder / "0000.png", tmp_path / "b.mp4", models.tinted)
     assert result.exit_code == 1
-    assert "a picture becomes a picture, not .mp4" in result.stderr
+    assert "the output of a picture must be a picture, not .mp4; choose another suffix" in result.stderr
 
 
 def test_a_report_shows_a_film_by_one_of_its_frames(models, tmp_path):
@@ -338,11 +338,11 @@ def test_a_preview_shows_frames_before_and_after(models, tmp_path):
             assert np.ptp(before, axis=2).max() <= 2
             assert np.ptp(after, axis=2).mean() > 5
     first, last = pixels[26:74, 8:104, 0], pixels[148:196, 112:208, 0]
-    assert np.abs(first - last).mean() > 10  # from both sides of the cut
+    assert np.abs(first - last).mean() > 10  # they come from both sides of the cut
 
 
 def test_a_preview_shows_frames_of_a_film_of_open_groups(models, tmp_path):
-    """From most of its key frames on there is first what cannot be decoded."""
+    """Most of its key frames are followed by frames that cannot be decoded."""
     options = {"crf": "10", "g": "12", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
     source = make(tmp_path / "a.mp4", Recipe(frames=100, options=options, time_base=Fraction(1, 600)))
     result = colorize(source, tmp_path / "sheet.png", models.tinted, "--preview", "12", "--json")
@@ -360,7 +360,7 @@ def test_a_preview_of_a_part_goes_through_a_pipe_too(models, tmp_path):
     source = make(tmp_path / "a.mp4", Recipe(frames=100, cut=50, rotation=90))
     options = ("--preview", "2", "--start", "2.5", "--model", models.tinted)
     sheet = Image.open(io.BytesIO(piped(b"", source, "-", *options))).convert("L")
-    assert sheet.size == (2 * 48 + 8 + 8, 2 * (64 + 26) + 8)  # turned, so before and after are side by side
+    assert sheet.size == (2 * 48 + 8 + 8, 2 * (64 + 26) + 8)  # rotated, so before and after are side by side
     whole = Image.open(io.BytesIO(piped(b"", source, "-", *options[:2], "--model", models.tinted)))
     cell = (8, 26, 56, 90)
     late, early = (np.asarray(image.convert("L").crop(cell), int) for image in (sheet, whole))
@@ -373,7 +373,7 @@ def test_previews_of_a_folder_are_made_once_and_pictures_are_colored(models, mak
     make(folder / "b.mkv", Recipe(is_color=True))
     options = ("--preview", "3")
     assert (
-        "3 done, 1 skipped (1 in colour already)"
+        "3 done, 1 skipped (1 already in color)"
         in colorize(folder, tmp_path / "out", models.tinted, *options).stderr
     )
     assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["0000.png", "a.png"]
@@ -384,7 +384,7 @@ def test_previews_of_a_folder_are_made_once_and_pictures_are_colored(models, mak
 @pytest.mark.parametrize(
     ("output", "options", "reason"),
     [
-        ("b.jpg", (), "a preview is a PNG, not .jpg"),
+        ("b.jpg", (), "a preview must be written as PNG, not .jpg; give the output the suffix .png"),
         ("b.png", ("--start", "100"), "it ends before 100 seconds"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What stands in for a session in the actors of a cluster: no pictures, and some trouble."""
+"""A fake session for the workers of a cluster: it reads no pictures, and fails on command."""
 
 import os
 import time
@@ -19,12 +19,12 @@ POISON = "poison.png"
 
 @dataclass
 class FakeSession:
-    """Looks at jobs in two stages; an outcome's `device` is the process, and its `batch` the number of cores.
+    """Passes jobs through two stages. An outcome's `device` is the process, its `batch` the number of cores.
 
     Attributes:
-        seconds: What each job takes.
-        cores: How many it was given.
-        progress: Who is told how far a film is.
+        seconds: Duration of each job.
+        cores: Number of cores given to the session.
+        progress: Called with the position in a video.
     """
 
     seconds: float = 0.0
@@ -35,7 +35,7 @@ class FakeSession:
         return None
 
     def open(self) -> None:
-        """There is nothing to be opened."""
+        """Do nothing."""
 
     def colorize_images(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         stages = (Stage("look", self._look), Stage("see", lambda job: job))
@@ -49,13 +49,13 @@ class FakeSession:
         return self._outcome(job)
 
     def split_video(self, job: Job, count: int) -> None:
-        """It leaves films whole."""
+        """Leave videos whole."""
 
     def colorize_chunk(self, chunk_job: ChunkJob) -> Outcome:
         raise AssertionError(chunk_job)
 
     def close(self) -> None:
-        """There is nothing to be closed."""
+        """Do nothing."""
 
     def _look(self, job: Job) -> Job:
         if job.source.name == POISON:
@@ -75,7 +75,7 @@ def opened(seconds: float, cores: int, _: Callable[[str], None], progress: Progr
 
 
 def build(seconds: float = 0.0) -> Callable[..., FakeSession]:
-    """What makes one in an actor."""
+    """Return a function that makes a fake session in a worker."""
     return partial(opened, seconds)
 
 
@@ -86,7 +86,7 @@ def jobs(count: int) -> Iterator[Job]:
 
 @dataclass(frozen=True)
 class AcceptingCheck(NodeCheck):
-    """A probe that every node passes."""
+    """A check that every node passes."""
 
     def examine(self) -> Path:
         return self.file

@@ -1,4 +1,4 @@
-"""The engine for clusters: what is lost and done again, what is refused, and that nothing is left behind."""
+"""The engine for clusters: lost work is repeated, bad requests are refused, and nothing is left behind."""
 
 import contextlib
 import dataclasses
@@ -42,7 +42,7 @@ COUNT = 2000
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory, gray_photo) -> Path:
-    """A folder `in` of 2,000 pictures of 64 x 48 pixels, in ten folders."""
+    """A folder `in` with 2,000 pictures of 64 x 48 pixels in ten subfolders."""
     parent = tmp_path_factory.mktemp("many")
     small = np.asarray(Image.fromarray(gray_photo).resize((64, 48)))
     for number in range(COUNT):
@@ -54,7 +54,7 @@ def many(tmp_path_factory, gray_photo) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(many, models) -> dict[str, bytes]:
-    """What the local engine makes of them."""
+    """The outputs of the local engine for these pictures."""
     output = many.with_name("local")
     plan = discovery.plan([many], output, formats.endings())
     outcomes = list(ENGINES["local"](plan, Settings(model=models.tinted, device="cpu"), print))
@@ -81,7 +81,7 @@ def made(output: Path) -> int:
 
 
 def descendants(process: int) -> dict[int, str]:
-    """The processes below one, with what tells each from a later one of the same number."""
+    """Map the descendants of a process to their start times, which distinguish reused process numbers."""
     parents, starts = {}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -99,7 +99,7 @@ def descendants(process: int) -> dict[int, str]:
 
 
 def alive(processes: dict[int, str]) -> list[str]:
-    """The names of those of the processes that are still there, and no zombies."""
+    """Return the names of the processes that still run. Zombies are left out."""
     names = []
     for number, start in processes.items():
         with contextlib.suppress(OSError):
@@ -135,7 +135,7 @@ def test_interrupted_then_killed_and_then_run_to_its_end(many, expected, models)
     running = started(many, output, models.tinted, **group)
     wait_for(lambda: made(output) > 50)
     processes = descendants(running.pid)
-    os.killpg(running.pid, signal.SIGINT)  # as a terminal does it: to all that belong to the command
+    os.killpg(running.pid, signal.SIGINT)  # like a terminal, to all processes of the command
     begun = time.monotonic()
     out, err = running.communicate(timeout=30)
     assert time.monotonic() - begun < 8
@@ -151,7 +151,7 @@ def test_interrupted_then_killed_and_then_run_to_its_end(many, expected, models)
     processes = descendants(running.pid)
     running.kill()
     running.communicate()
-    # Ray's own agents, which only answer questions, take a minute to find out that they are orphans.
+    # Ray's agents, which only answer requests, take a minute to find out that they are orphans.
     agents = ("ray::Dashboard", "ray::RuntimeEnv")
     wait_for(lambda: all(name.startswith(agents) for name in alive(processes)), 20)
     assert made(output) < COUNT
@@ -168,7 +168,7 @@ def test_interrupted_then_killed_and_then_run_to_its_end(many, expected, models)
 
 
 def assert_whole(output: Path, source: Path) -> None:
-    """All that is there is pictures that can be read, and not all are there."""
+    """Assert that some outputs are missing, and that all existing ones can be read."""
     found = contents(output)
     assert 50 < len(found) < len(contents(source))
     for name in found:
@@ -186,10 +186,10 @@ class Nodes:
         Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108 - where Ray notes it, wherever all else is
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": folder})
         self.address = self._cluster.address
-        self.environment = dict(os.environ)  # with what Ray put there: its token, for those who may join
+        self.environment = dict(os.environ)  # includes Ray's token, needed to join
 
     def add(self, env_vars: dict[str, str] | None = None, **options):
-        self._cluster.wait_for_nodes()  # until it is known which are gone
+        self._cluster.wait_for_nodes()  # until removed nodes are known
         of_ray = {name: value for name, value in self.environment.items() if name.startswith("RAY_")}
         return self._cluster.add_node(env_vars={**of_ray, **(env_vars or {})}, **{"num_cpus": 1, **options})
 
@@ -197,7 +197,7 @@ class Nodes:
         self._cluster.remove_node(node, allow_graceful=False)
 
     def actors(self) -> list[str]:
-        """The processes that are actors of a run."""
+        """Return the processes that are workers of a run."""
         return [name for name in alive(descendants(os.getpid())) if "ray::Actor" in name]
 
     def end(self) -> None:
@@ -222,7 +222,7 @@ def test_a_node_that_is_killed_costs_only_what_it_had_in_hand(many, expected, mo
     assert made(output) < COUNT
     out, err = running.communicate(timeout=120)
     assert (running.returncode, out) == (0, ""), err
-    assert "a worker ended; what it had in hand is done again" in err
+    assert "a worker ended unexpectedly; its unfinished files are done again" in err
     assert f"{COUNT} done, 0 skipped, 0 failed" in err
     assert contents(output) == expected
     wait_for(lambda: not nodes.actors(), 5)
@@ -255,7 +255,7 @@ def test_a_node_of_another_version_is_named(many, models, nodes, tmp_path):
     assert (running.returncode, out) == (2, "")
     (line,) = err.splitlines()
     assert line.startswith("colorize: node ")
-    assert "has colorize-cli 9.9, and here it is 0.1.0" in line
+    assert "has colorize-cli 9.9, but this machine has 0.1.0" in line
     assert contents(tmp_path / "out") == {}
 
 
@@ -288,7 +288,7 @@ def test_a_part_whose_worker_is_killed_is_done_again(models, nodes, tmp_path):
         nodes.remove(second)
     assert len(all_chunks) == 4
     assert running.returncode == 0, err
-    assert "a worker ended; what it had in hand is done again" in err
+    assert "a worker ended unexpectedly; its unfinished files are done again" in err
     said = json.loads(out)
     assert (said["source"], said["frames"], said["cuts"]) == ("in/a.mkv", local.frames, local.cuts)
     assert [path.name for path in (tmp_path / "ray").rglob("*") if "film-" in path.name] == []
@@ -296,7 +296,7 @@ def test_a_part_whose_worker_is_killed_is_done_again(models, nodes, tmp_path):
 
 
 class Both:
-    """A film by both engines, by that for clusters as if there were two actors."""
+    """Colorize a video with both engines; the cluster engine splits it as for two workers."""
 
     def __init__(self, folder: Path, model: Path, monkeypatch) -> None:
         (folder / "in").mkdir()
@@ -376,11 +376,11 @@ def test_a_damaged_film_fails_as_with_the_local_engine_and_is_there(both, tmp_pa
 
 
 def test_what_is_not_worth_dividing_or_may_not_be_is_not_divided(both):
-    """Short films, films in colour, and what is no film at all."""
+    """Short videos, videos in color, and a file that is no video."""
     make(both.source, dataclasses.replace(VIDEO, frames=30, shots=(5, 12), keys=(5, 12)))
     assert both.outcome("ray").status is Status.DONE
     make(both.source, dataclasses.replace(VIDEO, is_color=True))
-    assert both.outcome("ray").reason == "in colour already"
+    assert both.outcome("ray").reason == "already in color"
     both.source.write_bytes(b"no film")
     local, outcome = both.outcome("local"), both.outcome("ray")
     assert (outcome.status, outcome.reason) == (local.status, local.reason)
@@ -394,7 +394,7 @@ def accepting_check(_: Job) -> Iterator[NodeCheck]:
 
 
 def run_jobs(jobs, seconds: float = 0.0, settings: Settings | None = None, **options) -> Iterator[Outcome]:
-    """Jobs through real actors in which fakes stand in for sessions."""
+    """Run jobs in real workers with fake sessions."""
     heard = {"announce": lambda _: None, **options}
     return engine.run_jobs(
         jobs,
@@ -439,13 +439,13 @@ def test_a_job_that_ends_its_workers_fails_alone(cluster, tmp_path):
     assert len(outcomes) == len(dict.fromkeys(given))
     failed = [outcome for outcome in outcomes if outcome.status is not Status.DONE]
     assert [(outcome.job, outcome.status) for outcome in failed] == [(poison, Status.FAILED)]
-    assert "3 workers of the cluster ended with it in hand" in (failed[0].reason or "")
+    assert "3 workers of the cluster ended unexpectedly while they processed it" in (failed[0].reason or "")
     assert len(lines) >= 2
-    assert all("a worker ended; what it had in hand is done again" in line for line in lines)
+    assert all("a worker ended unexpectedly; its unfinished files are done again" in line for line in lines)
 
 
 def test_nothing_is_left_of_actors_that_are_lost(cluster, tmp_path):
-    """Neither what they were writing, nor their claims on films, which would be an obstacle to others."""
+    """Neither temporary files nor claims on videos stay; a claim would block other runs."""
     poison = Job(tmp_path / fake_session.POISON, tmp_path / fake_session.POISON)
     (tmp_path / ".colorize" / "film-0123").mkdir(parents=True)
     others = tmp_path / ".colorize-00000000-0000000001-000001.png"
@@ -475,7 +475,7 @@ def test_hints_a_reference_and_films_are_as_with_the_local_engine(cluster, model
     from skimage import data
 
     source = make_folder(tmp_path / "in", 3)
-    # Matroska has random numbers in it, and x264 does not repeat itself on every processor.
+    # Matroska files contain random numbers, and x264 is not bit-stable on every processor.
     make(source / "film.avi", Recipe(codec="mpeg4", time_base=Fraction(1, 25), options={}))
     Image.fromarray(data.chelsea()).save(tmp_path / "cat.png")
     (tmp_path / "hints.json").write_text('{"0000.png": {"points": [{"x": 20, "y": 30, "color": "#c03030"}]}}')
@@ -536,15 +536,18 @@ def invoke(*arguments: object):
 
 
 def test_what_cannot_be_is_refused_in_one_line(models, make_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("ray.is_initialized", lambda: False)  # by these tests
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # these tests initialize it
     source, output = make_folder(tmp_path / "in", 2), tmp_path / "out"
     options = ("--model", models.gray, "--device")
     for arguments, said in (
-        (("-", "-", *options, "cpu"), "not for --engine ray"),
-        ((source / "0000.png", "-", *options, "cpu"), "not for --engine ray"),
-        ((source, output, *options, "cuda:0"), "--device is auto, cpu or cuda"),
-        ((source, output, *options, "cpu", "--address", "ray://host:1"), "is host:port or auto"),
-        ((source, output, *options, "cpu", "--address", "127.0.0.1:1"), "no cluster to be joined"),
+        (("-", "-", *options, "cpu"), "--engine ray cannot use -"),
+        ((source / "0000.png", "-", *options, "cpu"), "--engine ray cannot use -"),
+        ((source, output, *options, "cuda:0"), "use --device auto, cpu or cuda"),
+        ((source, output, *options, "cpu", "--address", "ray://host:1"), "must be host:port or auto"),
+        (
+            (source, output, *options, "cpu", "--address", "127.0.0.1:1"),
+            "cannot connect to a cluster at 127.0.0.1:1",
+        ),
     ):
         result = invoke(*arguments)
         assert result.exit_code == 2, result.output

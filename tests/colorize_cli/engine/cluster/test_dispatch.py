@@ -1,4 +1,4 @@
-"""Chunks to workers, which are threads here and die when they are told to."""
+"""Dispatch of batches to workers, which are threads here and die on command."""
 
 import contextlib
 import queue
@@ -18,11 +18,11 @@ from colorize_cli.engine.cluster.dispatch import MOST_LOST, Answer, Dispatcher
 
 
 class DiedError(Exception):
-    """The worker is no more."""
+    """Raised in place of results by a worker that has died."""
 
 
 class WorkerHandle:
-    """A worker that doubles numbers in a thread; it dies of those of which `dies` is true."""
+    """A worker that doubles numbers in a thread. It dies of the numbers for which `dies` is true."""
 
     def __init__(self, dies: Callable[[int], bool], most: int, pause: float = 0.0) -> None:
         self.most, self.pause = most, pause
@@ -75,7 +75,7 @@ class WorkerHandle:
 
 
 class Hands:
-    """So many workers; a dead one is replaced as soon as there are fewer than `least`."""
+    """A fixed number of workers. A dead worker is replaced as soon as there are fewer than `least`."""
 
     def __init__(self, make: Callable[[], WorkerHandle], count: int, least: int = 1) -> None:
         self._make, self._least = make, least

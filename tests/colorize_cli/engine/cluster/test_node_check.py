@@ -1,4 +1,4 @@
-"""What a machine has to see before it gets work."""
+"""The check that a node must pass before it gets work."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -64,10 +64,10 @@ def no_input(check: NodeCheck) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (another_output, "sees another output .*out"),
-        (no_output, "does not see the output .*out: No such file"),
-        (another_input, "does not see the input .*in.png: it has another content there"),
-        (no_input, "does not see the input .*in.png: No such file"),
+        (another_output, "sees a different output directory .*out; use a shared file system"),
+        (no_output, "does not see .* in the output directory .*out; use a shared file system: No such file"),
+        (another_input, "does not see the input .*in.png; .*: its content is different there"),
+        (no_input, "does not see the input .*in.png; .*: No such file"),
     ],
 )
 def test_who_sees_something_else_says_what(check, change: Callable[[NodeCheck], None], said):
@@ -77,10 +77,10 @@ def test_who_sees_something_else_says_what(check, change: Callable[[NodeCheck], 
 
 
 def test_another_version_or_model_is_said(check, tmp_path):
-    with pytest.raises(UsageError, match=r"has colorize-cli .*, and here it is 9.9"):
+    with pytest.raises(UsageError, match=r"has colorize-cli .*, but this machine has 9.9"):
         dataclasses.replace(check, version="9.9").examine()
     other = write_model(tmp_path / "other.onnx", (1, 1), (0, 0))
-    with pytest.raises(UsageError, match=r"has another .*other.onnx"):
+    with pytest.raises(UsageError, match=r"has a different model .*other.onnx"):
         dataclasses.replace(check, settings=Settings(model=other)).examine()
     with pytest.raises(UsageError, match=r"cannot read the model .*absent.onnx"):
         dataclasses.replace(check, settings=Settings(model=tmp_path / "absent.onnx")).examine()
@@ -89,9 +89,11 @@ def test_another_version_or_model_is_said(check, tmp_path):
 def test_an_answer_that_does_not_arrive_is_said(check):
     answer = check.examine()
     answer.write_bytes(b"torn")
-    with pytest.raises(UsageError, match=r"writes to .*out what is seen otherwise here"):
+    with pytest.raises(
+        UsageError, match=r"writes a file to .*out that has different content on this machine"
+    ):
         check.confirm(answer)
-    with pytest.raises(UsageError, match=r"writes to .*out what is not seen here"):
+    with pytest.raises(UsageError, match=r"writes a file to .*out that this machine cannot read"):
         check.confirm(answer)
 
 
@@ -101,7 +103,7 @@ def test_an_input_that_cannot_be_read_anywhere_is_no_reason(models, tmp_path, fo
 
 
 def test_what_is_wrong_here_is_said_before(models, source, tmp_path, folder):
-    with pytest.raises(UsageError, match=r"cannot write to the output .*gone"):
+    with pytest.raises(UsageError, match=r"cannot write to the output directory .*gone"):
         prepared_check(Settings(model=models.gray), tmp_path / "gone", source).__enter__()
     with pytest.raises(ModelError):
         prepared_check(Settings(model=tmp_path / "absent.onnx"), folder, source).__enter__()

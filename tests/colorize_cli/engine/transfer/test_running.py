@@ -1,4 +1,4 @@
-"""Whole runs from and to a store that speaks S3."""
+"""Complete runs from and to a store with the S3 protocol."""
 
 import contextlib
 import json
@@ -53,7 +53,7 @@ def test_five_hundred_objects_with_faults(models, local, bucket, server, tmp_pat
     bucket.fill(source, "in")
 
     def rule(method: str, path: str, before: int) -> object:
-        """Of every tenth object the first answer is bad, or the first two."""
+        """Fail the first answer, or the first two, for every tenth object."""
         number = zlib.crc32(f"{method} {path.partition(bucket.name)[2]}".encode())
         if number % 10 or before > number // 10 % 2:
             return None
@@ -83,7 +83,7 @@ def test_what_vanishes_or_is_refused_fails_alone_and_at_once(colorize, local, bu
     server.rule = rule
     result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
     assert result.exit_code == 1
-    assert f"{bucket.url}/in/0000.png: it is no longer there" in result.stderr
+    assert f"{bucket.url}/in/0000.png: it no longer exists in the store" in result.stderr
     assert f"{bucket.url}/in/sub/0001.jpg: the store answered 403 Forbidden: injected" in result.stderr
     assert bucket.contents("out").keys() == expected.keys() - {"0000.png", "sub/0001.jpg"}
     assert asked(server, "GET", "0000.png") == asked(server, "GET", "in/sub/0001.jpg") == 1
@@ -131,7 +131,7 @@ def test_outputs_of_others_are_left_alone(colorize, local, bucket):
     bucket.put("out/0000.png", b"mine")
     assert colorize(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
     assert bucket.contents("out") == expected | {"0000.png": b"mine"}
-    bucket.put("out/0002.png", bucket.get("out/0002.png")[::-1])  # of the same size
+    bucket.put("out/0002.png", bucket.get("out/0002.png")[::-1])  # the size stays the same
     result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
     assert "0 done, 4 skipped (2 there already, not as colorize left it, 2 up to date)" in result.stderr
     assert colorize(f"{bucket.url}/in", f"{bucket.url}/out", "--overwrite").exit_code == 0
@@ -145,7 +145,7 @@ def test_what_appears_meanwhile_is_left_alone(colorize, local, bucket, server):
     def rule(method: str, path: str, _: int) -> object:
         if method == "GET" and path.endswith("in/0000.png"):
             return lambda: bucket.put("out/0000.png", b"mine")
-        if method == "GET" and path.endswith("in/0002.png"):  # by another run
+        if method == "GET" and path.endswith("in/0002.png"):  # another run puts it
             return lambda: bucket.put("out/0002.png", expected["0002.png"])
         return None
 
@@ -225,7 +225,7 @@ def test_interrupted(models, local, bucket, tmp_path):
     running_.send_signal(signal.SIGINT)
     begun = time.monotonic()
     _, err = running_.communicate(timeout=30)
-    assert time.monotonic() - begun < 10  # what is being done may take its time on a busy machine
+    assert time.monotonic() - begun < 10  # stages under way may take longer on a busy machine
     assert running_.returncode == 130, err
     assert "interrupted: " in err
     assert "Traceback" not in err
@@ -272,7 +272,7 @@ def test_bytes_in_flight_are_bounded(colorize, local, bucket, server, monkeypatc
     server.rule = lambda method, *_: look if method == "PUT" else None
     assert colorize(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
     assert bucket.contents("out") == expected
-    # And those whose outcomes wait to be shown.
+    # Plus the objects with outcomes that wait to be reported.
     assert 0 < max(seen) <= (3 + 6) * largest < sum(len(bucket.get(key)) for key in bucket.keys("in/"))
 
 
@@ -300,7 +300,7 @@ def test_films(colorize, bucket, tmp_path):
     (tmp_path / "in").mkdir()
     make(tmp_path / "in" / "a.mkv", Recipe())
     bucket.fill(tmp_path / "in", "in")
-    lossless = ("--codec", "ffv1")  # of which the size is the same each time
+    lossless = ("--codec", "ffv1")  # the size is the same each time
     result = colorize(f"{bucket.url}/in", f"{bucket.url}/out", "--json", *lossless)
     assert result.exit_code == 0, result.output
     outcome = json.loads(result.stdout)

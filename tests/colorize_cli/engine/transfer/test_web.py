@@ -1,4 +1,4 @@
-"""Pictures from web servers, by addresses that hold secrets."""
+"""Pictures from web servers, by URLs that contain secrets."""
 
 import threading
 from collections import Counter
@@ -21,7 +21,7 @@ QUERY = f"X-Amz-Credential=me&X-Amz-Signature={SECRET}"
 
 
 class Web(ThreadingHTTPServer):
-    """Serves a folder to those who sign what they ask for."""
+    """Serves a folder to clients that sign their requests."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
