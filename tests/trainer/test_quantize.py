@@ -130,7 +130,7 @@ def test_a_variant_of_another_file_is_not_taken(variant, models, tmp_path):
         model.load(other, "cpu", precision="int8")
     (tmp_path / "m-int8.onnx").write_bytes(variant.read_bytes())
     assert model.load(other, "cpu").precision == "fp32"
-    with pytest.raises(ModelError, match="made of another file"):
+    with pytest.raises(ModelError, match="made from another file"):
         model.load(other, "cpu", precision="int8")
 
 

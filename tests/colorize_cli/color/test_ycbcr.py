@@ -1,4 +1,4 @@
-"""Luma kept, chroma that makes it the colour wanted."""
+"""Luma kept, chroma that gives the color wanted."""
 
 import cv2
 import numpy as np

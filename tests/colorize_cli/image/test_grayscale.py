@@ -1,4 +1,4 @@
-"""What counts as colour."""
+"""Pictures that count as color."""
 
 import io
 

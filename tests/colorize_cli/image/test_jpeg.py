@@ -104,7 +104,7 @@ def test_what_describes_the_picture_is_written_once(quality, fewer):
     ("saving", "luma", "chroma"),
     [
         ({"quality": 87}, *jpeg.tables(87)),
-        ({"quality": 40}, jpeg.tables(40)[0], jpeg.tables(75)[1]),  # too coarse for colours
+        ({"quality": 40}, jpeg.tables(40)[0], jpeg.tables(75)[1]),  # too coarse for chroma
         ({"quality": 94}, *jpeg.tables(96)),
         ({"qtables": [[3] * 64]}, (3,) * 64, jpeg.tables(95)[1]),  # of some other program
     ],

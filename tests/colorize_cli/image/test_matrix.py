@@ -202,7 +202,7 @@ def test_what_goes_in_comes_out_colored(tmp_path, case):
     difference = np.abs(lab[..., 0] - wanted)
     assert difference.mean() <= (0.003 if deep else LOSSES.get(case.format, 0.15))
     if case.mode != "1":  # black and white have no chroma
-        assert np.abs(lab[..., 2].mean() - 9) < 1.5, "it is coloured"
+        assert np.abs(lab[..., 2].mean() - 9) < 1.5, "it is colorized"
 
     check_lightness(case, frame, orientation)
     check_transparency(case, frame, found, orientation)

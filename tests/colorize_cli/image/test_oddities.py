@@ -20,7 +20,7 @@ def lightness_of(frame):
 
 
 def tiff(bits: int, photometric: int, data: bytes) -> bytes:
-    """A TIFF of one strip of 80 x 60 grey pixels."""
+    """A TIFF of one strip of 80 x 60 gray pixels."""
     entries = [
         (256, 80),
         (257, 60),

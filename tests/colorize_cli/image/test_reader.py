@@ -175,7 +175,7 @@ def built_in_profile(space: str) -> bytes:
 
 
 def gray_profile(gamma: float) -> bytes:
-    """A minimal ICC v2 profile for grey of a pure power curve (ICC.1:2001-04, 6.3.1)."""
+    """A minimal ICC v2 profile for gray of a pure power curve (ICC.1:2001-04, 6.3.1)."""
 
     def tag(kind: bytes, data: bytes) -> bytes:
         return kind + b"\0\0\0\0" + data
@@ -234,7 +234,7 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
         "head.jpg": (jpeg[:10], "."),
         "truncated.png": (png[: len(png) // 2], "truncated|broken"),
         "text.jpg": (b"Dear diary,\n" * 20, "content"),
-        "huge.png": (png_header(30000, 30000), "30000 x 30000 are more pixels"),
+        "huge.png": (png_header(30000, 30000), "30000 x 30000 exceeds the limit"),
         "flat.png": (png_header(0, 10), "."),
         "empty.gif": (b"GIF89a" + b"\0" * 50, "."),
         "icon.png": (b"\0\0\1\0\1\0\x10\x10" + b"\0" * 50, "content"),
@@ -256,7 +256,7 @@ def test_limit_is_ours_and_not_pillows(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(png_header(15000, 15000))
     assert reader.size_of(path, LIMIT) == 225_000_000
-    with pytest.raises(ReadError, match="limit of 224,999,999"):
+    with pytest.raises(ReadError, match="exceeds the limit of 224,999,999 pixels"):
         reader.size_of(path, 224_999_999)
 
 

@@ -136,7 +136,7 @@ def test_what_cannot_be_told_apart_is_asked_for():
 
 
 def test_what_a_file_cannot_be_is_refused():
-    with pytest.raises(ModelError, match="no file of the kind deoldify"):
+    with pytest.raises(ModelError, match="not a file of kind deoldify"):
         adapters.recognize(signature(2), "deoldify")
     with pytest.raises(ModelError, match=r"Accepted are native.*ddcolor.*deoldify"):
         adapters.recognize(signature(5))
@@ -151,4 +151,4 @@ def test_other_files_end_with_status_2_and_the_signatures(tmp_path, models):
     )
     assert done.returncode == 2
     assert "input tensor(float) (1, 3, 64, 64)" in done.stderr
-    assert "no file of the kind native" in done.stderr
+    assert "not a file of kind native" in done.stderr
