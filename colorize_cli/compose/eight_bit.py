@@ -111,7 +111,8 @@ def _products(grays: Bytes, cells: Iterable[Floats], times: int, forms: Sequence
         for plane, (_, ratios), (bits, offset) in zip(planes, stripes, forms, strict=True):
             # Factors are int16 and may be negative, light is uint16. Two's complement products are right
             # modulo 2 ** 16. With the offset added the true sum lies in [0, 2 ** 16), so the wrapped sum is
-            # equal to it, and an unsigned shift divides it.
+            # equal to it, and an unsigned shift divides it. Grays beyond the limit of their cell may leave
+            # that range; the caller overwrites them.
             product = ratios[:, :width].view(np.uint16)
             product *= light
             product += np.uint16((offset << bits) + (1 << bits - 1))  # half a unit, to round

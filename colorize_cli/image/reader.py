@@ -149,12 +149,14 @@ def _checked_size(image: ImageFile.ImageFile, max_pixels: int) -> int:
         if width < 1 or height < 1:
             raise ReadError(f"the picture has no pixels ({width} x {height})")
         if width * height > max_pixels:
-            raise ReadError(f"{width} x {height} exceeds the limit of {max_pixels:,} pixels")
+            raise ReadError(
+                f"{width} x {height} exceeds the limit of {max_pixels:,} pixels (see --max-pixels)"
+            )
         sizes.append(width * height)
     if len(sizes) < len(pages) and len(pages) * sizes[0] > max_pixels:
         width, height = image.size
         size = f"{len(pages)} frames of {width} x {height}"
-        raise ReadError(f"{size} exceed the limit of {max_pixels:,} pixels")
+        raise ReadError(f"{size} exceed the limit of {max_pixels:,} pixels (see --max-pixels)")
     return max(sizes) if image.format == "TIFF" else len(pages) * sizes[0]
 
 
@@ -257,4 +259,4 @@ def _opened(file: BinaryIO) -> ImageFile.ImageFile:
                 return factory(file, "")
             except (SyntaxError, IndexError, TypeError, struct.error) as error:
                 raise ReadError(f"damaged {format_} header: {one_line(error)}") from error
-    raise ReadError("not a picture in a supported format")
+    raise ReadError("the content is not a picture in a supported format")

@@ -118,7 +118,7 @@ def test_no_blocks_on_flat_lightness():
 
 @pytest.mark.parametrize("matrix", [BT601, BT709])
 def test_chroma_of_a_film_is_nearly_that_of_each_pixel(gray_photo, matrix):
-    """It is made at low resolution and enlarged, instead of being worked out for each pixel."""
+    """Chroma is computed at low resolution and upsampled, not computed per pixel."""
     coding = Coding(8, full=True)
     height, width = gray_photo.shape
     lightness = Lightness(gray_photo, coding.lightness_table())

@@ -23,7 +23,7 @@ def lightness_of(rgb8: np.ndarray) -> np.ndarray:
 
 
 def picture(height: int, width: int) -> np.ndarray:
-    """Shapes with soft and hard edges, grain, and places that are black and white."""
+    """Shapes with soft and hard edges, grain, and areas of black and white."""
     y, x = np.mgrid[0:height, 0:width]
     waves = 128 + 100 * np.sin(x / 23) * np.cos(y / 31) + 60 * ((x // 40 + y // 50) % 2)
     grain = np.random.default_rng(0).normal(0, 5, (height, width))
@@ -48,7 +48,7 @@ def test_colors_are_near_those_worked_out_for_each_pixel_in_lab(cells):
     levels, ab = picture(301, 402), smooth_chroma((24, 32), 25)
     exact = lab.srgb_to_lab(compose16(Lightness(levels, lightness.GRAY8), ab) / 65535)
     found = lab.srgb_to_lab(compose_rgb8(levels, ab, cells) / 255)
-    middle = (levels > 50) & (levels < 220)  # near black and white chroma is held back, cell by cell
+    middle = (levels > 50) & (levels < 220)  # near black and white chroma is reduced, cell by cell
     difference = np.abs(found - exact)[middle]
     assert difference[:, 1:].mean() < (3 if cells < levels.size else 1.2)
     assert difference[:, 0].mean() < 0.15
@@ -116,7 +116,7 @@ def test_any_sizes_with_factors_for_cells(shape, low_shape, cells, seed):
 
 
 def shown(planes: BytePlanes, method: int = cv2.INTER_NEAREST) -> np.ndarray:
-    """sRGB of 8 bits, by the equations of T.871, with chroma enlarged in some way."""
+    """Convert to 8-bit sRGB by the equations of T.871, with some upsampling of chroma."""
     height, width = planes.luma.shape
     chroma = [planes.blue, planes.red]
     if planes.blue.shape != planes.luma.shape:

@@ -37,7 +37,7 @@ def encoded(format_: str, mode: str = "L", **options) -> bytes:
 
 
 def difference(rgb: np.ndarray, codes: np.ndarray) -> float:
-    """Mean, in L*."""
+    """Return the mean difference in L*."""
     lab = srgb_to_lab(rgb[..., :3] / np.iinfo(rgb.dtype).max)
     return float(np.abs(lab[..., 0] - lightness.GRAY8[codes]).mean())
 

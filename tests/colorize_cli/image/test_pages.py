@@ -1,4 +1,4 @@
-"""Files of several pages: each is read and written as if it were alone."""
+"""Files of several pages: each is read and written like a single picture."""
 
 import io
 import struct
@@ -27,13 +27,13 @@ UP, DOWNWARD, RIGHT, LEFT = 1, 3, 6, 8
 
 
 def gray(height: int = 24, width: int = 32) -> np.ndarray:
-    """Of 8 bits, with structure along both sides and no symmetry."""
+    """Return an 8-bit picture with structure along both axes and no symmetry."""
     y, x = np.mgrid[:height, :width]
     return ((x * 5 + y * 3 + 20 * (x > width // 3)) % 230 + 10).astype(np.uint8)
 
 
 def tiff(*pages: tuple[np.ndarray, dict]) -> bytes:
-    """A TIFF 6.0 of uncompressed pages: samples (H, W) or (H, W, channels), and tags."""
+    """Make a TIFF 6.0 of uncompressed pages: samples (H, W) or (H, W, channels), and tags."""
     file = io.BytesIO(struct.pack("<2sHI", b"II", 42, 0))
     link = 4
     for array, tags in pages:
@@ -59,7 +59,7 @@ def tiff(*pages: tuple[np.ndarray, dict]) -> bytes:
 
 
 def in_depth(codes: np.ndarray, dtype: type, channels: int = 3) -> np.ndarray:
-    """8-bit gray as `channels` equal ones of another type, with the same lightness."""
+    """Convert 8-bit gray to `channels` equal channels of another type, with the same lightness."""
     white = 1 if dtype is np.float32 else np.iinfo(dtype).max
     samples = (np.round(codes / 255 * white) if white > 1 else codes / 255).astype(dtype)
     return np.stack([samples] * channels, axis=-1)
@@ -80,7 +80,7 @@ def pages_of(data: bytes) -> list[Frame]:
 
 
 def written(frames: list[Frame], path: Path) -> list[np.ndarray]:
-    """The pages of what is written, (H, W, 3 or 4), by Pillow, which knows 8 bits, and OpenCV."""
+    """Return the pages of an output, (H, W, 3 or 4), by Pillow (8 bits) and OpenCV."""
     writer.write(path, map(colored, frames))
     done, found = cv2.imreadmulti(str(path), flags=cv2.IMREAD_UNCHANGED)
     assert done
@@ -95,7 +95,7 @@ def written(frames: list[Frame], path: Path) -> list[np.ndarray]:
 
 
 def difference(rgb: np.ndarray, frame: Frame) -> float:
-    """Mean, in L*."""
+    """Return the mean difference in L*."""
     lab = srgb_to_lab(rgb[..., :3] / np.iinfo(rgb.dtype).max)
     return float(np.abs(lab[..., 0] - lightness_of(frame)).mean())
 
@@ -132,7 +132,7 @@ def test_every_page_keeps_its_own_metadata(tmp_path):
         {MAKE: "one", ACROSS: rational(300), DOWN: rational(150), UNIT: 2},
         {MAKE: "two", ACROSS: rational(72), DOWN: rational(72), UNIT: 2},
         {},
-        {ACROSS: rational(3), DOWN: rational(4), UNIT: 1},  # a ratio of sides, and no resolution
+        {ACROSS: rational(3), DOWN: rational(4), UNIT: 1},  # an aspect ratio, not a resolution
     ]
     frames = pages_of(tiff(*((gray(), each) for each in tags)))
     written(frames, tmp_path / "a.tif")
@@ -260,7 +260,7 @@ def test_a_cut_file_is_never_taken_for_one_of_fewer_pages(make):
 
 
 def compressed(pages) -> bytes:
-    """By Pillow, with its directories after the pixels."""
+    """Make a TIFF with Pillow, with its directories after the pixels."""
     images = [Image.fromarray(array) for array, _ in pages]
     file = io.BytesIO()
     images[0].save(file, "TIFF", save_all=True, append_images=images[1:], compression="tiff_adobe_deflate")

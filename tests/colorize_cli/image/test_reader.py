@@ -60,7 +60,7 @@ def test_lightness_in_a_jpeg_is_as_near_as_if_the_gray_picture_had_been_saved(tm
         for name in ("b.jpg", "c.jpg")
     )
     assert colored.mean() <= plain.mean()
-    # A single pixel may be worse by chance; the thousand worst are not.
+    # A single pixel may be worse by chance, but not the thousand worst.
     assert colored.max() <= plain.max() + 0.4  # an 8-bit level
 
 
@@ -147,7 +147,7 @@ def test_orientation_is_applied_once_and_reset(tmp_path, gray, orientation, suff
     exif[274] = orientation
     exif[271] = "A camera"
     path = saved(gray, tmp_path / f"a{suffix}", exif=exif)
-    # Pillow 13 scrambles turned TIFF files that it opens by name and maps into memory.
+    # Pillow 13 scrambles rotated TIFF files that it opens by name and maps into memory.
     with path.open("rb") as file, Image.open(file) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("L"))
     frame = reader.read(path, LIMIT)
@@ -252,7 +252,7 @@ def test_bad_files_are_one_clear_line(tmp_path, name):
 
 
 def test_limit_is_ours_and_not_pillows(tmp_path):
-    # More than Pillow's own limit, at which it raises; the header is all that is read.
+    # More than Pillow's limit, above which it raises. Only the header is read.
     path = tmp_path / "a.png"
     path.write_bytes(png_header(15000, 15000))
     assert reader.size_of(path, LIMIT) == 225_000_000

@@ -1,4 +1,4 @@
-"""Files with other projects' signatures, whose answers are known functions of what they are given."""
+"""Files with the signatures of other projects, whose outputs are known functions of their inputs."""
 
 import json
 import subprocess
@@ -49,7 +49,7 @@ def write(path: Path, kind: str, *, side: int | None, batch: int | None, dtype: 
 
 
 def expected(kind: str, lightness: np.ndarray) -> np.ndarray:
-    """(N, 2, H, W) of (N, 1, H, W)."""
+    """Convert (N, 1, H, W) to (N, 2, H, W)."""
     gray = np.interp(lightness[:, 0], GRAY8, np.arange(256) / 255)
     if kind == "ddcolor":
         return np.stack([40 * gray - 20, 20 - 30 * gray], axis=1)
