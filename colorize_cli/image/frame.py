@@ -113,7 +113,7 @@ def from_samples(
 
     Args:
         samples: (H, W, 3) RGB or (H, W, 4) with transparency, in the orientation that a viewer shows.
-        icc: ICC profile, or None. Colors are converted to sRGB at 8 bits if it is not sRGB, grays at 16.
+        icc: ICC profile, or None. If it is not sRGB, colors are converted at 8 bits and grays at 16.
         metadata: Metadata of the file.
         format_: Pillow's name of the format.
     """

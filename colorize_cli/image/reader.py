@@ -140,7 +140,7 @@ def _pages(
 
 def _checked_size(image: ImageFile.ImageFile, max_pixels: int) -> int:
     if image.format == "GIF" and image.fp is not None and not gif.is_whole(cast(BinaryIO, image.fp)):
-        raise ReadError("damaged: the file ends too early")  # Pillow would read the frames before silently
+        raise ReadError("damaged: the file ends too early")  # Pillow would silently read the frames before
     pages = _page_numbers(image)
     sizes = []
     for page in pages if image.format == "TIFF" else (0,):

@@ -30,7 +30,7 @@ def write(
     quality: int | None = None,
     ready: Callable[[os.stat_result], None] = lambda _: None,
 ) -> None:
-    """Write colorized pictures in the format of the suffix of `path`. The file is complete or absent.
+    """Write colorized pictures in the format of the suffix of `path`. The file appears when complete.
 
     Args:
         path: The file to write; its directory is created if needed.
