@@ -1,1 +1,1 @@
-"""Colours as arrays."""
+"""Colors as arrays: CIE Lab, Y'CbCr, lightness and its resizing."""

@@ -1,4 +1,4 @@
-"""The lightness of a picture, kept as small as what it was read from."""
+"""Store the lightness of a picture in the size of its source samples."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ from colorize_cli.color.lab import Bytes, Codes, Floats, lightness_of_gray
 
 @dataclass(frozen=True)
 class Lightness:
-    """The lightness of a picture, kept as small as what it was read from.
+    """Lightness of a picture, as integer codes and a lookup table.
 
     Attributes:
-        codes: (H, W) uint8 or uint16, as stored in an 8-bit or 16-bit grey picture, or L* in steps of
+        codes: (H, W) uint8 or uint16, as stored in an 8-bit or 16-bit gray picture, or L* in steps of
             1/655.35.
-        table: (256,) or (65536,) float32, the L* in [0, 100] that each code means.
+        table: (256,) or (65536,) float32, L* in [0, 100] of each code.
     """
 
     codes: Codes
@@ -29,30 +29,30 @@ class Lightness:
         return height, width
 
     def rows(self, start: int, stop: int) -> Floats:
-        """L* of the rows [start, stop), (stop - start, W) float32."""
+        """Return L* of the rows [start, stop), (stop - start, W) float32."""
         codes = self.codes[start:stop]
-        if codes.dtype == np.uint8:  # and three times as fast
+        if codes.dtype == np.uint8:  # cv2.LUT is three times as fast
             return np.asarray(cv2.LUT(codes, self.table), np.float32)
         return self.table.take(codes)
 
     def levels(self) -> Bytes:
-        """The nearest 8-bit sRGB greys, (H, W) uint8; shares memory with the codes where they are such."""
+        """Return the nearest 8-bit sRGB grays, (H, W) uint8. Shares memory with codes that are such grays."""
         if self.table is GRAY8 and self.codes.dtype == np.uint8:
             return np.asarray(self.codes, np.uint8)
         nearest = np.rint(np.interp(self.table, GRAY8, np.arange(256))).astype(np.uint8)
-        found = np.empty(self.shape, np.uint8)
-        for row, codes in zip(found, self.codes, strict=True):  # at once indices would take 8 bytes a pixel
+        grays = np.empty(self.shape, np.uint8)
+        for row, codes in zip(grays, self.codes, strict=True):  # all at once needs 8 bytes a pixel of indices
             row[:] = nearest.take(codes)
-        return found
+        return grays
 
 
 def uniform_codes(lightness: Floats) -> npt.NDArray[np.uint16]:
-    """Codes of the table UNIFORM16 nearest to the given L* in [0, 100]."""
+    """Return the codes of the table UNIFORM16 nearest to L* in [0, 100]."""
     codes: npt.NDArray[np.uint16] = np.rint(np.clip(lightness, 0, 100) * np.float32(655.35)).astype(np.uint16)
     return codes
 
 
-# The tables of `Lightness`: 8-bit and 16-bit sRGB grey, and L* in equal steps (see `uniform_codes`).
+# Tables of `Lightness`: 8-bit and 16-bit sRGB gray, and L* in equal steps (see `uniform_codes`).
 GRAY8 = lightness_of_gray(np.arange(256) / 255)
 GRAY16 = lightness_of_gray(np.arange(65536) / 65535)
 UNIFORM16 = (np.arange(65536) * (100 / 65535)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Chroma onto lightness."""
+"""Combine predicted chroma with full-resolution lightness."""
 
 from colorize_cli.compose.compose import Overlay, Pins, compose, compose16, compose_chroma, compose_planes
 

@@ -1,13 +1,14 @@
-"""Chroma onto lightness: low-resolution ab, upsampled along the full-resolution L*, joined to it.
+"""Combine low-resolution ab with full-resolution L*.
 
-The upsampling is `upsample`'s. For 8 bits, where nothing is laid over it, the colour is worked out by
-`eight_bit.compose_rgb8`.
+`upsample` does the guided upsampling of ab. There are two ways to 8 bits. Without an overlay the faster
+`eight_bit.compose_rgb8` is used, which works on ratios of channels. With an overlay, and for 16 bits, L*a*b*
+is converted per pixel.
 
-Chroma that a user asks for is laid over that, upsampled in the same way together with its weight (see
-`Overlay`).
+Chroma requested by the user is blended over the predicted chroma. It is upsampled in the same way, together
+with its weight (see `Overlay`).
 
-Everything is done in horizontal stripes, each from the low-resolution arrays and its own rows of L* alone, so
-memory beyond input and output is small, and the result does not depend on where stripes begin.
+All work is done in horizontal stripes. A stripe depends only on the low-resolution arrays and its rows of L*,
+so memory beyond input and output is small, and the result does not depend on the stripe boundaries.
 """
 
 from collections.abc import Callable
@@ -24,24 +25,24 @@ from colorize_cli.color.ycbcr import BytePlanes, Matrix, chroma_of, fit_chroma
 from colorize_cli.compose.eight_bit import compose_planes8, compose_rgb8
 from colorize_cli.compose.upsample import GuidedUpsampler
 
-# Small enough for memory, and large enough that threads which compose at once do not spend their time on
-# handing Python's lock to each other.
+# Small enough for memory, and large enough to keep concurrent threads from contending for Python's lock.
 _STRIPE_PIXELS = 1 << 19
 
 
-Paint = Callable[[Floats, Floats, Floats], Codes]
-# Pixels of some rows, (rows, W), and the a* and b* that these n pixels have, (2, n).
+ToCodes = Callable[[Floats, Floats, Floats], Codes]
+# Mask of n pixels in a block of rows, (rows, W), and their a* and b*, (2, n).
 Pins = tuple[npt.NDArray[np.bool_], Floats]
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """Chroma that is laid over a picture's, as paint over a ground.
+    """Chroma to blend over the predicted chroma of a picture.
 
     Attributes:
-        planes: a* and b*, each times the weight, and the weight in [0, 1], float32 (3, h, w), covering the
-            picture. Where the weight is 0 the picture's chroma stays as it is.
-        pins: Of the full-resolution rows [start, stop), which pixels have what chroma exactly; None for none.
+        planes: a* and b*, premultiplied by the weight, and the weight in [0, 1], float32 (3, h, w), covering
+            the picture. Where the weight is 0 the predicted chroma is unchanged.
+        pins: Function of start and stop that returns the pixels with exact chroma in the full-resolution rows
+            [start, stop), or None if there are none.
     """
 
     planes: Floats
@@ -55,27 +56,30 @@ def compose(
     overlay: Overlay | None = None,
     stripe_pixels: int = _STRIPE_PIXELS,
 ) -> Bytes:
-    """Colours a picture.
+    """Colorize a picture.
 
     Args:
-        lightness: The picture's own lightness, (H, W).
+        lightness: Lightness of the picture, (H, W).
         ab: CIE a* and b* at low resolution, (2, h, w), covering the same picture.
-        strength: Factor on ab; 0 gives grey.
-        overlay: What is laid over that, whatever the strength.
-        stripe_pixels: About how many pixels are worked on at a time; does not change the result.
+        strength: Factor on ab; 0 gives gray.
+        overlay: Chroma to blend over the result, independent of the strength.
+        stripe_pixels: Approximate number of pixels per stripe; does not change the result.
 
     Returns:
-        (H, W, 3) uint8 sRGB of that lightness. Where sRGB does not hold a colour, its chroma is reduced.
+        (H, W, 3) uint8 sRGB of the given lightness. The chroma of colors outside the sRGB gamut is reduced.
     """
     if overlay is None:
         return compose_rgb8(lightness.levels(), ab * np.float32(strength))
     rgb = np.empty((*lightness.shape, 3), np.uint8)
-    _paint(lightness, ab * np.float32(strength), overlay, rgb, lab.compose_rgb8, stripe_pixels)
+    _fill(lightness, ab * np.float32(strength), overlay, rgb, lab.compose_rgb8, stripe_pixels)
     return rgb
 
 
 def compose_planes(lightness: Lightness, ab: Floats, strength: float = 1.0) -> BytePlanes:
-    """As `compose`, to what JPEG stores, with chroma as fine as it is worked out: see `compose_planes8`."""
+    """Like `compose`, but returns Y'CbCr planes for the JPEG encoder.
+
+    Chroma is 4:4:4 or 4:2:0, see `compose_planes8`.
+    """
     return compose_planes8(lightness.levels(), ab * np.float32(strength))
 
 
@@ -86,26 +90,26 @@ def compose16(
     overlay: Overlay | None = None,
     stripe_pixels: int = _STRIPE_PIXELS,
 ) -> npt.NDArray[np.uint16]:
-    """As `compose`, to 16 bits: (H, W, 3) uint16."""
+    """Like `compose`, but returns 16 bits per channel, (H, W, 3) uint16."""
     rgb = np.empty((*lightness.shape, 3), np.uint16)
-    _paint(lightness, ab * np.float32(strength), overlay, rgb, lab.compose_rgb16, stripe_pixels)
+    _fill(lightness, ab * np.float32(strength), overlay, rgb, lab.compose_rgb16, stripe_pixels)
     return rgb
 
 
 def compose_chroma(
     lightness: Lightness, luma: Floats, ab: Floats, strength: float, matrix: Matrix
 ) -> tuple[Floats, Floats]:
-    """The chroma of a film's frame.
+    """Compute the chroma of a video frame.
 
-    What the network says is turned into Cb and Cr at its own resolution, and these are upsampled: of a film
-    luma is kept, not lightness, so that nothing at full resolution needs CIE Lab.
+    The prediction is converted to Cb and Cr at its low resolution, and these are upsampled. A video keeps
+    luma, not lightness, so that nothing at full resolution needs CIE Lab.
 
     Args:
-        lightness: Of the grey of the frame's luma, averaged to the size of its chroma, (H, W).
+        lightness: L* of the gray of the frame's luma, averaged to the size of its chroma planes, (H, W).
         luma: Y' in [0, 1] of the same pixels, (H, W).
-        ab: CIE a* and b* at low resolution, (2, h, w), covering the same picture.
-        strength: Factor on ab; 0 gives grey.
-        matrix: Of the film.
+        ab: CIE a* and b* at low resolution, (2, h, w), covering the same frame.
+        strength: Factor on ab; 0 gives gray.
+        matrix: Y'CbCr matrix of the video.
 
     Returns:
         Cb and Cr in [-0.5, 0.5], (H, W) each.
@@ -118,10 +122,10 @@ def compose_chroma(
     return cb, cr
 
 
-def _paint(
-    lightness: Lightness, ab: Floats, overlay: Overlay | None, rgb: Codes, to_codes: Paint, stripe_pixels: int
+def _fill(
+    lightness: Lightness, ab: Floats, overlay: Overlay | None, rgb: Codes, encode: ToCodes, stripe_pixels: int
 ) -> None:
-    """Fills `rgb`."""
+    """Fill `rgb` (H, W, 3) in stripes."""
     height, width = lightness.shape
     upsampler = GuidedUpsampler.of(resized(lightness, (ab.shape[1], ab.shape[2])), ab)
     over = None
@@ -135,17 +139,17 @@ def _paint(
         rows = lightness.rows(start, stop)
         chroma = upsampler.planes(rows, start, height)
         if overlay is not None and over is not None:
-            _lay_over(chroma, over.planes(rows, start, height), overlay.pins(start, stop))
-        rgb[start:stop] = to_codes(rows, *chroma)
+            _blend(chroma, over.planes(rows, start, height), overlay.pins(start, stop))
+        rgb[start:stop] = encode(rows, *chroma)
 
 
-def _lay_over(ground: list[Floats], paint: list[Floats], pins: Pins | None) -> None:
-    """Changes a* and b* in place."""
-    *over, weight = paint
-    for plane, painted in zip(ground, over, strict=True):
+def _blend(chroma: list[Floats], over: list[Floats], pins: Pins | None) -> None:
+    """Blend an overlay over a* and b* in place, then set the pinned pixels."""
+    *premultiplied, weight = over
+    for plane, values in zip(chroma, premultiplied, strict=True):
         plane *= 1 - weight
-        plane += painted
+        plane += values
     if pins is not None:
         mask, pinned = pins
-        for plane, values in zip(ground, pinned, strict=True):
+        for plane, values in zip(chroma, pinned, strict=True):
             plane[mask] = values

@@ -1,15 +1,14 @@
-"""Low-resolution planes, chroma for instance, upsampled along the full-resolution L*.
+"""Upsample low-resolution planes, such as chroma, under the guidance of full-resolution L*.
 
-That is a guided filter (He et al. 2013, "Guided Image Filtering"; its coefficients at low resolution as in
+The method is a guided filter (He et al. 2013, "Guided Image Filtering"; coefficients at low resolution as in
 He & Sun 2015, arXiv 1505.00996) in residual form. Around each low-resolution pixel, ab is regressed on L*
 over 3 x 3 pixels, which gives a slope; then
 
     ab = cubic(ab_low) + linear(slope) (L* - cubic(L*_low))
 
-so that what the network said is kept, and only the detail that it could not say follows the lightness. (The
-usual form replaces ab_low by its local fit, which smooths it: measured against true chroma, that is worse
-than no guidance at all.) The result is held between the least and greatest ab_low nearby, so that nothing
-overshoots.
+This keeps the prediction. Only detail beyond its resolution follows the lightness. (The usual form replaces
+ab_low by its local fit, which smooths it. Measured against true chroma, that is worse than no guidance.) The
+result is clamped between the least and greatest ab_low nearby, which prevents overshoot.
 """
 
 from dataclasses import dataclass
@@ -20,19 +19,20 @@ import numpy.typing as npt
 
 from colorize_cli.color.lab import Floats
 
-# The regulariser of the regression, in L* squared: slopes matter where L* varies by more than its root, about
-# 11.
+# Regularizer of the regression, in L* squared. Slopes take effect where L* varies by more than its square
+# root, about 11.
 _EPSILON = 128.0
-_NEARBY = 3  # pixels across, of the regression and of the bounds
+_NEARBY = 3  # pixels: side of the window of the regression and of the bounds
 
 
 @dataclass(frozen=True)
 class GuidedUpsampler:
-    """What is known at low resolution, (channels, h, w) each.
+    """Guided filter with its low-resolution coefficients, (channels, h, w) each.
 
     Attributes:
-        base: The planes, a* and b* for instance, and L*.
-        linear: The slopes of the planes on L*, the least of each nearby and the greatest.
+        base: The planes, such as a* and b*, then L*. Upsampled by cubic interpolation.
+        linear: The slopes of the planes on L*, then their least, then their greatest values nearby. Upsampled
+            by linear interpolation.
     """
 
     base: Floats
@@ -40,7 +40,7 @@ class GuidedUpsampler:
 
     @staticmethod
     def of(guide: Floats, planes: Floats) -> "GuidedUpsampler":
-        """Of L* (h, w), and planes (channels, h, w)."""
+        """Fit the coefficients to L* (h, w) and planes (channels, h, w)."""
         guide_mean = _mean(guide)
         variance = _mean(guide * guide) - guide_mean * guide_mean + np.float32(_EPSILON)
         slopes = [(_mean(plane * guide) - _mean(plane) * guide_mean) / variance for plane in planes]
@@ -49,27 +49,36 @@ class GuidedUpsampler:
         return GuidedUpsampler(np.stack([*planes, guide]), np.stack([*slopes, *bounds]).astype(np.float32))
 
     def planes(self, lightness: Floats, start: int, height: int) -> list[Floats]:
-        """The planes at full resolution, (rows, W) each, for rows of L* that begin at `start` of `height`."""
+        """Upsample the planes for some rows of the picture.
+
+        Args:
+            lightness: L* of these rows, (rows, W).
+            start: Number of the first row.
+            height: Height of the picture in pixels.
+
+        Returns:
+            For each plane an array (rows, W).
+        """
         rows, width = lightness.shape
         centers = (np.arange(start, start + rows) + 0.5) * (self.base.shape[1] / height) - 0.5
         size = (width, rows)
-        return self._joined(
-            _enlarged(_cubic_rows(self.base, centers), size, cv2.INTER_CUBIC),
-            _enlarged(_linear_rows(self.linear, centers), size, cv2.INTER_LINEAR),
+        return self._combine(
+            _resize(_cubic_rows(self.base, centers), size, cv2.INTER_CUBIC),
+            _resize(_linear_rows(self.linear, centers), size, cv2.INTER_LINEAR),
             lightness,
         )
 
     def whole(self, lightness: Floats) -> list[Floats]:
-        """As `planes`, of all rows at once: twice as fast, where memory for them matters less."""
+        """Like `planes`, but for all rows at once: twice as fast, and with more memory."""
         size = (lightness.shape[1], lightness.shape[0])
-        return self._joined(
-            _enlarged(self.base, size, cv2.INTER_CUBIC),
-            _enlarged(self.linear, size, cv2.INTER_LINEAR),
+        return self._combine(
+            _resize(self.base, size, cv2.INTER_CUBIC),
+            _resize(self.linear, size, cv2.INTER_LINEAR),
             lightness,
         )
 
-    def _joined(self, base: list[Floats], linear: list[Floats], lightness: Floats) -> list[Floats]:
-        """Planes along the detail of L*, held between the bounds; made in the memory of `base`."""
+    def _combine(self, base: list[Floats], linear: list[Floats], lightness: Floats) -> list[Floats]:
+        """Add the detail of L* and clamp to the bounds. Reuses the memory of `base`."""
         *planes, guide = base
         count = len(planes)
         detail = np.subtract(lightness, guide, out=guide)
@@ -87,20 +96,20 @@ def _mean(values: Floats) -> Floats:
     return np.asarray(cv2.blur(values, (_NEARBY, _NEARBY), borderType=cv2.BORDER_REFLECT_101), np.float32)
 
 
-def _enlarged(values: Floats, size: tuple[int, int], method: int) -> list[Floats]:
-    """Each channel of (channels, h, w) at a new width and height, as an array of its own."""
+def _resize(values: Floats, size: tuple[int, int], method: int) -> list[Floats]:
+    """Resize each channel of (channels, h, w) to a width and height, as separate arrays."""
     return [np.asarray(cv2.resize(plane, size, interpolation=method), np.float32) for plane in values]
 
 
 def _linear_rows(values: Floats, centers: npt.NDArray[np.float64]) -> Floats:
-    """Rows at fractional positions by linear interpolation; beyond the first and last these are repeated."""
+    """Interpolate rows linearly at fractional positions. Edge rows are repeated outside."""
     first = np.floor(centers).astype(np.intp)
     t = (centers - first).astype(np.float32)
     return _weighted_rows(values, first, [1 - t, t])
 
 
 def _cubic_rows(values: Floats, centers: npt.NDArray[np.float64]) -> Floats:
-    """Rows at fractional positions by cubic convolution (Keys 1981) with cv2's a = -0.75."""
+    """Interpolate rows at fractional positions by cubic convolution (Keys 1981) with cv2's a = -0.75."""
     first = np.floor(centers).astype(np.intp)
     t = (centers - first).astype(np.float32)
     far = [-0.75 * (s**3 - 2 * s**2 + s) for s in (t, 1 - t)]

@@ -1,1 +1,1 @@
-"""A picture file: read, write."""
+"""Read and write picture files."""

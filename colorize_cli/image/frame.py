@@ -1,4 +1,4 @@
-"""A picture between its file and its colours, and the ways to and from a Pillow image."""
+"""Decoded pictures (`Frame`), and the conversions from and to Pillow images."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ from colorize_cli.image.metadata import Metadata, upright
 Convert = Callable[[Image.Image], Image.Image]
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0
-# Pictures are taken over from Pillow in stripes of about this many pixels.
+# Pixels are copied from Pillow in stripes of about this size, to bound the memory of intermediate arrays.
 _STRIPE_PIXELS = 1 << 20
 NO_METADATA = Metadata()
 
 
 @dataclass(frozen=True)
 class Showing:
-    """How a frame of an animation is shown.
+    """Timing of an animation frame.
 
     Attributes:
-        milliseconds: For how long; None of a picture that is shown only where animations are not.
-        loops: How often the animation is shown; 0 for ever.
+        milliseconds: Display time; None for a picture shown only by viewers without animation support.
+        loops: Number of times the animation plays; 0 for endless.
     """
 
     milliseconds: float | None
@@ -40,18 +40,18 @@ class Showing:
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture, all that is needed to colour it and write it again.
+    """Decoded picture, with everything needed to colorize it and to write the result.
 
     Attributes:
-        lightness: (H, W), as a viewer shows the picture.
+        lightness: (H, W), in the orientation that a viewer shows.
         alpha: (H, W) transparency, uint8, or uint16 where `deep`; or None.
-        deep: Whether it was read from more than 8 bits a channel.
-        metadata: What it says of itself.
-        format: Pillow's name of the format that it was read from, or None.
-        luma_table: How finely a JPEG's luma was quantised, 64 numbers, or None.
-        pages: How many pages or frames there are in its file.
-        showing: Of a frame of an animation.
-        spread: By how much its colours differ at equal lightness (see `grayscale`); 0 of a grey picture.
+        deep: True if the file has more than 8 bits per channel.
+        metadata: Metadata of the file.
+        format: Pillow's name of the file's format, or None.
+        luma_table: Luma quantization table of a JPEG, 64 numbers, or None.
+        pages: Number of pages or frames in the file.
+        showing: Timing, for a frame of an animation.
+        spread: Spread of the colors at equal lightness (see `grayscale`); 0 for a gray picture.
     """
 
     lightness: Lightness
@@ -66,30 +66,30 @@ class Frame:
 
     @property
     def is_color(self) -> bool:
-        """Whether it is in colour; a toned print is not."""
+        """True if the picture is in color. A toned print is not."""
         return self.spread > grayscale.COLOR_SPREAD
 
     @property
     def pixels(self) -> int:
-        """How many there are."""
+        """Number of pixels."""
         return self.lightness.codes.size
 
 
 Colors = Codes | BytePlanes
-"""Those of a picture: RGB (H, W, 3), uint8 or, where it is `deep`, uint16; or planes, for a JPEG."""
+"""Colors of a picture: RGB (H, W, 3), uint8, or uint16 where it is `deep`; or planes, for a JPEG."""
 
 Page = tuple[Frame, Colors]
-"""A picture with the colours that it is given."""
+"""A picture and the colors to write for it."""
 
 
 def from_image(image: Image.Image) -> Frame:
-    """The frame of a Pillow image of any mode but 32-bit integer.
+    """Convert a Pillow image of any mode but 32-bit integer to a frame.
 
     Raises:
-        ReadError: The mode cannot be read as grey or colour, a side is zero, or floats are not from 0 to 1.
+        ReadError: The mode cannot be read as gray or color, a side is zero, or floats lie outside [0, 1].
     """
     if not (image.width and image.height):
-        raise ReadError(f"it has no pixels ({image.width} x {image.height})")
+        raise ReadError(f"the picture has no pixels ({image.width} x {image.height})")
     icc = image.info.get("icc_profile")
     tags = getattr(image, "tag_v2", {})
     turned, metadata = upright(image)
@@ -109,12 +109,12 @@ def from_image(image: Image.Image) -> Frame:
 def from_samples(
     samples: npt.NDArray[np.uint16], icc: bytes | None, metadata: Metadata, format_: str
 ) -> Frame:
-    """The frame of a colour picture of 16 bits.
+    """Make a frame from 16-bit color samples.
 
     Args:
-        samples: (H, W, 3) RGB or (H, W, 4) with transparency, as a viewer shows the picture.
-        icc: Its profile. Colours in another space than sRGB's are converted at 8 bits, greys at 16.
-        metadata: What it says of itself.
+        samples: (H, W, 3) RGB or (H, W, 4) with transparency, in the orientation that a viewer shows.
+        icc: ICC profile, or None. If it is not sRGB, colors are converted at 8 bits and grays at 16.
+        metadata: Metadata of the file.
         format_: Pillow's name of the format.
     """
     alpha = np.ascontiguousarray(samples[..., 3]) if samples.shape[2] == 4 else None
@@ -134,12 +134,12 @@ def from_samples(
 
 
 def to_image(frame: Frame, rgb: Bytes) -> Image.Image:
-    """The coloured picture (H, W, 3), RGB or with the frame's transparency RGBA; of greys (H, W) L or LA."""
+    """Convert colors (H, W, 3) to an RGB image, grays (H, W) to L; with transparency, RGBA or LA."""
     return Image.fromarray(with_alpha(frame, rgb))
 
 
 def with_alpha(frame: Frame, rgb: Codes) -> Codes:
-    """The colours of a frame, (H, W, 3), with its transparency where it has that, (H, W, 4)."""
+    """Append the frame's transparency, if it has one: (H, W, 4) from colors (H, W, 3)."""
     if frame.alpha is None:
         return rgb
     samples: Any = np.dstack([rgb, alpha_as(rgb.dtype, frame.alpha)])
@@ -147,16 +147,20 @@ def with_alpha(frame: Frame, rgb: Codes) -> Codes:
 
 
 def alpha_as(dtype: npt.DTypeLike, alpha: Codes) -> Codes:
-    """Transparency in 8 or 16 bits, from either."""
+    """Convert transparency to uint8 or uint16, from either."""
     if alpha.dtype == dtype:
         return alpha
     return (alpha >> 8).astype(np.uint8) if dtype == np.uint8 else alpha.astype(np.uint16) * np.uint16(257)
 
 
 def lightness_of(image: Image.Image, icc: bytes | None) -> Lightness:
-    """The lightness of an image of mode L, LA, RGB, RGBA or CMYK with its ICC profile, if it has one.
+    """Return the lightness of an image of mode L, LA, RGB, RGBA or CMYK.
 
-    Grey pictures keep their own codes, those saved as colour too.
+    Gray pictures keep their stored codes, including those saved as RGB with equal channels.
+
+    Args:
+        image: The image, decoded.
+        icc: Its ICC profile, or None.
     """
     if image.mode in ("L", "LA"):
         codes = np.asarray(image if image.mode == "L" else image.getchannel("L"))
@@ -173,13 +177,20 @@ def lightness_of(image: Image.Image, icc: bytes | None) -> Lightness:
 
 
 def own_colors(image: Image.Image) -> Bytes:
-    """(H, W, 3) sRGB of a Pillow image as a viewer shows it."""
+    """Return the original colors of a Pillow image, as a viewer shows it.
+
+    Returns:
+        (H, W, 3) uint8 sRGB.
+
+    Raises:
+        ReadError: The mode cannot be converted to sRGB.
+    """
     icc = image.info.get("icc_profile")
     plain = _plain(upright(image)[0])
     if plain.mode in ("L", "LA"):
         plain = plain.convert("RGB")
     if plain.mode not in ("RGB", "RGBA", "CMYK"):
-        raise ReadError(f"its colours, of mode {plain.mode}, cannot be put into another format as they are")
+        raise ReadError(f"colors of mode {plain.mode} cannot be copied to another format; keep the format")
     rgb = np.empty((plain.height, plain.width, 3), np.uint8)
     for start, stripe in _stripes(plain, to_srgb(icc, _space(plain))):
         rgb[start : start + len(stripe)] = stripe
@@ -191,7 +202,7 @@ def _space(image: Image.Image) -> str:
 
 
 def _spread(image: Image.Image, icc: bytes | None) -> float:
-    """How far a picture of mode RGB, RGBA or CMYK is from grey and from one tone."""
+    """Measure the color spread (see `grayscale`) of an image of mode RGB, RGBA or CMYK."""
     small = image.resize(grayscale.small_size(image.width, image.height), Image.Resampling.BOX)
     alpha = np.asarray(small.getchannel("A")) if small.mode == "RGBA" else None
     rgb = small if small.mode == "CMYK" else small.convert("RGB")
@@ -199,7 +210,7 @@ def _spread(image: Image.Image, icc: bytes | None) -> float:
 
 
 def _uniform_codes(samples: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
-    """L* of (H, W, 3) sRGB, as codes of UNIFORM16."""
+    """Convert (H, W, 3) sRGB to L*, as codes of UNIFORM16."""
     codes = np.empty(samples.shape[:2], np.uint16)
     step = max(1, _STRIPE_PIXELS // samples.shape[1])
     for start in range(0, len(samples), step):
@@ -215,7 +226,7 @@ def _luma_table(image: Image.Image) -> tuple[int, ...] | None:
 
 
 def _codes16(image: Image.Image, tags: Mapping[int, Any]) -> npt.NDArray[np.uint16]:
-    """16-bit codes from black to white; Pillow does not look at depth and polarity in a TIFF (TIFF 6.0)."""
+    """Return 16-bit codes, 0 for black. Applies a TIFF's bit depth and polarity, which Pillow ignores."""
     samples = np.asarray(image)
     codes = high_depth.unit_codes(samples) if image.mode == "F" else samples.astype(np.uint16)
     bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
@@ -225,13 +236,13 @@ def _codes16(image: Image.Image, tags: Mapping[int, Any]) -> npt.NDArray[np.uint
 
 
 def _alpha16(image: Image.Image, codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16] | None:
-    """Where a PNG of 16-bit grey names one code as transparent."""
+    """Return the transparency (H, W) of a 16-bit gray PNG that declares one code transparent, else None."""
     clear = image.info.get("transparency")
     return np.where(codes == clear, 0, 65535).astype(np.uint16) if isinstance(clear, int) else None
 
 
 def _gray_codes(image: Image.Image, convert: Convert) -> Bytes | None:
-    """The codes of a grey picture that is stored as colour; None where there is a colour."""
+    """Return the gray codes (H, W) of a color image with equal channels, or None if the channels differ."""
     codes = np.empty((image.height, image.width), np.uint8)
     for start, rgb in _stripes(image, convert):
         red, green, blue = np.moveaxis(rgb, -1, 0)
@@ -242,7 +253,7 @@ def _gray_codes(image: Image.Image, convert: Convert) -> Bytes | None:
 
 
 def _stripes(image: Image.Image, convert: Convert) -> Iterator[tuple[int, Bytes]]:
-    """The first row and the sRGB values (rows, W, 3) of stripes of the image, from the top."""
+    """Yield the first row and the sRGB values (rows, W, 3) of each stripe, from the top."""
     step = max(1, _STRIPE_PIXELS // image.width)
     for start in range(0, image.height, step):
         stripe = image.crop((0, start, image.width, min(start + step, image.height)))
@@ -250,11 +261,11 @@ def _stripes(image: Image.Image, convert: Convert) -> Iterator[tuple[int, Bytes]
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """The image as L, LA, RGB, RGBA, CMYK or 16-bit grey, whatever it was; not copied if it is that."""
-    if image.mode == "I" and image.format == "PNG":  # 16-bit grey in older versions of Pillow
+    """Convert to L, LA, RGB, RGBA, CMYK, F or 16-bit gray. Returns `image` itself if it has such a mode."""
+    if image.mode == "I" and image.format == "PNG":  # 16-bit gray in older versions of Pillow
         return image.convert("I;16")
     if image.mode == "I":
-        raise ReadError("integers of 32 bits have no known white")
+        raise ReadError("32-bit integer samples are not supported: their white level is unknown")
     if image.mode in ("L", "RGB") and not image.has_transparency_data:
         image.load()
         return image

@@ -1,4 +1,4 @@
-"""GIF's blocks (CompuServe, "Graphics Interchange Format", version 89a)."""
+"""Check GIF files for truncation (CompuServe, "Graphics Interchange Format", version 89a)."""
 
 import os
 from typing import BinaryIO
@@ -8,7 +8,7 @@ _IMAGE, _EXTENSION, _TRAILER, _STRAY = b",", b"!", b";", b"\0"
 
 
 def is_whole(file: BinaryIO) -> bool:
-    """Whether one block follows another from the head to the trailer; the file stays where it was."""
+    """Return True if the blocks form an unbroken chain from header to trailer. Keeps the file position."""
     before = file.tell()
     try:
         file.seek(_FLAGS)
@@ -31,5 +31,5 @@ def is_whole(file: BinaryIO) -> bool:
 
 
 def _palette_size(flags: bytes) -> int:
-    """In bytes, by what says whether there is one and of how many colours."""
+    """Return the size in bytes of a color table from its flags byte; 0 if there is none."""
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0

@@ -1,6 +1,7 @@
-"""Colour of 16 bits a channel, which Pillow reads as 8, and of 32-bit floats: by OpenCV.
+"""Read color of 16 bits per channel and of 32-bit floats with OpenCV.
 
-Of a TIFF of floats Pillow reads the directory, once it is told that there is such a thing.
+Pillow reduces 16-bit color to 8 bits and does not decode color floats. It reads the directory of a float TIFF
+once the format is added to its table (see `_let_pillow_open_floats`).
 """
 
 import itertools
@@ -13,8 +14,8 @@ from PIL import ExifTags, Image, TiffImagePlugin
 
 from colorize_cli.core.errors import ReadError
 
-# What to do to rows and columns for each orientation (TIFF 6.0, section 8): flip rows, flip columns, and
-# transpose before that.
+# For each orientation (TIFF 6.0, section 8): flip rows, flip columns, transpose. The transposition comes
+# first.
 _TURNS = {
     1: (False, False, False),
     2: (False, True, False),
@@ -27,18 +28,18 @@ _TURNS = {
 }
 
 
-# How far floats may lie outside of [0, 1] to be taken for its ends.
+# Floats outside [0, 1] by at most this are clipped to it.
 _FLOAT_SLACK = 0.01
 _FLOATS = ";32F"
-# Pillow's names of channels, by TIFF's extra samples: a is transparency that colours are multiplied with.
+# Pillow's names of channels, by TIFF's extra samples: "a" is associated alpha (premultiplied colors).
 _CHANNELS: dict[tuple[int, ...], str] = {(): "RGB", (0,): "RGBX", (1,): "RGBa", (2,): "RGBA"}
 
 
 def _let_pillow_open_floats() -> None:
-    """Adds RGB and RGBA of 32-bit floats to what Pillow opens; it does not decode them.
+    """Add RGB and RGBA of 32-bit floats to the TIFF layouts that Pillow opens, without decoding them.
 
-    The keys are Pillow's: byte order, photometric interpretation, sample format, fill order, bits, extra
-    samples (TIFF 6.0).
+    Changes a table of Pillow for the whole process. Its keys are byte order, photometric interpretation,
+    sample format, fill order, bits, extra samples (TIFF 6.0).
     """
     float_formats = ((3,), (3, 3, 3), (3, 3, 3, 3))
     for order, formats, extra in itertools.product((b"II", b"MM"), float_formats, _CHANNELS):
@@ -51,35 +52,35 @@ _let_pillow_open_floats()
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an opened picture is colour of 16 bits or of floats a channel."""
+    """Return True if an opened image has color of 16 bits or of floats per channel."""
     if image.mode not in ("RGB", "RGBA") or image.format not in ("PNG", "TIFF"):
         return False
     return any(";16" in args or _FLOATS in args for args in _storage(image))
 
 
 def is_float(image: Image.Image) -> bool:
-    """Whether an opened picture is colour of floats, which Pillow does not decode."""
+    """Return True if an opened image has color of floats, which Pillow does not decode."""
     return any(_FLOATS in args for args in _storage(image))
 
 
 def _storage(image: Image.Image) -> list[str]:
-    """What Pillow's decoders are to be told."""
+    """Return the arguments for Pillow's decoders, which name the layout of the samples."""
     return [str(tile.args) for tile in getattr(image, "tile", ())]
 
 
 def read(data: bytes, image: Image.Image, orientation: int) -> npt.NDArray[np.uint16]:
-    """The samples of a page of a file's content, as a viewer shows them.
+    """Decode one page of a file, in the orientation that a viewer shows.
 
     Args:
-        data: The content.
-        image: It, opened by Pillow, at the page.
-        orientation: How it is to be turned, from 1 to 8.
+        data: Content of the file.
+        image: The file opened by Pillow, at the page to decode.
+        orientation: EXIF orientation to apply, from 1 to 8.
 
     Returns:
         (H, W, 3) RGB or (H, W, 4) with transparency.
 
     Raises:
-        ReadError: It is damaged, or stored in a way that OpenCV does not know.
+        ReadError: The file is damaged, or OpenCV does not support its encoding, or floats lie outside [0, 1].
     """
     buffer, page = np.frombuffer(data, np.uint8), image.tell()
     if page:
@@ -90,14 +91,14 @@ def read(data: bytes, image: Image.Image, orientation: int) -> npt.NDArray[np.ui
     if decoded is not None and decoded.dtype == np.float32:
         decoded = unit_codes(np.asarray(decoded, np.float32))
     if decoded is None or decoded.dtype != np.uint16 or decoded.ndim != 3:
-        raise ReadError("damaged, or colour of more than 8 bits in a form that is not known here")
+        raise ReadError("damaged, or color of more than 8 bits in an unsupported encoding")
     conversion = cv2.COLOR_BGRA2RGBA if decoded.shape[2] == 4 else cv2.COLOR_BGR2RGB
     cv2.cvtColor(decoded, conversion, dst=decoded)
     if image.format == "TIFF":
-        decoded = decoded[..., : len(image.mode)]  # without a fourth channel that is nothing known
+        decoded = decoded[..., : len(image.mode)]  # drop a fourth channel of unspecified meaning
         if any("RGBa" in args for args in _storage(image)):
             _divide_by_alpha(np.asarray(decoded, np.uint16))
-        if ExifTags.Base.Orientation in getattr(image, "tag_v2", ()):  # OpenCV has turned it
+        if ExifTags.Base.Orientation in getattr(image, "tag_v2", ()):  # OpenCV has already applied it
             orientation = 1
     flip_rows, flip_columns, transpose = _TURNS[orientation]
     samples = decoded.transpose(1, 0, 2) if transpose else decoded
@@ -112,13 +113,15 @@ def _divide_by_alpha(samples: npt.NDArray[np.uint16]) -> None:
 
 
 def unit_codes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
-    """The 16-bit codes of floats, of which 0 is black and 1 is white.
+    """Convert floats (0 is black, 1 is white) to 16-bit codes.
 
     Raises:
-        ReadError: They are on some other scale, or not numbers.
+        ReadError: The floats have another scale, or NaN is among them.
     """
     least, greatest = float(values.min()), float(values.max())
     if not (least >= -_FLOAT_SLACK and greatest <= 1 + _FLOAT_SLACK):  # true of NaN too
-        raise ReadError(f"floats from {least:g} to {greatest:g}; known are those from 0, black, to 1, white")
+        raise ReadError(
+            f"floats from {least:g} to {greatest:g} are not supported; use 0 for black, 1 for white"
+        )
     codes: npt.NDArray[np.uint16] = np.rint(np.clip(values, 0, 1) * np.float32(65535)).astype(np.uint16)
     return codes

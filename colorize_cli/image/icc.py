@@ -1,7 +1,7 @@
-"""ICC profiles: what the codes of a file mean in sRGB.
+"""Convert stored codes to sRGB by ICC profiles.
 
-A profile that cannot be parsed, or is for another kind of picture than it is attached to, is ignored and the
-file taken for sRGB, as browsers do.
+A profile that cannot be parsed, or is meant for another color space than the picture's, is ignored. The file
+is then read as sRGB, as browsers do.
 """
 
 import io
@@ -14,7 +14,7 @@ from colorize_cli.color import lab, lightness
 from colorize_cli.color.lab import Floats
 
 _SRGB = ImageCms.createProfile("sRGB")
-# Nine levels of each channel against each other.
+# All combinations of nine levels of each channel.
 _PROBE = Image.fromarray(
     np.stack(np.meshgrid(*[np.linspace(0, 255, 9).astype(np.uint8)] * 3), -1).reshape(27, 27, 3)
 )
@@ -22,11 +22,11 @@ _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 
 
 def gray_table(icc: bytes | None, levels: int) -> Floats:
-    """L* of each code of a grey picture.
+    """Return L* of each code of a gray picture.
 
     Args:
-        icc: The profile attached to the picture, for grey or for RGB, or None.
-        levels: 256 or 65536 codes; of the latter, those between the 256 that the profile is asked about are
+        icc: The profile attached to the picture, for gray or for RGB, or None.
+        levels: Number of codes, 256 or 65536. The profile is evaluated at 256 levels; those between are
             interpolated.
 
     Returns:
@@ -51,7 +51,7 @@ def gray_table(icc: bytes | None, levels: int) -> Floats:
 
 
 def to_srgb(icc: bytes | None, mode: str) -> Callable[[Image.Image], Image.Image]:
-    """What turns a picture of a mode ("RGB" or "CMYK") with a profile into sRGB of mode "RGB"."""
+    """Return a function that converts an image of `mode` ("RGB" or "CMYK") with this profile to sRGB."""
     profile = _parsed(icc)
     if profile is None or profile.profile.xcolor_space.strip() != mode:
         return lambda image: image.convert("RGB")
@@ -70,13 +70,13 @@ def to_srgb(icc: bytes | None, mode: str) -> Callable[[Image.Image], Image.Image
 
 
 def is_srgb(icc: bytes | None) -> bool:
-    """Whether a picture of RGB with this profile is in sRGB, or is to be taken so."""
+    """Return True if an RGB picture with this profile is in sRGB, or is read as sRGB."""
     profile = _parsed(icc)
     return profile is None or profile.profile.xcolor_space.strip() != "RGB"
 
 
 def _parsed(icc: bytes | None) -> ImageCms.ImageCmsProfile | None:
-    """The profile; None where there is none, it is damaged, or it is sRGB itself, which changes nothing."""
+    """Parse a profile. Returns None if there is none, if it is damaged, or if it is sRGB (a no-op)."""
     if not icc:
         return None
     try:
@@ -87,7 +87,7 @@ def _parsed(icc: bytes | None) -> ImageCms.ImageCmsProfile | None:
 
 
 def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
-    """Whether it changes no colour by more than a level, whatever it is called."""
+    """Return True if the profile changes no color by more than one level, whatever its name."""
     if profile.profile.xcolor_space.strip() != "RGB":
         return False
     shown = ImageCms.profileToProfile(_PROBE, profile, _SRGB, _INTENT, outputMode="RGB")

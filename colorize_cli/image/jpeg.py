@@ -1,6 +1,7 @@
-"""JPEG by libjpeg-turbo, told planes of luma and chroma; Pillow writes what describes the picture.
+"""Encode JPEG (ITU-T T.81, 1992, annex B) with libjpeg-turbo, from planes of luma and chroma.
 
-ITU-T T.81 (1992), annex B. Pillow's own encoder takes pixels of four bytes in RGB, and twice the time.
+Pillow writes the metadata segments. Its encoder is not used for the pixels where libjpeg-turbo can be: it
+needs RGB of four bytes per pixel and takes twice the time.
 """
 
 import functools
@@ -18,22 +19,23 @@ from colorize_cli.color.ycbcr import BytePlanes
 _SOI, _MARKER = b"\xff\xd8", 0xFF
 _COMMENT = 0xFE
 _APPLICATION = range(0xE0, 0xF0)
-# Coarser chroma would be in steps that can be seen. What quality some other program's table is, is not known.
+# Coarser chroma would show visible steps. The quality of another program's table is unknown, hence the second
+# number.
 _LEAST_CHROMA, _CHROMA_BESIDE_TABLE = 75, 95
-# Below a quality of 96 libjpeg-turbo transforms quickly. What that rounds away is little beside what tables
-# do, but for the finest of them.
-_MOST_QUICK, _LEAST_EXACT = 92, 96
+# Below a quality of 96 libjpeg-turbo uses its fast transform. Its rounding error is small compared with the
+# quantization, except with the finest tables.
+_MAX_FAST, _MIN_EXACT = 92, 96
 Table = tuple[int, ...]
 
 
 def quality_of(luma_table: Table) -> int | None:
-    """The quality of libjpeg's (1 to 100) at which lightness has that table; None where there is none."""
+    """Return the libjpeg quality (1 to 100) with this luminance table, or None if there is none."""
     return next((q for q in range(100, 0, -1) if tables(q)[0] == luma_table), None)
 
 
 @functools.cache
 def tables(quality: int) -> tuple[Table, Table]:
-    """The quantisation tables of luminance and chrominance that libjpeg uses at a quality, in its order."""
+    """Return libjpeg's quantization tables of luminance and chrominance at a quality, in Pillow's order."""
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
     file.seek(0)
@@ -43,17 +45,17 @@ def tables(quality: int) -> tuple[Table, Table]:
 
 
 def write(file: BinaryIO, colors: Bytes | BytePlanes, quality: int | Table, saving: dict[str, Any]) -> None:
-    """Writes a file.
+    """Encode a picture and write it to a file.
 
     Args:
-        file: To write to.
+        file: The file to write to.
         colors: RGB (H, W, 3), whose chroma is stored at full resolution; or planes, stored as they are.
-        quality: From 1 to 100, of which 93 to 95 become 96, with chrominance no coarser than at 75; or a
-            quantisation table of luminance, with that of chrominance at 95.
-        saving: What Pillow would be told to save with it.
+        quality: From 1 to 100; 93 to 95 become 96, and chrominance is never coarser than at 75. Or a
+            quantization table of luminance; chrominance then has the table of quality 95.
+        saving: Options of Pillow's `save` for the metadata.
 
     Raises:
-        ValueError: It cannot be encoded.
+        ValueError: The encoder rejects the picture.
     """
     if not isinstance(quality, int):
         _write_by_pillow(file, colors, (quality, tables(_CHROMA_BESIDE_TABLE)[1]), saving)
@@ -61,8 +63,8 @@ def write(file: BinaryIO, colors: Bytes | BytePlanes, quality: int | Table, savi
     if quality < _LEAST_CHROMA:
         _write_by_pillow(file, colors, (tables(quality)[0], tables(_LEAST_CHROMA)[1]), saving)
         return
-    if _MOST_QUICK < quality < _LEAST_EXACT:
-        quality = _LEAST_EXACT
+    if _MAX_FAST < quality < _MIN_EXACT:
+        quality = _MIN_EXACT
     if isinstance(colors, BytePlanes):
         luma = colors.luma
         if colors.blue.shape != luma.shape:
@@ -73,12 +75,12 @@ def write(file: BinaryIO, colors: Bytes | BytePlanes, quality: int | Table, savi
     small = io.BytesIO()
     Image.new("RGB", (8, 8)).save(small, "JPEG", **saving)
     head = small.getvalue()
-    file.write(head[: _described(head)])
-    file.write(memoryview(encoded)[_described(encoded) :])
+    file.write(head[: _metadata_end(head)])
+    file.write(memoryview(encoded)[_metadata_end(encoded) :])
 
 
 def _even(plane: Bytes) -> Bytes:
-    """The plane (H, W) with the same again in memory beyond its odd edges, where the encoder reads."""
+    """Return the plane (H, W) with odd edges repeated in memory beyond them, where the encoder reads."""
     height, width = plane.shape
     if not (height % 2 or width % 2):
         return plane
@@ -96,7 +98,7 @@ def _write_by_pillow(
 
 
 def _image(colors: Bytes | BytePlanes) -> tuple[Image.Image, str]:
-    """A Pillow image, and how it is to sample chroma so that planes are stored as they are."""
+    """Return a Pillow image, and the chroma subsampling that stores planes as they are."""
     if not isinstance(colors, BytePlanes):
         return Image.fromarray(colors), "4:4:4"
     height, width = colors.luma.shape
@@ -108,11 +110,11 @@ def _image(colors: Bytes | BytePlanes) -> tuple[Image.Image, str]:
     return Image.merge("YCbCr", [Image.fromarray(plane) for plane in (colors.luma, *chroma)]), sampling
 
 
-def _described(content: bytes) -> int:
-    """Where the segments end that describe a picture, which come first."""
-    place = len(_SOI)
-    while content[place] == _MARKER and (
-        content[place + 1] in _APPLICATION or content[place + 1] == _COMMENT
+def _metadata_end(content: bytes) -> int:
+    """Return the offset at which the leading metadata segments of a JPEG end."""
+    offset = len(_SOI)
+    while content[offset] == _MARKER and (
+        content[offset + 1] in _APPLICATION or content[offset + 1] == _COMMENT
     ):
-        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-    return place
+        offset += 2 + int.from_bytes(content[offset + 2 : offset + 4], "big")
+    return offset

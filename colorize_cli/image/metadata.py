@@ -1,4 +1,4 @@
-"""What a picture says of itself beside its pixels, and how each format holds it."""
+"""Read the metadata of pictures (EXIF, XMP, IPTC, resolution, texts) and prepare it for each format."""
 
 import contextlib
 import math
@@ -9,27 +9,28 @@ from typing import Any
 
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
-# Tags of a TIFF directory that say how the pixels are stored (TIFF 6.0), or hold what is kept elsewhere: XMP,
-# IPTC, Photoshop's resources, the ICC profile. What is left describes the picture, and is EXIF in any format.
+# Tags of a TIFF directory that describe how the pixels are stored (TIFF 6.0), or hold data kept elsewhere:
+# XMP, IPTC, Photoshop's resources, the ICC profile. All other tags describe the picture; they are EXIF in any
+# format.
 _STORAGE_TAGS = frozenset(
     {*range(254, 260), 262, 263, 264, 265, 266, *range(273, 281), 284, 288, 289, 290, 291, 292, 293}
     | {297, 301, 317, 318, 319, 320, 321, *range(322, 326), 330, 332, 333, 334, 336, 337, 338, 339, 340, 341}
     | {342, 347, *range(512, 522), 529, 530, 531, 532, 700, 33723, 34377, 34675}
 )
-# EXIF 2.32: width and height, and what the colours are.
+# EXIF 2.32: width and height, and the color space.
 _SIZE_TAGS = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
-_FACTS_OF_SRGB: dict[int, int] = {ExifTags.Base.ColorSpace: 1}
+_SRGB_TAGS: dict[int, int] = {ExifTags.Base.ColorSpace: 1}
 _XMP_KEYWORD = "XML:com.adobe.xmp"
 _COMMENT_KEYWORD = "Comment"
 _IPTC_RESOURCE = 0x0404  # Photoshop's number for IPTC-IIM records
-# Orientations that exchange width and height.
+# Orientations from 5 to 8 exchange width and height.
 _FIRST_TURNED, _LAST_TURNED = 5, 8
-_LONGEST_SEGMENT = 65_000  # bytes in a marker of a JPEG, with room for its head
+_LONGEST_SEGMENT = 65_000  # bytes of data in a JPEG segment, with room for its header
 
 
 def _srgb_profile() -> bytes:
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # else the time of day would be in every file
+    profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # a constant date, for reproducible files
     return bytes(profile)
 
 
@@ -38,14 +39,14 @@ SRGB_PROFILE = _srgb_profile()
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is kept of a picture's own words.
+    """Metadata that is copied from an input to its output.
 
     Attributes:
-        exif: The EXIF block, beginning with `Exif`, true of the picture as a viewer shows it: without
-            orientation and thumbnail.
+        exif: The EXIF block, beginning with `Exif`, valid for the upright picture: without orientation and
+            thumbnail.
         xmp: The XMP packet, with its orientation reset.
         iptc: IPTC-IIM records.
-        dpi: Resolution in dots per inch, across and down.
+        dpi: Horizontal and vertical resolution in dots per inch.
         comment: A comment.
         texts: Keywords and texts of a PNG.
     """
@@ -59,29 +60,29 @@ class Metadata:
 
 
 def upright(image: Image.Image) -> tuple[Image.Image, Metadata]:
-    """The image turned as its EXIF or XMP says, and its metadata, made true of it.
+    """Rotate an image by its EXIF or XMP orientation. Returns it with metadata valid for the result.
 
-    What is damaged of the metadata is left out: it is about the picture, not of it.
+    Damaged metadata is left out, since the pixels can still be used.
 
     Raises:
-        Exception: Whatever Pillow raises of damaged pixels.
+        Exception: Any exception of Pillow for damaged pixels.
     """
-    orientation = orientation_of(image)  # of a TIFF, Pillow forgets it when it turns the picture in loading
+    orientation = orientation_of(image)  # read first: Pillow rotates a TIFF on loading and drops the tag
     image.load()
     turned = image
-    if orientation != 1:  # else it would be copied
-        with contextlib.suppress(Exception):  # whatever Pillow raises of a damaged block
+    if orientation != 1:  # avoids a copy
+        with contextlib.suppress(Exception):  # Pillow raises nearly everything on a damaged block
             turned = ImageOps.exif_transpose(image)
     return turned, described(image, orientation, turned.size)
 
 
 def described(image: Image.Image, orientation: int, size: tuple[int, int]) -> Metadata:
-    """What an image says of itself, made true of it once it is turned.
+    """Return the metadata of an image, valid for the upright picture.
 
     Args:
-        image: As it is stored.
-        orientation: How it is turned.
-        size: Width and height afterwards.
+        image: The image as stored.
+        orientation: EXIF orientation that is applied to it, from 1 to 8.
+        size: Width and height after the rotation, in pixels.
     """
     comment = image.info.get("comment")
     return Metadata(
@@ -95,16 +96,16 @@ def described(image: Image.Image, orientation: int, size: tuple[int, int]) -> Me
 
 
 def orientation_of(image: Image.Image) -> int:
-    """How a picture is to be turned, from 1, not at all, to 8 (TIFF 6.0, section 8)."""
+    """Return the orientation of an image, from 1 (upright) to 8 (TIFF 6.0, section 8)."""
     try:
         orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # whatever Pillow raises of a damaged block
+    except Exception:  # Pillow raises nearly everything on a damaged block
         return 1
     return orientation if 1 <= orientation <= _LAST_TURNED else 1
 
 
 def options(metadata: Metadata, format_: str) -> dict[str, Any]:
-    """What Pillow is to be told to save with a picture in sRGB; what the format cannot hold is left out."""
+    """Return Pillow's `save` options for the metadata of an sRGB picture, as far as the format holds it."""
     chosen: dict[str, Any] = {}
     if format_ in ("JPEG", "PNG", "WEBP", "AVIF"):
         chosen["icc_profile"] = SRGB_PROFILE
@@ -127,15 +128,15 @@ def options(metadata: Metadata, format_: str) -> dict[str, Any]:
 
 
 def exif_tags(metadata: Metadata) -> dict[int, Any]:
-    """The EXIF block as tags of a TIFF directory, those of directories within it as dictionaries."""
+    """Return the EXIF block as tags of a TIFF directory; subdirectories (EXIF, GPS) are dictionaries."""
     if metadata.exif is None:
         return {}
     exif = Image.Exif()
     exif.load(metadata.exif)
     tags: dict[int, Any] = dict(exif)
     for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        if within := exif.get_ifd(directory):
-            tags[directory] = dict(within)
+        if subdirectory := exif.get_ifd(directory):
+            tags[directory] = dict(subdirectory)
         else:
             tags.pop(directory, None)
     return tags
@@ -150,15 +151,15 @@ def _exif(image: Image.Image, size: tuple[int, int]) -> bytes | None:
             del exif[tag]
         details = exif.get_ifd(ExifTags.IFD.Exif)
         details.pop(ExifTags.IFD.Interop, None)
-        for tag, value in (_FACTS_OF_SRGB | dict(zip(_SIZE_TAGS, size, strict=True))).items():
+        for tag, value in (_SRGB_TAGS | dict(zip(_SIZE_TAGS, size, strict=True))).items():
             if tag in details:
                 details[tag] = value
-        exif.get_ifd(ExifTags.IFD.GPSInfo)  # is written only if it was looked at
+        exif.get_ifd(ExifTags.IFD.GPSInfo)  # Pillow writes it only after it has been read
         return exif.tobytes() if len(exif) else None
-    except Exception:  # whatever Pillow raises of a damaged block
+    except Exception:  # Pillow raises nearly everything on a damaged block
         return None
     finally:
-        if orientation is not None:  # the next frame is to be turned too
+        if orientation is not None:  # Pillow needs it to rotate the next frame
             exif[ExifTags.Base.Orientation] = orientation
 
 
@@ -181,15 +182,15 @@ def _iptc(image: Image.Image) -> bytes | None:
 
 
 def _resolution(dpi: Any, *, turned: bool) -> tuple[float, float] | None:
-    """Dots per inch across and down; None where they are unknown or not to be believed."""
+    """Return horizontal and vertical resolution in dots per inch, or None if unknown or implausible."""
     if not dpi or not all(math.isfinite(value) and value > 1 for value in dpi):
         return None
-    across, down = map(float, dpi)
-    return (down, across) if turned else (across, down)
+    horizontal, vertical = map(float, dpi)
+    return (vertical, horizontal) if turned else (horizontal, vertical)
 
 
 def _photoshop_segment(iptc: bytes) -> bytes:
-    """An APP13 segment of a JPEG with one of Photoshop's resources, named by nothing, padded to be even."""
+    """Return a JPEG APP13 segment with one Photoshop resource, with an empty name, padded to even length."""
     resource = b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc)) + iptc + b"\0" * (len(iptc) % 2)
     data = b"Photoshop 3.0\0" + resource
     return b"\xff\xed" + struct.pack(">H", len(data) + 2) + data

@@ -1,7 +1,7 @@
-"""PNG of 16 bits a channel, which Pillow does not write; it writes the chunks that describe the picture.
+"""Write PNG of 16 bits per channel, which Pillow cannot. Pillow writes the metadata chunks.
 
 W3C, "Portable Network Graphics (PNG) Specification", third edition. Rows are filtered, compressed and written
-in stripes, so that beyond the picture itself nothing of its size is ever in memory.
+in stripes, so that memory beyond the picture itself stays small.
 """
 
 import io
@@ -16,20 +16,20 @@ from PIL import Image
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BITS = 16
-_COLOR_TYPES = {3: 2, 4: 6}  # channels: truecolour, truecolour with alpha
+_COLOR_TYPES = {3: 2, 4: 6}  # by channels: truecolor, truecolor with alpha
 _SUB = 1  # filter: the difference from the pixel to the left
 _LEVEL = 2
 _STRIPE_BYTES = 1 << 20
-_OWN = (b"IHDR", b"IDAT", b"IEND")
+_WRITTEN_HERE = (b"IHDR", b"IDAT", b"IEND")
 
 
 def write(file: BinaryIO, samples: npt.NDArray[np.uint16], saving: dict[str, Any]) -> None:
-    """Writes a file.
+    """Encode a picture and write it to a file.
 
     Args:
-        file: To write to.
+        file: The file to write to.
         samples: (H, W, 3) RGB or (H, W, 4) with transparency.
-        saving: What Pillow would be told to save with it.
+        saving: Options of Pillow's `save` for the metadata.
     """
     height, width, channels = samples.shape
     file.write(_SIGNATURE)
@@ -37,7 +37,7 @@ def write(file: BinaryIO, samples: npt.NDArray[np.uint16], saving: dict[str, Any
     small = io.BytesIO()
     Image.new("RGB", (1, 1)).save(small, "PNG", **saving)
     for kind, data in _chunks(small.getvalue()):
-        if kind not in _OWN:
+        if kind not in _WRITTEN_HERE:
             _chunk(file, kind, data)
     compressor = zlib.compressobj(_LEVEL, strategy=zlib.Z_FILTERED)
     step = max(1, _STRIPE_BYTES // (width * channels * 2))
@@ -49,7 +49,7 @@ def write(file: BinaryIO, samples: npt.NDArray[np.uint16], saving: dict[str, Any
 
 
 def _filtered(samples: npt.NDArray[np.uint16]) -> bytes:
-    """Rows as they are compressed: the filter's number, then bytes, most significant first."""
+    """Return filtered rows, ready to compress: the filter type, then bytes, most significant first."""
     rows, width, channels = samples.shape
     pixel = 2 * channels
     plain = samples.astype(">u2").view(np.uint8).reshape(rows, width * pixel)
@@ -67,7 +67,7 @@ def _chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The kinds and data of a file's chunks."""
+    """Yield the type and data of each chunk of a file."""
     position = len(_SIGNATURE)
     while position < len(content):
         (length,) = struct.unpack_from(">I", content, position)

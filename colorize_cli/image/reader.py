@@ -1,10 +1,10 @@
-"""Photographs: a file to `Frame`s; `writer` is the way back.
+"""Read picture files into `Frame`s. `writer` is the counterpart.
 
-What is read is the picture as a viewer shows it: turned as its EXIF orientation says, converted to sRGB by
-its ICC profile. What is kept aside for the writing is transparency, depth and metadata.
+Pictures are read as a viewer shows them: rotated by their EXIF orientation and converted to sRGB by their ICC
+profile. Transparency, depth and metadata are kept for the output.
 
-A file may hold several pictures: the pages of a TIFF, the frames of an animation. Pages are read and written
-one at a time; an animation counts with all its frames as one picture of as many pixels.
+A file may hold several pictures: the pages of a TIFF or the frames of an animation. Pages are read and
+written one at a time. An animation counts as one picture with the pixels of all its frames.
 """
 
 import contextlib
@@ -57,14 +57,18 @@ _ACROSS, _UNIT, _NO_UNIT, _ICC = 282, 296, 1, 34675
 
 
 def size_of(source: Path | bytes, max_pixels: int) -> int:
-    """How many pixels of a file, or of its content, are in memory at one time; nothing is decoded.
+    """Return the number of pixels that are in memory at one time. Decodes nothing.
+
+    Args:
+        source: A path, or the content of a file.
+        max_pixels: Limit on the number returned.
 
     Returns:
         The pixels of a picture, of the largest page, or of all frames of an animation.
 
     Raises:
-        ReadError: The file cannot be opened, is no picture of a known format, or has more pixels than
-            allowed.
+        ReadError: The file cannot be opened, is not a picture of a supported format, or has more than
+            `max_pixels`.
     """
     with explained(), _open(source) as file, _opened(file) as image:
         return _checked_size(image, max_pixels)
@@ -72,10 +76,10 @@ def size_of(source: Path | bytes, max_pixels: int) -> int:
 
 @contextlib.contextmanager
 def opened(source: Path | bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
-    """A Pillow image of a file, or of its content, not yet decoded; what is raised of it is a ReadError.
+    """Open a file, or its content, as a Pillow image at its first page, not yet decoded.
 
     Raises:
-        ReadError: As `size_of`, or the file is damaged.
+        ReadError: As in `size_of`, or the file is damaged. Exceptions in the `with` block become ReadErrors.
     """
     with explained(), _open(source) as file, _opened(file) as image:
         _checked_size(image, max_pixels)
@@ -84,30 +88,30 @@ def opened(source: Path | bytes, max_pixels: int) -> Iterator[ImageFile.ImageFil
 
 
 def read(source: Path | bytes, max_pixels: int) -> Frame:
-    """Reads a photograph from a file or from a file's content, of several pages the first.
+    """Read the first page of a file, or of a file's content.
 
     Raises:
-        ReadError: As `size_of`, or the file is damaged.
+        ReadError: As in `size_of`, or the file is damaged.
     """
     with contextlib.closing(read_pages(source, max_pixels)) as frames:
         return next(frames)
 
 
 def read_pages(source: Path | bytes, max_pixels: int) -> Generator[Frame, None, None]:
-    """Reads the pages or frames in a file, or in a file's content, one by one.
+    """Read the pages or frames of a file, or of a file's content, one by one.
 
     Raises:
-        ReadError: As `read`; of several pages it says which.
+        ReadError: As in `read`. If there are several pages, the message names the page.
     """
     return _pages(source, max_pixels, _frame)
 
 
 def original_pages(source: Path | bytes, max_pixels: int) -> Generator[Page, None, None]:
-    """As `read_pages`, each with the colours that it has, of 8 bits."""
+    """Like `read_pages`, but yields each page with its original colors, at 8 bits."""
 
     def page(image: ImageFile.ImageFile, content: Callable[[], bytes], pages: int) -> Page:
         if high_depth.is_float(image):
-            raise ReadError("its colours, of 32-bit floats, cannot be put into another format as they are")
+            raise ReadError("colors of 32-bit floats cannot be copied to another format; keep the format")
         return dataclasses.replace(_frame(image, content, pages), deep=False), own_colors(image)
 
     return _pages(source, max_pixels, page)
@@ -129,33 +133,36 @@ def _pages(
             except ReadError as error:
                 if len(pages) == 1:
                     raise
-                raise ReadError(f"{number} of {len(pages)}: {error}") from error
+                kind = "page" if image.format == "TIFF" else "frame"
+                raise ReadError(f"{kind} {number} of {len(pages)}: {error}") from error
             yield result
 
 
 def _checked_size(image: ImageFile.ImageFile, max_pixels: int) -> int:
     if image.format == "GIF" and image.fp is not None and not gif.is_whole(cast(BinaryIO, image.fp)):
-        raise ReadError("damaged: it breaks off")  # and Pillow would read what frames there are
+        raise ReadError("damaged: the file ends too early")  # Pillow would silently read the frames before
     pages = _page_numbers(image)
     sizes = []
     for page in pages if image.format == "TIFF" else (0,):
         image.seek(page)
         width, height = image.size
         if width < 1 or height < 1:
-            raise ReadError(f"it has no pixels ({width} x {height})")
+            raise ReadError(f"the picture has no pixels ({width} x {height})")
         if width * height > max_pixels:
-            raise ReadError(f"{width} x {height} are more pixels than the limit of {max_pixels:,}")
+            raise ReadError(
+                f"{width} x {height} exceeds the limit of {max_pixels:,} pixels (see --max-pixels)"
+            )
         sizes.append(width * height)
     if len(sizes) < len(pages) and len(pages) * sizes[0] > max_pixels:
         width, height = image.size
-        what = f"{len(pages)} frames of {width} x {height}"
-        raise ReadError(f"{what} are more pixels than the limit of {max_pixels:,}")
+        size = f"{len(pages)} frames of {width} x {height}"
+        raise ReadError(f"{size} exceed the limit of {max_pixels:,} pixels (see --max-pixels)")
     return max(sizes) if image.format == "TIFF" else len(pages) * sizes[0]
 
 
 def _page_numbers(image: ImageFile.ImageFile) -> list[int]:
-    """What to seek for each page or frame."""
-    # The further pictures in a JPEG (MPO) are previews, depths or other views of the first.
+    """Return the seek position of each page or frame."""
+    # The other pictures in a JPEG (MPO) are previews, depth maps or other views of the first.
     if image.format in ("JPEG", "MPO"):
         return [0]
     numbers = list(range(getattr(image, "n_frames", 1)))
@@ -170,11 +177,11 @@ def _page_numbers(image: ImageFile.ImageFile) -> list[int]:
 
 
 def _turn_to(image: ImageFile.ImageFile, page: int) -> None:
-    """Seeks a page, and forgets what Pillow remembers of others and this one does not say."""
+    """Seek to a page. Drops the ICC profile and resolution of an earlier page if this one has none."""
     size = image.size
     image.seek(page)
-    if image.format == "GIF" and image.size != size:  # Pillow enlarges it
-        raise ReadError("damaged: it lies outside of the picture")
+    if image.format == "GIF" and image.size != size:  # Pillow enlarges the picture
+        raise ReadError("damaged: the frame lies outside the picture")
     if image.format != "TIFF":
         return
     tags = getattr(image, "tag_v2", {})
@@ -185,9 +192,9 @@ def _turn_to(image: ImageFile.ImageFile, page: int) -> None:
 
 
 def _frame(image: ImageFile.ImageFile, content: Callable[[], bytes], pages: int) -> Frame:
-    """The frame of the page that an image of `pages` is at."""
+    """Decode the current page of an image with `pages` pages."""
     if pages > 1 and image.format != "TIFF":
-        # Pillow composes frames of colour at 8 bits.
+        # Pillow composes color frames at 8 bits.
         return dataclasses.replace(from_image(image), deep=False, pages=pages, showing=_showing(image))
     if not high_depth.is_deep(image):
         return dataclasses.replace(from_image(image), pages=pages)
@@ -199,12 +206,12 @@ def _frame(image: ImageFile.ImageFile, content: Callable[[], bytes], pages: int)
 
 
 def _showing(image: ImageFile.ImageFile) -> Showing:
-    """How the frame that an image is at is shown."""
-    if image.format == "GIF":  # which says how often it is shown again, if it is
+    """Return the timing of the current frame of an image."""
+    if image.format == "GIF":  # stores the number of repetitions; without it the animation plays once
         again = image.info.get("loop")
         loops = 1 if again is None else again and again + 1
     else:
-        loops = int(image.info.get("loop", 0))  # of AVIF nobody tells
+        loops = int(image.info.get("loop", 0))  # Pillow gives none for AVIF
     if image.info.get("default_image") and image.tell() == 0:
         return Showing(None, loops)
     return Showing(float(image.info.get("duration", 0)), loops)
@@ -212,7 +219,7 @@ def _showing(image: ImageFile.ImageFile) -> Showing:
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Whatever Pillow or the system raise about a file, as one line."""
+    """Turn any exception of Pillow or the system about a file into a one-line ReadError."""
     try:
         yield
     except ReadError:
@@ -220,7 +227,7 @@ def explained() -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise ReadError(str(error)) from error
     except MemoryError as error:
-        raise ReadError("not enough memory to decode it") from error
+        raise ReadError("not enough memory to decode the picture") from error
     except OSError as error:
         raise ReadError(one_line(error.strerror or error)) from error
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
@@ -230,16 +237,16 @@ def explained() -> Iterator[None]:
 def _open(source: Path | bytes) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
-    if not stat.S_ISREG(source.stat().st_mode):  # opening a pipe would wait for ever
-        raise ReadError("it is a directory, a pipe or a device, not a regular file")
+    if not stat.S_ISREG(source.stat().st_mode):  # opening a pipe would block forever
+        raise ReadError("not a regular file but a directory, a pipe or a device")
     return source.open("rb")
 
 
 def _opened(file: BinaryIO) -> ImageFile.ImageFile:
-    """As `Image.open`, for the formats known here alone, and without its limit on pixels.
+    """Like `Image.open`, but only for supported formats and without Pillow's limit on pixels.
 
-    That limit is a global of Pillow's and lies below ours, so the plugins are called without it. Some of them
-    ask for it again when they decode; the engine lifts it.
+    That limit is a global of Pillow's and is lower than ours, so the plugins are called directly. Some of
+    them check it again when they decode; the engine removes it.
     """
     prefix = file.read(16)
     if not prefix:
@@ -252,4 +259,4 @@ def _opened(file: BinaryIO) -> ImageFile.ImageFile:
                 return factory(file, "")
             except (SyntaxError, IndexError, TypeError, struct.error) as error:
                 raise ReadError(f"damaged {format_} header: {one_line(error)}") from error
-    raise ReadError("the content is not that of a picture in a format known here")
+    raise ReadError("the content is not a picture in a supported format")

@@ -1,4 +1,4 @@
-"""Small pictures of pictures, for a page."""
+"""Make thumbnails for HTML pages."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,35 +12,35 @@ from colorize_cli.image.icc import to_srgb
 
 Render = Callable[[Image.Image, int], Image.Image]
 
-# Modes that can be resized before anything else is done, which spares most of the work.
+# Modes that can be resized before any conversion, which saves most of the work.
 _RESIZABLE = frozenset({"CMYK", "L", "LA", "RGB", "RGBA"})
 
 
 def gray_thumbnail(path: Path, max_pixels: int, side: int) -> Image.Image:
-    """The lightness of the picture in a file, of mode L, on white where it is transparent.
+    """Return the lightness of a picture file as an image of mode L, on white where transparent.
 
     Args:
         path: The file.
-        max_pixels: Pictures of more are refused.
+        max_pixels: Limit on the pixels of the picture.
         side: Longest side of the result, in pixels.
 
     Raises:
-        ReadError: It cannot be read.
+        ReadError: The file cannot be read.
     """
     return _thumbnail(path, max_pixels, side, _gray)
 
 
 def color_thumbnail(path: Path, max_pixels: int, side: int) -> Image.Image:
-    """The picture in a file as a viewer shows it, in sRGB, of mode L or RGB; else as `gray_thumbnail`."""
+    """Like `gray_thumbnail`, but in sRGB as a viewer shows the picture, of mode L or RGB."""
     return _thumbnail(path, max_pixels, side, _color)
 
 
 def reduced(image: Image.Image, side: int) -> Image.Image:
-    """An image of mode L, LA, RGB or RGBA, made small in place; on white where it is transparent.
+    """Shrink an image of mode L, LA, RGB or RGBA in place, and put it on white where transparent.
 
     Args:
         image: The image.
-        side: Longest side of the result, in pixels; no picture is enlarged.
+        side: Longest side of the result, in pixels. Smaller images are not enlarged.
     """
     image.thumbnail((side, side))
     if image.mode not in ("LA", "RGBA"):
@@ -56,7 +56,7 @@ def _thumbnail(path: Path, max_pixels: int, side: int, render: Render) -> Image.
 
 
 def _gray(image: Image.Image, side: int) -> Image.Image:
-    """The lightness of a picture, as the run reads it, small if that is cheap; of mode L or LA."""
+    """Return the lightness as a run reads it, of mode L or LA; shrunk where the mode allows it."""
     if image.mode in _RESIZABLE:
         _shrink(image, side)
     frame = from_image(image)
@@ -67,7 +67,7 @@ def _gray(image: Image.Image, side: int) -> Image.Image:
 
 
 def _color(image: Image.Image, side: int) -> Image.Image:
-    """A picture in sRGB as a viewer shows it, small if that is cheap."""
+    """Return the picture in sRGB as a viewer shows it, shrunk where the mode allows it."""
     if image.mode == "P":
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     if image.mode not in ("CMYK", "RGB", "RGBA"):
@@ -83,7 +83,7 @@ def _color(image: Image.Image, side: int) -> Image.Image:
 
 
 def _shrink(image: Image.Image, side: int) -> None:
-    """Brings an image to the size of a thumbnail in place, so that its EXIF, profile and tags stay."""
+    """Shrink an image to thumbnail size in place, which keeps its EXIF, profile and tags."""
     image.draft(None, (2 * side, 2 * side))
-    image.load()  # a TIFF is turned now, and Pillow's `thumbnail` is not prepared for that
+    image.load()  # rotates a TIFF now; Pillow's `thumbnail` does not expect the size to change
     image.thumbnail((side, side))

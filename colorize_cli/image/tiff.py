@@ -1,7 +1,7 @@
-"""Writing TIFF: RGB of 8 or 16 bits, with transparency, and with EXIF directories.
+"""Write TIFF: RGB of 8 or 16 bits, with transparency and EXIF directories.
 
-Pillow writes no 16-bit colour, and no EXIF directory into a compressed file; its directories of tags are used
-here. TIFF 6.0, with Deflate and the horizontal predictor (TIFF Technical Notes, 2002, for the compression).
+Pillow writes neither 16-bit color nor an EXIF directory in a compressed file. Only its tag directories are
+used here. The format is TIFF 6.0, with Deflate (TIFF Technical Notes, 2002) and the horizontal predictor.
 """
 
 import io
@@ -17,7 +17,7 @@ from colorize_cli.core.errors import WriteError
 from colorize_cli.image.metadata import SRGB_PROFILE, Metadata, exif_tags
 
 _STRIP_BYTES = 1 << 20
-_LEVEL = 4  # beyond it files hardly shrink and time doubles
+_LEVEL = 4  # above it files hardly shrink and time doubles
 _LARGEST = 2**32 - 1
 # TIFF 6.0 and its supplements.
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _SAMPLES, _ROWS = (
@@ -40,24 +40,24 @@ Samples = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 
 class Writer:
-    """Writes pages to a file, one after another."""
+    """Writer of pages to a file, one after another."""
 
     def __init__(self, file: BinaryIO) -> None:
-        """Begins at the start of a file that can be sought in."""
+        """Write the header at the start of a seekable file."""
         self._file = file
         self._file.write(struct.pack("<2sHI", b"II", 42, 0))
-        # Where the position of the next page's directory is to be written.
+        # Offset of the field that will hold the position of the next page's directory.
         self._link = 4
 
     def add(self, samples: Samples, metadata: Metadata) -> None:
-        """Writes a page.
+        """Write a page.
 
         Args:
             samples: (H, W, 3) sRGB or (H, W, 4) with transparency, uint8 or uint16.
-            metadata: What goes with it.
+            metadata: Metadata of the page.
 
         Raises:
-            WriteError: The file would be larger than a TIFF can be, 4 GiB.
+            WriteError: The file would exceed 4 GiB, the limit of TIFF.
         """
         start = self._file.seek(0, io.SEEK_END)
         start += self._file.write(b"\0" * (start % 2))
@@ -65,7 +65,7 @@ class Writer:
         directory = _directory(samples, metadata)
         directory[_ROWS] = rows
         directory[_STRIP_SIZES] = tuple(map(len, strips))
-        # Pillow counts them from the end of the directory.
+        # Pillow adds the end of the directory to these offsets.
         directory[_STRIPS] = tuple(int(n) for n in np.cumsum([0, *map(len, strips[:-1])]))
         body = directory.tobytes(start)
         if start + len(body) + sum(map(len, strips)) > _LARGEST:
@@ -80,7 +80,7 @@ class Writer:
 
 
 def _compressed(samples: Samples) -> tuple[list[bytes], int]:
-    """The strips, and the number of rows in each but perhaps the last."""
+    """Return the compressed strips, and the number of rows per strip (fewer in the last)."""
     height, width, channels = samples.shape
     rows = max(1, _STRIP_BYTES // (width * channels * samples.itemsize))
     strips = []

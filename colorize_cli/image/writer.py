@@ -1,4 +1,4 @@
-"""Photographs: frames with their colours to a file, complete or not at all."""
+"""Write pictures to files. A file appears under its name only when it is complete."""
 
 import contextlib
 import os
@@ -18,10 +18,10 @@ from colorize_cli.image.frame import Colors, Frame, Page, with_alpha
 from colorize_cli.image.metadata import options
 from colorize_cli.storage import atomic
 
-# Of a JPEG that was not read from one. Colours are rounded where grey is not, so it is stored two steps of
-# quality finer: lightness is no further off than in the grey picture saved at the quality.
+# JPEG quality for inputs that are not JPEG. Color conversion rounds where gray does not, so the quality is
+# raised by two: the error of lightness is then no larger than in the gray picture saved at the given quality.
 _JPEG_QUALITY, _FINER = 95, 2
-_MOST_LOOPS = 65535  # of a WebP
+_MOST_LOOPS = 65535  # limit of WebP
 
 
 def write(
@@ -30,24 +30,24 @@ def write(
     quality: int | None = None,
     ready: Callable[[os.stat_result], None] = lambda _: None,
 ) -> None:
-    """Writes coloured pictures in the format that the ending of `path` says; under that name it is complete.
+    """Write colorized pictures in the format of the suffix of `path`. The file appears when complete.
 
     Args:
-        path: Where to; its directory is made if there is none.
-        pages: Each picture with its colours: RGB (H, W, 3), uint8 or, where the format holds 16 bits, uint16;
-            or, of JPEG, planes.
-        quality: Of JPEG, WebP and AVIF, from 1 to 100; None for that of the input, or a high one.
+        path: The file to write; its directory is created if needed.
+        pages: Pictures with their colors: RGB (H, W, 3), uint8, or uint16 where the format holds 16 bits; or
+            planes, for JPEG.
+        quality: Quality of JPEG, WebP and AVIF, from 1 to 100; None for the input's, or a high one.
         ready: Called with the status of the complete file before it gets its name.
 
     Raises:
-        WriteError: The format cannot hold them, or the file cannot be written.
+        WriteError: The format cannot hold the pictures, or the file cannot be written.
     """
     with _file(path, ready) as file:
         encode(file, FORMATS[path.suffix.lower()], pages, quality)
 
 
 def write_content(path: Path, content: bytes, ready: Callable[[os.stat_result], None]) -> None:
-    """As `write`, of a picture that is encoded already."""
+    """Like `write`, for a picture that is already encoded."""
     with _file(path, ready) as file:
         file.write(content)
 
@@ -62,25 +62,31 @@ def _file(path: Path, ready: Callable[[os.stat_result], None]) -> Iterator[Binar
 
 
 def check(format_: str, frame: Frame) -> None:
-    """Whether a format holds a picture.
+    """Check that a format can hold a picture without loss of transparency, size or animation.
+
+    Args:
+        format_: Pillow's name of the format.
+        frame: The picture.
 
     Raises:
-        WriteError: It does not; nothing of it is left out silently.
+        WriteError: The format cannot.
     """
     held = HOLDS[format_]
     if frame.alpha is not None and not held.alpha and frame.alpha.min() < np.iinfo(frame.alpha.dtype).max:
-        raise WriteError(f"{format_} cannot hold its transparency; choose another format")
+        raise WriteError(f"{format_} cannot hold transparency; choose another format")
     if held.longest is not None and max(frame.lightness.shape) > held.longest:
-        raise WriteError(f"{format_} cannot hold more than {held.longest} pixels on a side")
+        raise WriteError(
+            f"{format_} cannot hold more than {held.longest} pixels a side; choose another format"
+        )
     if frame.showing is not None and not held.animated:
-        raise WriteError(f"{format_} holds no animation; choose another format")
+        raise WriteError(f"{format_} cannot hold an animation; choose another format")
 
 
 def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | None = None) -> None:
-    """Writes coloured pictures in a format, by Pillow's name of it; otherwise as `write`.
+    """Encode colorized pictures to an open file in a format, given by Pillow's name. See `write`.
 
     Raises:
-        WriteError: The format cannot hold them.
+        WriteError: The format cannot hold the pictures.
         OSError: The file cannot be written.
     """
     if format_ == "TIFF":
@@ -93,7 +99,7 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
     first, colors = next(remaining)
     check(format_, first)
     if first.showing is None and next(remaining, None) is not None:
-        raise WriteError(f"{format_} holds a single picture, and here are several; choose TIFF")
+        raise WriteError(f"{format_} cannot hold several pages; choose TIFF")
     saving = HOLDS[format_].saving | options(first.metadata, format_)
     if format_ == "JPEG":
         _write_jpeg(file, first, colors, quality, saving)
@@ -112,12 +118,12 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
         saving["append_images"] = images[1:]
     try:
         images[0].save(file, format_, **saving)
-    except (ValueError, RuntimeError) as error:  # an encoder that refuses the picture
-        raise WriteError(f"{format_} cannot hold it: {error}") from error
+    except (ValueError, RuntimeError) as error:  # the encoder rejects the picture
+        raise WriteError(f"{format_} cannot hold the picture: {error}") from error
 
 
 def _samples(format_: str, frame: Frame, colors: Colors) -> Codes:
-    """What is stored of a picture: its colours, and its transparency where the format has that."""
+    """Return the samples to store: colors, with transparency if the format supports it."""
     if isinstance(colors, BytePlanes):
         raise TypeError(f"planes are for JPEG, not {format_}")
     return with_alpha(frame, colors) if HOLDS[format_].alpha else colors
@@ -135,14 +141,14 @@ def _write_jpeg(
 
 
 def _timing(format_: str, frames: list[Frame]) -> dict[str, Any]:
-    """What to ask of Pillow for an animation."""
+    """Return Pillow's `save` options for an animation."""
     showings = [frame.showing for frame in frames if frame.showing is not None]
     timed = [showing.milliseconds for showing in showings if showing.milliseconds is not None]
     saving: dict[str, Any] = {"save_all": True, "duration": timed, "loop": showings[0].loops}
     if format_ == "PNG":
         return saving | ({"default_image": True} if len(timed) < len(frames) else {})
     if len(timed) < len(frames):
-        raise WriteError(f"{format_} holds no picture for where animations are not shown; choose PNG")
-    # In whole milliseconds, so that a frame begins at most half of one too early or too late.
+        raise WriteError(f"{format_} cannot hold the default image of an animated PNG; choose PNG")
+    # Rounds start times, not durations, to milliseconds: then no frame starts more than half of one off.
     begins = np.rint(np.cumsum([0.0, *timed])).astype(int)
     return saving | {"duration": np.diff(begins).tolist(), "loop": min(showings[0].loops, _MOST_LOOPS)}

@@ -1,1 +1,1 @@
-"""Lightness to chroma: an ONNX file, loaded and run."""
+"""Load ONNX files and predict chroma from lightness."""

@@ -1,4 +1,4 @@
-"""How many pictures a GPU is given at once: found by trial, and remembered for the next run."""
+"""Choose the batch size for a GPU by measurement, and cache it for later runs."""
 
 import contextlib
 import hashlib
@@ -15,44 +15,45 @@ from colorize_cli.inference import cuda
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic
 
-# More are tried while each picture takes less than this part of the time that it took before.
+# The batch is doubled as long as the time per picture falls below this fraction of the previous one.
 _WORTHWHILE = 0.9
 _MOST = 64
 _RUNS = 3
 
 
 def batch_size(network: Model, size: int | None, clock: Callable[[], float] = time.perf_counter) -> int:
-    """Of how many pictures one call of the network is to be.
+    """Return the best batch size for a network on its device.
 
-    On a GPU the batch is doubled, from what suits the CPU on, while that pays and memory suffices.
+    On the CPU this is the network's default. On a GPU the batch is doubled from that default while throughput
+    rises and memory suffices. The result is cached per network, size and GPUs.
 
     Args:
-        network: Which is run for it, unless it has been before on such GPUs.
-        size: Short side in pixels of the copies that it will see; None for its own.
-        clock: Seconds.
+        network: The network; it is run only if no result is cached.
+        size: Short side in pixels of the network's input; None for its working size.
+        clock: Returns the time in seconds.
     """
     if network.device == "cpu":
         return network.batch_size
     side = size or network.info.working_size
     gpus = cuda.ask()
-    about = repr((network.info, side, network.parallel, gpus and gpus.gpus))
-    key = hashlib.sha256(about.encode()).hexdigest()[:16]
+    conditions = repr((network.info, side, network.parallel, gpus and gpus.gpus))
+    key = hashlib.sha256(conditions.encode()).hexdigest()[:16]
     known = _read()
     if key not in known:
-        known[key] = _tried(network, side, clock)
+        known[key] = _measured(network, side, clock)
         _write(known)
     return known[key]
 
 
-def _tried(network: Model, side: int, clock: Callable[[], float]) -> int:
+def _measured(network: Model, side: int, clock: Callable[[], float]) -> int:
     multiple = network.info.multiple_of
     height, width = (max(1, round(s / multiple)) * multiple for s in (side, side * 1.5))
     best, fastest = network.batch_size, float("inf")
     count = best
     while count <= _MOST:
         copies = np.full((count, 1, height, width), 50, np.float32)
-        network.predict(copies)  # the first of a shape prepares it
-        if network.most is not None:  # memory did not suffice
+        network.predict(copies)  # warm-up for this shape
+        if network.most is not None:  # memory ran out
             break
         seconds = min(_timed(network, copies, clock) for _ in range(_RUNS)) / count
         if seconds > _WORTHWHILE * fastest:
@@ -72,7 +73,7 @@ def _file() -> Path:
 
 
 def _read() -> dict[str, int]:
-    """What was found before; nothing where that cannot be read, which costs a trial."""
+    """Read the cached batch sizes. An unreadable cache counts as empty, which costs a measurement."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         known = json.loads(_file().read_text())
         return {key: value for key, value in known.items() if isinstance(value, int) and 1 <= value <= _MOST}

@@ -1,4 +1,4 @@
-"""The NVIDIA driver: whether there is one, what it offers, and which libraries of CUDA load."""
+"""Query the NVIDIA driver and load CUDA's shared libraries."""
 
 import ctypes
 import sys
@@ -10,7 +10,14 @@ _NAME = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 @dataclass(frozen=True)
 class Driver:
-    """An NVIDIA driver: the newest CUDA it can run, the GPUs it offers, and how it fails if it does."""
+    """State of an NVIDIA driver.
+
+    Attributes:
+        cuda: Newest CUDA version that it supports, major and minor.
+        gpus: Names of its GPUs.
+        code: CUDA error code of its initialization; 0 if it works.
+        error: Error message; empty if it works.
+    """
 
     cuda: tuple[int, int]
     gpus: tuple[str, ...]
@@ -19,12 +26,12 @@ class Driver:
 
 
 def is_installed() -> bool:
-    """Whether there is a driver, which need not work."""
+    """Return True if a driver is installed, working or not."""
     return library(_NAME) is not None
 
 
 def library_names(major: int) -> list[str]:
-    """File names of the libraries that onnxruntime uses of a CUDA; some count their versions on their own."""
+    """Return file names of the CUDA libraries that onnxruntime uses. Some have separate version numbers."""
     versions = {
         "cudart": major,
         "cublasLt": major,
@@ -39,7 +46,7 @@ def library_names(major: int) -> list[str]:
 
 
 def library(name: str) -> ctypes.CDLL | None:
-    """A shared library of the system, loaded; None where it cannot be."""
+    """Load a shared library of the system. Returns None if it cannot be loaded."""
     try:
         return ctypes.CDLL(name)
     except OSError:
@@ -47,15 +54,15 @@ def library(name: str) -> ctypes.CDLL | None:
 
 
 def ask() -> Driver | None:
-    """Asks the NVIDIA driver, if there is one, through its own library (CUDA Driver API)."""
+    """Query the NVIDIA driver through the CUDA Driver API. Returns None if none is installed."""
     cuda = library(_NAME)
     if cuda is None:
         return None
     code = cuda.cuInit(0)
     if code:
-        said = ctypes.c_char_p()
-        cuda.cuGetErrorString(code, ctypes.byref(said))
-        return Driver((0, 0), (), code, f"{(said.value or b'unknown error').decode()} (CUDA error {code})")
+        text = ctypes.c_char_p()
+        cuda.cuGetErrorString(code, ctypes.byref(text))
+        return Driver((0, 0), (), code, f"{(text.value or b'unknown error').decode()} (CUDA error {code})")
     version, count, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
     cuda.cuDriverGetVersion(ctypes.byref(version))
     cuda.cuDeviceGetCount(ctypes.byref(count))

@@ -1,4 +1,4 @@
-"""One ONNX file, loaded: what it says of itself, and lightness -> ab."""
+"""Load an ONNX file and run it: lightness to ab."""
 
 import contextlib
 import functools
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     import onnxruntime
 
 BUNDLED = "models/default.onnx"
-# What is added to a file's name for its variant in a precision, and what these are for.
+# File name suffixes of variants by precision, and the devices that they run on.
 VARIANTS = {"int8": "-int8", "fp16": "-fp16"}
 _DEVICE_OF = {"int8": "the CPU", "fp16": "GPUs"}
-# By how much a* and b* may differ on average, in CIE units, from those of fp32 where a GPU computes in fp16.
+# Limit on the mean difference of a* and b* between fp16 on a GPU and fp32, in CIE units.
 _MOST_DIFFERENCE = 0.5
 
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded network. `predict` may be called from several threads.
+    """Loaded network. `predict` is thread-safe.
 
     Attributes:
-        info: What the file says of itself.
-        device: Where it runs, "cuda" or "cpu".
-        reason: Why it runs there, in words.
-        batch_size: Of how many pictures a call is to be where nothing else is asked for.
+        info: Metadata of the file.
+        device: Device it runs on, "cuda" or "cpu".
+        reason: Reason for the device, in words.
+        batch_size: Default number of pictures per call.
     """
 
     info: ModelInfo
@@ -49,21 +49,21 @@ class Model:
 
     @property
     def precision(self) -> str:
-        """What it computes in, "fp32", "fp16" or "int8"."""
+        """Precision of the computation: "fp32", "fp16" or "int8"."""
         return self.info.precision
 
     @property
     def parallel(self) -> int:
-        """How many calls of `predict` run at the same time, each on a GPU or with a part of the CPU."""
+        """Number of concurrent calls of `predict`, each on a GPU or with a share of the CPU's threads."""
         return self._sessions.count
 
     @property
     def most(self) -> int | None:
-        """Most pictures that are put into the network at once since memory ran out; None if it did not."""
+        """Limit on the batch since memory ran out; None if it never did."""
         return self._sessions.most
 
     def predict(self, lightness: Floats) -> Floats:
-        """The chroma of a batch.
+        """Predict the chroma of a batch. Larger batches than fit the network or memory are split.
 
         Args:
             lightness: float32 (N, 1, H, W), L* in [0, 100], H and W multiples of `info.multiple_of`.
@@ -72,35 +72,36 @@ class Model:
             float32 (N, 2, h, w): CIE a* and b*, h and w a fixed fraction of H and W.
 
         Raises:
-            ModelError: The network's answer has another shape or is not finite.
-            DeviceMemoryError: Memory does not suffice for a single picture; of several fewer are tried.
+            ModelError: The network's output has a wrong shape or is not finite.
+            DeviceMemoryError: Memory does not suffice for a single picture. Batches are halved before that.
             DeviceError: The network could not be run.
+            ValueError: H or W is not a multiple of `info.multiple_of`.
         """
         _, _, height, width = lightness.shape
         multiple = self.info.multiple_of
         if height % multiple or width % multiple:
             raise ValueError(f"{width} x {height} are not multiples of {multiple}")
-        answers: list[Floats] = []
+        outputs: list[Floats] = []
         done = 0
         while done < len(lightness):
             most = self._adapter.batch or self._sessions.most or len(lightness)
-            part = lightness[done : done + most]
+            batch = lightness[done : done + most]
             try:
-                answers.append(self._answer(part))
+                outputs.append(self._predict_once(batch))
             except DeviceMemoryError:
-                if len(part) > 1 and self._adapter.batch is None:
-                    self._sessions.most = len(part) // 2
+                if len(batch) > 1 and self._adapter.batch is None:
+                    self._sessions.most = len(batch) // 2
                     continue
                 if not self._sessions.shares_memory:
                     raise
-                answers.append(self._answer(part, alone=True))
-            done += len(part)
-        return answers[0] if len(answers) == 1 else np.concatenate(answers)
+                outputs.append(self._predict_once(batch, alone=True))
+            done += len(batch)
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
-    def _answer(self, lightness: Floats, *, alone: bool = False) -> Floats:
-        """As `predict`, in one call of the network."""
+    def _predict_once(self, lightness: Floats, *, alone: bool = False) -> Floats:
+        """Like `predict`, but in one call of the network; `alone` waits until no other call runs."""
         count = len(lightness)
-        if self._adapter.batch is not None:  # it takes no fewer
+        if self._adapter.batch is not None:  # a fixed batch: fill it up
             lightness = np.resize(lightness, (self._adapter.batch, *lightness.shape[1:]))
         try:
             feed = self._adapter.feed(lightness)
@@ -112,9 +113,9 @@ class Model:
             raise DeviceError(why) from error
         ab = np.asarray(self._adapter.chroma(outputs), np.float32)
         if ab.ndim != 4 or ab.shape[:2] != (len(lightness), 2):
-            raise ModelError(f"{self.info.name} answered {ab.shape} to {lightness.shape}")
+            raise ModelError(f"{self.info.name} returned shape {ab.shape} for input {lightness.shape}")
         if not np.isfinite(ab).all():
-            raise ModelError(f"{self.info.name} answered with values that are not finite")
+            raise ModelError(f"{self.info.name} returned values that are not finite")
         return ab[:count]
 
 
@@ -126,36 +127,36 @@ def load(
     kind: str | None = None,
     parallel: int = 1,
 ) -> Model:
-    """Loads an ONNX file.
+    """Load an ONNX file.
 
     Args:
-        path: The file; None for the model that comes with this package.
-        device: "cuda": the whole network runs on the first GPU or this fails; "cuda:1" on that one,
-            "cuda:0,1" on both, batch by batch, and "cuda:all" on all. "cpu". "auto": cuda or, if that does
-            not work, cpu.
-        threads: Threads of the CPU for calls of `predict`; None for as many as there are cores.
-        precision: "fp32": the file itself. "int8": on the CPU, a variant of it that lies beside it as
-            NAME-int8.onnx, with integers of 8 bits. "fp16": on GPUs, likewise NAME-fp16.onnx, with floats of
-            16 bits. "auto": integers on the CPU, if there is such a variant, and fp32 on GPUs.
-        kind: The contract that the file is of (see `adapters`); None to find out.
-        parallel: How many calls run at the same time on the CPU, and share its threads. A call ends soonest
-            with all of them, many calls with one for each.
+        path: The file; None for the bundled model.
+        device: "cpu"; "cuda" for the first GPU, "cuda:1" for the GPU of that number, "cuda:0,1" for both
+            (each batch runs on one), "cuda:all" for all; "auto" for cuda or, if that fails, cpu. With cuda
+            the whole network must run on the GPU.
+        threads: CPU threads for calls of `predict`; None for the number of cores.
+        precision: "fp32" for the file itself. "int8" for its 8-bit integer variant NAME-int8.onnx in the same
+            folder, on the CPU. "fp16" for its 16-bit float variant NAME-fp16.onnx, on GPUs. "auto" for int8
+            on the CPU if there is such a variant, and fp32 on GPUs.
+        kind: Kind of the file (see `adapters`); None to detect it.
+        parallel: Number of calls that run concurrently on the CPU and share its threads. 1 minimizes the time
+            of a call; one thread per call maximizes throughput.
 
     Raises:
-        ModelError: There is no such file, or it is not of a kind known here.
-        DeviceError: `device` is "cuda" and some part of the network would run elsewhere, or the precision is
-            not for the device, or on this GPU differs too much from fp32.
-        UsageError: `device` or `precision` is none of those.
+        ModelError: There is no such file, or its kind is not supported.
+        DeviceError: `device` is "cuda" and a part of the network would run elsewhere, or the device does not
+            support the precision, or fp16 differs too much from fp32 on this GPU.
+        UsageError: `device` or `precision` has no such value.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"no such precision: {precision} ({', '.join(PRECISIONS)})")
     gpus = gpus_of(device)
     if (gpus is not None and precision == "int8") or (device == "cpu" and precision == "fp16"):
-        raise DeviceError(f"{precision} is for {_DEVICE_OF[precision]}")
-    _fingerprint(path)  # which may fail: whatever else does is not the cause then
-    reason = "asked for"
+        raise DeviceError(f"precision {precision} runs only on {_DEVICE_OF[precision]}")
+    _fingerprint(path)  # reports a missing file before any device error
+    reason = "requested"
     if device == "auto" and precision == "int8":
-        reason = "int8 is for it"
+        reason = "int8 runs only there"
     elif device != "cpu":
         try:
             return _load_cuda(path, gpus or [0], precision, kind)
@@ -167,15 +168,15 @@ def load(
 
 
 def gpus_of(device: str) -> list[int] | None:
-    """The numbers of the GPUs that a device names; None where it names none.
+    """Return the GPU numbers in a device name, or None for "auto" and "cpu".
 
     Raises:
         UsageError: There is no such device.
     """
     name, _, numbers = device.partition(":")
     if name == "cuda" and numbers == "all":
-        found = cuda.ask()
-        return list(range(len(found.gpus))) or [0] if found is not None else [0]
+        driver = cuda.ask()
+        return list(range(len(driver.gpus))) or [0] if driver is not None else [0]
     if name == "cuda" and all(number.isdecimal() for number in numbers.split(",")):
         return sorted({int(number) for number in numbers.split(",")})
     if device == "cuda":
@@ -186,20 +187,20 @@ def gpus_of(device: str) -> list[int] | None:
 
 
 def read(path: Path | None = None) -> bytes:
-    """The content of an ONNX file; None for the model that comes with this package.
+    """Return the content of an ONNX file; `path` None is the bundled model.
 
     Raises:
-        ModelError: It cannot be read.
+        ModelError: The file cannot be read.
     """
     with _explained(path):
         return _file(path).read_bytes()
 
 
 def digest(path: Path | None = None) -> bytes:
-    """The SHA-256 of an ONNX file's content; None for the model that comes with this package.
+    """Return the SHA-256 of an ONNX file's content; `path` None is the bundled model.
 
     Raises:
-        ModelError: It cannot be read.
+        ModelError: The file cannot be read.
     """
     return _digest(path, _fingerprint(path))
 
@@ -210,7 +211,7 @@ def _digest(path: Path | None, _: tuple[int, int]) -> bytes:
 
 
 def _fingerprint(path: Path | None) -> tuple[int, int]:
-    """When a file was changed, and its size."""
+    """Return modification time in nanoseconds and size in bytes of a file."""
     with _explained(path):
         status = _file(path).stat()
         return status.st_mtime_ns, status.st_size
@@ -218,15 +219,13 @@ def _fingerprint(path: Path | None) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _explained(path: Path | None) -> Iterator[None]:
-    """Why a file cannot be read, as a ModelError."""
+    """Turn an OSError about a file into a ModelError."""
     try:
         yield
     except OSError as error:
         why = f"cannot read the model {_file(path)}: {error.strerror}"
         if path is None and isinstance(error, FileNotFoundError):
-            why = (
-                f"this installation lacks its model, colorize_cli/{BUNDLED}; install it anew or pass --model"
-            )
+            why = f"this installation lacks its model, colorize_cli/{BUNDLED}; reinstall it or pass --model"
         raise ModelError(why) from error
 
 
@@ -249,7 +248,7 @@ def _load_cpu(
 
 
 def _load_cuda(path: Path | None, gpus: list[int], precision: str, kind: str | None) -> Model:
-    reason = "it can run the whole network"
+    reason = "it runs the whole network"
     data = read(path)
     if precision != "fp16":
         return _model(onnx_sessions.on_gpus(data, gpus), "cuda", reason, kind)
@@ -262,12 +261,14 @@ def _load_cuda(path: Path | None, gpus: list[int], precision: str, kind: str | N
         raise ModelError(str(error)) from error
     difference = _difference(half, _model(onnx_sessions.on_cpu(data, None), "cpu", "", kind))
     if difference > _MOST_DIFFERENCE:
-        raise DeviceError(f"fp16 differs from fp32 by {difference:.2f} in a* and b* here, on average")
+        raise DeviceError(
+            f"fp16 differs from fp32 by {difference:.2f} in a* and b* on average; use --precision fp32"
+        )
     return half
 
 
 class _NoVariantError(Exception):
-    """There is no such variant of a model."""
+    """A model has no variant in the requested precision."""
 
 
 def _variant_file(path: Path | None, precision: str) -> Path:
@@ -279,14 +280,14 @@ def _variant_file(path: Path | None, precision: str) -> Path:
 
 
 def _checked(made: Model, variant: Path, path: Path | None) -> Model:
-    """A variant, if it is of the file with that content, whose hash is in its metadata."""
+    """Check that a variant was made from the file at `path`, by the hash in its metadata."""
     if made.info.variant_of != digest(path).hex():
-        raise _NoVariantError(f"{variant} was made of another file")
+        raise _NoVariantError(f"{variant} was made from another file")
     return made
 
 
 def _difference(one: Model, other: Model) -> float:
-    """By how much a* and b* of two models differ on average, on a picture with structure at all scales."""
+    """Return the mean difference of a* and b* of two models on a picture with structure at all scales."""
     side = -(-one.info.working_size // one.info.multiple_of) * one.info.multiple_of
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     waves = sum(np.sin(2 * np.pi * n * (x + n * y)) / n for n in (1, 2, 4, 8, 16))

@@ -1,7 +1,7 @@
-"""Models that have names: the one that comes with this package, and those in the user's folder of models.
+"""Find models by name: the bundled one, and those in the user's folder of models.
 
-What needs numpy is imported where it is used: a name is looked up before `--doctor`, which must start without
-it.
+Modules that need numpy are imported where they are used, since names are also resolved for `--doctor`, which
+must start without numpy.
 """
 
 import hashlib
@@ -18,18 +18,18 @@ _SUFFIX = ".onnx"
 
 @dataclass(frozen=True)
 class ListedModel:
-    """A model, and what its file says of itself.
+    """Model with the metadata of its file. The metadata is None if the model cannot be used.
 
     Attributes:
-        name: What `--model` takes.
-        path: The file; None for the one that comes with this package.
-        size: Of the file, in bytes.
-        sha256: Of the file, in hexadecimal.
-        kind: The contract that it is of; None where it is of none.
-        says: The name that it has for itself; likewise.
-        working_size: Short side in pixels of the copy that it sees; likewise.
-        licence: Of its weights; likewise.
-        problem: Why it cannot be used; None where it can.
+        name: Name for `--model`.
+        path: The file; None for the bundled model.
+        size: Size of the file in bytes; 0 if it cannot be read.
+        sha256: SHA-256 of the file, in hexadecimal; empty if it cannot be read.
+        kind: Kind of the file (see `adapters`).
+        says: Name in the metadata.
+        working_size: Short side of the network's input in pixels.
+        licence: License of the weights.
+        problem: Reason why the model cannot be used; None if it can.
     """
 
     name: str
@@ -44,14 +44,14 @@ class ListedModel:
 
 
 def folder() -> Path:
-    """The user's folder of models, which need not exist."""
+    """Return the user's folder of models, which need not exist."""
     return platformdirs.user_data_path("colorize", appauthor=False) / "models"
 
 
 def resolve(named: Path | None) -> Path | None:
-    """The file that is meant by a path or a name; None for the model that comes with this package.
+    """Return the file of a path or name; None for the bundled model.
 
-    A path of a file that exists is that file. A mere name, with or without .onnx, is then looked for in the
+    A path that exists is returned as it is. A bare name, with or without .onnx, is then searched in the
     user's folder.
     """
     if named is None or named.exists() or len(named.parts) != 1:
@@ -63,7 +63,7 @@ def resolve(named: Path | None) -> Path | None:
 
 
 def entries() -> list[ListedModel]:
-    """All of them, the bundled one first. Variants in another precision are left out."""
+    """List all models, the bundled one first. Variants in another precision are left out."""
     from colorize_cli.inference import model
 
     found = sorted(folder().glob(f"*{_SUFFIX}")) if folder().is_dir() else []

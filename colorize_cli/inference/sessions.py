@@ -1,4 +1,4 @@
-"""onnxruntime: sessions that run a network on the CPU or on GPUs, and nowhere else."""
+"""Create onnxruntime sessions that run a network on the CPU or on GPUs, without fallback."""
 
 import contextlib
 import io
@@ -15,26 +15,27 @@ from colorize_cli.inference import cuda
 if TYPE_CHECKING:
     import onnxruntime
 
-# What onnxruntime and CUDA say of it.
+# Phrases in error messages of onnxruntime and CUDA.
 _OUT_OF_MEMORY = ("out of memory", "out_of_memory", "failed to allocate", "alloc_failed")
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
-# Below onnxruntime's "fatal" nothing is left to print: what fails comes as an exception.
+# onnxruntime's level "fatal" prints nothing; failures arrive as exceptions.
 _SILENT = 4
 
 
 class Sessions:
-    """One session for each GPU, or one for the CPU as often as it is to run at the same time.
+    """Pool of sessions: one per GPU, or one for the CPU, entered once per concurrent run.
 
     Attributes:
-        count: How many run at the same time.
-        most: Most pictures that fit their memory; None while all did.
-        shares_memory: Whether those that run at the same time have the same memory.
+        count: Number of concurrent runs.
+        most: Largest batch that fits in memory; None while every batch did.
+        shares_memory: True if concurrent runs use the same memory.
     """
 
     def __init__(self, sessions: "Sequence[onnxruntime.InferenceSession]") -> None:
         self.count = len(sessions)
         self.most: int | None = None
+        # One session that is entered several times (see `on_cpu`) runs all its calls in the same memory.
         self.shares_memory = self.count > len(set(map(id, sessions)))
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._alone = threading.Lock()
@@ -42,7 +43,7 @@ class Sessions:
             self._idle.put(session)
 
     def run(self, outputs: list[str], feed: dict[str, Floats], *, alone: bool = False) -> list[Any]:
-        """Runs one that is idle, as soon as one is; `alone`, as soon as all are, while no other runs."""
+        """Run an idle session, waiting for one. With `alone`, wait until all are idle and keep them so."""
         with self._alone if alone else contextlib.nullcontext():
             taken = [self._idle.get() for _ in range(self.count if alone else 1)]
         try:
@@ -53,26 +54,26 @@ class Sessions:
 
 
 def means_out_of_memory(error: Exception) -> bool:
-    """Whether what a session raised says that memory did not suffice."""
+    """Return True if an exception of a session reports that memory ran out."""
     return any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
 
 
 def on_cpu(data: bytes, threads: int | None, parallel: int = 1) -> "list[onnxruntime.InferenceSession]":
-    """A session on the CPU, as often as it is to run at the same time.
+    """Create a session on the CPU, and return it once per concurrent run.
 
     Args:
-        data: An ONNX file.
-        threads: Which its runs share; None for as many as there are cores.
-        parallel: How many runs these are.
+        data: Content of an ONNX file.
+        threads: Threads shared by the runs; None for the number of cores.
+        parallel: Number of concurrent runs.
 
     Raises:
-        ModelError: It is no such file.
+        ModelError: The content is not an ONNX file.
     """
     import onnxruntime
 
     options = _options()
     options.intra_op_num_threads = max(1, (threads or available_cores()) // parallel)
-    # Threads that wait for work by spinning would take the cores from the codecs.
+    # Spinning threads would take the cores from the codecs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(data, options, providers=[_CPU], enable_fallback=0)
@@ -83,20 +84,24 @@ def on_cpu(data: bytes, threads: int | None, parallel: int = 1) -> "list[onnxrun
 
 
 def on_gpus(data: bytes, gpus: list[int]) -> "list[onnxruntime.InferenceSession]":
-    """A session for CUDA on each of the GPUs.
+    """Create a CUDA session on each of the GPUs.
+
+    Args:
+        data: Content of an ONNX file.
+        gpus: Numbers of the GPUs.
 
     Raises:
-        ModelError: It is no ONNX file.
-        DeviceError: CUDA does not work, or some part of the network would run elsewhere.
+        ModelError: The content is not an ONNX file.
+        DeviceError: CUDA does not work, or a part of the network would run elsewhere.
     """
     import onnxruntime
 
     if _CUDA not in onnxruntime.get_available_providers():
-        raise DeviceError("this onnxruntime was built without CUDA; onnxruntime-gpu has it")
+        raise DeviceError("this onnxruntime was built without CUDA; install onnxruntime-gpu")
     if not cuda.is_installed():
         raise DeviceError("no NVIDIA driver is installed here")
-    # It reports on stdout; the session below finds out whether it helped.
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    # It prints to stdout. The sessions below show if loading worked.
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
         onnxruntime.preload_dlls()
     options = _options()
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -112,12 +117,14 @@ def on_gpus(data: bytes, gpus: list[int]) -> "list[onnxruntime.InferenceSession]
                 for gpu in gpus
             ]
         except Exception as error:
-            on_cpu(data, threads=1)  # a file that is no model at all is another failure
-            hint = said.getvalue().strip().partition("\n")[0]
+            on_cpu(data, threads=1)  # raises ModelError if the file itself is invalid
+            hint = printed.getvalue().strip().partition("\n")[0]
             why = f"{one_line(error)} ({hint})" if hint else one_line(error)
             raise DeviceError(f"CUDA cannot run the whole network: {why}") from error
     if any(session.get_providers()[0] != _CUDA for session in sessions):
-        raise DeviceError(f"CUDA {onnxruntime.cuda_version} or cuDNN did not load: {said.getvalue().strip()}")
+        raise DeviceError(
+            f"CUDA {onnxruntime.cuda_version} or cuDNN did not load: {printed.getvalue().strip()}"
+        )
     for session in sessions:
         session.disable_fallback()
     return sessions
@@ -133,7 +140,7 @@ def _options() -> "onnxruntime.SessionOptions":
 
 @contextlib.contextmanager
 def _silence(onnxruntime: Any) -> Any:
-    """No lines of onnxruntime's default logger meanwhile: a provider that does not load writes there."""
+    """Silence onnxruntime's default logger, where a provider that does not load writes."""
     onnxruntime.set_default_logger_severity(_SILENT)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The kinds of ONNX file that can be used: one file and one row each."""
+"""Adapt the supported kinds of ONNX file: one file and one row in `MODEL_FORMATS` each."""
 
 from colorize_cli.core.errors import ModelError
 from colorize_cli.inference.adapters import ddcolor, deoldify, native, rgb_input
@@ -14,19 +14,20 @@ MODEL_FORMATS: dict[str, ModelFormat] = {
 
 
 def recognize(signature: Signature, kind: str | None = None) -> Adapter:
-    """The adapter of the first contract that recognises the file.
+    """Return the adapter of the first kind that recognizes the file.
 
     Args:
-        signature: What the file says of itself.
-        kind: The contract that it is said to be of; None to find out.
+        signature: Inputs, outputs and metadata of the file.
+        kind: Kind given by the user; None to detect it.
 
     Raises:
-        ModelError: None does, or not that one; the text gives the signature found and those accepted.
+        ModelError: No kind, or not the given one, fits. The message lists the file's signature and the
+            accepted ones.
     """
     if kind is not None:
         adapter = MODEL_FORMATS[kind].use(signature)
         if adapter is None:
-            raise ModelError(f"no file of the kind {kind}. It has {signature}. {_accepted(kind)}")
+            raise ModelError(f"not a file of kind {kind}. It has {signature}. {_accepted(kind)}")
         return adapter
     for model_format in MODEL_FORMATS.values():
         adapter = model_format.recognize(signature)
@@ -34,12 +35,10 @@ def recognize(signature: Signature, kind: str | None = None) -> Adapter:
             return adapter
     if rgb_input.pictured(signature) is not None:
         raise ModelError(
-            f"its output may have any number of channels, so say what it is with --model-kind. It has "
+            f"its output has no fixed number of channels; name its kind with --model-kind. It has "
             f"{signature}. {_accepted(*MODEL_FORMATS)}"
         )
-    raise ModelError(
-        f"not an ONNX file of a kind known here. It has {signature}. {_accepted(*MODEL_FORMATS)}"
-    )
+    raise ModelError(f"not an ONNX file of a supported kind. It has {signature}. {_accepted(*MODEL_FORMATS)}")
 
 
 def _accepted(*kinds: str) -> str:

@@ -1,4 +1,4 @@
-"""What a kind of ONNX file is to the rest of the program."""
+"""Define the interface between the kinds of ONNX file and the rest of the program."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from colorize_cli.color.lab import Floats
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output of an ONNX file.
+    """Input or output of an ONNX file.
 
     Attributes:
-        name: Its name in the graph.
-        type: Its type as onnxruntime spells it, `tensor(float)` for float32.
-        shape: Its sides; a number where fixed, a name or None where dynamic.
+        name: Name in the graph.
+        type: Type as onnxruntime spells it, `tensor(float)` for float32.
+        shape: Size of each dimension: a number if fixed, a name or None if dynamic.
     """
 
     name: str
@@ -27,33 +27,33 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Signature:
-    """What an ONNX file says of itself: inputs, outputs and metadata."""
+    """Inputs, outputs and metadata of an ONNX file."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     metadata: Mapping[str, str]
 
     def __str__(self) -> str:
-        contract = self.metadata.get("colorize.contract")
-        said = f"contract {contract!r}" if contract is not None else "no colorize.contract in its metadata"
+        version = self.metadata.get("colorize.contract")
+        contract = f"contract {version!r}" if version is not None else "no colorize.contract in its metadata"
         inputs, outputs = (", ".join(map(str, side)) for side in (self.inputs, self.outputs))
-        return f"inputs [{inputs}], outputs [{outputs}], {said}"
+        return f"inputs [{inputs}], outputs [{outputs}], {contract}"
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a caller may know of any model.
+    """Public facts about a model.
 
     Attributes:
-        name: The model's name.
-        working_size: Short side in pixels of the copy it sees, that measured best.
-        multiple_of: Both sides of what it sees are multiples of this.
-        trained_on: What it was trained on, in words.
-        license: The licence of its weights.
+        name: Name of the model.
+        working_size: Short side of its input in pixels with the best measured quality.
+        multiple_of: Both sides of its input are multiples of this.
+        trained_on: Training data, in words.
+        license: License of its weights.
         config_hash: Hash of the training configuration.
-        precision: What it computes in, "fp32" or "int8".
-        kind: The contract that the file is of.
-        variant_of: SHA-256 of the file that it is a variant of, in hexadecimal; None if of none.
+        precision: Precision of the computation: "fp32", "fp16" or "int8".
+        kind: Kind of the file, a key of `MODEL_FORMATS`.
+        variant_of: SHA-256 of the file from which this variant was made, in hexadecimal; None for no variant.
     """
 
     name: str
@@ -69,14 +69,14 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Adapter:
-    """How to use one ONNX file.
+    """Conversion between our arrays and the inputs and outputs of one ONNX file.
 
     Attributes:
-        info: What it says of itself.
-        feed: Lightness (N, 1, H, W), L* in [0, 100], to the inputs of the network by name.
-        outputs: Names of the outputs to compute, in the order in which `chroma` takes them.
-        chroma: Those outputs to ab (N, 2, h, w), CIE a* and b*.
-        batch: The only N that it takes; None where it takes any.
+        info: Facts about the model.
+        feed: Converts lightness (N, 1, H, W), L* in [0, 100], to the network's inputs by name.
+        outputs: Names of the outputs to compute, in the order of `chroma`'s argument.
+        chroma: Converts these outputs to ab (N, 2, h, w), CIE a* and b*.
+        batch: The fixed batch size N of the network; None if N is dynamic.
     """
 
     info: ModelInfo
@@ -88,13 +88,13 @@ class Adapter:
 
 @dataclass(frozen=True)
 class ModelFormat:
-    """One kind of ONNX file.
+    """Kind of ONNX file.
 
     Attributes:
-        accepts: The signature it accepts, in words, for messages.
-        recognize: An adapter for a file of this kind, None for any other. Raises ModelError for a file that
-            claims to be of this kind and is broken.
-        use: The same for a file that a user says is of this kind, though its signature leaves that open.
+        accepts: The accepted signature, in words, for messages.
+        recognize: Returns an adapter for a file of this kind, None for any other. Raises ModelError for a
+            file that claims to be of this kind and is broken.
+        use: Like `recognize`, for a kind given by the user: also accepts an ambiguous signature.
     """
 
     accepts: str

@@ -1,11 +1,11 @@
-"""The ONNX files of DDColor.
+"""Adapt the ONNX files of DDColor.
 
-That is Kang et al. 2023, "DDColor: Towards Photo-Realistic Image Colorization via Dual Decoders".
+Kang et al. 2023, "DDColor: Towards Photo-Realistic Image Colorization via Dual Decoders".
 
-    input   float32 or float16 (N, 3, S, S)  the grey picture as sRGB in [0, 1]
-    output  the same type (N, 2, S, S)       CIE a*, b* in their own units
+    input   float32 or float16 (N, 3, S, S)  the gray picture as sRGB in [0, 1]
+    output  the same type (N, 2, S, S)       CIE a*, b* in CIE units
 
-S and N fixed or dynamic.
+S and N are fixed or dynamic.
 """
 
 from colorize_cli.inference.adapters import rgb_input

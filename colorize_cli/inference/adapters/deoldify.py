@@ -1,9 +1,9 @@
-"""The ONNX files of DeOldify (Antic 2019, github.com/jantic/DeOldify).
+"""Adapt the ONNX files of DeOldify (Antic 2019, github.com/jantic/DeOldify).
 
-    input   float32 or float16 (N, 3, S, S)  the grey picture as RGB in 0..255, normalised inside the graph
-    output  the same type (N, 3, S, S)       RGB in 0..255, of which only the chroma is used
+    input   float32 or float16 (N, 3, S, S)  the gray picture as RGB in 0..255, normalized inside the graph
+    output  the same type (N, 3, S, S)       RGB in 0..255; only its chroma is used
 
-S and N fixed or dynamic.
+S and N are fixed or dynamic.
 """
 
 import numpy as np

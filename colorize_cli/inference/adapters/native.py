@@ -1,11 +1,11 @@
-"""The ONNX files that this project makes: lightness in, ab out, all scaling inside the network.
+"""Adapt the ONNX files of this project: lightness in, ab out, all scaling inside the network.
 
     lightness  float32 (N, 1, H, W)      L* in [0, 100]; H and W multiples of `multiple_of`
-    ab         float32 (N, 2, H/s, W/s)  CIE a*, b* in their own units
+    ab         float32 (N, 2, H/s, W/s)  CIE a*, b* in CIE units
 
-The metadata, all strings: `colorize.contract` ("1"), `colorize.name`, `colorize.working_size`,
-`colorize.multiple_of`, `colorize.trained_on`, `colorize.licence`, `colorize.config_hash`; and of a variant of
-another file `colorize.precision` and `colorize.variant_of`, that file's SHA-256.
+The metadata fields, all strings: `colorize.contract` ("1"), `colorize.name`, `colorize.working_size`,
+`colorize.multiple_of`, `colorize.trained_on`, `colorize.licence`, `colorize.config_hash`. A variant of
+another file also has `colorize.precision` and `colorize.variant_of`, the SHA-256 of that file.
 """
 
 from collections.abc import Mapping
@@ -46,13 +46,13 @@ def _info(metadata: Mapping[str, str]) -> ModelInfo:
     def text(key: str) -> str:
         value = metadata.get(f"colorize.{key}")
         if value is None:
-            raise ModelError(f"its metadata lacks colorize.{key}")
+            raise ModelError(f"the metadata lacks colorize.{key}")
         return value
 
     def count(key: str) -> int:
         value = text(key)
         if not (value.isascii() and value.isdigit() and int(value) > 0):
-            raise ModelError(f"its metadata says colorize.{key} = {value!r}, not a positive whole number")
+            raise ModelError(f"the metadata field colorize.{key} is {value!r}, not a positive integer")
         return int(value)
 
     return ModelInfo(

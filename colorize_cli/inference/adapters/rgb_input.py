@@ -1,4 +1,4 @@
-"""What ONNX files of other projects have in common: three channels, sides that may be fixed, fp16 or fp32."""
+"""Adapt ONNX files with RGB input: three channels, fixed or dynamic sides, fp16 or fp32."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from colorize_cli.color.lightness import GRAY8
 from colorize_cli.inference.adapters.base import Adapter, ModelFormat, ModelInfo, Signature, Tensor
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_SIDES_MULTIPLE = 32  # of dynamic sides: what the deepest networks in use halve
+_SIDES_MULTIPLE = 32  # for dynamic sides: the total stride of the deepest networks in use
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What an input or output of rank four says: None where it is dynamic."""
+    """Shape of a square input or output of rank four; None for dynamic sizes."""
 
     batch: int | None
     channels: int | None
@@ -24,7 +24,7 @@ class Shape:
 
 
 def shape_of(tensor: Tensor) -> Shape | None:
-    """Of (N, C, S, S); None where it is of another rank, type, or fixed and not square."""
+    """Return the shape (N, C, S, S) of a tensor; None for another rank or type, or fixed but not square."""
     if tensor.type not in TYPES or len(tensor.shape) != 4:
         return None
     batch, channels, height, width = (side if isinstance(side, int) else None for side in tensor.shape)
@@ -32,26 +32,26 @@ def shape_of(tensor: Tensor) -> Shape | None:
 
 
 def pictured(signature: Signature) -> tuple[Shape, Shape] | None:
-    """The shapes of a file with one input of three channels and one output; None for any other."""
+    """Return input and output shape if the file has one input of three channels and one output, else None."""
     if len(signature.inputs) != 1 or len(signature.outputs) != 1 or "colorize.contract" in signature.metadata:
         return None
-    given, answered = shape_of(signature.inputs[0]), shape_of(signature.outputs[0])
-    if given is None or answered is None or given.channels != 3:
+    source, result = shape_of(signature.inputs[0]), shape_of(signature.outputs[0])
+    if source is None or result is None or source.channels != 3:
         return None
-    return given, answered
+    return source, result
 
 
 def model_format(
     name: str, channels: int, working_size: int, white: float, chroma: Callable[[Floats], Floats]
 ) -> ModelFormat:
-    """The contract of files with one input of three channels, the grey picture, and one output.
+    """Define a kind of file with one output and one input, a gray picture in three equal channels.
 
     Args:
-        name: Of the kind.
-        channels: Of the output.
-        working_size: Side of what they see where that is dynamic.
-        white: What they take for white; the grey picture is given as three equal channels.
-        chroma: Their answer, float32 (N, C, h, w), to ab (N, 2, h, w).
+        name: Name of the kind.
+        channels: Number of output channels.
+        working_size: Side of the input in pixels where it is dynamic.
+        white: Input value of white.
+        chroma: Converts the output, float32 (N, C, h, w), to ab (N, 2, h, w).
     """
 
     def used(signature: Signature, allowed: tuple[int | None, ...]) -> Adapter | None:
@@ -75,19 +75,19 @@ def _adapter(
     white: float,
     chroma: Callable[[Floats], Floats],
 ) -> Adapter:
-    """The adapter of a file whose input has that shape; the rest as for `model_format`.
+    """Make the adapter of a file whose input has this shape. Other arguments as in `model_format`.
 
-    Where sides are fixed the picture is stretched to them: of our own model, given squares of 128, 160 and
-    256 pixels, that gave 0.07, 0.03 and 0.18 dB more than fitting it in and mirroring it at the border.
+    A picture is stretched to fixed sides. With our model and squares of 128, 160 and 256 pixels this gave
+    0.07, 0.03 and 0.18 dB more than fitting the picture inside and mirroring it at the border.
     """
-    (given,), (answered,) = signature.inputs, signature.outputs
-    dtype = TYPES[given.type]
+    (source,), (result,) = signature.inputs, signature.outputs
+    dtype = TYPES[source.type]
 
     def feed(lightness: Floats) -> dict[str, Floats]:
         if shape.side is not None:
             lightness = np.stack([_stretched(copy, shape.side) for copy in lightness[:, 0]])[:, None]
         gray = np.interp(lightness, GRAY8, np.arange(256) * (white / 255)).astype(dtype)
-        return {given.name: np.repeat(gray, 3, axis=1)}
+        return {source.name: np.repeat(gray, 3, axis=1)}
 
     info = ModelInfo(
         name=name,
@@ -102,7 +102,7 @@ def _adapter(
     return Adapter(
         info=info,
         feed=feed,
-        outputs=(answered.name,),
+        outputs=(result.name,),
         chroma=lambda outputs: chroma(np.asarray(outputs[0], np.float32)),
         batch=shape.batch,
     )

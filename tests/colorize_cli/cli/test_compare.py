@@ -190,7 +190,7 @@ def test_where_one_model_fails_the_others_are_shown(models, pictures, tmp_path):
     assert failures[0].startswith(f"{pictures / 'a.jpg'}: model A ({broken}): ")
     page = Page(tmp_path / "page.html")
     assert len(page.pictures()) == 2 * 3
-    assert page.html.count("No result: stand-in answered with values that are not finite") == 3
+    assert page.html.count("No result: stand-in returned values that are not finite") == 3
     assert column(page, 1)["Pictures that failed"] == "3"
     assert column(page, 1)["Seconds per picture, median"] == "\u2013"
     assert column(page, 2)["Pictures that failed"] == "0"

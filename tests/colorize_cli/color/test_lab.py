@@ -69,7 +69,7 @@ def test_gamut_keeps_lightness_and_hue_and_takes_the_largest_chroma(lab):
     assert fitted[0] == lab[0]
     before, after = np.hypot(*lab[1:]), np.hypot(*fitted[1:])
     assert after <= before * (1 + 1e-6)
-    # The direction in the a*b* plane stays.
+    # The direction in the a*b* plane is kept.
     assert abs(lab[1] * fitted[2] - lab[2] * fitted[1]) <= 1e-3 * max(1, before)
     if after < before * 0.999 and after > 0:
         further = color_lab.lab_to_linear(lab * [1, *[(after / before) + 1 / 256] * 2])
@@ -106,7 +106,7 @@ def test_sixteen_bit_tables_reach_from_black_to_white():
 
 
 def test_colorfulness_is_that_of_the_paper(monkeypatch):
-    # Hasler & Suesstrunk 2003, in its own words.
+    # Hasler & Suesstrunk 2003, written as in the paper.
     rgb = np.random.default_rng(1).integers(0, 256, (41, 60, 3), dtype=np.uint8)
     rgb[:20] //= 3
     red, green, blue = np.moveaxis(rgb.astype(float), -1, 0)

@@ -35,7 +35,7 @@ def test_resizing_is_the_mean_over_areas_of_lightness_from_codes_of_cells(gray_p
     photo = gray_photo[:height, :width]
     expected = GRAY8[photo].reshape(height // 8, 8, width // 8, 8).mean(axis=(1, 3))
     found = resized(Lightness(photo, GRAY8), (height // 8, width // 8))
-    assert np.abs(found - expected).mean() < 0.3  # greys of sRGB are nearly L*
+    assert np.abs(found - expected).mean() < 0.3  # grays of sRGB are nearly L*
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

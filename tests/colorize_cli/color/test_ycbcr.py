@@ -1,4 +1,4 @@
-"""Luma kept, chroma that makes it the colour wanted."""
+"""Luma kept, chroma that gives the color wanted."""
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ def test_a_color_comes_back_from_its_luma_and_its_chroma(matrix):
     assert back.max() < 1 + 1e-4
     error = np.abs(srgb_to_lab(np.clip(back, 0, 1)) - lab)
     assert error.mean() < 1
-    # Where sRGB has room the chroma is right to a fraction of what can be seen.
+    # Inside the gamut the error of chroma is a fraction of the visible threshold.
     muted = np.hypot(lab[..., 1], lab[..., 2]) < 30
     assert error[muted].max() < 2
 

@@ -11,7 +11,7 @@ from colorize_cli.compose.chroma_ratios import OFFSET, TO_RGB, ChromaRatios, cel
 
 
 def of_channels(factors: ChromaRatios) -> np.ndarray:
-    """Those of red, green and blue, (3, rows, columns)."""
+    """Return the factors of red, green and blue, (3, rows, columns)."""
     return np.tensordot(TO_RGB, np.stack([factors.luma, factors.blue, factors.red]), 1)
 
 
@@ -60,12 +60,12 @@ def test_colors_keep_lightness_and_fit_whatever_gray_they_are_for(shape, low_sha
     assert factors.luma.shape == factors.blue.shape == factors.red.shape == factors.limit.shape
     channels, chroma = of_channels(factors), np.maximum(np.abs(factors.blue), np.abs(factors.red))
     check_colors(channels)
-    # Enlarged, a cell has a part in what is in the cells beside it.
+    # Interpolation lets a cell contribute to its neighbors.
     around = np.ones((1, 1) if size == 1 else (3, 3))
     light = (levels if size == 1 else factors.limit).astype(int) + OFFSET
     for plane in (*channels, 2 * chroma):
         assert (cv2.dilate(plane.astype(np.float32), around) * light).max() < 256.5 + OFFSET
-    # What is lighter than that is seen to one by one.
+    # Lighter grays are handled one by one.
     large = factors.limit.repeat(size, 0).repeat(size, 1)[: shape[0], : shape[1]]
     seen = []
     for places, luma, blue, red in factors.beyond(levels, size):
@@ -101,7 +101,7 @@ def test_they_are_those_of_the_colors_that_the_network_says():
 
 
 def test_many_that_are_beyond_are_seen_to_in_blocks():
-    """More than cv2 takes at once."""
+    """More positions than cv2.remap takes per side."""
     levels = np.full((4600, 4600), 120, np.uint8)
     levels[::2] = 250
     ab = np.full((2, 16, 16), 25, np.float32)

@@ -35,7 +35,7 @@ def test_lightness_is_kept(gray_photo, scale):
     difference = np.abs(lightness_of(out) - GRAY8[gray_photo])
     assert difference.mean() <= 0.3
     assert difference.max() <= 1.5
-    assert np.ptp(out.astype(int), axis=-1).mean() > 2  # and there are colours
+    assert np.ptp(out.astype(int), axis=-1).mean() > 2  # and there are colors
 
 
 @settings(deadline=None, max_examples=40)
@@ -69,7 +69,7 @@ def test_constant_chroma_stays_constant_on_smooth_lightness():
 
 
 def test_detail_has_the_proportions_of_light_of_its_surroundings(gray_photo):
-    """As what light of one colour falls on, lighter or darker."""
+    """Like a surface lit by light of one color, lighter or darker."""
     codes = np.clip(gray_photo, 40, 200)
     ab = np.empty((2, 2, 2), np.float32)
     ab[0], ab[1] = 12, -9
@@ -118,7 +118,7 @@ def test_no_blocks_on_flat_lightness():
 
 @pytest.mark.parametrize("matrix", [BT601, BT709])
 def test_chroma_of_a_film_is_nearly_that_of_each_pixel(gray_photo, matrix):
-    """It is made at low resolution and enlarged, instead of being worked out for each pixel."""
+    """Chroma is computed at low resolution and upsampled, not computed per pixel."""
     coding = Coding(8, full=True)
     height, width = gray_photo.shape
     lightness = Lightness(gray_photo, coding.lightness_table())

@@ -23,7 +23,7 @@ def lightness_of(rgb8: np.ndarray) -> np.ndarray:
 
 
 def picture(height: int, width: int) -> np.ndarray:
-    """Shapes with soft and hard edges, grain, and places that are black and white."""
+    """Shapes with soft and hard edges, grain, and areas of black and white."""
     y, x = np.mgrid[0:height, 0:width]
     waves = 128 + 100 * np.sin(x / 23) * np.cos(y / 31) + 60 * ((x // 40 + y // 50) % 2)
     grain = np.random.default_rng(0).normal(0, 5, (height, width))
@@ -33,7 +33,7 @@ def picture(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("cells", [3_000, 20_000, 10**9])
 @pytest.mark.parametrize("scale", [10, 30])
 def test_lightness_is_kept_to_a_level_whatever_the_size_of_the_cells(cells, scale):
-    """But for a few pixels between cells of quite different strong colours, which mix as codes do."""
+    """Except for a few pixels between cells of different strong colors, which mix as codes do."""
     levels = picture(301, 402)
     rgb = compose_rgb8(levels, smooth_chroma((24, 32), scale), cells)
     levels_off = np.abs(lightness_of(rgb) - lightness.GRAY8[levels]) / np.gradient(lightness.GRAY8)[levels]
@@ -48,7 +48,7 @@ def test_colors_are_near_those_worked_out_for_each_pixel_in_lab(cells):
     levels, ab = picture(301, 402), smooth_chroma((24, 32), 25)
     exact = lab.srgb_to_lab(compose16(Lightness(levels, lightness.GRAY8), ab) / 65535)
     found = lab.srgb_to_lab(compose_rgb8(levels, ab, cells) / 255)
-    middle = (levels > 50) & (levels < 220)  # near black and white chroma is held back, cell by cell
+    middle = (levels > 50) & (levels < 220)  # near black and white chroma is reduced, cell by cell
     difference = np.abs(found - exact)[middle]
     assert difference[:, 1:].mean() < (3 if cells < levels.size else 1.2)
     assert difference[:, 0].mean() < 0.15
@@ -79,7 +79,7 @@ def test_cells_cannot_be_seen():
 
 
 def test_no_channel_is_clipped_beside_white():
-    """Beside white the colour is held back; else its lightness would be lost."""
+    """Beside white chroma is reduced, or lightness would be lost."""
     levels = np.full((200, 200), 200, np.uint8)
     levels[::7, ::5] = 255
     ab = np.empty((2, 10, 10), np.float32)
@@ -91,7 +91,7 @@ def test_no_channel_is_clipped_beside_white():
 
 
 def off_where_each_pixel_is_another_color(shape, low_shape, cells, seed) -> np.ndarray:
-    """|dL*| of noise in strong colours of noise, (H, W): the worst there is."""
+    """|dL*| of noise in strong colors of noise, (H, W): the worst case."""
     random = np.random.default_rng(seed)
     levels = random.integers(0, 256, shape, dtype=np.uint8)
     rgb = compose_rgb8(levels, random.normal(0, 40, (2, *low_shape)).astype(np.float32), cells)
@@ -116,7 +116,7 @@ def test_any_sizes_with_factors_for_cells(shape, low_shape, cells, seed):
 
 
 def shown(planes: BytePlanes, method: int = cv2.INTER_NEAREST) -> np.ndarray:
-    """sRGB of 8 bits, by the equations of T.871, with chroma enlarged in some way."""
+    """Convert to 8-bit sRGB by the equations of T.871, with some upsampling of chroma."""
     height, width = planes.luma.shape
     chroma = [planes.blue, planes.red]
     if planes.blue.shape != planes.luma.shape:
@@ -187,7 +187,7 @@ def test_stripes_of_planes_cannot_be_told_from_the_whole(cells, stripe_pixels, m
     st.integers(0, 2**32 - 1),
 )
 def test_planes_are_the_factors_times_the_grays(shape, low_shape, cells, strength, seed):
-    """In 16 bits as in floats, however strong the colours."""
+    """Same result in 16 bits as in floats, for colors of any strength."""
     random = np.random.default_rng(seed)
     levels = random.integers(0, 256, shape, dtype=np.uint8)
     if seed % 2:

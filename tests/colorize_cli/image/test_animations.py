@@ -1,4 +1,4 @@
-"""Animations: every frame as it is shown, for as long, and as often; and how fine what is written is."""
+"""Animations: frames, durations and loops are kept, at the quality of still pictures."""
 
 import io
 import struct
@@ -28,7 +28,7 @@ LOSSLESS = {
 
 
 def moving(mode: str = "L") -> list[Image.Image]:
-    """A bright square moves over a ramp, which is transparent on the left where the mode has that."""
+    """A bright square that moves over a ramp, transparent on the left if the mode has alpha."""
     images = []
     for number in range(FRAMES):
         codes = np.tile(np.linspace(20, 200, SIZE[0]).astype(np.uint8), (SIZE[1], 1))
@@ -66,7 +66,7 @@ def encoded(frames: list[Frame], format_: str, quality: int | None = None) -> by
 
 
 def shown(data: bytes) -> list[np.ndarray]:
-    """(H, W, 4) of each frame, as Pillow composes them."""
+    """Return each frame, (H, W, 4), as Pillow composes it."""
     with Image.open(io.BytesIO(data)) as image:
         found = []
         for number in range(getattr(image, "n_frames", 1)):
@@ -76,7 +76,7 @@ def shown(data: bytes) -> list[np.ndarray]:
 
 
 def timing(data: bytes) -> tuple[list[float], int | None]:
-    """The durations, and how often it is shown."""
+    """Return the durations and the number of loops."""
     with Image.open(io.BytesIO(data)) as image:
         durations = []
         for number in range(image.n_frames):
@@ -87,7 +87,7 @@ def timing(data: bytes) -> tuple[list[float], int | None]:
 
 
 def difference(rgba: np.ndarray, frame: Frame) -> float:
-    """Mean, in L*, where there is something to be seen."""
+    """Return the mean difference in L* where a pixel is not transparent."""
     lab = srgb_to_lab(rgba[..., :3] / 255)
     seen = rgba[..., 3] > 0
     return float(np.abs(lab[..., 0] - lightness_of(frame))[seen].mean())
@@ -108,7 +108,7 @@ def test_frames_durations_and_loops_are_kept(source, target, loss):
     assert len(found) == FRAMES
     for rgba, frame in zip(found, frames, strict=True):
         assert difference(rgba, frame) <= loss
-        assert np.abs(srgb_to_lab(rgba[..., :3] / 255)[..., 2].mean() - 9) < 2, "it is coloured"
+        assert np.abs(srgb_to_lab(rgba[..., :3] / 255)[..., 2].mean() - 9) < 2, "it is colorized"
 
 
 @pytest.mark.parametrize(("source", "wanted"), [("GIF", 1), ("PNG", 0), ("WEBP", 0)])
@@ -232,12 +232,12 @@ def test_originals_are_turned_too():
 def test_an_animation_of_16_bits_keeps_its_frames():
     codes = [np.asarray(image).astype(np.uint16) * 257 for image in moving()]
     for number, each in enumerate(codes):
-        each[0, number] = 0  # Pillow leaves out frames that differ above 255 alone
+        each[0, number] = 0  # Pillow drops frames that differ only above 255
     first, *others = map(Image.fromarray, codes)
     file = io.BytesIO()
     first.save(file, "PNG", save_all=True, append_images=others, duration=DURATIONS)
     frames = frames_of(file.getvalue())
-    assert not any(frame.deep for frame in frames), "colours of animations have 8 bits"
+    assert not any(frame.deep for frame in frames), "colors of animations have 8 bits"
     found = shown(encoded(frames, "PNG"))
     assert len(found) == FRAMES
     for rgba, frame in zip(found, frames, strict=True):
@@ -247,7 +247,7 @@ def test_an_animation_of_16_bits_keeps_its_frames():
 @pytest.mark.parametrize("format_", ["JPEG", "TIFF", "BMP", "JPEG2000"])
 def test_other_formats_hold_no_animation_and_say_so(tmp_path, format_):
     frames = frames_of(animation("GIF"))
-    with pytest.raises(WriteError, match=f"{format_} holds no animation; choose another"):
+    with pytest.raises(WriteError, match=f"{format_} cannot hold an animation; choose another"):
         writer.write(tmp_path / f"a{HOLDS[format_].suffixes[0]}", map(colored, frames))
     assert list(tmp_path.iterdir()) == []
 
@@ -276,7 +276,7 @@ def test_a_later_frame_cannot_outgrow_the_limit():
     descriptor = data.rindex(b"!\xf9\x04") + 8
     assert data[descriptor : descriptor + 1] == b","
     struct.pack_into("<HH", data, descriptor + 5, 9000, 9000)
-    with pytest.raises(ReadError, match=r"^5 of 5: .*outside"):
+    with pytest.raises(ReadError, match=r"^frame 5 of 5: .*outside"):
         frames_of(bytes(data))
 
 
@@ -296,7 +296,7 @@ def test_a_gif_cut_where_a_frame_ends_breaks_off():
     ends = [n for n in range(len(data)) if data.startswith(b"!\xf9\x04", n)]
     assert len(ends) == FRAMES
     for end in (*ends[1:], len(data) - 1):
-        with pytest.raises(ReadError, match="breaks off"):
+        with pytest.raises(ReadError, match="ends too early"):
             frames_of(data[:end])
     assert len(frames_of(data + b"appended")) == FRAMES
 

@@ -37,7 +37,7 @@ def encoded(format_: str, mode: str = "L", **options) -> bytes:
 
 
 def difference(rgb: np.ndarray, codes: np.ndarray) -> float:
-    """Mean, in L*."""
+    """Return the mean difference in L*."""
     lab = srgb_to_lab(rgb[..., :3] / np.iinfo(rgb.dtype).max)
     return float(np.abs(lab[..., 0] - lightness.GRAY8[codes]).mean())
 
@@ -110,7 +110,7 @@ def test_a_damaged_later_page_fails_alone_and_leaves_nothing(models, tmp_path):
     code, out, err = finish(tmp_path / "in", tmp_path / "out", *options)
     assert (code, out) == (1, "")
     damaged, cut = sorted(err.splitlines())
-    assert damaged.startswith(f"{tmp_path}/in/b.tif: 2 of 2: ")
+    assert damaged.startswith(f"{tmp_path}/in/b.tif: page 2 of 2: ")
     assert cut.startswith(f"{tmp_path}/in/c.gif: damaged: ")
     assert contents(tmp_path / "out").keys() == {"a.tif"}
 
@@ -149,8 +149,8 @@ def test_several_pages_to_a_format_of_one_is_a_clear_failure(colorize, tmp_path)
     put(tmp_path / "in", {"a.tif": tiff((gray(), {}), (gray(), {})), "b.gif": animation("GIF")})
     result = colorize(tmp_path / "in", tmp_path / "out", "--format", "jpeg")
     assert result.exit_code == 1
-    assert "a.tif: JPEG holds a single picture, and here are several; choose TIFF" in result.stderr
-    assert "b.gif: JPEG holds no animation; choose another format" in result.stderr
+    assert "a.tif: JPEG cannot hold several pages; choose TIFF" in result.stderr
+    assert "b.gif: JPEG cannot hold an animation; choose another format" in result.stderr
     assert contents(tmp_path / "out") == {}
 
 
@@ -192,7 +192,7 @@ def test_an_animation_of_too_many_pixels_fails_before_it_is_decoded(colorize, tm
     put(tmp_path / "in", {"a.gif": animation("GIF"), "b.tif": tiff(*[(gray(), {})] * 5)})
     result = colorize(tmp_path / "in", tmp_path / "out", "--max-pixels", 24 * 32 * 4)
     assert result.exit_code == 1
-    assert "a.gif: 5 frames of 32 x 24 are more pixels than the limit of 3,072" in result.stderr
+    assert "a.gif: 5 frames of 32 x 24 exceed the limit of 3,072 pixels" in result.stderr
     assert contents(tmp_path / "out").keys() == {"b.tif"}
 
 

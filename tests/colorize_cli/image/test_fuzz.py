@@ -1,4 +1,4 @@
-"""Damaged files: they are read, or one line says why not; nothing else happens.
+"""Damaged files: they are read, or fail with a one-line message; nothing else happens.
 
     COLORIZE_FUZZ_EXAMPLES=300 pytest tests/colorize_cli/image/test_fuzz.py
 
@@ -114,7 +114,7 @@ NUMBERS = (
 
 @st.composite
 def mangled(draw: st.DrawFn, data: bytes) -> bytes:
-    """The bytes after one to four accidents, half of them near the head, where structure is."""
+    """Damage the bytes in one to four places, half of them near the head, where the structure is."""
     content = bytearray(data)
     for _ in range(draw(st.integers(1, 4))):
         end = len(content)
@@ -153,7 +153,7 @@ ACCIDENTS = ("cut", "bit", "byte", "zeros", "insert", "delete", "duplicate", "sw
 
 
 def tried(step: Callable[[], T]) -> T | str:
-    """What a step returns, or why there is nothing."""
+    """Return the result of a step, or the reason for its failure."""
     try:
         return step()
     except ReadError as error:
@@ -201,7 +201,7 @@ def test_a_damaged_file_ends_in_one_outcome_and_leaves_a_whole_output_or_none(mo
     def run(damaged: dict[str, bytes]) -> None:
         folder = tmp_path_factory.mktemp("fuzz")
         for name, data in damaged.items():
-            # In folders of their own, for outputs of GIF are named as if they were PNG.
+            # In separate folders, since outputs of GIF files are named .png.
             (folder / "in" / name).mkdir(parents=True)
             (folder / "in" / name / name).write_bytes(data)
         check_run(folder, models.tinted, damaged)

@@ -1,4 +1,4 @@
-"""What counts as colour."""
+"""Pictures that count as color."""
 
 import io
 
@@ -21,7 +21,7 @@ TONES = {
 
 
 def toned(gray: np.ndarray, powers: tuple[float, float, float]) -> Image.Image:
-    """Each channel by a curve of its own, as a scanner sees a toned print."""
+    """Apply a different curve to each channel, as a scanner sees a toned print."""
     light = gray[..., None] / 255.0
     return Image.fromarray(np.rint(255 * light ** np.array(powers)).astype(np.uint8))
 

@@ -20,7 +20,7 @@ def test_qualities_and_tables_are_libjpegs():
 
 
 def colors(fewer: int, height: int = 61, width: int = 75) -> BytePlanes:
-    """Shapes of 9 pixels, with chroma for each pixel or for two by two."""
+    """Shapes of 9 pixels, with 4:4:4 or 4:2:0 chroma."""
     random = np.random.default_rng(0)
 
     def plane(height: int, width: int) -> np.ndarray:
@@ -44,7 +44,7 @@ def test_pixels_and_tables_are_those_of_pillow(quality, used):
     Image.fromarray(rgb).save(theirs, "JPEG", quality=used, subsampling="4:4:4")
     one, other = written(rgb, quality), Image.open(theirs)
     off = np.abs(np.asarray(one).astype(int) - np.asarray(other))
-    assert off.mean() < (1.5 if used < 96 else 1e-9)  # below 96 it transforms quickly
+    assert off.mean() < (1.5 if used < 96 else 1e-9)  # below 96 the fast transform is used
     assert one.quantization == other.quantization
     assert one.layer == other.layer
 
@@ -58,7 +58,7 @@ def test_planes_are_stored_as_they_are(fewer, sampling):
     image.draft("YCbCr", None)
     luma, blue, red = np.moveaxis(np.asarray(image), -1, 0)
     assert np.abs(luma.astype(int) - planes.luma).max() <= 1
-    inside = np.s_[4::9, 4::9]  # of shapes, where what lies beside has no part in enlarged chroma
+    inside = np.s_[4::9, 4::9]  # centers of shapes, where chroma upsampling uses no neighbors
     for found, plane in ((blue, planes.blue), (red, planes.red)):
         large = plane.repeat(fewer, 0).repeat(fewer, 1)[:61, :75]
         assert np.abs(found[inside].astype(int) - large[inside]).max() <= (1 if fewer == 1 else 40)
@@ -68,7 +68,7 @@ def test_planes_are_stored_as_they_are(fewer, sampling):
 @pytest.mark.parametrize("fewer", [1, 2])
 @pytest.mark.parametrize("size", [(61, 75), (60, 75), (61, 74), (1, 1), (2, 1), (1, 17), (64, 80)])
 def test_both_encoders_store_the_same(fewer, size, monkeypatch):
-    """libjpeg-turbo told planes at a quality, and Pillow told that quality's table of lightness."""
+    """libjpeg-turbo with planes at a quality, and Pillow with the luminance table of that quality."""
     monkeypatch.setattr(jpeg, "_CHROMA_BESIDE_TABLE", 97)
     planes = colors(fewer, *size)
     one, other = written(planes, 97), written(planes, jpeg.tables(97)[0])
@@ -104,9 +104,9 @@ def test_what_describes_the_picture_is_written_once(quality, fewer):
     ("saving", "luma", "chroma"),
     [
         ({"quality": 87}, *jpeg.tables(87)),
-        ({"quality": 40}, jpeg.tables(40)[0], jpeg.tables(75)[1]),  # too coarse for colours
+        ({"quality": 40}, jpeg.tables(40)[0], jpeg.tables(75)[1]),  # too coarse for chroma
         ({"quality": 94}, *jpeg.tables(96)),
-        ({"qtables": [[3] * 64]}, (3,) * 64, jpeg.tables(95)[1]),  # of some other program
+        ({"qtables": [[3] * 64]}, (3,) * 64, jpeg.tables(95)[1]),  # another program's table
     ],
 )
 def test_an_output_has_its_inputs_fineness(models, gray_photo, tmp_path, saving, luma, chroma):

@@ -1,4 +1,4 @@
-"""Every format, depth, transparency, orientation and profile that can be made here, there and back."""
+"""Round trips of every format, depth, transparency, orientation and profile that can be made here."""
 
 import io
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ TURNED = frozenset(
     {"JPEG", "PNG", "TIFF", "WEBP"}
 )  # formats whose orientation can be made in every mode here
 PROFILED = frozenset({"JPEG", "PNG", "TIFF"})
-# Mean difference in L* that a picture may have from its input, for what the format loses.
+# Allowed mean difference in L* between output and input, by the loss of the format.
 LOSSES = {"AVIF": 1.2, "JPEG": 0.8, "WEBP": 1.2}
 
 
@@ -62,7 +62,7 @@ CASES = [
 
 
 def gray16() -> np.ndarray:
-    """A smooth ramp with some structure, every level of 16 bits apart from its neighbours."""
+    """A smooth ramp with some structure, every 16-bit level distinct from its neighbors."""
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]] / np.array(SHAPE)[:, None, None]
     return np.rint(65535 * np.clip(0.1 + 0.7 * x + 0.15 * np.sin(9 * y), 0, 1)).astype(np.uint16)
 
@@ -72,7 +72,7 @@ def transparency() -> np.ndarray:
 
 
 def samples(mode: str) -> np.ndarray:
-    """What is in a picture of a mode: H x W, or H x W x channels."""
+    """Return the samples of a picture of a mode: H x W, or H x W x channels."""
     gray = gray16()
     if mode == "I;16":
         return gray
@@ -146,7 +146,7 @@ def chunks(png: bytes) -> Iterator[bytes]:
 
 
 def turned(array: np.ndarray, orientation: int) -> np.ndarray:
-    """As a viewer shows it, by Pillow, which needs 8 bits."""
+    """Return the picture as a viewer shows it, by Pillow, at 8 bits."""
     high, low = (
         np.asarray(turn(Image.fromarray(part.astype(np.uint8)), orientation))
         for part in (array >> 8, array & 255)
@@ -160,7 +160,7 @@ def turn(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def pixels(path: Path) -> np.ndarray:
-    """(H, W, 3 or 4), by a reader of its own."""
+    """Return (H, W, 3 or 4), by an independent reader."""
     if path.suffix in (".png", ".tif"):
         found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
         if found.dtype == np.uint16:
@@ -202,7 +202,7 @@ def test_what_goes_in_comes_out_colored(tmp_path, case):
     difference = np.abs(lab[..., 0] - wanted)
     assert difference.mean() <= (0.003 if deep else LOSSES.get(case.format, 0.15))
     if case.mode != "1":  # black and white have no chroma
-        assert np.abs(lab[..., 2].mean() - 9) < 1.5, "it is coloured"
+        assert np.abs(lab[..., 2].mean() - 9) < 1.5, "it is colorized"
 
     check_lightness(case, frame, orientation)
     check_transparency(case, frame, found, orientation)
@@ -210,7 +210,7 @@ def test_what_goes_in_comes_out_colored(tmp_path, case):
 
 
 def check_lightness(case, frame, orientation):
-    """What was read is the picture as a viewer shows it."""
+    """The decoded picture is the one that a viewer shows."""
     if case.profile or case.format in LOSSES or case.mode in ("1", "P", "CMYK"):
         return
     content = samples(case.mode)

@@ -1,4 +1,4 @@
-"""Files that are odd but valid: what they show is read, and what cannot be held is said."""
+"""Odd but valid files: they are read, and losses of the output format are reported."""
 
 import os
 import struct
@@ -20,7 +20,7 @@ def lightness_of(frame):
 
 
 def tiff(bits: int, photometric: int, data: bytes) -> bytes:
-    """A TIFF of one strip of 80 x 60 grey pixels."""
+    """Make a TIFF with one strip of 80 x 60 gray pixels."""
     entries = [
         (256, 80),
         (257, 60),

@@ -1,4 +1,4 @@
-"""Files of several pages: each is read and written as if it were alone."""
+"""Files of several pages: each is read and written like a single picture."""
 
 import io
 import struct
@@ -27,13 +27,13 @@ UP, DOWNWARD, RIGHT, LEFT = 1, 3, 6, 8
 
 
 def gray(height: int = 24, width: int = 32) -> np.ndarray:
-    """Of 8 bits, with structure along both sides and no symmetry."""
+    """Return an 8-bit picture with structure along both axes and no symmetry."""
     y, x = np.mgrid[:height, :width]
     return ((x * 5 + y * 3 + 20 * (x > width // 3)) % 230 + 10).astype(np.uint8)
 
 
 def tiff(*pages: tuple[np.ndarray, dict]) -> bytes:
-    """A TIFF 6.0 of uncompressed pages: samples (H, W) or (H, W, channels), and tags."""
+    """Make a TIFF 6.0 of uncompressed pages: samples (H, W) or (H, W, channels), and tags."""
     file = io.BytesIO(struct.pack("<2sHI", b"II", 42, 0))
     link = 4
     for array, tags in pages:
@@ -59,7 +59,7 @@ def tiff(*pages: tuple[np.ndarray, dict]) -> bytes:
 
 
 def in_depth(codes: np.ndarray, dtype: type, channels: int = 3) -> np.ndarray:
-    """8-bit grey as `channels` equal ones of another type, with the same lightness."""
+    """Convert 8-bit gray to `channels` equal channels of another type, with the same lightness."""
     white = 1 if dtype is np.float32 else np.iinfo(dtype).max
     samples = (np.round(codes / 255 * white) if white > 1 else codes / 255).astype(dtype)
     return np.stack([samples] * channels, axis=-1)
@@ -80,7 +80,7 @@ def pages_of(data: bytes) -> list[Frame]:
 
 
 def written(frames: list[Frame], path: Path) -> list[np.ndarray]:
-    """The pages of what is written, (H, W, 3 or 4), by Pillow, which knows 8 bits, and OpenCV."""
+    """Return the pages of an output, (H, W, 3 or 4), by Pillow (8 bits) and OpenCV."""
     writer.write(path, map(colored, frames))
     done, found = cv2.imreadmulti(str(path), flags=cv2.IMREAD_UNCHANGED)
     assert done
@@ -95,7 +95,7 @@ def written(frames: list[Frame], path: Path) -> list[np.ndarray]:
 
 
 def difference(rgb: np.ndarray, frame: Frame) -> float:
-    """Mean, in L*."""
+    """Return the mean difference in L*."""
     lab = srgb_to_lab(rgb[..., :3] / np.iinfo(rgb.dtype).max)
     return float(np.abs(lab[..., 0] - lightness_of(frame)).mean())
 
@@ -132,7 +132,7 @@ def test_every_page_keeps_its_own_metadata(tmp_path):
         {MAKE: "one", ACROSS: rational(300), DOWN: rational(150), UNIT: 2},
         {MAKE: "two", ACROSS: rational(72), DOWN: rational(72), UNIT: 2},
         {},
-        {ACROSS: rational(3), DOWN: rational(4), UNIT: 1},  # a ratio of sides, and no resolution
+        {ACROSS: rational(3), DOWN: rational(4), UNIT: 1},  # an aspect ratio, not a resolution
     ]
     frames = pages_of(tiff(*((gray(), each) for each in tags)))
     written(frames, tmp_path / "a.tif")
@@ -225,7 +225,7 @@ def test_a_file_of_nothing_but_thumbnails_is_read_all_the_same():
 def test_the_largest_page_counts():
     data = tiff((gray(10, 10), {}), (gray(20, 30), {}), (gray(5, 5), {}))
     assert reader.size_of(data, 600) == 600
-    with pytest.raises(ReadError, match="30 x 20 are more pixels than the limit of 599"):
+    with pytest.raises(ReadError, match="30 x 20 exceeds the limit of 599 pixels"):
         reader.size_of(data, 599)
     with pytest.raises(ReadError, match="limit of 599"):
         next(reader.read_pages(data, 599))
@@ -243,7 +243,7 @@ def test_pages_beyond_64_kib_are_found(tmp_path):
 @pytest.mark.parametrize("damage", [lambda data: data[:-200], lambda data: data.replace(b"\x2a\x2a", b"")])
 def test_a_damaged_later_page_leaves_no_output_and_says_which(tmp_path, damage: Callable[[bytes], bytes]):
     data = damage(tiff((gray(), {}), (gray(), {}), (np.full((24, 32), 0x2A, np.uint8), {})))
-    with pytest.raises(ReadError, match=r"^3 of 3: "):
+    with pytest.raises(ReadError, match=r"^page 3 of 3: "):
         writer.write(tmp_path / "b.tif", map(colored, reader.read_pages(data, LIMIT)))
     assert list(tmp_path.iterdir()) == []
 
@@ -260,7 +260,7 @@ def test_a_cut_file_is_never_taken_for_one_of_fewer_pages(make):
 
 
 def compressed(pages) -> bytes:
-    """By Pillow, with its directories after the pixels."""
+    """Make a TIFF with Pillow, with its directories after the pixels."""
     images = [Image.fromarray(array) for array, _ in pages]
     file = io.BytesIO()
     images[0].save(file, "TIFF", save_all=True, append_images=images[1:], compression="tiff_adobe_deflate")
@@ -280,7 +280,7 @@ def test_pages_that_lead_in_a_circle_end():
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "AVIF", "BMP", "JPEG2000"])
 def test_other_formats_hold_a_single_page_and_say_so(tmp_path, format_):
     frames = pages_of(tiff((gray(), {}), (gray(), {})))
-    with pytest.raises(WriteError, match=f"{format_} holds a single picture.*choose TIFF"):
+    with pytest.raises(WriteError, match=f"{format_} cannot hold several pages; choose TIFF"):
         writer.write(tmp_path / f"a{HOLDS[format_].suffixes[0]}", (colored(f, format_) for f in frames))
     assert list(tmp_path.iterdir()) == []
 
@@ -292,7 +292,7 @@ def test_other_formats_hold_a_single_page_and_say_so(tmp_path, format_):
 def test_floats_on_another_scale_are_refused(channels, low, high):
     values = np.full((24, 32, channels), low, np.float32)
     values[3, 4] = high
-    with pytest.raises(ReadError, match=r"floats from .* known are those from 0, black, to 1, white"):
+    with pytest.raises(ReadError, match=r"floats from .* are not supported; use 0 for black, 1 for white"):
         pages_of(tiff((values, {})))
 
 
@@ -315,5 +315,5 @@ def test_one_bit_becomes_color_of_eight(tmp_path):
 
 def test_colors_of_floats_are_not_put_into_another_format_as_they_are():
     colors = np.random.default_rng(0).random((20, 30, 3), np.float32)
-    with pytest.raises(ReadError, match="its colours, of 32-bit floats, cannot be put into another format"):
+    with pytest.raises(ReadError, match="colors of 32-bit floats cannot be copied to another format; keep"):
         next(reader.original_pages(tiff((colors, {})), LIMIT))

@@ -60,7 +60,7 @@ def test_lightness_in_a_jpeg_is_as_near_as_if_the_gray_picture_had_been_saved(tm
         for name in ("b.jpg", "c.jpg")
     )
     assert colored.mean() <= plain.mean()
-    # A single pixel may be worse by chance; the thousand worst are not.
+    # A single pixel may be worse by chance, but not the thousand worst.
     assert colored.max() <= plain.max() + 0.4  # an 8-bit level
 
 
@@ -147,7 +147,7 @@ def test_orientation_is_applied_once_and_reset(tmp_path, gray, orientation, suff
     exif[274] = orientation
     exif[271] = "A camera"
     path = saved(gray, tmp_path / f"a{suffix}", exif=exif)
-    # Pillow 13 scrambles turned TIFF files that it opens by name and maps into memory.
+    # Pillow 13 scrambles rotated TIFF files that it opens by name and maps into memory.
     with path.open("rb") as file, Image.open(file) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("L"))
     frame = reader.read(path, LIMIT)
@@ -175,7 +175,7 @@ def built_in_profile(space: str) -> bytes:
 
 
 def gray_profile(gamma: float) -> bytes:
-    """A minimal ICC v2 profile for grey of a pure power curve (ICC.1:2001-04, 6.3.1)."""
+    """A minimal ICC v2 profile for gray of a pure power curve (ICC.1:2001-04, 6.3.1)."""
 
     def tag(kind: bytes, data: bytes) -> bytes:
         return kind + b"\0\0\0\0" + data
@@ -234,7 +234,7 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
         "head.jpg": (jpeg[:10], "."),
         "truncated.png": (png[: len(png) // 2], "truncated|broken"),
         "text.jpg": (b"Dear diary,\n" * 20, "content"),
-        "huge.png": (png_header(30000, 30000), "30000 x 30000 are more pixels"),
+        "huge.png": (png_header(30000, 30000), "30000 x 30000 exceeds the limit"),
         "flat.png": (png_header(0, 10), "."),
         "empty.gif": (b"GIF89a" + b"\0" * 50, "."),
         "icon.png": (b"\0\0\1\0\1\0\x10\x10" + b"\0" * 50, "content"),
@@ -252,11 +252,11 @@ def test_bad_files_are_one_clear_line(tmp_path, name):
 
 
 def test_limit_is_ours_and_not_pillows(tmp_path):
-    # More than Pillow's own limit, at which it raises; the header is all that is read.
+    # More than Pillow's limit, above which it raises. Only the header is read.
     path = tmp_path / "a.png"
     path.write_bytes(png_header(15000, 15000))
     assert reader.size_of(path, LIMIT) == 225_000_000
-    with pytest.raises(ReadError, match="limit of 224,999,999"):
+    with pytest.raises(ReadError, match="exceeds the limit of 224,999,999 pixels"):
         reader.size_of(path, 224_999_999)
 
 

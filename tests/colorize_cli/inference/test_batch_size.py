@@ -13,7 +13,7 @@ from tests.colorize_cli.inference.test_model import FakeSession, on_gpus
 
 
 class Clock:
-    """Goes on by what the session's last run took."""
+    """Clock that advances by the duration of the session's last run."""
 
     def __init__(self, session: FakeSession, seconds) -> None:
         self.session, self.seconds = session, seconds
@@ -40,9 +40,9 @@ def found(models, seconds, pixels=10**9) -> tuple[int, FakeSession]:
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
-        (lambda _: 1.0, 64),  # a call takes as long whatever its size
-        (lambda n: n, 8),  # nothing is gained
-        (lambda n: 16 + max(0, n - 32), 32),  # up to 32 at once
+        (lambda _: 1.0, 64),  # the time of a call does not depend on its size
+        (lambda n: n, 8),  # no gain
+        (lambda n: 16 + max(0, n - 32), 32),  # gains up to 32
     ],
 )
 def test_batches_are_doubled_while_that_pays(models, seconds, expected):

@@ -114,7 +114,7 @@ def test_another_version_of_the_contract_is_refused(tmp_path):
 
 
 class FakeSession:
-    """Stands in for a GPU's session, whose memory suffices for so many pixels at once."""
+    """Stand-in for a GPU session with memory for a number of pixels."""
 
     def __init__(self, pixels: int, message: str = "CUDA failure 2: out of memory") -> None:
         self.pixels, self.message = pixels, message
@@ -129,7 +129,7 @@ class FakeSession:
 
 
 def on_gpus(models, *sessions: FakeSession) -> model.Model:
-    """A model that runs in those sessions."""
+    """Make a model that runs in these sessions."""
     loaded = model.load(models.tinted, "cpu")
     return dataclasses.replace(loaded, device="cuda", _sessions=Sessions(sessions))
 
@@ -196,7 +196,7 @@ def test_parallel_calls_on_the_cpu_share_its_threads(models):
 
 
 class Crowded(FakeSession):
-    """Memory for so many calls at the same time."""
+    """Memory for a number of concurrent calls."""
 
     def __init__(self, calls: int):
         super().__init__(10**9)

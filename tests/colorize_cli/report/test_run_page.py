@@ -184,7 +184,7 @@ def test_what_cannot_be_shown_is_still_listed(tmp_path):
     )
     assert len(page.pictures()) == 2
     assert page.html.count("No preview of the before picture: ") == 3
-    assert page.html.count("No preview of the after picture: 30000 x 30000 are more pixels") == 1
+    assert page.html.count("No preview of the after picture: 30000 x 30000 exceeds the limit") == 1
     assert page.html.count("No preview: the input or output was a pipe") == 1
     assert len(page.attributes("a", "href")) == 1 + 2 * 5
 

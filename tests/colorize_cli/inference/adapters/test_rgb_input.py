@@ -1,4 +1,4 @@
-"""Files with other projects' signatures, whose answers are known functions of what they are given."""
+"""Files with the signatures of other projects, whose outputs are known functions of their inputs."""
 
 import json
 import subprocess
@@ -49,7 +49,7 @@ def write(path: Path, kind: str, *, side: int | None, batch: int | None, dtype: 
 
 
 def expected(kind: str, lightness: np.ndarray) -> np.ndarray:
-    """(N, 2, H, W) of (N, 1, H, W)."""
+    """Convert (N, 1, H, W) to (N, 2, H, W)."""
     gray = np.interp(lightness[:, 0], GRAY8, np.arange(256) / 255)
     if kind == "ddcolor":
         return np.stack([40 * gray - 20, 20 - 30 * gray], axis=1)
@@ -136,7 +136,7 @@ def test_what_cannot_be_told_apart_is_asked_for():
 
 
 def test_what_a_file_cannot_be_is_refused():
-    with pytest.raises(ModelError, match="no file of the kind deoldify"):
+    with pytest.raises(ModelError, match="not a file of kind deoldify"):
         adapters.recognize(signature(2), "deoldify")
     with pytest.raises(ModelError, match=r"Accepted are native.*ddcolor.*deoldify"):
         adapters.recognize(signature(5))
@@ -151,4 +151,4 @@ def test_other_files_end_with_status_2_and_the_signatures(tmp_path, models):
     )
     assert done.returncode == 2
     assert "input tensor(float) (1, 3, 64, 64)" in done.stderr
-    assert "no file of the kind native" in done.stderr
+    assert "not a file of kind native" in done.stderr
