@@ -64,7 +64,7 @@ class Stage:
         if self.workers < 1 or (self.batch is not None and self.batch < 1):
             raise ValueError(f"stage {self.name}: workers and batch must be at least 1")
         if self.gate is not None and self.batch is not None:
-            raise ValueError(f"stage {self.name}: batch and gate exclude each other")
+            raise ValueError(f"stage {self.name}: a batch would wait at the gate for its own items")
 
 
 @dataclass(frozen=True)

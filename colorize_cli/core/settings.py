@@ -57,9 +57,9 @@ class VideoSettings:
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise UsageError(f"crf {self.crf} is not between 0 and 63")
         if not 0 <= self.start < math.inf:
-            raise UsageError(f"start must be 0 seconds or more, not {self.start}")
+            raise UsageError(f"start must be a finite number of seconds, at least 0, not {self.start}")
         if self.duration is not None and not 0 < self.duration < math.inf:
-            raise UsageError(f"duration must be more than 0 seconds and finite, not {self.duration}")
+            raise UsageError(f"duration must be a finite number of seconds, above 0, not {self.duration}")
         if self.preview is not None and not 1 <= self.preview <= MOST_PREVIEWED:
             raise UsageError(f"preview {self.preview} is not between 1 and {MOST_PREVIEWED}")
 
