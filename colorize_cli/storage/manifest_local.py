@@ -28,7 +28,7 @@ from colorize_cli.storage.manifest_index import Lookup
 
 _SUFFIX = ".jsonl"
 _UNFINISHED = ".unfinished"  # suffix of a file that others are merged into
-# Maximum bytes of a file. The position of a record is one number: that of its file times this, plus its offset.
+# Maximum bytes of a file. A record's position is one number: its file's number times this, plus its offset.
 _LONGEST = 1 << 40
 _BLOCK = 1 << 16  # bytes, and longer than any line
 _MOST_FILES = 16  # of ended runs; more are merged into one
