@@ -334,7 +334,7 @@ class _Running(Generic[S]):
             made = _call(stage, [parcel.value for parcel in parcels])
         except _StoppedError:
             raise
-        except Exception as error:  # whatever a stage raises is its item's failure
+        except Exception as error:  # any exception of a stage fails its item alone
             values = [parcel.value for parcel in parcels]
             made = [_alone(stage, value) for value in values] if len(values) > 1 else [_Failure(error)]
         share = (time.perf_counter() - begun) / len(parcels)
@@ -378,5 +378,5 @@ def _alone(stage: Stage, value: Any) -> Any:
     """Try an item of a failed batch by itself."""
     try:
         return _call(stage, [value])[0]
-    except Exception as error:  # whatever a stage raises is its item's failure
+    except Exception as error:  # any exception of a stage fails its item alone
         return _Failure(error)

@@ -83,8 +83,8 @@ class Settings:
         workers: Number of threads for each of reading, composing and writing.
         size: Short side in pixels of the network's input, from 16 to 4096; None for the model's default.
         strength: Factor on the predicted chroma, from 0 (gray) to 2; 1 keeps the model's prediction.
-        overwrite: True to make all outputs. Otherwise outputs that are up to date, and files that were not
-            made by this program, are skipped.
+        overwrite: True to make all outputs. Otherwise jobs are skipped if their output is up to date, or
+            exists but was not made by this program or was changed since.
         max_pixels: Maximum number of pixels of a picture. Larger ones are refused before they are decoded.
         format: Format of all outputs, by Pillow's name; None for each input's format.
         quality: Quality of JPEG, WebP and AVIF outputs, from 1 to 100; None for the input's quality if it is

@@ -88,7 +88,7 @@ class FileSystems:
         try:
             from fsspec.core import url_to_fs
         except ImportError as error:
-            raise UsageError(f"{url}: remote stores are not installed; {_INSTALL}") from error
+            raise UsageError(f"{url}: to use remote stores, {_INSTALL}") from error
         text = quote(url.text, safe=_UNESCAPED) if url.is_web else url.text
         try:
             files, path = url_to_fs(text, **_options(url))
@@ -115,7 +115,7 @@ class FileSystem:
         kind = type(files)
         self._shared = files
         self._retrier = retrier
-        if "s3" in _schemes(files):  # s3fs has retries of its own, in an attribute and not in an option
+        if "s3" in _schemes(files):  # s3fs retries too, with a number that is not an option
             files.retries = 1
         # Stores that can rename have files, which are visible while they are partially written. Objects are
         # visible only when they are complete.

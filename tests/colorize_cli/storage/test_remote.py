@@ -171,7 +171,7 @@ def test_threads_may_share_a_store(bucket, file, tmp_path):
 @pytest.mark.parametrize(
     ("url", "absent", "text"),
     [
-        ("s3://b/a", "fsspec", "s3://b/a: remote stores are not installed; pip install 'colorize-cli[remote]'"),
+        ("s3://b/a", "fsspec", "s3://b/a: to use remote stores, pip install 'colorize-cli[remote]'"),
         ("s3://b/a", "s3fs", "s3://b/a: Install s3fs to access S3 (pip install 'colorize-cli[remote]')"),
         ("sftp://b/a", "paramiko", 'sftp://b/a: SFTPFileSystem requires "paramiko" to be installed'),
         ("nothing://b/a", None, "nothing://b/a: Protocol not known: nothing"),

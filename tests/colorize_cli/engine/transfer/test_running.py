@@ -408,4 +408,4 @@ def test_without_what_the_extra_installs(models, make_folder, tmp_path):
     running_ = process(source, "s3://bucket/out", env=os.environ | {"PYTHONPATH": path})
     out, err = running_.communicate(timeout=60)
     assert (running_.returncode, out) == (2, "")
-    assert err == "colorize: s3://bucket/out: remote stores are not installed; pip install 'colorize-cli[remote]'\n"
+    assert err == "colorize: s3://bucket/out: to use remote stores, pip install 'colorize-cli[remote]'\n"
