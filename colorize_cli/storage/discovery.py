@@ -72,10 +72,10 @@ def plan(
     left out, and so is `output` if it lies inside. Links are followed unless they lead back to a directory
     above.
 
-    A file given by name may have any type, and goes into `output` under the same name. If it is the only input,
-    and `output` is not a directory and has the suffix of an output, it is written to `output` itself. A path
-    that does not exist but is a pattern (`scans/*.tif`) stands for its matches. `STREAM` stands for standard
-    input or output, and requires exactly one input.
+    A file given by name may have any type, and goes into `output` under the same name. If it is the only
+    input, and `output` is not a directory and has the suffix of an output, it is written to `output` itself.
+    A path that does not exist but is a pattern (`scans/*.tif`) stands for its matches. `STREAM` stands for
+    standard input or output, and requires exactly one input.
 
     Args:
         inputs: Files and directories.
