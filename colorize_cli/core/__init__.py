@@ -1,1 +1,1 @@
-"""What every part shares; imports nothing of ours."""
+"""Basics shared by all packages. Imports no other package of this program."""

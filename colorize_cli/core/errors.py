@@ -1,11 +1,11 @@
-"""What can go wrong, as one tree; each class carries the exit code of a command that ends with it.
+"""Exceptions of the program, as one tree. Each class carries the exit code of a command that ends with it.
 
     ColorizeError            1
-    ├── ReadError            1   a picture that cannot be read
-    ├── WriteError           1   a picture that cannot be written
-    ├── UsageError           2   the command asks for something that cannot be
-    │   └── ModelError       2   no such model, or an ONNX file that this program does not understand
-    └── DeviceError          3   the device that was asked for does not work
+    ├── ReadError            1   a file cannot be read
+    ├── WriteError           1   a file cannot be written
+    ├── UsageError           2   the command cannot be carried out as given
+    │   └── ModelError       2   no such model, or an ONNX file that this program does not support
+    └── DeviceError          3   the requested device does not work
         └── DeviceMemoryError 3  it has too little memory, even for a single picture
 
 The library raises; only `colorize_cli.cli` prints and exits.
@@ -21,31 +21,31 @@ EXIT_INTERRUPTED = 130
 
 
 class ColorizeError(Exception):
-    """Root of the tree. Its text is one line, fit to be shown to a user."""
+    """Root of the tree. Its text is one line that can be shown to a user."""
 
     exit_code: ClassVar[int] = EXIT_FAILED
 
 
 class ReadError(ColorizeError):
-    """A picture cannot be read. The text says why; whoever shows it names the file."""
+    """A file cannot be read. The text gives the reason; the code that reports it adds the file name."""
 
 
 class WriteError(ColorizeError):
-    """A picture cannot be written. The text says why; whoever shows it names the file."""
+    """A file cannot be written. The text gives the reason; the code that reports it adds the file name."""
 
 
 class UsageError(ColorizeError):
-    """The command asks for something that cannot be: found before any work is done."""
+    """The command cannot be carried out as given. Raised before any work is done."""
 
     exit_code = EXIT_USAGE
 
 
 class ModelError(UsageError):
-    """There is no such model file, or it is not one that this program understands."""
+    """The model file does not exist, or this program does not support it."""
 
 
 class DeviceError(ColorizeError):
-    """The device that was asked for cannot run the whole network."""
+    """The requested device cannot run the whole network."""
 
     exit_code = EXIT_DEVICE
 
@@ -55,18 +55,18 @@ class DeviceMemoryError(DeviceError):
 
 
 def one_line(text: object) -> str:
-    """The text of an error of a library, which may run over several lines, on one."""
+    """Join the text of a library's error, which may have several lines, into one line."""
     return " ".join(str(text).split())
 
 
 def reason_of(error: Exception) -> str:
-    """Why something failed, on one line; what only a library raises is called by its name."""
+    """Return the reason for a failure on one line. A library's error is prefixed with its class name."""
     text = str(error) if isinstance(error, ColorizeError) else f"{type(error).__name__}: {error}"
     return one_line(text)
 
 
 def printable(text: object) -> str:
-    """Text that is safe to print on one line: control characters and undecodable bytes are written out."""
+    """Return text that is safe to print on one line. Control characters and undecodable bytes are escaped."""
 
     def escaped(character: str) -> str:
         if character.isprintable():

@@ -1,6 +1,6 @@
-"""The formats of pictures: what each holds, and how it is written; and the endings of films.
+"""Picture formats with their capabilities and save options, and the file name suffixes of videos.
 
-Nothing here needs Pillow or PyAV.
+This module imports neither Pillow nor PyAV.
 """
 
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from colorize_cli.core.errors import ReadError
 
 @dataclass(frozen=True)
 class Format:
-    """What a format can hold, and how it is written.
+    """Capabilities and save options of a picture format.
 
     Attributes:
-        suffixes: Endings of file names, in lower case; outputs get the first where they change format.
-        alpha: Whether it holds transparency.
-        deep: Whether it is written with 16 bits.
-        longest: Most pixels on a side; what the other formats cannot hold they say themselves.
-        animated: Whether it holds an animation.
-        written_as: The format of outputs, where this one cannot hold what is coloured.
-        saving: What to ask of Pillow.
+        suffixes: File name suffixes, in lower case. An output that changes format gets the first.
+        alpha: True if the format holds transparency.
+        deep: True if files are written with 16 bits per sample.
+        longest: Maximum side length in pixels; None for a format whose encoder reports its limit itself.
+        animated: True if the format holds animations.
+        written_as: Format of the outputs, if this one cannot hold a colorized picture; otherwise None.
+        saving: Keyword arguments for Pillow's `save`.
     """
 
     suffixes: tuple[str, ...]
@@ -34,8 +34,8 @@ class Format:
     saving: dict[str, Any] = field(default_factory=dict)
 
 
-# What each format holds, by Pillow's names. AVIF with full-resolution chroma, for chroma is what is added;
-# PNG at the level beyond which files hardly shrink and time doubles.
+# Formats by Pillow's names. AVIF keeps chroma at full resolution, because colorizing adds just the chroma.
+# Beyond level 2 of PNG, files hardly shrink and the time doubles.
 HOLDS: dict[str, Format] = {
     "AVIF": Format(
         (".avif",),
@@ -44,7 +44,7 @@ HOLDS: dict[str, Format] = {
         saving={"quality": 90, "subsampling": "4:4:4", "speed": 7, "max_threads": 1},
     ),
     "BMP": Format((".bmp",)),
-    # Of 256 colours a coloured photograph would not keep its lightness; browsers show animated PNG too.
+    # With 256 colors a colorized photograph would not keep its lightness. Browsers show animated PNG too.
     "GIF": Format((".gif",), written_as="PNG"),
     "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), longest=65500),
     "JPEG2000": Format((".jp2", ".j2k", ".j2c", ".jpx"), alpha=True),
@@ -52,36 +52,36 @@ HOLDS: dict[str, Format] = {
     "TIFF": Format((".tif", ".tiff"), alpha=True, deep=True),
     "WEBP": Format((".webp",), alpha=True, longest=16383, animated=True, saving={"quality": 95, "method": 3}),
 }
-# Ending of the file name, in lower case, to the format.
+# Format by file name suffix, in lower case.
 FORMATS: dict[str, str] = {suffix: name for name, format_ in HOLDS.items() for suffix in format_.suffixes}
 VIDEOS = (".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".y4m")
-SHEET = ".png"  # of contact sheets of films
-# What `quality` changes.
+SHEET = ".png"  # suffix of a video's contact sheet
+# Formats that `quality` affects.
 LOSSY = frozenset({"AVIF", "JPEG", "WEBP"})
 WRITABLE = tuple(name for name, format_ in HOLDS.items() if format_.written_as is None)
-# Ending of the file name, in lower case, to the kind.
+# Kind by file name suffix, in lower case.
 KINDS: dict[str, str] = dict.fromkeys(FORMATS, "photo") | dict.fromkeys(VIDEOS, "film")
 
 
 def check_kind(path: Path) -> None:
-    """Raises ReadError where the name of a file is of no kind that can be read and written."""
+    """Raise ReadError if a file's suffix is not one of a supported type."""
     if path.suffix.lower() not in KINDS:
         known = ", ".join(sorted(KINDS))
-        raise ReadError(f"not a kind of file known here: {path.suffix or 'no suffix'!r} (known: {known})")
+        raise ReadError(f"unsupported file type: {path.suffix or 'no suffix'!r} (supported: {known})")
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file of this name is a film."""
+    """Return True if the file name has the suffix of a video."""
     return KINDS.get(path.suffix.lower()) == "film"
 
 
 def endings(format_: str | None = None, videos: str | None = None) -> Mapping[str, str]:
-    """For each known ending of a file's name the ending of its output's.
+    """Map each supported suffix, in lower case with the dot, to the suffix of its output.
 
     Args:
-        format_: The format of pictures that is wanted, by Pillow's name; None for that of the input, or the
-            one it is written as.
-        videos: The ending of what is made of films; None for that of the film.
+        format_: Output format of pictures, by Pillow's name; None for the input's format, or the one that
+            this is written as.
+        videos: Output suffix of videos; None for the input's suffix.
     """
 
     def ending(suffix: str) -> str:

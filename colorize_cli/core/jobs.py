@@ -1,4 +1,4 @@
-"""The nouns that every part shares."""
+"""Data classes shared by all packages."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from colorize_cli.core.location import Location
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to be coloured: where it is, and where its coloured copy goes; either may be `STREAM`."""
+    """The source and the destination of one picture or video. Either may be `STREAM`."""
 
     source: Path
     destination: Path
@@ -18,12 +18,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Transfer:
-    """A job of which one end or both are in a remote store.
+    """A job with its source, its destination or both in a remote store.
 
     Attributes:
-        source: Where the picture is.
-        destination: Where its coloured copy goes.
-        files: The job on this machine that stands for it, while its files are there; otherwise None.
+        source: Location of the input.
+        destination: Location of the output.
+        files: The job with local copies of the files, while they exist; otherwise None.
     """
 
     source: Location
@@ -32,7 +32,7 @@ class Transfer:
 
 
 class Status(Enum):
-    """What became of a job."""
+    """The ways in which a job can end."""
 
     DONE = "done"
     SKIPPED = "skipped"
@@ -41,18 +41,19 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a job.
+    """The result of a job.
 
     Attributes:
         job: The job.
-        status: What became of it.
-        reason: Why it was skipped or failed, in one line; otherwise None.
-        seconds: Time spent by stage.
-        device: Where the network ran, "cuda" or "cpu"; None where it was not needed.
-        batch: How many pictures shared the call of the network; None likewise.
-        frames: How many a film has; None for pictures.
-        cuts: How many were found in it; None likewise.
-        size: Short side in pixels of the copy that the network saw, where memory sufficed for no larger one.
+        status: How the job ended.
+        reason: One line on why it was skipped or failed; otherwise None.
+        seconds: Time spent, by stage.
+        device: Device that ran the network, "cuda" or "cpu"; None if the network was not needed.
+        batch: Number of pictures in the call of the network; None if the network was not needed.
+        frames: Number of frames of a video; None for pictures.
+        cuts: Number of cuts found in a video; None for pictures.
+        size: Short side in pixels of the network's input, if memory did not suffice for a larger one;
+            otherwise None.
     """
 
     job: Job | Transfer
@@ -68,13 +69,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Position:
-    """How far a film is.
+    """The progress of a video.
 
     Attributes:
-        path: The film.
-        frames: How many are done.
-        expected: How many there will be, as far as the file says; None where it does not.
-        rate: Frames a second when it is shown.
+        path: Location of the video.
+        frames: Number of frames that are done.
+        expected: Number of frames in total according to the file; None if the file does not give it.
+        rate: Playback rate in frames per second.
     """
 
     path: Location
@@ -88,13 +89,13 @@ Progress = Callable[[Position], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do.
+    """All jobs of a run.
 
     Attributes:
-        jobs: In the order of their sources' paths, as given on the command line.
-        ignored: How many files in the searched directories are of no known kind.
-        root: The directory that all outputs lie below; None where a single file becomes a single file.
-        elsewhere: The jobs of the other shards.
+        jobs: In the order of the inputs on the command line; within a directory sorted by path.
+        ignored: Number of files of unsupported types in the searched directories.
+        root: Directory that contains all outputs; None if a single file is written to a single file.
+        elsewhere: Jobs of the other shards.
     """
 
     jobs: tuple[Job, ...]

@@ -1,7 +1,7 @@
-"""Where files are: paths on this machine, and addresses in remote stores.
+"""Locations of files: paths on this machine, and URLs in remote stores.
 
-An address may hold secrets: a password, or the signature in a link that gives access. What is shown of it, in
-messages, JSON lines, reports and notes, is without them.
+A URL may hold secrets: a password, or the signature of a link that grants access. Messages, JSON lines,
+reports and manifests show URLs without them.
 """
 
 import re
@@ -9,27 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-_SCHEME = r"[a-z][a-z0-9+.-]+"  # of one letter it would be a drive of Windows
-# What fsspec takes for an address: `s3://b/k`, or several, of which each lies in the next, `zip://a::s3://b/k`.
+_SCHEME = r"[a-z][a-z0-9+.-]+"  # at least two characters, because a single letter is a Windows drive
+# A URL as fsspec defines it: `s3://b/k`, or a chain, in which each lies inside the next: `zip://a::s3://b/k`.
 _URL = re.compile(rf"{_SCHEME}(?:::{_SCHEME})*://", re.IGNORECASE)
 _CHAIN = re.compile(rf"::(?={_SCHEME}(?:::|://))", re.IGNORECASE)
-# One address in a text, up to where it ends or the next one of a chain begins.
-_ADDRESS = re.compile(rf"{_SCHEME}://(?:(?!{_CHAIN.pattern})[^\s'\"<>])*", re.IGNORECASE)
+# One URL in a text, up to its end or the beginning of the next URL of a chain.
+_URL_IN_TEXT = re.compile(rf"{_SCHEME}://(?:(?!{_CHAIN.pattern})[^\s'\"<>])*", re.IGNORECASE)
 _QUERY = re.compile(r"\?[^\s'\"<>=]*=[^\s'\"<>]*")
 _LOCAL = ("file://", "local://")
 _WEB = ("http", "https")
-# A parameter of an address that is not of the web, where what follows a ? may as well be part of a name.
+# A secret parameter, to recognize a query in URLs of other schemes, where a ? may also be part of a name.
 _SECRET = re.compile(r"(auth|credential|key|passw|secret|sig|token)[^=&]*=", re.IGNORECASE)
 
 
 @dataclass(frozen=True, repr=False)
 class Url:
-    """An address in a remote store.
+    """A URL in a remote store.
 
-    `str` gives what may be shown of it: no user with a password, and of a web address nothing after a `?`.
+    `str` returns it without secrets: without a user name that has a password, and a web URL also without
+    user name, query and fragment.
 
     Attributes:
-        text: The address as it was given; it may hold secrets.
+        text: The URL as given by the user. It may hold secrets.
     """
 
     text: str
@@ -42,12 +43,12 @@ class Url:
 
     @property
     def is_web(self) -> bool:
-        """Whether a browser can open it: then % is an escape, and neither ? nor # is part of a name."""
+        """True if a browser can open it. In such a URL % is an escape, and no name contains ? or #."""
         return self.text.partition("://")[0].lower() in _WEB
 
     @property
     def name(self) -> str:
-        """The last part of its path, as a file is called."""
+        """The last part of the path, as a file name. The escapes of a web URL are decoded."""
         path = _first(self.text)[1].partition("://")[2]
         if self.is_web:
             path = unquote(re.split("[?#]", path, maxsplit=1)[0].partition("/")[2])
@@ -55,32 +56,35 @@ class Url:
 
     @property
     def suffix(self) -> str:
-        """The ending of its name, with the dot."""
+        """The suffix of the name, with the dot."""
         return PurePosixPath(self.name).suffix
 
     @property
     def parent(self) -> str:
-        """What it lies in, as it may be shown."""
+        """The URL of the containing directory, without secrets."""
         return str(self).rstrip("/").rpartition("/")[0]
 
     def below(self, name: str) -> "Url":
-        """The address of what lies in it under a name, which may have several parts."""
-        before, own, after = _first(self.text)
-        return Url(f"{before}{own.rstrip('/')}/{name}{after}")
+        """Return the URL of `name`, which may have several parts, below this one."""
+        before, first, after = _first(self.text)
+        return Url(f"{before}{first.rstrip('/')}/{name}{after}")
 
     def above(self, levels: int) -> "Url":
-        """The address without the last parts of its path, of so many."""
-        before, own, after = _first(self.text)
-        return Url(f"{before}{own.rstrip('/').rsplit('/', levels)[0]}{after}")
+        """Return the URL without the last `levels` parts of its path."""
+        before, first, after = _first(self.text)
+        return Url(f"{before}{first.rstrip('/').rsplit('/', levels)[0]}{after}")
 
 
 Location = Path | Url
-# In place of a file: standard input or output. A file of that name has a directory before it.
+# Stands for standard input or output. The path of a file with this name includes a directory.
 STREAM = Path("-")
 
 
 def parse_location(text: str) -> Location:
-    """What a user's text stands for; `file://` is a path, as is what begins with a directory (`./s3://a`)."""
+    """Return the location that a user's text stands for.
+
+    A `file://` URL becomes a path. A text that begins with a directory (`./s3://a`) is a path too.
+    """
     for prefix in _LOCAL:
         if text.startswith(prefix):
             return Path(text.removeprefix(prefix))
@@ -88,17 +92,17 @@ def parse_location(text: str) -> Location:
 
 
 def redacted(text: object) -> str:
-    """The text of an error in which no address shows a secret, nor the part of one that a server repeats.
+    """Remove the secrets of all URLs from an error's text, and the queries that a server repeats.
 
-    Addresses end there where white space or a quote comes.
+    A URL is taken to end at white space or a quote.
     """
-    return _QUERY.sub("", _ADDRESS.sub(lambda match: _without_secrets(match[0]), str(text)))
+    return _QUERY.sub("", _URL_IN_TEXT.sub(lambda match: _without_secrets(match[0]), str(text)))
 
 
-def _without_secrets(address: str) -> str:
-    scheme, colon, rest = address.partition("://")
+def _without_secrets(url: str) -> str:
+    scheme, colon, rest = url.partition("://")
     if not colon:
-        return address
+        return url
     web = scheme.lower() in _WEB
     if web:
         rest = re.split("[?#]", rest, maxsplit=1)[0]
@@ -108,13 +112,13 @@ def _without_secrets(address: str) -> str:
     user, _, host = authority.rpartition("@")
     if web or ":" in user:
         authority = host
-    if "@" in path and re.search(r":[^\]]*[^\]\d]", authority):  # a password with a / in it
+    if "@" in path and re.search(r":[^\]]*[^\]\d]", authority):  # a password that contains a /
         return f"{scheme}://{path.rpartition('@')[2]}"
     return f"{scheme}://{authority}{slash}{path}"
 
 
 def _first(text: str) -> tuple[str, str, str]:
-    """The first address of a chain that has a path, with what is before and after it."""
+    """Return the first URL of a chain that has a path, between the texts before and after it."""
     start = text.rfind("::", 0, text.find("://"))
     start = 0 if start < 0 else start + 2
     chain = _CHAIN.search(text, start)

@@ -1,16 +1,16 @@
-"""Stages over bounded queues. Knows nothing of pictures.
+"""Stages over bounded queues, independent of pictures.
 
-A `Pipeline` is a description; `run` builds it, with threads for every stage, and yields one `Result` per item
-in the order in which they finish. What it promises:
+A `Pipeline` is a description. `run` builds it, with threads for every stage, and yields one `Result` per item
+in the order of completion. It guarantees:
 
-- Every queue is bounded, so memory does not grow with the number of items, and with a `Gate` not with their
-  size.
-- An item that fails ends in its own result; the others neither stop nor wait. Where a batch fails, its items
-  are tried one by one, so that only those fail that fail alone.
-- Batches are greedy: a stage takes the first item and whatever else is ready, and never waits for more.
-- When the consumer stops, by `close`, `break` or an exception such as KeyboardInterrupt, what the stages are
-  doing at that moment is finished, nothing new is begun, and no thread is left; unless it takes longer than
-  the pipeline's `patience`.
+- Every queue is bounded, so memory does not grow with the number of items. With a `Gate` it does not grow
+  with their size either.
+- An item that fails ends in its own result. The others neither stop nor wait. If a batch fails, its items are
+  tried one by one, so that only faulty items fail.
+- Batches are greedy: a stage takes the first item and all others that are ready, and never waits for more.
+- When the consumer stops, by `close`, `break` or an exception such as KeyboardInterrupt, the stages finish
+  their current calls and begin no new ones, and no thread is left. Only calls that take longer than the
+  pipeline's `patience` are abandoned.
 """
 
 import threading
@@ -25,13 +25,13 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Gate:
-    """A budget of weight, for instance pixels, shared by all items between a stage's start and their end.
+    """A budget of weight, for instance in pixels, shared by all items from a stage to the pipeline's end.
 
-    An item heavier than the whole budget is let through alone. First come, first served.
+    An item heavier than the whole budget passes alone. Items pass in the order of their arrival.
 
     Attributes:
-        weigh: The weight of an item, as the stage receives it.
-        budget: The greatest sum of weights at one time.
+        weigh: Function that returns the weight of an item, called with the item as the stage receives it.
+        budget: Maximum sum of the weights at one time.
     """
 
     weigh: Callable[[Any], int]
@@ -40,16 +40,16 @@ class Gate:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step.
+    """One step of a pipeline.
 
     Attributes:
-        name: For timings and thread names.
-        run: The step: item to item, or, where `batch` is set, a list of items to as many items in the same
-            order.
-        workers: Threads.
-        batch: Most items per call; None where `run` takes one item.
-        key: Only items of equal key share a batch.
-        gate: What an item must pass before this stage begins with it.
+        name: Name for timings and threads.
+        run: Function of one item, or, if `batch` is set, of a list of items. It then returns a list of the
+            same length in the same order.
+        workers: Number of threads.
+        batch: Maximum number of items per call; None if `run` takes one item.
+        key: Function that returns an item's key. Only items with equal keys share a batch.
+        gate: Gate that an item must pass before this stage begins with it; None for no gate.
     """
 
     name: str
@@ -60,23 +60,23 @@ class Stage:
     gate: Gate | None = None
 
     def __post_init__(self) -> None:
-        """Rejects what cannot work."""
+        """Raise ValueError for a stage that cannot work."""
         if self.workers < 1 or (self.batch is not None and self.batch < 1):
-            raise ValueError(f"stage {self.name}: workers and batch are at least 1")
+            raise ValueError(f"stage {self.name}: workers and batch must be at least 1")
         if self.gate is not None and self.batch is not None:
             raise ValueError(f"stage {self.name}: a batch would wait at the gate for its own items")
 
 
 @dataclass(frozen=True)
 class Result(Generic[S]):
-    """What became of one item.
+    """The result of one item.
 
     Attributes:
-        source: The item as it was put in.
-        value: What the last stage made of it; None where it failed.
-        error: What a stage raised; None where it succeeded.
-        seconds: By stage name, the time spent on it; for a batch, its share.
-        batch: How many items shared its last batch; None where it got to no stage that has batches.
+        source: The item as it was given to the pipeline.
+        value: Return value of the last stage; None if the item failed.
+        error: Exception of the stage that failed; None if the item succeeded.
+        seconds: Time spent on the item, by stage name. For a batch it is the item's share.
+        batch: Number of items in its last batch; None if it reached no stage with batches.
     """
 
     source: S
@@ -88,13 +88,13 @@ class Result(Generic[S]):
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Stages in order, with at most `capacity` items waiting before each and at the end.
+    """Stages in order, with a bounded queue before each and at the end.
 
     Attributes:
-        stages: The steps.
-        capacity: Most items waiting.
-        patience: Seconds that stopping waits for what the stages are doing; what takes longer is abandoned
-            to threads that end with the process. None to wait for as long as it takes.
+        stages: The steps, at least one.
+        capacity: Maximum number of items in each queue.
+        patience: Seconds to wait for the current calls of the stages when the pipeline is stopped. Longer
+            calls are abandoned to threads that end with the process. None waits without a limit.
     """
 
     stages: tuple[Stage, ...]
@@ -102,15 +102,18 @@ class Pipeline:
     patience: float | None = None
 
     def __post_init__(self) -> None:
-        """Rejects what cannot work."""
+        """Raise ValueError for a pipeline that cannot work."""
         if not self.stages or self.capacity < 1:
-            raise ValueError("a pipeline has at least one stage and a capacity of at least one")
+            raise ValueError("a pipeline needs at least one stage and a capacity of at least 1")
 
     def run(self, items: Iterable[S]) -> Generator[Result[S], None, None]:
-        """Puts the items through the stages.
+        """Run the items through the stages.
+
+        Yields:
+            One result per item, in the order of completion.
 
         Raises:
-            Exception: What `items` itself raises, after the results of all the items that it gave.
+            Exception: The exception of `items` itself, after the results of all items that it yielded.
         """
         running = _Running[S](self, items)
         try:
@@ -121,7 +124,7 @@ class Pipeline:
 
 
 class _StoppedError(Exception):
-    """The consumer wants no more."""
+    """The consumer has stopped."""
 
 
 class _Ended(Exception):  # noqa: N818  (not an error)
@@ -130,7 +133,7 @@ class _Ended(Exception):  # noqa: N818  (not an error)
 
 @dataclass
 class _Parcel(Generic[S]):
-    """An item on its way."""
+    """An item on its way through the stages."""
 
     source: S
     value: Any
@@ -141,13 +144,13 @@ class _Parcel(Generic[S]):
 
 @dataclass(frozen=True)
 class _Failure:
-    """What a stage raised, in place of what it would have made."""
+    """The exception of a stage, in place of its return value."""
 
     error: Exception
 
 
 class _Queue:
-    """A bounded queue that is closed by its producers and may be stopped by its consumer at any time."""
+    """A bounded queue. Its producers close it, and its consumer may stop it at any time."""
 
     def __init__(self, capacity: int, producers: int) -> None:
         self._items: deque[Any] = deque()
@@ -176,7 +179,7 @@ class _Queue:
             return item
 
     def get_ready(self, limit: int, wanted: Callable[[Any], bool]) -> list[Any]:
-        """Takes what is there and wanted, at most `limit` items, without waiting."""
+        """Take at most `limit` of the wanted items in the queue, without waiting for more."""
         with self._changed:
             if self._stopped:
                 raise _StoppedError
@@ -190,7 +193,7 @@ class _Queue:
             return taken
 
     def close(self) -> None:
-        """One producer will put no more; after the last one the queue ends."""
+        """Close the queue for one producer. It ends when all producers have closed it."""
         with self._changed:
             self._producers -= 1
             self._changed.notify_all()
@@ -202,31 +205,31 @@ class _Queue:
             self._changed.notify_all()
 
 
-class _Scale:
-    """The running side of a `Gate`."""
+class _GateState:
+    """The current load of a `Gate`, and the items that wait at it."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._load = 0
-        self._line: deque[object] = deque()
+        self._waiting: deque[object] = deque()
         self._stopped = False
         self._changed = threading.Condition()
 
     def admit(self, item: Any) -> Callable[[], None]:
-        """Waits until the item may pass; what it returns is to be called once, at the item's end."""
+        """Wait until the item may pass. Return a function to call once, at the item's end."""
         weight = self._gate.weigh(item)
         ticket = object()
 
         def is_free() -> bool:
             fits = not self._load or self._load + weight <= self._gate.budget
-            return self._stopped or (self._line[0] is ticket and fits)
+            return self._stopped or (self._waiting[0] is ticket and fits)
 
         with self._changed:
-            self._line.append(ticket)
+            self._waiting.append(ticket)
             self._changed.wait_for(is_free)
             if self._stopped:
                 raise _StoppedError
-            self._line.popleft()
+            self._waiting.popleft()
             self._load += weight
             self._changed.notify_all()
 
@@ -244,15 +247,16 @@ class _Scale:
 
 
 class _Running(Generic[S]):
-    """A pipeline that was built: its queues and threads."""
+    """The queues and threads of a running pipeline."""
 
     def __init__(self, pipeline: Pipeline, items: Iterable[S]) -> None:
         stages = pipeline.stages
         producers = [1, *(stage.workers for stage in stages)]
         self._queues = [_Queue(pipeline.capacity, count) for count in producers[:-1]]
-        # Every worker may put failures into the last queue, and the feeder its own.
+        # Every worker may put failures into the last queue. The feeder closes it too, so that the queue does
+        # not end before an exception of the items is recorded.
         self._done = _Queue(pipeline.capacity, sum(producers))
-        self._scales = {stage.name: _Scale(stage.gate) for stage in stages if stage.gate}
+        self._gates = {stage.name: _GateState(stage.gate) for stage in stages if stage.gate}
         self._feed_error: BaseException | None = None
         self._defect: BaseException | None = None
         self._threads = [threading.Thread(target=self._feed, args=(items,), name="feed", daemon=True)]
@@ -279,7 +283,7 @@ class _Running(Generic[S]):
             raise self._feed_error
 
     def stop(self, patience: float | None) -> None:
-        """Begins nothing new, and waits for what is being done."""
+        """Begin nothing new, and wait at most `patience` seconds for the current calls."""
         self._halt()
         deadline = None if patience is None else time.monotonic() + patience
         for thread in self._threads:
@@ -289,8 +293,8 @@ class _Running(Generic[S]):
     def _halt(self) -> None:
         for queue in (*self._queues, self._done):
             queue.stop()
-        for scale in self._scales.values():
-            scale.stop()
+        for gate in self._gates.values():
+            gate.stop()
 
     def _feed(self, items: Iterable[S]) -> None:
         try:
@@ -298,7 +302,7 @@ class _Running(Generic[S]):
                 self._queues[0].put(_Parcel(item, item))
         except _StoppedError:
             pass
-        except BaseException as error:  # handed to the consumer, who is in another thread
+        except BaseException as error:  # raised again for the consumer, in another thread
             self._feed_error = error
         finally:
             self._queues[0].close()
@@ -310,7 +314,7 @@ class _Running(Generic[S]):
                 self._step(stage, index)
         except (_StoppedError, _Ended):
             pass
-        except BaseException as error:  # a defect of the description, a key that raises for instance
+        except BaseException as error:  # a defect of the pipeline itself, for instance a key that raises
             self._defect = error
             self._halt()
         finally:
@@ -319,18 +323,18 @@ class _Running(Generic[S]):
             self._done.close()
 
     def _step(self, stage: Stage, index: int) -> None:
-        """Takes one item, or one batch, through a stage."""
+        """Take one item or one batch through a stage."""
         parcels = self._take(stage, index)
         begun = time.perf_counter()
         made: list[Any] = []
         try:
             if stage.gate is not None:
-                parcels[0].release = self._scales[stage.name].admit(parcels[0].value)
+                parcels[0].release = self._gates[stage.name].admit(parcels[0].value)
                 begun = time.perf_counter()
             made = _call(stage, [parcel.value for parcel in parcels])
         except _StoppedError:
             raise
-        except Exception as error:  # whatever a stage raises is its item's failure
+        except Exception as error:  # any exception of a stage fails its item alone
             values = [parcel.value for parcel in parcels]
             made = [_alone(stage, value) for value in values] if len(values) > 1 else [_Failure(error)]
         share = (time.perf_counter() - begun) / len(parcels)
@@ -366,13 +370,13 @@ def _call(stage: Stage, values: list[Any]) -> list[Any]:
         return [stage.run(values[0])]
     made = list(stage.run(values))
     if len(made) != len(values):
-        raise RuntimeError(f"stage {stage.name} made {len(made)} of {len(values)} items")
+        raise RuntimeError(f"stage {stage.name} returned {len(made)} items for {len(values)}")
     return made
 
 
 def _alone(stage: Stage, value: Any) -> Any:
-    """An item of a batch that failed, tried by itself."""
+    """Try an item of a failed batch by itself."""
     try:
         return _call(stage, [value])[0]
-    except Exception as error:  # whatever a stage raises is its item's failure
+    except Exception as error:  # any exception of a stage fails its item alone
         return _Failure(error)

@@ -1,4 +1,4 @@
-"""What a run is asked to do."""
+"""Settings of a run."""
 
 import hashlib
 import math
@@ -15,26 +15,27 @@ IF_COLORED = ("skip", "copy", "recolor")
 PRECISIONS = ("auto", "fp32", "fp16", "int8")
 ENGINES = ("local", "ray")  # the names of `engine.ENGINES`
 MODEL_KINDS = ("native", "ddcolor", "deoldify")  # the names of `inference.adapters.MODEL_FORMATS`
-# Raised whenever the same picture, model and options give other pixels than before.
+# Increment these when the same picture, model and options give different pixels than before.
 _RENDERING = 6
 _VIDEO_RENDERING = 4
 
 
 @dataclass(frozen=True)
 class VideoSettings:
-    """What films are asked for.
+    """Settings of videos.
 
     Attributes:
-        steady: How much of the colours of the frame before is kept, from 0 to 1.
-        every: The network sees every so many-th frame, and chroma is carried along in between; None for as
-            many as the movement asks for. Without steadiness it sees all.
-        codec: libavcodec's name of an encoder; None for one that suits the file.
-        crf: The encoder's constant quality; None for a high one.
-        preset: The encoder's, between speed and size; None for its own.
-        pixel_format: libavutil's name of how samples are stored; None for the film's own way.
-        start: Seconds after the film's first frame from which on it is coloured.
-        duration: For how many seconds; None to its end.
-        preview: Of how many frames a contact sheet is made instead of a film; None for a film.
+        steady: Strength of temporal smoothing, from 0 (none) to 1: how much of the previous frame's color is
+            kept.
+        every: Distance in frames between calls of the network. Chroma is propagated to the frames between.
+            None adapts the distance to the motion. With `steady` 0 the network runs on every frame.
+        codec: libavcodec's name of the encoder; None to choose one that suits the file.
+        crf: Constant quality of the encoder, from 0 to 63; None for a high quality.
+        preset: The encoder's trade-off between speed and file size; None for the encoder's default.
+        pixel_format: libavutil's name of the pixel format; None for the input's.
+        start: Start of the colorized part, in seconds after the video's first frame.
+        duration: Length of that part in seconds; None to continue to the end.
+        preview: Number of frames of a contact sheet that is made instead of a video; None for a video.
     """
 
     steady: float = 1.0
@@ -48,52 +49,54 @@ class VideoSettings:
     preview: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what no run can do, with a UsageError."""
+        """Raise UsageError for settings that no run can satisfy."""
         if not 0 <= self.steady <= 1:
             raise UsageError(f"steady {self.steady} is not between 0 and 1")
         if self.every is not None and self.every < 1:
-            raise UsageError(f"every {self.every} is no number of frames")
+            raise UsageError(f"every must be at least 1 frame, not {self.every}")
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise UsageError(f"crf {self.crf} is not between 0 and 63")
         if not 0 <= self.start < math.inf:
-            raise UsageError(f"start {self.start} is no number of seconds")
+            raise UsageError(f"start must be a finite number of seconds, at least 0, not {self.start}")
         if self.duration is not None and not 0 < self.duration < math.inf:
-            raise UsageError(f"duration {self.duration} is no number of seconds")
+            raise UsageError(f"duration must be a finite number of seconds, above 0, not {self.duration}")
         if self.preview is not None and not 1 <= self.preview <= MOST_PREVIEWED:
             raise UsageError(f"preview {self.preview} is not between 1 and {MOST_PREVIEWED}")
 
     def recipe(self) -> str:
-        """A digest of all of it."""
-        # Under its former name, by which outputs of earlier versions stay up to date.
+        """Return a digest of all fields."""
+        # The former class name keeps outputs of earlier versions up to date.
         text = repr((_VIDEO_RENDERING, self)).replace("VideoSettings(", "FilmSettings(", 1)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is asked to do.
+    """Settings of a run.
 
     Attributes:
-        model: An ONNX file; None for the model that comes with this package.
-        model_kind: The contract that it is of; None to find out.
-        device: "auto", "cpu", "cuda", or of several GPUs "cuda:1", "cuda:0,1" or "cuda:all".
-        precision: What the network computes in: "auto", "fp32", "fp16" or "int8".
-        batch_size: Most pictures in one call of the network; None for what suits it.
-        workers: Threads for each of reading, composing and writing.
-        size: Short side in pixels of the copy that the network sees; None for the model's own.
-        strength: Factor on the predicted chroma: 0 is grey, 1 what the model says.
-        overwrite: Replace outputs that exist; otherwise they are skipped.
-        max_pixels: Pictures of more pixels are refused before they are decoded.
-        format: The format of all outputs, by Pillow's name; None for that of each input.
-        quality: Of outputs as JPEG, WebP and AVIF, from 1 to 100; None for that of the input, where it is
-            known, or a high one.
-        if_colored: What becomes of a picture that is in colour already: "skip", "copy" (its output is as it
-            is) or "recolor".
-        hints: A JSON file or PNG of colours that pictures are to have at some places (see `hints`).
-        reference: A photograph in colour whose palette all pictures are to have.
-        video: What films are asked for beyond that.
-        engine: What runs the jobs: "local", or "ray" on a cluster.
-        address: Of the cluster, host:port or "auto"; None for one on this machine that ends with the run.
+        model: Path of an ONNX file; None for the model included in this package.
+        model_kind: Name of the model's adapter, one of MODEL_KINDS; None to detect it.
+        device: "auto", "cpu", "cuda", or, with several GPUs, "cuda:1", "cuda:0,1" or "cuda:all".
+        precision: Number format in which the network computes: "auto", "fp32", "fp16" or "int8".
+        batch_size: Maximum number of pictures per call of the network; None to choose it automatically.
+        workers: Number of threads for each of reading, composing and writing.
+        size: Short side in pixels of the network's input, from 16 to 4096; None for the model's default.
+        strength: Factor on the predicted chroma, from 0 (gray) to 2; 1 keeps the model's prediction.
+        overwrite: True to make all outputs. Otherwise jobs are skipped if their output is up to date, or
+            exists but was not made by this program or was changed since.
+        max_pixels: Maximum number of pixels of a picture. Larger ones are refused before they are decoded.
+        format: Format of all outputs, by Pillow's name; None for each input's format.
+        quality: Quality of JPEG, WebP and AVIF outputs, from 1 to 100; None for the input's quality if it is
+            known, otherwise a high one.
+        if_colored: Treatment of a picture that is already in color: "skip", "copy" (the output is the
+            unchanged input) or "recolor".
+        hints: JSON file or PNG with the colors of some points of pictures (see `guidance.hints`).
+        reference: Color photograph whose palette is applied to all pictures.
+        video: Additional settings of videos.
+        engine: "local" for this process, or "ray" for a cluster.
+        address: Address of the cluster, host:port or "auto"; None for a cluster on this machine that ends
+            with the run.
     """
 
     model: Path | None = None
@@ -116,29 +119,33 @@ class Settings:
     address: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what no run can do, with a UsageError."""
+        """Raise UsageError for settings that no run can satisfy."""
         if not 0 <= self.strength <= MOST_STRENGTH:  # false for NaN too
             raise UsageError(f"strength {self.strength} is not between 0 and {MOST_STRENGTH:g}")
         if self.size is not None and not SIZES[0] <= self.size <= SIZES[1]:
             raise UsageError(f"size {self.size} is not between {SIZES[0]} and {SIZES[1]}")
         if min(self.batch_size or 1, self.workers, self.max_pixels) < 1 or self.batch_size == 0:
-            raise UsageError("batch_size, workers and max_pixels are at least 1")
+            raise UsageError("batch_size, workers and max_pixels must be at least 1")
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"quality {self.quality} is not between 1 and 100")
         if self.if_colored not in IF_COLORED:
-            raise UsageError(f"if_colored {self.if_colored!r} is none of {', '.join(IF_COLORED)}")
+            raise UsageError(f"if_colored {self.if_colored!r} is not one of {', '.join(IF_COLORED)}")
         if self.engine not in ENGINES:
-            raise UsageError(f"engine {self.engine!r} is none of {', '.join(ENGINES)}")
+            raise UsageError(f"engine {self.engine!r} is not one of {', '.join(ENGINES)}")
         if self.address is not None and self.engine != "ray":
-            raise UsageError("an address is of a cluster, which is for the engine ray")
+            raise UsageError("a cluster address needs the engine ray")
 
     def recipe(self, model: bytes) -> str:
-        """A digest of everything but the picture that decides its pixels; `model` is the model's digest."""
+        """Return a digest of the model and of the settings that decide the pixels of pictures.
+
+        Args:
+            model: Digest of the model file.
+        """
         digest = hashlib.blake2b(model, digest_size=16)
         digest.update(repr((_RENDERING, self.size, self.strength, self.quality)).encode())
         if self.if_colored == "copy":
             digest.update(b"copy")
-        if self.precision != "auto":  # which is what suits the machine, and not another picture for that
+        if self.precision != "auto":  # which depends on the machine, and must not make outputs stale
             digest.update(self.precision.encode())
         if self.model_kind is not None:
             digest.update(self.model_kind.encode())
@@ -146,7 +153,7 @@ class Settings:
 
 
 def available_cores() -> int:
-    """How many CPU cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,1 +1,1 @@
-"""Files here and in stores."""
+"""Files on this machine and in remote stores: discovery, complete writes, manifests."""

@@ -1,8 +1,8 @@
 """Files that appear under their final name complete or not at all.
 
 A file is written under a temporary name beside its destination and then renamed. The temporary name is
-`.colorize-{host}-{process}-{number}{suffix}` with each part of a fixed length, so that it fits wherever the
-final name may be long, and so that a later run knows which of them are left over from a run that was killed.
+`.colorize-{host}-{process}-{number}{suffix}`. Each part has a fixed length, so that the name fits even where
+the final name is long. From host and process a later run knows which files are left over from a killed run.
 """
 
 import contextlib
@@ -30,12 +30,12 @@ _in_use_lock = threading.Lock()
 
 
 def process_prefix() -> str:
-    """What the names that this process claims begin with."""
+    """Return the prefix of all names that this process claims."""
     return f".colorize-{_HOST}-{os.getpid():010d}-"
 
 
 def claim(suffix: str) -> str:
-    """A name for a file of this process, by which others can tell when the process has ended."""
+    """Return a new name for a file. Other processes can tell from it whether this process has ended."""
     name = f"{process_prefix()}{next(_numbers) % 1_000_000:06d}{suffix}"
     with _in_use_lock:
         _in_use.add(name)
@@ -43,7 +43,7 @@ def claim(suffix: str) -> str:
 
 
 def release(name: str) -> None:
-    """The process no longer writes to the file of this name."""
+    """Release a claimed name, when the process no longer writes to its file."""
     with _in_use_lock:
         _in_use.discard(name)
 
@@ -54,12 +54,13 @@ def writing(
     ready: Callable[[os.stat_result], None] = lambda _: None,
     suffix: str | None = None,
 ) -> Iterator[BinaryIO]:
-    """A file to write to, which becomes `destination` when the block ends, and vanishes if it raises.
+    """Open a file that becomes `destination` when the block ends, and is removed if the block raises.
 
     Args:
-        destination: Its final name.
-        ready: Called with the status of the complete file, which the renaming will not change.
-        suffix: Of its temporary name, if not that of the final one.
+        destination: The final path.
+        ready: Called with the status of the complete file before it is renamed. Renaming does not change the
+            size and modification time.
+        suffix: Suffix of the temporary name; None for the suffix of the final name.
     """
     with (
         naming(destination, ready, suffix) as temporary,
@@ -75,7 +76,7 @@ def naming(
     ready: Callable[[os.stat_result], None] = lambda _: None,
     suffix: str | None = None,
 ) -> Iterator[Path]:
-    """As `writing`, but gives the name of a file that is yet to be made."""
+    """Like `writing`, but yield the temporary path, at which the caller creates the file."""
     name = claim(destination.suffix if suffix is None else suffix)
     temporary = destination.with_name(name)
     _unfinished.add(temporary)
@@ -93,7 +94,7 @@ def naming(
 
 
 def _sync(path: Path) -> None:
-    """Puts a file's content onto the disk; else a power cut may leave the final name with nothing in it."""
+    """Flush a file to the disk, so that a power cut cannot leave an empty file under the final name."""
     file = os.open(path, os.O_RDONLY if sys.platform != "win32" else os.O_RDWR)
     try:
         os.fsync(file)
@@ -102,32 +103,32 @@ def _sync(path: Path) -> None:
 
 
 class _Writer(io.BufferedWriter):
-    """A file that does not give away its descriptor.
+    """A buffered writer that hides its file descriptor.
 
-    Pillow's encoders would write to that themselves, and take it for done when, on a full disk, only a part
-    was written.
+    Pillow's encoders would write to the descriptor directly, and would take a partial write on a full disk
+    for a complete one.
     """
 
     def fileno(self) -> int:
-        """There is none."""
+        """Raise UnsupportedOperation."""
         raise io.UnsupportedOperation("fileno")
 
 
 def abandon() -> None:
-    """Removes what is being written at this moment; the writing then fails."""
+    """Remove all files that are being written at this moment. Writing them then fails."""
     for path in tuple(_unfinished):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
 
 def sweep(directory: Path, suffix: str = "") -> None:
-    """Removes what runs that were killed on this host left in a directory, if there is such a directory.
+    """Remove the files that killed runs on this host left in a directory.
 
-    What may not be listed or removed stays; writing there will say why.
+    Files that cannot be listed or removed for lack of permission stay. Writing there will report the reason.
 
     Args:
-        directory: Where to look.
-        suffix: Of it, what ends so.
+        directory: Directory to clean; it need not exist.
+        suffix: Remove only files whose names end with it.
     """
     try:
         with os.scandir(directory) as entries:
@@ -143,32 +144,35 @@ def sweep(directory: Path, suffix: str = "") -> None:
 
 
 def remove_prefixed(directory: Path, prefix: str) -> None:
-    """Removes what a process that has ended, perhaps on another host, left in a directory.
+    """Remove the files that an ended process, perhaps on another host, left in a directory.
 
     Args:
-        directory: Where to look; it need not exist.
-        prefix: What `process_prefix` said there.
+        directory: Directory to clean; it need not exist.
+        prefix: Return value of `process_prefix` in that process.
 
     Raises:
-        ValueError: It says nothing of the kind.
+        ValueError: `prefix` is not such a value.
     """
     if not _PREFIX.fullmatch(prefix):
-        raise ValueError(f"no mark of a process: {prefix!r}")
+        raise ValueError(f"not the prefix of a process: {prefix!r}")
     _remove(directory, prefix)
 
 
 def remove_named_after(path: Path) -> None:
-    """Removes a file of a claimed name, and those beside it that are called as it is but for their suffixes.
+    """Remove a file with a claimed name, and the files beside it that differ only in their suffixes.
 
-    What may not be listed or removed stays.
+    Files that cannot be listed or removed stay.
+
+    Raises:
+        ValueError: The name has not the form of a claimed name.
     """
     if not _NAME.fullmatch(path.name):
-        raise ValueError(f"no name that was claimed: {path.name!r}")
+        raise ValueError(f"not a claimed name: {path.name!r}")
     _remove(path.parent, f"{path.stem}.")
 
 
 def _remove(directory: Path, beginning: str) -> None:
-    with contextlib.suppress(OSError), os.scandir(directory) as entries:  # which may be millions
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:  # there may be millions of files
         for entry in entries:
             if entry.name.startswith(beginning):
                 with contextlib.suppress(OSError):
@@ -177,22 +181,22 @@ def _remove(directory: Path, beginning: str) -> None:
 
 @contextlib.contextmanager
 def directory(parent: Path, suffix: str, prefix: str = "") -> Iterator[Path]:
-    """A new directory that its user alone can read, for as long as the block lasts.
+    """Create a directory that only its user can read, and remove it when the block ends.
 
-    Those that runs of this user which were killed on this host have left there are removed.
+    First removes the directories that killed runs of this user on this host left in `parent`.
 
     Args:
-        parent: What it lies in.
-        suffix: The end of its name.
-        prefix: What its name begins with; not empty, if `sweep` may be asked to look at the parent.
+        parent: Existing directory in which to create the new one.
+        suffix: Suffix of the new name.
+        prefix: Prefix of the new name. It must not be empty if `sweep` may be called for `parent`.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: The directory cannot be created.
     """
     for path in parent.glob(f"{prefix}.colorize-*{suffix}"):
         with contextlib.suppress(OSError):
-            own = not hasattr(os, "getuid") or path.lstat().st_uid == os.getuid()
-            if own and not path.is_symlink() and is_left_over(path.name.removeprefix(prefix)):
+            owned = not hasattr(os, "getuid") or path.lstat().st_uid == os.getuid()
+            if owned and not path.is_symlink() and is_left_over(path.name.removeprefix(prefix)):
                 shutil.rmtree(path, ignore_errors=True)
     name = claim(suffix)
     path = parent / f"{prefix}{name}"
@@ -205,7 +209,7 @@ def directory(parent: Path, suffix: str, prefix: str = "") -> Iterator[Path]:
 
 
 def is_left_over(name: str) -> bool:
-    """Whether a file of this name was claimed by a process of this host that has ended or released it."""
+    """Return True if a process of this host claimed the name, and has ended or released the name."""
     match = _NAME.fullmatch(name)
     if match is None or match[1] != _HOST:
         return False
@@ -217,7 +221,7 @@ def is_left_over(name: str) -> bool:
 
 
 def _is_alive(process: int) -> bool:
-    if sys.platform == "win32":  # where os.kill would end the process; what is left over stays
+    if sys.platform == "win32":  # os.kill would end the process here, so left-over files stay
         return True
     try:
         os.kill(process, 0)

@@ -1,7 +1,7 @@
-"""The plan of a run: which files are read, and where to.
+"""Planning of a run: which files are read, and where their outputs go.
 
-Nothing here opens a picture, and a plan holds only paths, so a directory of 50,000 files is planned in a
-second. What would make two files one, or an input an output, is found here, before any work is done.
+No picture is opened, and a plan holds only paths, so a directory of 50,000 files is planned in a second. Two
+inputs with the same output, and outputs that would replace an input, are found here, before any work is done.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ from colorize_cli.core.location import STREAM, Location, Url, parse_location
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of the pictures found are taken.
+    """Filters for the files found in directories, and the shard of a run.
 
     Attributes:
-        include: Patterns; with any, only files in directories that match one of them are taken.
-        exclude: Patterns of files and directories in directories that are left out.
-        shard: The number i of the part that is taken, from 1, and the number N of parts, of the jobs split by
-            their destinations' names. The parts are the same wherever they are computed.
+        include: Patterns. If there are any, a file in a directory must match one of them.
+        exclude: Patterns of files and directories to leave out of directories.
+        shard: Number of this shard, from 1, and number of shards. Jobs are divided among the shards by the
+            names of their destinations, so that every machine computes the same division.
 
-    A pattern is a shell's (`*.tif`, `1950s/*`), matched against the path below the searched directory and
-    against the name alone; `*` matches separators too.
+    Patterns have the syntax of a shell (`*.tif`, `1950s/*`). They are matched against the path below the
+    searched directory and against the name alone. `*` matches separators too.
     """
 
     include: tuple[str, ...] = ()
@@ -38,24 +38,24 @@ class Selection:
     shard: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
-        """Refuses a part that there is not, with a UsageError."""
-        part, parts = self.shard
-        if not 1 <= part <= parts:
-            raise UsageError(f"there is no shard {part} of {parts}")
+        """Raise UsageError for a shard that does not exist."""
+        number, count = self.shard
+        if not 1 <= number <= count:
+            raise UsageError(f"there is no shard {number} of {count}")
 
     def includes(self, name: str) -> bool:
-        """Whether a file of that path below the searched directory is taken, if it is not left out."""
+        """Return True if a file is included by its path below the searched directory."""
         return not self.include or _matches(name, self.include)
 
     def excludes(self, name: str) -> bool:
-        """Whether a file or directory of that path below the searched one is left out."""
+        """Return True if a file or directory is left out by its path below the searched directory."""
         return bool(self.exclude) and _matches(name, self.exclude)
 
     def owns(self, name: str) -> bool:
-        """Whether the output of that path below the output directory is of this shard."""
-        part, parts = self.shard
+        """Return True if an output belongs to this shard, by its path below the output directory."""
+        number, count = self.shard
         digest = hashlib.blake2b(os.fsencode(name), digest_size=8).digest()
-        return int.from_bytes(digest, "big") % parts == part - 1
+        return int.from_bytes(digest, "big") % count == number - 1
 
 
 def plan(
@@ -66,44 +66,48 @@ def plan(
     listed: Sequence[Path] = (),
     selection: Selection = Selection(),
 ) -> Plan:
-    """Finds the pictures and where they go.
+    """Find the files to colorize and their destinations.
 
-    A directory is searched to its leaves and its tree is kept below `output`; hidden files and directories
-    are left out, links are followed unless they lead back, and so is `output` where it lies inside. A file
-    that is named goes into `output` under its own name, whatever its kind, or, if it is the only input and
-    `output` has an ending of outputs and is no directory, becomes `output`. A name that does not exist, but
-    is a pattern (`scans/*.tif`), stands for what it matches. `STREAM` stands for standard input or output, of
-    which there is one picture.
+    A directory is searched recursively, and its tree is kept below `output`. Hidden files and directories are
+    left out, and so is `output` if it lies inside. Links are followed unless they lead back to a directory
+    above.
+
+    A file given by name may have any type, and goes into `output` under the same name. If it is the only
+    input, and `output` is not a directory and has the suffix of an output, it is written to `output` itself.
+    A path that does not exist but is a pattern (`scans/*.tif`) stands for its matches. `STREAM` stands for
+    standard input or output, and requires exactly one input.
 
     Args:
         inputs: Files and directories.
         output: A directory, which need not exist, or a file.
-        endings: For each known ending of a picture's name, in lower case, with the dot, that of its output.
+        endings: Suffix of the output by suffix of the input, for all supported types, in lower case with the
+            dot.
         listed: Files from a list. A relative path that stays below the working directory keeps its
-            directories below `output`; directories are left out, as lists often name them beside their files.
-        selection: Which of what is found is taken.
+            directories below `output`. Directories are ignored, as lists often contain them beside their
+            files.
+        selection: Filters for the files found, and the shard.
 
     Raises:
-        UsageError: An input does not exist or cannot be searched, `output` is a file where a directory is
-            needed or has an unknown ending where a file is meant, two sources have one destination, a
-            destination is a source or lies outside of `output` because of a link. The paths are named.
+        UsageError: An input does not exist or cannot be searched; `output` is a file where a directory is
+            needed, or has an unknown suffix where a file is meant; two sources have the same destination; a
+            destination is a source, or lies outside of `output` because of a link. The text names the paths.
     """
     with _explained():
         return _plan(expanded(inputs), output, endings, listed, selection)
 
 
 def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[list[Path], int]:
-    """Finds pictures by the rules of `plan`, where nothing is made of each.
+    """Find files by the rules of `plan`, without destinations.
 
     Args:
-        inputs: Files and directories, patterns of their names among them.
-        kinds: The endings of names that are looked for in directories, in lower case, with the dot.
+        inputs: Files, directories and patterns.
+        kinds: Suffixes to look for in directories, in lower case with the dot.
 
     Returns:
-        Each file once, in the order of the inputs, and how many others lie in the directories.
+        Each file once, in the order of the inputs, and the number of other files in the directories.
 
     Raises:
-        UsageError: An input does not exist or cannot be searched. The path is named.
+        UsageError: An input does not exist or cannot be searched. The text names the path.
     """
     found: dict[Path, None] = {}
     ignored = 0
@@ -117,7 +121,10 @@ def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[list[Path], in
 
 
 def read_list(stream: BinaryIO, *, nul: bool) -> list[Location]:
-    """Places from a list, one a line, or with `nul` each ended by a NUL; empty ones are left out."""
+    """Read a list of locations, separated by newlines, or by NUL if `nul`.
+
+    Empty entries are ignored. An entry `-` is a file of that name.
+    """
     entries = stream.read().split(b"\0" if nul else b"\n")
     locations = [parse_location(os.fsdecode(entry)) for entry in entries if entry]
     return [Path.cwd() / each if each == STREAM else each for each in locations]
@@ -125,7 +132,7 @@ def read_list(stream: BinaryIO, *, nul: bool) -> list[Location]:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """What the system says of a path, as a UsageError."""
+    """Turn an error of the operating system into a UsageError that names the path."""
     try:
         yield
     except OSError as error:
@@ -133,10 +140,10 @@ def _explained() -> Iterator[None]:
 
 
 def expanded(inputs: Sequence[Path]) -> list[Path]:
-    """The inputs, patterns among them replaced by what they match.
+    """Return the inputs, with each pattern replaced by its matches.
 
     Raises:
-        UsageError: There is no such file, and it is no pattern or one of nothing.
+        UsageError: A path does not exist, and is not a pattern or matches nothing.
     """
     found: list[Path] = []
     for path in inputs:
@@ -177,9 +184,9 @@ def _plan_stream(
     inputs: Sequence[Path], output: Path, endings: Mapping[str, str], listed: Sequence[Path]
 ) -> Plan:
     if listed or len(inputs) != 1 or (inputs[0] != STREAM and inputs[0].is_dir()):
-        raise UsageError("with - for standard input or output there is one input, a single picture")
+        raise UsageError("with - for standard input or output, give exactly one input, which is a file or -")
     if output != STREAM and not _is_file_to_file(inputs, output, endings):
-        raise UsageError(f"with - for the input, the output is a file or -, not {output}")
+        raise UsageError(f"with - for the input, the output must be a file or -, not {output}")
     return Plan((Job(inputs[0], output),), 0, None)
 
 
@@ -190,26 +197,26 @@ def _is_file_to_file(inputs: Sequence[Path], output: Path, endings: Mapping[str,
 
 
 def is_meant_as_file(output: Location, endings: Mapping[str, str]) -> bool:
-    """Whether an output that is no directory is to be a file, for it has an ending.
+    """Return True if an output that is not a directory is meant to be a file, because it has a suffix.
 
     Raises:
-        UsageError: That is none of an output.
+        UsageError: The suffix is not the suffix of an output.
     """
     if output.suffix and output.suffix.lower() not in endings.values():
         known = ", ".join(sorted({*endings.values()}))
-        raise UsageError(f"{output} is no directory, and does not end in one of {known}")
+        raise UsageError(f"{output} is not a directory, and does not end in one of {known}")
     return bool(output.suffix)
 
 
 def as_output(name: str, endings: Mapping[str, str]) -> str:
-    """The name with the ending that outputs have."""
+    """Return the name with the suffix of its output."""
     stem, suffix = os.path.splitext(name)  # noqa: PTH122  (50,000 Paths cost seconds)
     wanted = endings.get(suffix.lower(), suffix.lower())
     return name if wanted == suffix.lower() else stem + wanted
 
 
-def _place(listed: Path) -> Path:
-    """Where a listed file lies below the output."""
+def _path_below_output(listed: Path) -> Path:
+    """Return the path of a listed file below the output directory."""
     relative = Path(os.path.normpath(listed))
     leads_out = listed.is_absolute() or relative.parts[0] == os.pardir
     return Path(listed.name) if leads_out else relative
@@ -218,12 +225,12 @@ def _place(listed: Path) -> Path:
 def _sharded(whole: Plan, output: Path, selection: Selection) -> Plan:
     if selection.shard[1] == 1:
         return whole
-    own: list[Job] = []
+    here: list[Job] = []
     elsewhere: list[Job] = []
     for job in whole.jobs:
         name = job.destination.relative_to(output).as_posix()
-        (own if selection.owns(name) else elsewhere).append(job)
-    return Plan(tuple(own), whole.ignored, whole.root, tuple(elsewhere))
+        (here if selection.owns(name) else elsewhere).append(job)
+    return Plan(tuple(here), whole.ignored, whole.root, tuple(elsewhere))
 
 
 def search(
@@ -233,14 +240,16 @@ def search(
     selection: Selection,
     listed: Sequence[Path] = (),
 ) -> tuple[list[tuple[Path, str]], int]:
-    """The pictures, each with its name below the output but its own ending; and how many other files.
+    """Find the files, each with its path below the output directory, and count the other files.
+
+    The paths below the output directory keep the suffixes of the inputs.
 
     Args:
-        inputs: Files and directories; all exist.
-        output: Is not searched where it lies inside; None where it is not on this machine.
-        endings: Those that are known in directories.
-        selection: Which of what is in directories is taken.
-        listed: As of `plan`.
+        inputs: Existing files and directories.
+        output: Output directory, left out if it lies inside an input; None if it is not on this machine.
+        endings: Its keys are the suffixes to look for in directories.
+        selection: Filters for the files in directories.
+        listed: As in `plan`.
 
     Raises:
         UsageError: The output is an input.
@@ -263,14 +272,14 @@ def search(
         if path.is_dir():
             ignored += 1
         else:
-            found.append((path, str(_place(path))))
+            found.append((path, str(_path_below_output(path))))
     return found, ignored
 
 
 def _sources(
     inputs: Iterable[Path], excluded: tuple[int, int] | None, selection: Selection
 ) -> Iterator[tuple[Path, str | None]]:
-    """Inputs that are files, each with None, and directories, with the path of each file selected in them."""
+    """Yield each file with None, and each directory with the path of every selected file inside it."""
     for path in inputs:
         if not path.is_dir():
             yield path, None
@@ -285,7 +294,7 @@ def _suffix(relative: str) -> str:
 
 
 def _files(root: Path, output: tuple[int, int] | None, selection: Selection) -> Iterator[str]:
-    """Paths of the files below a directory, relative to it, sorted; hidden and excluded ones left out."""
+    """Yield the relative paths of the files below a directory, sorted, without hidden and excluded ones."""
 
     def walk(relative: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
         with os.scandir(root / relative) as entries:
@@ -301,8 +310,8 @@ def _files(root: Path, output: tuple[int, int] | None, selection: Selection) -> 
             if identity is not None and identity != output and identity not in above:
                 yield from walk(below, above | {identity})
 
-    own = _identity(root)
-    yield from walk("", frozenset() if own is None else frozenset({own}))
+    identity = _identity(root)
+    yield from walk("", frozenset() if identity is None else frozenset({identity}))
 
 
 def _matches(relative: str, patterns: Iterable[str]) -> bool:
@@ -313,12 +322,12 @@ def _matches(relative: str, patterns: Iterable[str]) -> bool:
 def _is_directory(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself: it will fail as a job of its own
+    except OSError:  # a link that leads to itself: it will fail as a separate job
         return False
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What makes two paths the same directory or file; None where there is nothing."""
+    """Return the device and inode numbers of a path; None if nothing can be found there."""
     try:
         stat = path.stat()
     except OSError:
@@ -327,10 +336,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 class _RealPaths:
-    """Paths without links in their directories, which many files share; and what addresses mean."""
+    """Paths with the links in their directories resolved, cached by directory, and identities of URLs."""
 
-    def __init__(self, addresses: Mapping[Url, str]) -> None:
-        self._addresses = addresses
+    def __init__(self, identities: Mapping[Url, str]) -> None:
+        self._identities = identities
         self._directories: dict[str, str] = {}
 
     def directory(self, path: str) -> str:
@@ -340,20 +349,21 @@ class _RealPaths:
 
     def file(self, where: Location) -> str:
         if isinstance(where, Url):
-            return self._addresses[where]
+            return self._identities[where]
         directory, name = os.path.split(where)
         return os.path.normcase(f"{self.directory(directory)}{os.sep}{name}")
 
 
 def refuse_collisions(jobs: Sequence[Job | Transfer], addresses: Mapping[Url, str] | None = None) -> None:
-    """Refuses jobs of which two make one output, or one would replace an input.
+    """Refuse jobs if two have the same destination, or a destination is a source.
 
     Args:
         jobs: The jobs.
-        addresses: For each address among them what tells whether two are the same, which no path is.
+        addresses: Identity of each URL among the jobs. It is equal for URLs of the same object, and never
+            equal to a path.
 
     Raises:
-        UsageError: Both are named.
+        UsageError: Two jobs collide. The text names both.
     """
     real = _RealPaths(addresses or {})
     owners: dict[str, Job | Transfer] = {}
@@ -370,7 +380,11 @@ def refuse_collisions(jobs: Sequence[Job | Transfer], addresses: Mapping[Url, st
 
 
 def refuse_escapes(jobs: Sequence[Job | Transfer], output: Path) -> None:
-    """Refuses, with a UsageError, what a link in the output directory would lead out of it."""
+    """Refuse jobs with destinations that a link in the output directory would lead out of it.
+
+    Raises:
+        UsageError: A destination lies outside of `output`. The text names both.
+    """
     root = os.path.realpath(output)
     inside: set[str] = set()
     for job in jobs:

@@ -1,4 +1,4 @@
-"""Whether a file is still what it was: its size, its time, and a digest of its content."""
+"""Fingerprints of files, to detect changes: size, modification time and a digest of the content."""
 
 import hashlib
 import os
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_DIGITS = 32  # of a digest that are noted
+_DIGITS = 32  # hexadecimal digits of a digest that are recorded
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What changes when a file is written to.
+    """Properties of a file or object that change when it is written to.
 
     Attributes:
-        size: In bytes.
-        mtime_ns: The time of modification; of an object in a store 0.
-        version: Of an object in a store what that calls its version, in whatever form; of a file empty.
+        size: Size in bytes.
+        mtime_ns: Modification time of a file in nanoseconds; 0 for an object in a store.
+        version: Version of an object, in whatever form the store gives it; empty for a file.
     """
 
     size: int
@@ -25,37 +25,42 @@ class Fingerprint:
 
     @staticmethod
     def of(stat: os.stat_result) -> "Fingerprint":
-        """The stamp of a file."""
+        """Return the fingerprint of a file, given its status."""
         return Fingerprint(stat.st_size, stat.st_mtime_ns)
 
 
 @dataclass(frozen=True)
 class SourceFingerprint:
-    """A source as it was read: its stamp, and a digest of its content."""
+    """Fingerprint and content digest of a source as it was read.
+
+    Attributes:
+        stamp: Size and time, or size and version.
+        content: First 32 hexadecimal digits of the content's SHA-256.
+    """
 
     stamp: Fingerprint
     content: str
 
     @staticmethod
     def from_values(values: dict[str, Any]) -> "SourceFingerprint":
-        """The inverse of `asdict`, of values that were JSON.
+        """Invert `asdict`, for values that were read from JSON.
 
         Raises:
-            KeyError, TypeError: They are no such values.
+            KeyError, TypeError: The values are not those of a SourceFingerprint.
         """
         return SourceFingerprint(Fingerprint(**values["stamp"]), str(values["content"]))
 
     @staticmethod
     def of(path: Path) -> "SourceFingerprint":
-        """Reads the file.
+        """Read a file and return its fingerprint.
 
         Raises:
-            OSError: It cannot be read.
+            OSError: The file cannot be read.
         """
         with path.open("rb") as file:
             fingerprint = Fingerprint.of(os.fstat(file.fileno()))
             return SourceFingerprint(fingerprint, hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS])
 
 
-# Of a source that could not be read to its end: it counts as changed, so that the next run tries it again.
+# Stands for a source that could not be read to its end. It counts as changed, so the next run tries it again.
 DAMAGED = SourceFingerprint(Fingerprint(0), "damaged")

@@ -1,4 +1,4 @@
-"""What is noted of an output, and what an output is to a run."""
+"""Records of outputs, and the states of an output."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ DIRECTORY = ".colorize"
 
 
 class State(Enum):
-    """What an output is to a run."""
+    """States of an output in view of a run."""
 
     ABSENT = "absent"
     CURRENT = "up to date"
@@ -21,13 +21,13 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Record:
-    """A line: how an output was made.
+    """One line of a manifest, which records how an output was made.
 
     Attributes:
-        output: Its path below the output directory.
-        written: Its stamp.
-        source: What it was made from.
-        recipe: Digest of the model and the options that shape pixels.
+        output: Path of the output below the output directory.
+        written: Fingerprint of the output.
+        source: Fingerprint of its source.
+        recipe: Digest of the model and of the options that decide pixels.
     """
 
     output: str
@@ -36,16 +36,16 @@ class Record:
     recipe: str
 
     def to_line(self) -> bytes:
-        """As JSON; names that are not Unicode survive."""
+        """Return the record as a line of JSON. Names that are not valid Unicode are preserved."""
         values = asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if v or k != "version"})
         return json.dumps(values, separators=(",", ":")).encode() + b"\n"
 
     @staticmethod
     def from_line(line: bytes) -> "Record":
-        """The inverse of `to_line`.
+        """Parse a line made by `to_line`.
 
         Raises:
-            ValueError: It is no such line.
+            ValueError: The line is not a record.
         """
         try:
             values: dict[str, Any] = json.loads(line)
@@ -56,4 +56,4 @@ class Record:
                 str(values["recipe"]),
             )
         except (KeyError, TypeError) as error:
-            raise ValueError(f"no record: {line!r}") from error
+            raise ValueError(f"not a record: {line!r}") from error

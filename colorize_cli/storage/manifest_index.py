@@ -1,17 +1,18 @@
-"""Numbers by keys, many millions of them, in 16 bytes for each."""
+"""A lookup table for many millions of numbers, in 16 bytes per entry."""
 
 import numpy as np
 import numpy.typing as npt
 
 _Numbers = npt.NDArray[np.uint64]
-# So many wait in a dictionary, each of which there costs ten times as much, until they are sorted in.
+# Number of entries that wait in a dictionary, where each takes ten times as much memory, before a merge.
 _MOST_WAITING = 1 << 16
 
 
 class Lookup:
-    """A mapping from 64 bits to 64 bits, which only grows; of a key that is set twice the last number holds.
+    """A mapping from 64-bit keys to 64-bit numbers that only grows. Setting a key again replaces its number.
 
-    Sorted arrays, each at least twice as long as the next, so that what is set is moved few times.
+    Entries are stored in sorted arrays, each at least twice as long as the next. So an entry is moved only
+    about log2(n) times among n entries.
     """
 
     def __init__(self) -> None:
@@ -21,10 +22,10 @@ class Lookup:
     def __setitem__(self, key: int, number: int) -> None:
         self._waiting[key] = number
         if len(self._waiting) >= _MOST_WAITING:
-            self._settle()
+            self._merge()
 
     def get(self, key: int) -> int | None:
-        """The number of a key; None where it has none."""
+        """Return the number of a key; None if it has none."""
         if key in self._waiting:
             return self._waiting[key]
         wanted = np.uint64(key)
@@ -34,7 +35,7 @@ class Lookup:
                 return int(numbers[position])
         return None
 
-    def _settle(self) -> None:
+    def _merge(self) -> None:
         keys = np.fromiter(self._waiting.keys(), np.uint64, len(self._waiting))
         numbers = np.fromiter(self._waiting.values(), np.uint64, len(self._waiting))
         self._waiting = {}
@@ -43,5 +44,6 @@ class Lookup:
             keys, numbers = np.concatenate([older_keys, keys]), np.concatenate([older_numbers, numbers])
         order = np.argsort(keys, kind="stable")
         keys, numbers = keys[order], numbers[order]
+        # The sort is stable and newer entries come last, so the last of equal keys holds the current number.
         last = np.append(keys[1:] != keys[:-1], True)
         self._sorted.append((keys[last], numbers[last]))

@@ -1,12 +1,13 @@
-"""What an output directory knows of how its pictures were made, and so which of them are up to date.
+"""The manifest of a local output directory: how its outputs were made, and so which are up to date.
 
-Each run appends lines to a journal of its own in `.colorize/` below the output directory, so that two runs
-which share the directory never write to one file, and what a killed run wrote is a line or no line. A line
-says: the output of this name, size and time of modification was made from a source of this size, time and
-content, by this recipe (the model and the options that shape pixels). It is written just before the output
-gets its name. So an output that no line matches was put there, or changed, by someone else; it is left alone.
+Each run appends records to a separate file in `.colorize/` below the output directory. So two runs that share
+the directory never write to the same file, and a killed run leaves complete lines or none. A record states
+that the output of this name, size and modification time was made from a source of this size, time and
+content, by this recipe (the model and the options that decide pixels). It is written just before the output
+gets its name. So an output without a matching record was created or changed by someone else, and is left
+alone.
 
-In memory there is only where each line is, not what it says, in 16 bytes.
+Memory holds only the position of each record, in 16 bytes, not its content.
 """
 
 import contextlib
@@ -26,10 +27,11 @@ from colorize_cli.storage.manifest import DIRECTORY, Record, State
 from colorize_cli.storage.manifest_index import Lookup
 
 _SUFFIX = ".jsonl"
-_UNFINISHED = ".unfinished"  # of a journal that is made of others
-_LONGEST = 1 << 40  # bytes of a journal
+_UNFINISHED = ".unfinished"  # suffix of a file that others are merged into
+# Maximum bytes of a file. A record's position is one number: its file's number times this, plus its offset.
+_LONGEST = 1 << 40
 _BLOCK = 1 << 16  # bytes, and longer than any line
-_MOST_JOURNALS = 16  # of ended runs; more are made into one
+_MOST_FILES = 16  # of ended runs; more are merged into one
 
 
 class LocalManifest:
@@ -44,14 +46,14 @@ class LocalManifest:
         origins: Mapping[Path, Fingerprint] | None = None,
         read_only: bool = False,
     ) -> None:
-        """Reads nothing yet: what earlier and other runs wrote is needed only where an output exists.
+        """Open the manifest. Records are not read before an output exists for which they are needed.
 
         Args:
             root: The output directory, which need not exist.
-            recipe: Digest of the model and the options that shape pixels, of this run.
-            own: What else decides the pixels of one job's output, as letters.
-            origins: Of sources that are, or will be, copies of objects in a store the stamps of these.
-            read_only: Ask only; nothing is written.
+            recipe: Digest of the model and of the options that decide pixels, for this run.
+            own: Function that returns the part of the recipe that is specific to a job, as letters.
+            origins: Fingerprints of objects in a store, by the paths of their present or future local copies.
+            read_only: True to write nothing.
         """
         self._read_only = read_only
         self._root = root
@@ -60,25 +62,25 @@ class LocalManifest:
         self._origins = origins or {}
         self._folder = root / DIRECTORY
         self._positions = Lookup()
-        self._numbers: dict[str, int] = {}  # of the journals, by their names
-        self._read: dict[str, int] = {}
-        self._block: tuple[int, int, bytes] = 0, 0, b""  # of a journal, from a place on, what was read last
-        self._journal: _Journal | None = None
+        self._numbers: dict[str, int] = {}  # numbers of the files by name
+        self._read: dict[str, int] = {}  # bytes read so far by file name
+        self._block: tuple[int, int, bytes] = 0, 0, b""  # number of a file, offset, and content read last
+        self._file: _ManifestFile | None = None
         self._lock = threading.Lock()
         if not read_only:
             with self._lock:
                 self._compact()
 
     def state(self, job: Job) -> State:
-        """What the job's output is to this run.
+        """Return the state of the job's output.
 
-        Where the source's time has changed, but not its content, that is noted for the next run.
+        If the source's time has changed, but not its content, the new time is recorded for the next run.
         """
         try:
             written = Fingerprint.of(job.destination.lstat())
             fingerprint = self._origins.get(job.source) or Fingerprint.of(job.source.stat())
         except OSError:
-            return State.ABSENT  # if it is the source that is missing, reading it will say so
+            return State.ABSENT  # if the source is missing instead, reading it will report that
         record = self._known(self._name(job), written)
         if record is None:
             return State.FOREIGN
@@ -93,41 +95,46 @@ class LocalManifest:
         if source.content != record.source.content:
             return State.STALE
         if not self._read_only:
-            with contextlib.suppress(WriteError):  # only the next check will take longer
+            with contextlib.suppress(WriteError):  # without the record only the next check takes longer
                 self.add(job, source, written)
         return State.CURRENT
 
     def source_of(self, job: Job) -> SourceFingerprint:
-        """Reads the job's source.
+        """Read the job's source and return its fingerprint.
 
         Raises:
-            OSError: It cannot be read.
+            OSError: The source cannot be read.
         """
         source = SourceFingerprint.of(job.source)
         origin = self._origins.get(job.source)
         return source if origin is None else replace(source, stamp=origin)
 
     def add(self, job: Job, source: SourceFingerprint, written: Fingerprint) -> None:
-        """Notes that the job's output, with that stamp, is what this run made of that source.
+        """Record that this run made the job's output from a source.
+
+        Args:
+            job: The job.
+            source: Fingerprint of the source.
+            written: Fingerprint of the output.
 
         Raises:
-            WriteError: It cannot be noted.
+            WriteError: The record cannot be written.
         """
         record = Record(self._name(job), written, source, self._recipe + self._own(job))
         try:
             with self._lock:
-                if self._journal is None:
-                    self._journal = _Journal(self._folder)
-                self._journal.append(record.to_line())
+                if self._file is None:
+                    self._file = _ManifestFile(self._folder)
+                self._file.append(record.to_line())
         except OSError as error:
             raise WriteError(f"cannot write below {self._folder}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Ends the journal."""
+        """Close the file of this run."""
         with self._lock:
-            if self._journal is not None:
-                self._journal.close()
-                self._journal = None
+            if self._file is not None:
+                self._file.close()
+                self._file = None
 
     def _name(self, job: Job) -> str:
         return job.destination.relative_to(self._root).as_posix()
@@ -146,14 +153,14 @@ class LocalManifest:
             return None
         try:
             record = Record.from_line(self._line(*divmod(position, _LONGEST)))
-        except (OSError, ValueError):  # another run made its journal and others into one
+        except (OSError, ValueError):  # another run has merged the file with others
             return None
         return record if (record.output, record.written) == (name, written) else None
 
     def _line(self, number: int, start: int) -> bytes:
-        """A line of a journal. Those of outputs that lie together often do so too: many are read at once."""
-        journal, first, block = self._block
-        end = block.find(b"\n", start - first) if journal == number and start >= first else -1
+        """Return a line of a file. Reads a block, as lines of neighboring outputs are often neighbors too."""
+        last, first, block = self._block
+        end = block.find(b"\n", start - first) if last == number and start >= first else -1
         if end < 0:
             with (self._folder / list(self._numbers)[number]).open("rb") as file:
                 file.seek(start)
@@ -163,8 +170,8 @@ class LocalManifest:
         return block[start - first : end + 1]
 
     def _refresh(self) -> None:
-        """Reads what the journals have grown by."""
-        for path in self._journals():
+        """Read the lines added to all files since the last call."""
+        for path in self._files():
             number = self._numbers.setdefault(path.name, len(self._numbers))
             with contextlib.suppress(OSError):
                 for start, line in _lines(path, self._read.get(path.name, 0)):
@@ -173,21 +180,21 @@ class LocalManifest:
                         record = Record.from_line(line)
                         self._positions[_key(record.output, record.written)] = number * _LONGEST + start
 
-    def _journals(self) -> Iterator[Path]:
+    def _files(self) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             yield from sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX)
 
     def _compact(self) -> None:
-        """Makes the journals of ended runs into one, of the records that still hold.
+        """Merge the files of ended runs into one, with only the records that still hold.
 
-        Another run that does the same at the same time writes the same; a record may come twice, never be
-        lost, for the new journal is there before the old ones go.
+        Another run that does this at the same time writes the same records. A record may then exist twice,
+        but none is lost, because the new file exists before the old ones are removed.
         """
-        ended = [path for path in self._journals() if atomic.is_left_over(path.name)]
-        if len(ended) <= _MOST_JOURNALS:
+        ended = [path for path in self._files() if atomic.is_left_over(path.name)]
+        if len(ended) <= _MOST_FILES:
             return
         atomic.sweep(self._folder, _UNFINISHED)
-        with contextlib.suppress(OSError):  # one that cannot be read to its end among it: all stay
+        with contextlib.suppress(OSError):  # if one file cannot be read to its end, all stay
             last = Lookup()
             for position, record, _ in _records(ended):
                 last[_key(record.output, record.written)] = position
@@ -201,15 +208,15 @@ class LocalManifest:
                 path.unlink(missing_ok=True)
 
     def _is_there(self, record: Record) -> bool:
-        """Whether the output that a record is of is as it says."""
+        """Return True if the output of the record exists and is unchanged."""
         try:
             return Fingerprint.of((self._root / record.output).lstat()) == record.written
         except (OSError, ValueError):
             return False
 
 
-class _Journal:
-    """A file that lines are appended to."""
+class _ManifestFile:
+    """The file to which a run appends its lines."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
@@ -218,7 +225,7 @@ class _Journal:
         self._torn = False
 
     def append(self, line: bytes) -> None:
-        """Writes a line at once, so that none is half there if the process is killed."""
+        """Write a line with a single call, so that a killed process leaves no partial line."""
         text = b"\n" + line if self._torn else line
         self._torn = True
         if os.write(self._file, text) < len(text):
@@ -226,14 +233,14 @@ class _Journal:
         self._torn = False
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # not every file system has it
+        with contextlib.suppress(OSError):  # not every file system supports it
             os.fsync(self._file)
         os.close(self._file)
         atomic.release(self._name)
 
 
 def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """The whole lines of a journal from a place on, each with its own place."""
+    """Yield the complete lines of a file from offset `start` on, each with its offset."""
     with path.open("rb") as file:
         file.seek(start)
         for line in file:
@@ -243,9 +250,9 @@ def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
             start += len(line)
 
 
-def _records(journals: list[Path]) -> Iterator[tuple[int, Record, bytes]]:
-    """The records of several journals, with a number that tells each from the others, and their lines."""
-    for number, path in enumerate(journals):
+def _records(files: list[Path]) -> Iterator[tuple[int, Record, bytes]]:
+    """Yield the records of several files, each with a unique number and its line."""
+    for number, path in enumerate(files):
         for start, line in _lines(path):
             with contextlib.suppress(ValueError):
                 yield number * _LONGEST + start, Record.from_line(line), line

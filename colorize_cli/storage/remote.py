@@ -1,8 +1,8 @@
-"""Objects in remote stores, by fsspec: listed, fetched and put whole, and what fails in passing tried again.
+"""Objects in remote stores, through fsspec: listing, complete downloads and uploads, retries.
 
-The only module that knows fsspec. The libraries below it find credentials by their own means (environment,
-profiles, metadata services), and none are taken or shown here. Their own tries are switched off where they
-would multiply with those of `retry`.
+This is the only module that uses fsspec. The libraries below it find credentials by themselves (environment,
+profiles, metadata services). This program neither accepts nor shows any. The retries of the libraries are
+disabled where they would multiply with those of `retry`.
 """
 
 import contextlib
@@ -25,33 +25,33 @@ from colorize_cli.storage.retry import Patience, Retrier, explained, is_missing
 
 T = TypeVar("T")
 
-# What stores call the version of an object, the surest first.
+# The stores' names for the version of an object, the most reliable first.
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "mtime", "LastModified", "Last-Modified")
-_LESS_SURE = ("last_modified", "updated", "modified", "modify", "created")
-# Stores of objects, some of which say that they can rename.
-_OBJECTS = frozenset({"abfs", "az", "gcs", "gs", "memory", "oss", "s3"})
-# What the extra brings, and its name.
-_BROUGHT = frozenset({"gcs", "gs", "http", "https", "s3", "s3a"})
+_LESS_RELIABLE = ("last_modified", "updated", "modified", "modify", "created")
+# Object stores. Some of them claim that they can rename.
+_OBJECT_STORES = frozenset({"abfs", "az", "gcs", "gs", "memory", "oss", "s3"})
+# Schemes whose libraries the extra installs.
+_IN_EXTRA = frozenset({"gcs", "gs", "http", "https", "s3", "s3a"})
 _INSTALL = "pip install 'colorize-cli[remote]'"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# All that may stand in an address of the web as it is; a % is there already.
-_QUOTED = "%/:?#[]@!$&'()*+,;=~"
-_CONNECTING, _READING = 10, 30  # seconds of silence from a web server
+# Characters that stay unescaped in a web URL. A % belongs to an existing escape.
+_UNESCAPED = "%/:?#[]@!$&'()*+,;=~"
+_CONNECT_TIMEOUT, _READ_TIMEOUT = 10, 30  # seconds without an answer from a web server
 
 
 class MissingError(ReadError):
-    """There is no such object, or there is none any more."""
+    """The object does not exist, or no longer exists."""
 
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a store says of an object or directory.
+    """A store's metadata of an object or directory.
 
     Attributes:
-        path: As the store has it; of the web it is the address, which may hold secrets.
-        is_directory: Whether it is one, or a prefix of objects' names.
-        size: In bytes; None where the store does not say.
-        version: What changes when it is written to; None where the store does not say.
+        path: Path in the store's form. On the web it is the URL, which may hold secrets.
+        is_directory: True for a directory, or a prefix of object names.
+        size: Size in bytes; None if the store does not give it.
+        version: Value that changes with every write; None if the store does not give one.
     """
 
     path: str = field(repr=False)
@@ -61,52 +61,52 @@ class FileInfo:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """As a manifest notes it; where the store names no version, one that is like no other."""
+        """Fingerprint for a manifest. If the store gives no version, it is unlike any other."""
         version = self.version or f"unknown {secrets.token_hex(8)}"
         return Fingerprint(-1 if self.size is None else self.size, 0, version)
 
 
 class FileSystems:
-    """The stores of a run."""
+    """The file systems of a run's stores."""
 
     def __init__(self, patience: Patience | None = None) -> None:
-        """Knows none yet.
+        """Create an empty collection.
 
         Args:
-            patience: How often what fails is tried.
+            patience: Limits of the retries; None for the defaults.
         """
         self._retrier = Retrier(patience or Patience())
         self._known: dict[str, FileSystem] = {}
 
     def locate(self, url: Url) -> "RemotePath":
-        """What an address means; whether there is anything is not looked at.
+        """Return the store and the path of a URL, without checking that anything exists there.
 
         Raises:
-            UsageError: fsspec, or what it needs for such an address, is not installed; there are no such
-                addresses.
+            UsageError: fsspec, or the library that it needs for the scheme, is not installed; or the scheme
+                is unknown.
         """
         try:
             from fsspec.core import url_to_fs
         except ImportError as error:
-            raise UsageError(f"{url}: for this, {_INSTALL}") from error
-        text = quote(url.text, safe=_QUOTED) if url.is_web else url.text
+            raise UsageError(f"{url}: to use remote stores, {_INSTALL}") from error
+        text = quote(url.text, safe=_UNESCAPED) if url.is_web else url.text
         try:
             files, path = url_to_fs(text, **_options(url))
         except ImportError as error:
             raise UsageError(f"{url}: {one_line(error)}{_hint(url)}") from error
-        except Exception as error:  # whatever a library says of its own configuration
+        except Exception as error:  # any error of a library about its configuration
             raise UsageError(f"{url}: {redacted(one_line(error))}") from error
         file_system = FileSystem(files, self._retrier)
         file_system = self._known.setdefault(file_system.identity, file_system)
         return RemotePath(file_system, path.rstrip("/") if not url.is_web else path, url)
 
     def stop(self) -> None:
-        """Nothing is tried again from now on."""
+        """Stop all retries from now on."""
         self._retrier.stop()
 
 
 class FileSystem:
-    """One file system of fsspec's. May be used from several threads."""
+    """A file system of fsspec, with retries. May be used from several threads."""
 
     def __init__(self, files: Any, retrier: Retrier) -> None:
         from fsspec.asyn import AsyncFileSystem
@@ -115,13 +115,15 @@ class FileSystem:
         kind = type(files)
         self._shared = files
         self._retrier = retrier
-        if "s3" in _schemes(files):  # its own tries, which are an attribute of the class
+        if "s3" in _schemes(files):  # s3fs retries too, with a number that is not an option
             files.retries = 1
-        # What can rename has files, which are half there while they are written; objects are there when they
-        # are whole.
-        self._renames = kind.mv is not AbstractFileSystem.mv and not _OBJECTS.intersection(_schemes(files))
-        # What has no listing of its own would be walked by fsspec, which passes over directories that cannot
-        # be listed.
+        # Stores that can rename have files, which are visible while they are partially written. Objects are
+        # visible only when they are complete.
+        self._renames = kind.mv is not AbstractFileSystem.mv and not _OBJECT_STORES.intersection(
+            _schemes(files)
+        )
+        # fsspec would walk stores without a recursive listing, and would skip directories that cannot be
+        # listed.
         walked = (AbstractFileSystem.find, AsyncFileSystem._find)
         self._lists = getattr(kind, "_find", kind.find) not in walked
         self._made: set[str] = set()
@@ -129,21 +131,21 @@ class FileSystem:
 
     @property
     def identity(self) -> str:
-        """What tells it from other stores."""
+        """Text that distinguishes this store from others."""
         files = self._shared
         return f"{type(files).__qualname__} {files.storage_args} {files.storage_options}"
 
     @property
     def _files(self) -> Any:
-        """The file system: one for all threads if it is made for that, or one for each, kept by fsspec."""
+        """The fsspec file system: shared if it is thread-safe, else one per thread, cached by fsspec."""
         files = self._shared
         return files if files.async_impl else type(files)(*files.storage_args, **files.storage_options)
 
     def info(self, path: str) -> FileInfo | None:
-        """What is under a path; None if nothing is.
+        """Return the metadata of a path; None if nothing exists there.
 
         Raises:
-            ReadError: The store does not say.
+            ReadError: The store cannot be queried.
         """
         try:
             return self._try(lambda: self._info(path))
@@ -151,24 +153,24 @@ class FileSystem:
             return None
 
     def is_there(self, path: str) -> bool:
-        """Whether there is an object: one request, where `info` asks some stores for directories too.
+        """Return True if an object exists. Takes one request; `info` also asks some stores for directories.
 
         Raises:
-            ReadError: The store does not say.
+            ReadError: The store cannot be queried.
         """
         try:
             self._try(lambda: self._files.cat_file(path, start=0, end=1))
         except MissingError:
             return False
-        except ReadError:  # perhaps for there is no first byte
+        except ReadError:  # perhaps because an empty object has no first byte
             return self.info(path) is not None
         return True
 
     def find(self, path: str) -> list[FileInfo]:
-        """All objects below a directory.
+        """Return all objects below a directory.
 
         Raises:
-            ReadError: The store does not say, or there is no such directory.
+            ReadError: The store cannot be queried, or the directory does not exist.
         """
         if not self._lists:
             return list(self._walk(path))
@@ -181,19 +183,23 @@ class FileSystem:
         return self._try(attempt)
 
     def match(self, pattern: str) -> list[FileInfo]:
-        """All objects and directories whose path matches a pattern, in the order of their paths.
+        """Return all objects and directories whose path matches a pattern, in the order of their paths.
 
         Raises:
-            ReadError: The store does not say.
+            ReadError: The store cannot be queried.
         """
         return self._try(lambda: [_found(info) for info in self._files.glob(pattern, detail=True).values()])
 
     def fetch(self, expected: FileInfo, file: Path) -> FileInfo:
-        """Copies an object into a file; returns what the object was then, for it may have changed.
+        """Download an object to a file. Return its metadata at that time, as it may have changed.
+
+        Args:
+            expected: Metadata of the object when it was listed.
+            file: Path of the file to write.
 
         Raises:
-            MissingError: It is there no longer.
-            ReadError: It cannot be read.
+            MissingError: The object no longer exists.
+            ReadError: The object cannot be read, or there is no space for the file.
         """
         current = expected
 
@@ -203,51 +209,51 @@ class FileSystem:
                 self._files.get_file(current.path, str(file))
             except OSError as error:
                 if error.errno in _FULL:
-                    raise ReadError(f"no room for its copy in {file.parent}: {error.strerror}") from None
+                    raise ReadError(f"no space for a copy in {file.parent}: {error.strerror}") from None
                 raise
             size, wanted = file.stat().st_size, current.size
             if wanted is not None and size != wanted:
                 current = self._info(current.path)
-                raise ConnectionError(f"{size} of {wanted} bytes came")
+                raise ConnectionError(f"received {size} of {wanted} bytes")
             return current
 
         return self._try(attempt)
 
     def put(self, file: Path, path: str) -> FileInfo:
-        """Copies a file to an object, which is there whole or not at all; returns what it is then.
+        """Upload a file to an object, completely or not at all. Return the object's metadata.
 
         Raises:
-            ReadError: The store does not say what it is.
-            WriteError: It cannot be written.
+            ReadError: The metadata cannot be read.
+            WriteError: The object cannot be written.
         """
         self._write(path, lambda place: self._files.put_file(str(file), place))
         found = self.info(path)
         if found is None:
-            raise WriteError("it was written, but is not there")
+            raise WriteError("the store accepted it, but does not have it")
         return found
 
     def read(self, path: str) -> bytes:
-        """The content of a small object.
+        """Return the content of a small object.
 
         Raises:
-            MissingError: There is none.
-            ReadError: It cannot be read.
+            MissingError: The object does not exist.
+            ReadError: The object cannot be read.
         """
         return self._try(lambda: bytes(self._files.cat_file(path)))
 
     def write(self, path: str, content: bytes) -> None:
-        """Writes a small object, which is there whole or not at all.
+        """Write a small object, completely or not at all.
 
         Raises:
-            WriteError: It cannot be written.
+            WriteError: The object cannot be written.
         """
         self._write(path, lambda place: self._files.pipe_file(place, content))
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Removes objects, those that are there.
+        """Remove objects. Those that do not exist are ignored.
 
         Raises:
-            ReadError: They cannot be removed.
+            ReadError: An object cannot be removed.
         """
         for path in paths:
             with contextlib.suppress(MissingError):
@@ -266,12 +272,12 @@ class FileSystem:
 
     def _write(self, path: str, copy: Callable[[str], object]) -> None:
         try:
-            self._retrier.call(lambda: self._named(path, copy) if self._renames else copy(path))
-        except Exception as error:  # of whatever library
+            self._retrier.call(lambda: self._write_and_rename(path, copy) if self._renames else copy(path))
+        except Exception as error:  # of any library
             raise WriteError(f"cannot write it: {explained(error)}") from error
 
-    def _named(self, path: str, copy: Callable[[str], object]) -> None:
-        """Writes a file beside its place, then gives it its name."""
+    def _write_and_rename(self, path: str, copy: Callable[[str], object]) -> None:
+        """Write a temporary file in the same directory, and then rename it."""
         parent, _, name = path.rpartition("/")
         with self._making:
             if parent not in self._made:
@@ -291,7 +297,7 @@ class FileSystem:
     def _try(self, attempt: Callable[[], T]) -> T:
         try:
             return self._retrier.call(attempt)
-        except Exception as error:  # of whatever library
+        except Exception as error:  # of any library
             raise (MissingError if is_missing(error) else ReadError)(explained(error)) from error
 
     def _info(self, path: str) -> FileInfo:
@@ -301,12 +307,12 @@ class FileSystem:
 
 @dataclass(frozen=True)
 class RemotePath:
-    """What lies in a store under a path, be it an object or a directory, or nothing yet.
+    """A path in a store, of an object, a directory or nothing yet.
 
     Attributes:
         file_system: The store.
-        path: As the store has it; as of `FileInfo`.
-        url: As it is shown.
+        path: Path in the store's form, as in `FileInfo`.
+        url: URL for messages.
     """
 
     file_system: FileSystem
@@ -315,45 +321,45 @@ class RemotePath:
 
     @property
     def identity(self) -> str:
-        """What tells it from others."""
+        """Text that distinguishes this path from others, in all stores."""
         return f"{self.file_system.identity} {self.path.strip('/')}"
 
     def below(self, name: str) -> "RemotePath":
-        """What lies in it under a name, which may have several parts."""
+        """Return the path of `name`, which may have several parts, below this one."""
         return RemotePath(self.file_system, f"{self.path}/{name}", self.url.below(name))
 
     def relative(self, found: FileInfo) -> str:
-        """The path of an object that lies in it, below it."""
+        """Return the path of an object below this directory, relative to it."""
         return found.path.lstrip("/").removeprefix(self.path.strip("/")).removeprefix("/")
 
     def contains(self, other: "RemotePath") -> bool:
-        """Whether the other is this or lies in it."""
+        """Return True if the other path is this one or lies below it."""
         return other.identity == self.identity or other.identity.startswith(f"{self.identity}/")
 
 
 def _hint(url: Url) -> str:
-    """How to install what a store needs, where it is this program's to say."""
-    return f" ({_INSTALL})" if url.text.partition("://")[0].lower() in _BROUGHT else ""
+    """Return the command that installs the library for a store, if the extra includes it."""
+    return f" ({_INSTALL})" if url.text.partition("://")[0].lower() in _IN_EXTRA else ""
 
 
 def _schemes(files: Any) -> tuple[str, ...]:
-    """How addresses of a file system of fsspec's may begin."""
+    """Return the URL schemes of an fsspec file system."""
     return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
 
 
 def _options(url: Url) -> dict[str, Any]:
-    """How a store is to be used, beyond what the user's configuration of fsspec and its libraries says."""
+    """Return options for a store, merged with the user's configuration of fsspec, which has priority."""
     from fsspec.config import conf
 
     scheme = url.text.partition("://")[0].lower()
     options: dict[str, Any] = {}
     if scheme in ("s3", "s3a"):
-        # One connection for each object: of several, each could get a part of another version.
+        # One connection per object: with several, each could receive a part of a different version.
         options = {"config_kwargs": {"retries": {"total_max_attempts": 1}}, "max_concurrency": 1}
     elif url.is_web:
         from aiohttp import ClientTimeout
 
-        timeout = ClientTimeout(total=None, sock_connect=_CONNECTING, sock_read=_READING)
+        timeout = ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT, sock_read=_READ_TIMEOUT)
         options = {"client_kwargs": {"timeout": timeout}, "encoded": True}
     for name, value in conf.get(scheme, {}).items():
         if name in options:
@@ -362,8 +368,8 @@ def _options(url: Url) -> dict[str, Any]:
 
 
 def _found(info: dict[str, Any]) -> FileInfo:
-    """From what fsspec says of an object."""
-    version = next((info[key] for key in (*_VERSIONS, *_LESS_SURE) if info.get(key)), None)
+    """Return the metadata of an object, from fsspec's description of it."""
+    version = next((info[key] for key in (*_VERSIONS, *_LESS_RELIABLE) if info.get(key)), None)
     if isinstance(version, datetime):
         version = version.timestamp()
     size = info.get("size")

@@ -1,7 +1,7 @@
-"""The plan of a run of which an input or the output is in a remote store, by the rules of `discovery`.
+"""Planning of a run with an input or the output in a remote store, by the rules of `discovery`.
 
-What is there is listed once, and from then on known with its size and version. Names of objects may be
-anything; those that no file can have here, or that lead elsewhere, are refused one by one.
+Each input is listed once, which also gives the sizes and versions of its objects. Objects may have any name.
+Names that are impossible for a local file, or that lead out of the output, are refused one by one.
 """
 
 import contextlib
@@ -21,21 +21,21 @@ from colorize_cli.storage.discovery import Selection, as_output
 from colorize_cli.storage.remote import FileInfo, FileSystems, RemotePath
 from colorize_cli.storage.retry import NOT_THERE
 
-_LOOKING = 16  # threads
+_LOOKUP_THREADS = 16
 _ALL = Selection()
-_LEADING_ELSEWHERE = frozenset({".", ".."})
+_DOT_PARTS = frozenset({".", ".."})
 
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """A picture, where it is, and where its coloured copy goes.
+    """A job of a run with remote stores.
 
     Attributes:
-        source: The picture.
-        destination: Its coloured copy.
-        name: The copy's below the output directory, with / between its parts.
-        found: What the store said of the picture; None for a path.
-        refused: Why it cannot be done, if so.
+        source: The input.
+        destination: The output.
+        name: Path of the output below the output directory, with / between its parts.
+        found: The store's metadata of the input; None for a local path.
+        refused: Reason why the job cannot be done; None if it can.
     """
 
     source: Path | RemotePath
@@ -46,20 +46,20 @@ class RemoteJob:
 
     @property
     def transfer(self) -> Transfer:
-        """As it is shown."""
+        """The job in the form for messages and reports."""
         return Transfer(_shown(self.source), _shown(self.destination))
 
 
 @dataclass(frozen=True)
 class RemotePlan:
-    """What a run will do.
+    """All jobs of a run with remote stores.
 
     Attributes:
-        jobs: In the order of their sources, as given on the command line.
-        ignored: How many files in the searched directories are of no known kind.
-        root: What all outputs lie below; None where a single file becomes a single file.
-        elsewhere: The jobs of the other shards.
-        file_systems: Where they are.
+        jobs: In the order of the inputs on the command line; within a directory sorted by path.
+        ignored: Number of files of unsupported types in the searched directories.
+        root: Directory that contains all outputs; None if a single file is written to a single file.
+        elsewhere: Jobs of the other shards.
+        file_systems: File systems of the stores.
     """
 
     jobs: tuple[RemoteJob, ...]
@@ -71,7 +71,7 @@ class RemotePlan:
 
 @dataclass(frozen=True)
 class _Input:
-    """An input: a picture, with what is known of it, or a directory."""
+    """An input: a file or a directory, with its metadata if it is in a store."""
 
     location: Path | RemotePath
     found: FileInfo | None = None
@@ -92,21 +92,21 @@ def plan(
     selection: Selection = _ALL,
     file_systems: FileSystems | None = None,
 ) -> RemotePlan:
-    """Finds the pictures and where they go; otherwise as `discovery.plan`.
+    """Find the files to colorize and their destinations, like `discovery.plan`.
 
-    Of the web only files can be inputs, for servers do not list what they have. An output that ends in / is a
+    Web inputs must be files, because web servers do not list their files. An output URL that ends in / is a
     directory.
 
     Args:
-        inputs: Files and directories here and in stores, and patterns of their names, but not of the web.
+        inputs: Files and directories, local and in stores, and patterns, but no patterns of web URLs.
         output: A directory, which need not exist, or a file.
-        endings: As of `discovery.plan`.
-        listed: As of `discovery.plan`; addresses keep no directories.
-        selection: As of `discovery.plan`.
-        file_systems: What finds the stores.
+        endings: As in `discovery.plan`.
+        listed: As in `discovery.plan`. URLs do not keep their directories below `output`.
+        selection: As in `discovery.plan`.
+        file_systems: Resolves the URLs; None for a new collection.
 
     Raises:
-        UsageError: As of `discovery.plan`; also a store that cannot be asked.
+        UsageError: As in `discovery.plan`; also if a store cannot be queried, or the output is on the web.
     """
     try:
         return _Planning(output, endings, selection, file_systems or FileSystems()).plan(inputs, listed)
@@ -121,7 +121,7 @@ class _Planning:
         self, output: Location, endings: Mapping[str, str], selection: Selection, file_systems: FileSystems
     ) -> None:
         if isinstance(output, Url) and output.is_web:
-            raise UsageError(f"{output}: the web can be read from, but not written to")
+            raise UsageError(f"{output}: cannot write to the web; give a directory, a file or a store")
         self._output = output
         self._where = file_systems.locate(output) if isinstance(output, Url) else output
         self._endings = endings
@@ -159,7 +159,7 @@ class _Planning:
             yield from matches
 
     def _looked(self, locations: Sequence[Location]) -> dict[Url, tuple[RemotePath, FileInfo | None]]:
-        """What is under the addresses among some places; None where nothing is."""
+        """Return the path and metadata of each URL among the locations; None if nothing exists there."""
         objects = [
             self._file_systems.locate(each) for each in dict.fromkeys(locations) if isinstance(each, Url)
         ]
@@ -168,11 +168,11 @@ class _Planning:
             with _naming(where.url):
                 return where, where.file_system.info(where.path)
 
-        with ThreadPoolExecutor(_LOOKING) as pool:
+        with ThreadPoolExecutor(_LOOKUP_THREADS) as pool:
             return {where.url: (where, found) for where, found in pool.map(look, objects)}
 
     def _matching(self, where: RemotePath) -> list[_Input]:
-        """What a pattern stands for."""
+        """Return the matches of a pattern; none if it is not a pattern."""
         if where.url.is_web or not has_magic(where.path):
             return []
         with _naming(where.url):
@@ -184,9 +184,11 @@ class _Planning:
 
     def _streamed(self, found: list[_Input], listed: Sequence[Location]) -> RemotePlan:
         if listed or len(found) != 1 or found[0].is_directory:
-            raise UsageError("with - for standard input or output there is one input, a single picture")
+            raise UsageError(
+                "with - for standard input or output, give exactly one input, which is a file or -"
+            )
         if self._output != STREAM and not self._is_file_to_file(found):
-            raise UsageError(f"with - for the input, the output is a file or -, not {self._output}")
+            raise UsageError(f"with - for the input, the output must be a file or -, not {self._output}")
         return self._finished([self._remote_job(found[0], None)], 0, None)
 
     def _is_file_to_file(self, found: list[_Input]) -> bool:
@@ -208,14 +210,14 @@ class _Planning:
 
     @functools.cached_property
     def _there(self) -> FileInfo | None:
-        """What is in a store where the output is to be."""
+        """The metadata of an output in a store, if it exists there."""
         if isinstance(self._where, Path):
             return None
         with _naming(self._where.url):
             return self._where.file_system.info(self._where.path)
 
     def _search(self, given: _Input) -> tuple[list[RemoteJob], int]:
-        """The pictures of an input, and how many other files there are."""
+        """Return the jobs of an input, and the number of its other files."""
         where = given.location
         if isinstance(where, Path):
             output = self._where if isinstance(self._where, Path) else None
@@ -242,8 +244,8 @@ class _Planning:
         return remote_jobs, ignored
 
     def _is_taken(self, parts: list[str]) -> bool:
-        """Whether an object of that path is chosen: a file, not hidden, and not left out."""
-        hidden = any(part.startswith(".") and part not in _LEADING_ELSEWHERE for part in parts)
+        """Return True if an object is selected by its path: it is a file, not hidden, and not left out."""
+        hidden = any(part.startswith(".") and part not in _DOT_PARTS for part in parts)
         if hidden or not parts[-1]:
             return False
         if any(self._selection.excludes("/".join(parts[: end + 1])) for end in range(len(parts))):
@@ -264,17 +266,17 @@ class _Planning:
         return remote_jobs, ignored
 
     def _remote_job(self, picture: _Input, name: str | None, refused: str | None = None) -> RemoteJob:
-        """What is to be done with a picture; its name is below the output, or None where that is a file."""
+        """Return the job of an input. `name` is its path below the output; None if the output is a file."""
         if name is None:
             return RemoteJob(picture.location, self._where, _shown(self._where).name, picture.found)
         name = as_output(name, self._endings)
         parts = name.split("/")
         if not parts[-1]:
-            refused = "its address ends in no name"
-        elif _LEADING_ELSEWHERE.intersection(parts):
-            refused = "its name leads elsewhere"
+            refused = "its URL does not end in a file name"
+        elif _DOT_PARTS.intersection(parts):
+            refused = "its name has . or .. as a part; rename it"
         elif isinstance(self._where, Path) and ("\0" in name or Path(name).parts != tuple(parts)):
-            refused = "no file can have its name here"
+            refused = "its name is impossible for a local file; rename it"
         if isinstance(self._where, Path):
             destination: Path | RemotePath = self._where / (
                 name if refused is None else parts[-1].replace("\0", "")
@@ -297,17 +299,17 @@ class _Planning:
         discovery.refuse_collisions(transfers, addresses)
         if isinstance(root, Path):
             discovery.refuse_escapes(transfers, root)
-        own = tuple(remote_job for remote_job in remote_jobs if self._is_own(remote_job))
-        elsewhere = tuple(remote_job for remote_job in remote_jobs if not self._is_own(remote_job))
-        return RemotePlan(own, ignored, root, elsewhere, self._file_systems)
+        here = tuple(remote_job for remote_job in remote_jobs if self._is_in_shard(remote_job))
+        elsewhere = tuple(remote_job for remote_job in remote_jobs if not self._is_in_shard(remote_job))
+        return RemotePlan(here, ignored, root, elsewhere, self._file_systems)
 
-    def _is_own(self, remote_job: RemoteJob) -> bool:
+    def _is_in_shard(self, remote_job: RemoteJob) -> bool:
         return self._selection.shard[1] == 1 or self._selection.owns(remote_job.name)
 
 
 @contextlib.contextmanager
 def _naming(url: Url) -> Iterator[None]:
-    """Adds the address to what a store could not say."""
+    """Prefix the ReadError of a store with the URL."""
     try:
         yield
     except ReadError as error:

@@ -1,8 +1,8 @@
-"""Trying again what may go better the next time, and saying in one line what went wrong.
+"""Retries after transient errors, and explanations of errors in one line.
 
-Stores fail in the errors of many libraries, some of which say one thing and were caused by another: a web
-server's 503 comes as a FileNotFoundError. So it is the whole chain of causes that is looked at. The libraries
-are known by their errors' names only, for not all of them are installed.
+Stores raise the exceptions of many libraries, and some differ from their cause: a web server's 503 arrives as
+a FileNotFoundError. So the whole chain of causes is examined. Exceptions are recognized by their names only,
+because not all of the libraries are installed.
 """
 
 import errno
@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 NOT_THERE = "there is no such object"
 
-# Besides these all answers from 500 on; of the two that say "not implemented" nothing changes.
+# All statuses from 500 on are transient too, except for the two that mean "not implemented".
 _TRANSIENT_STATUS = frozenset({408, 425, 429})
 _PERMANENT_STATUS = frozenset({501, 505})
-# What S3 says with a status of 400, 403 or 409.
+# Error codes of S3, sent with a status of 400, 403 or 409.
 _TRANSIENT_CODES = frozenset(
     {
         "BadDigest",
@@ -55,7 +55,7 @@ _TRANSIENT_ERRNO = frozenset(
     )
     if hasattr(errno, name)
 )
-# Of aiohttp, botocore, fsspec, http.client, requests, paramiko.
+# Exceptions of aiohttp, botocore, fsspec, http.client, requests and paramiko.
 _TRANSIENT_NAMES = frozenset(
     {
         "ClientConnectionError",
@@ -83,14 +83,15 @@ _PERMANENT_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class Patience:
-    """How often and for how long something is tried.
+    """Limits of the retries of a call.
 
     Attributes:
-        tries: How often.
-        first: Seconds before the second try; before each further one twice as many, all less up to a half by
-            chance, so that what failed together does not come back together.
-        longest: Most seconds between two tries.
-        total: Seconds after which no further try is begun.
+        tries: Maximum number of tries.
+        first: Seconds before the second try. The pause doubles before each further try. Each pause is
+            shortened by a random share of up to a half, so that calls that failed together do not return
+            together.
+        longest: Maximum number of seconds between two tries.
+        total: Number of seconds after which no further try begins.
     """
 
     tries: int = 8
@@ -99,23 +100,23 @@ class Patience:
     total: float = 120.0
 
     def pauses(self) -> Iterator[float]:
-        """Seconds between the tries."""
+        """Yield the pauses between the tries, in seconds."""
         for number in range(self.tries - 1):
             yield min(self.first * 2**number, self.longest) * random.uniform(0.5, 1)  # noqa: S311
 
 
 class Retrier:
-    """Tries things, until it is stopped. May be used from several threads."""
+    """Repeats failed calls until it is stopped. May be used from several threads."""
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
         self._stopped = threading.Event()
 
     def call(self, attempt: Callable[[], T]) -> T:
-        """What `attempt` returns; it is called again where it failed for a reason that may pass.
+        """Return the result of `attempt`. It is called again after transient errors.
 
         Raises:
-            Exception: What it raised the last time.
+            Exception: The exception of the last call.
         """
         begun = time.monotonic()
         for pause in self._patience.pauses():
@@ -129,12 +130,12 @@ class Retrier:
         return attempt()
 
     def stop(self) -> None:
-        """Nothing is tried again from now on."""
+        """Stop all retries from now on."""
         self._stopped.set()
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same may go well the next time."""
+    """Return True if the same call may succeed the next time."""
     chain = list(_causes(error))
     names = {name for each in chain for name in _names(each)}
     if names & _PERMANENT_NAMES:
@@ -148,7 +149,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_missing(error: BaseException) -> bool:
-    """Whether it says that there is nothing under the name."""
+    """Return True if the error means that no object has the name."""
     chain = list(_causes(error))
     status = _status(chain)
     if status is None:
@@ -157,15 +158,15 @@ def is_missing(error: BaseException) -> bool:
 
 
 def explained(error: BaseException) -> str:
-    """What went wrong, in one line without secrets."""
+    """Return an explanation of the error, in one line without secrets."""
     chain = list(_causes(error))
     status = _status(chain)
     if status is not None:
         phrase = responses.get(status, "")
-        said = next(filter(None, map(_message, chain)), phrase)
-        more = "" if said.lower() == phrase.lower() else f": {said}"
+        message = next(filter(None, map(_message, chain)), phrase)
+        more = "" if message.lower() == phrase.lower() else f": {message}"
         return redacted(one_line(f"the store answered {status} {phrase}{more}"))
-    if is_missing(error):  # the text is but its path
+    if is_missing(error):  # its text is only the path
         return NOT_THERE
     for each in reversed(chain):
         if text := one_line(getattr(each, "strerror", None) or each):
@@ -174,7 +175,7 @@ def explained(error: BaseException) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, and what it was raised from, and so on."""
+    """Yield an error, the error that it was raised from, and so on."""
     seen: set[int] = set()
     following: BaseException | None = error
     while following is not None and id(following) not in seen:
@@ -188,7 +189,7 @@ def _names(error: BaseException) -> Iterator[str]:
 
 
 def _response(error: BaseException) -> dict[str, dict[str, object]]:
-    """What botocore keeps of an answer."""
+    """Return the response that botocore attaches to an error; empty if there is none."""
     response = getattr(error, "response", None)
     return response if isinstance(response, dict) else {}
 
@@ -198,18 +199,18 @@ def _code(error: BaseException) -> object:
 
 
 def _message(error: BaseException) -> str:
-    said = _response(error).get("Error", {}).get("Message") or getattr(error, "message", None)
-    return said if isinstance(said, str) else ""
+    message = _response(error).get("Error", {}).get("Message") or getattr(error, "message", None)
+    return message if isinstance(message, str) else ""
 
 
 def _status(chain: list[BaseException]) -> int | None:
-    """The status of the answer that an error came of, if it came of one."""
+    """Return the HTTP status that caused an error; None if no HTTP status did."""
     for error in chain:
-        if "HttpProcessingError" in _names(error):  # aiohttp's, of an answer that breaks off
+        if "HttpProcessingError" in _names(error):  # aiohttp's error for a truncated response
             return None
-        answer = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
-        for name in ("", "status", "status_code", "code"):  # what has several means the same by them
-            value = getattr(error, name, None) if name else answer
+        by_botocore = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
+        for name in ("", "status", "status_code", "code"):  # an error with several has the same in all
+            value = getattr(error, name, None) if name else by_botocore
             if isinstance(value, int) and 400 <= value < 600:
                 return value
     return None

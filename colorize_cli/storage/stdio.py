@@ -7,16 +7,16 @@ from typing import BinaryIO
 
 from colorize_cli.core.errors import ReadError, WriteError
 
-# How films begin, and libavformat's names of them.
+# First bytes of the video formats that can be piped, and libavformat's names of these formats.
 _VIDEOS = {b"YUV4MPEG2 ": "yuv4mpegpipe", b"\x1aE\xdf\xa3": "matroska"}
-_LONGEST = 16
+_LONGEST = 16  # bytes, at least as many as the longest of them
 
 
 def read_stdin() -> bytes:
-    """All that comes from standard input.
+    """Read standard input to its end.
 
     Raises:
-        ReadError: It is closed, a terminal, or cannot be read.
+        ReadError: It is closed, is a terminal, or cannot be read.
     """
     try:
         return stdin().read()
@@ -25,43 +25,43 @@ def read_stdin() -> bytes:
 
 
 def video_format() -> str | None:
-    """libavformat's name of the kind of film that comes from standard input; None if it is no film.
+    """Return libavformat's name of the video format on standard input; None if it is not a video.
 
     Raises:
-        ReadError: As `read_stdin`.
+        ReadError: As in `read_stdin`.
     """
-    begin = _begin(stdin())
+    begin = _peek(stdin())
     return next((name for magic, name in _VIDEOS.items() if begin.startswith(magic)), None)
 
 
 def stdin() -> BinaryIO:
-    """Standard input, to read from.
+    """Return standard input as a binary stream.
 
     Raises:
-        ReadError: It is closed or a terminal.
+        ReadError: It is closed or is a terminal.
     """
     if sys.stdin is None:
         raise ReadError("standard input is closed")
     if sys.stdin.isatty():
-        raise ReadError("standard input is a terminal; pipe a picture into it")
+        raise ReadError("standard input is a terminal; pipe a picture or video into it")
     return sys.stdin.buffer
 
 
 def stdout() -> BinaryIO:
-    """Standard output, to write to.
+    """Return standard output as a binary stream.
 
     Raises:
-        WriteError: It is closed or a terminal.
+        WriteError: It is closed or is a terminal.
     """
     if sys.stdout is None:
         raise WriteError("standard output is closed")
     if sys.stdout.isatty():
-        raise WriteError("standard output is a terminal; send it to a file or a program")
+        raise WriteError("standard output is a terminal; redirect it to a file or a program")
     return sys.stdout.buffer
 
 
-def _begin(file: BinaryIO) -> bytes:
-    """What comes first, which remains to be read."""
+def _peek(file: BinaryIO) -> bytes:
+    """Return the first bytes of a stream without consuming them."""
     try:
         if isinstance(file, io.BufferedReader):
             return file.peek(_LONGEST)[:_LONGEST]
@@ -73,16 +73,16 @@ def _begin(file: BinaryIO) -> bytes:
 
 
 def write_stdout(data: bytes) -> None:
-    """Writes to standard output.
+    """Write to standard output.
 
     Raises:
-        WriteError: It is closed, a terminal, or takes no more.
+        WriteError: It is closed, is a terminal, or cannot be written to.
     """
     file = stdout()
     try:
         file.write(data)
         file.flush()
     except OSError as error:
-        # What is left in the buffer would be tried again, and complained of, when the process ends.
+        # Otherwise the process would try to write the rest of the buffer when it ends, and print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise WriteError(f"cannot write to standard output: {error.strerror}") from error

@@ -72,7 +72,7 @@ def test_what_one_process_left_can_be_removed_by_another(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
     assert atomic.claim(".png").startswith(atomic.process_prefix())
     for no_mark in ("", "*", ".colorize-", f"{mark}*"):
-        with pytest.raises(ValueError, match="no mark"):
+        with pytest.raises(ValueError, match="not the prefix of a process"):
             atomic.remove_prefixed(tmp_path, no_mark)
 
 

@@ -168,7 +168,7 @@ def run_elsewhere(job: Job, root: Path) -> None:
 
 
 def test_journals_of_ended_runs_become_one(job, root, monkeypatch):
-    monkeypatch.setattr(manifest_local, "_MOST_JOURNALS", 2)
+    monkeypatch.setattr(manifest_local, "_MOST_FILES", 2)
     jobs = [Job(job.source, root / f"{i}.png") for i in range(3)]
     for each in jobs:
         run_elsewhere(each, root)
@@ -182,7 +182,7 @@ def test_journals_of_ended_runs_become_one(job, root, monkeypatch):
 
 
 def test_journals_of_runs_that_go_on_are_left_alone(job, root, monkeypatch):
-    monkeypatch.setattr(manifest_local, "_MOST_JOURNALS", 0)
+    monkeypatch.setattr(manifest_local, "_MOST_FILES", 0)
     manifest = LocalManifest(root, "r")
     make(job, manifest)
     LocalManifest(root, "r")
@@ -197,7 +197,7 @@ def test_what_is_known_survives_that_another_run_makes_journals_into_one(job, ro
         run_elsewhere(each, root)
     mine = LocalManifest(root, "r")
     assert mine.state(jobs[0]) is State.CURRENT
-    monkeypatch.setattr(manifest_local, "_MOST_JOURNALS", 2)
+    monkeypatch.setattr(manifest_local, "_MOST_FILES", 2)
     LocalManifest(root, "r")
     assert len(journals(root)) == 1
     assert [mine.state(each) for each in jobs] == [State.CURRENT] * 3
@@ -210,7 +210,7 @@ def test_the_last_line_on_an_output_is_kept(job, root, monkeypatch):
     manifest = LocalManifest(root, "r")
     assert manifest.state(job) is State.CURRENT  # and notes the new time
     manifest.close()
-    monkeypatch.setattr(manifest_local, "_MOST_JOURNALS", 0)
+    monkeypatch.setattr(manifest_local, "_MOST_FILES", 0)
     LocalManifest(root, "r")
     (journal,) = journals(root)
     (line,) = journal.read_bytes().splitlines()
@@ -232,7 +232,7 @@ def test_a_journal_made_of_others_is_none_before_it_is_complete(job, root, monke
         LocalManifest(root, "r")  # makes one, from the same
         raise OSError(28, "no space")
 
-    monkeypatch.setattr(manifest_local, "_MOST_JOURNALS", 2)
+    monkeypatch.setattr(manifest_local, "_MOST_FILES", 2)
     monkeypatch.setattr(manifest_local.atomic, "_sync", failing)
     LocalManifest(root, "r")
     assert seen == [State.CURRENT] * 3
@@ -245,7 +245,7 @@ def test_what_a_killed_run_left_of_such_a_journal_is_removed(job, root, monkeypa
     run_elsewhere(job, root)
     journal = journals(root)[0]
     journal.with_suffix(manifest_local._UNFINISHED).touch()  # of the same process, which has ended
-    monkeypatch.setattr(manifest_local, "_MOST_JOURNALS", 0)
+    monkeypatch.setattr(manifest_local, "_MOST_FILES", 0)
     assert LocalManifest(root, "r").state(job) is State.CURRENT
     assert [path.suffix for path in journal.parent.iterdir()] == [".jsonl"]
 
@@ -263,7 +263,7 @@ def test_journals_stay_where_one_cannot_be_read(job, root, monkeypatch):
             raise OSError(5, "input/output error")
 
     with monkeypatch.context() as patched:
-        patched.setattr(manifest_local, "_MOST_JOURNALS", 2)
+        patched.setattr(manifest_local, "_MOST_FILES", 2)
         patched.setattr(manifest_local, "_lines", unreadable)
         LocalManifest(root, "r")
     assert journals(root) == before

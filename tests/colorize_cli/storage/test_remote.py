@@ -171,7 +171,7 @@ def test_threads_may_share_a_store(bucket, file, tmp_path):
 @pytest.mark.parametrize(
     ("url", "absent", "text"),
     [
-        ("s3://b/a", "fsspec", "s3://b/a: for this, pip install 'colorize-cli[remote]'"),
+        ("s3://b/a", "fsspec", "s3://b/a: to use remote stores, pip install 'colorize-cli[remote]'"),
         ("s3://b/a", "s3fs", "s3://b/a: Install s3fs to access S3 (pip install 'colorize-cli[remote]')"),
         ("sftp://b/a", "paramiko", 'sftp://b/a: SFTPFileSystem requires "paramiko" to be installed'),
         ("nothing://b/a", None, "nothing://b/a: Protocol not known: nothing"),
@@ -208,5 +208,5 @@ def test_a_full_disk_is_named(root, file, tmp_path, monkeypatch):
     monkeypatch.setattr(type(root.file_system._files), "get_file", get_file)
     if root.url.text.startswith("s3"):
         monkeypatch.setattr(root.file_system._files, "get_file", get_file)
-    with pytest.raises(ReadError, match=f"no room for its copy in {tmp_path}: No space left on device"):
+    with pytest.raises(ReadError, match=f"no space for a copy in {tmp_path}: No space left on device"):
         root.file_system.fetch(found, tmp_path / "copy")

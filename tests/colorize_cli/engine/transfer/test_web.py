@@ -156,7 +156,7 @@ def test_the_web_is_no_output(colorize, local, web):
     source, _ = local(1)
     result = colorize(source, f"{web.url}/out?{QUERY}")
     assert result.exit_code == 2
-    assert result.stderr.endswith("/out: the web can be read from, but not written to\n")
+    assert result.stderr.endswith("/out: cannot write to the web; give a directory, a file or a store\n")
     assert "hush" not in said(result)
 
 
