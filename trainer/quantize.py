@@ -1,4 +1,4 @@
-"""Converts an exported model to a variant in another precision: 8-bit integers or 16-bit floats.
+"""Convert an exported model to a variant in another precision: 8-bit integers or 16-bit floats.
 
 The int8 variant is for the CPU. It uses onnxruntime's static quantization with pairs of QuantizeLinear and
 DequantizeLinear operators (QDQ), as in Jacob et al. 2018, "Quantization and Training of Neural Networks for

@@ -58,6 +58,13 @@ def test_commands_are_those_of_the_readme():
     assert set(COMMANDS) == {"prepare", "train", "evaluate", "export", "quantize", "quantise", "report"}
 
 
+def test_british_spellings_of_earlier_versions_are_aliases():
+    assert COMMANDS["quantise"].callback is COMMANDS["quantize"].callback
+    assert COMMANDS["quantise"].params == COMMANDS["quantize"].params
+    assert "quantise" not in invoke("--help").stdout
+    assert {"--license", "--licence"} in [set(option.opts) for option in COMMANDS["export"].params]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_describes_the_command_and_every_argument(name):
     result = invoke(name, "--help")

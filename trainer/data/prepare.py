@@ -1,4 +1,4 @@
-"""Cuts pictures of folders and tar shards into square training crops: one uint8 array and a manifest."""
+"""Cut pictures of folders and tar shards into square training crops: one uint8 array and a manifest."""
 
 from __future__ import annotations
 

@@ -441,7 +441,7 @@ def test_jpeg_works_on_blocks_of_8_from_the_upper_left():
 def test_jpeg_quantizes_the_cosine_transform_of_scipy_by_the_table_of_pillow():
     """Each of 64 blocks contains one basis function, which is rounded to a step of the table."""
     amplitude = 400.0
-    blocks = np.zeros((8, 8, 8, 8), np.float32)  # vertical and horizontal frequency, then the block
+    blocks = np.zeros((8, 8, 8, 8), np.float32)  # frequency down and right, then the block
     for down, right in np.ndindex(8, 8):
         blocks[down, right, down, right] = amplitude
     gray = fft.idctn(blocks, axes=(2, 3), norm="ortho").transpose(0, 2, 1, 3).reshape(64, 64) + 128
