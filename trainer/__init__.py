@@ -1,1 +1,1 @@
-"""Learn to paint chroma onto lightness: a conditional GAN in CIE Lab, from pictures to an ONNX file."""
+"""Train networks that predict chroma from lightness: a conditional GAN in CIE Lab, from pictures to ONNX."""

@@ -1,4 +1,4 @@
-"""`python -m trainer` is `colorize-train`."""
+"""Entry point of `python -m trainer`, the same program as `colorize-train`."""
 
 from trainer.cli import main
 

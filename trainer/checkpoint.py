@@ -1,4 +1,4 @@
-"""Training state on disk: written atomically, read without running code from the file."""
+"""Checkpoints and weights files: written atomically, read without executing code from the file."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from torch import nn
 
 from trainer.config import Config, ConfigError, from_json, to_json
 from trainer.models import Generator, build_generator
-from trainer.step import Trainee
+from trainer.step import TrainState
 
 _FORMAT = 1
 
 
 class CheckpointError(Exception):
-    """A file that is no usable checkpoint; the message names it."""
+    """A checkpoint or weights file that cannot be used. The message names the file."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come."""
+    """Progress of a run."""
 
     samples_seen: int = 0
     seconds: float = 0.0
-    """Time spent training, over all sessions of the run."""
+    """Training time, including the time before the run was resumed."""
 
 
-def save_checkpoint(path: Path, trainee: Trainee, config: Config, progress: Progress) -> None:
-    """Write all that a run needs to continue bit for bit; the one before is kept beside it."""
-    state = {
+def save_checkpoint(path: Path, state: TrainState, config: Config, progress: Progress) -> None:
+    """Write everything needed to continue a run bit for bit. Keeps the previous checkpoint beside it."""
+    content = {
         "format": _FORMAT,
         "config": to_json(config),
         "samples_seen": progress.samples_seen,
         "seconds": progress.seconds,
-        "updates": trainee.updates,
+        "updates": state.updates,
         "random": torch.get_rng_state(),
-        **{name: part.state_dict() for name, part in _parts(trainee).items()},
+        **{name: part.state_dict() for name, part in _parts(state).items()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
     with temporary.open("wb") as file:
-        torch.save(state, file)
+        torch.save(content, file)
         file.flush()
         os.fsync(file.fileno())
     if path.exists():
@@ -56,58 +56,60 @@ def save_checkpoint(path: Path, trainee: Trainee, config: Config, progress: Prog
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before the newest is."""
+    """Return the path of the checkpoint before the newest."""
     return path.with_suffix(f".previous{path.suffix}")
 
 
 def resume(
-    path: Path, trainee: Trainee, config: Config, notice: Callable[[str], None] = lambda _: None
+    path: Path, state: TrainState, config: Config, notice: Callable[[str], None] = lambda _: None
 ) -> Progress | None:
-    """Restore `trainee` from the newest checkpoint that can be read; None where there is none.
+    """Restore `state` from the newest readable checkpoint. Returns None if there is no checkpoint.
 
     Args:
-        path: the newest.
-        trainee: changed in place.
-        config: of the run.
-        notice: told in a line if the newest cannot be used and the one before is.
+        path: path of the newest checkpoint.
+        state: changed in place.
+        config: configuration of the run.
+        notice: called with one line of text if the previous checkpoint replaces a damaged one.
 
     Raises:
-        CheckpointError: as `load_checkpoint`, of the newest, if the one before is not usable either.
+        CheckpointError: if neither checkpoint can be used. The message is about the newest.
     """
     if not path.exists() and not previous(path).exists():
         return None
     try:
-        return load_checkpoint(path, trainee, config)
+        return load_checkpoint(path, state, config)
     except CheckpointError as error:
         try:
-            progress = load_checkpoint(previous(path), trainee, config)
+            progress = load_checkpoint(previous(path), state, config)
         except CheckpointError:
             raise error from None
-        notice(f"{error}; going on from {previous(path)}")
+        notice(f"{error}; continuing from {previous(path)}")
         return progress
 
 
-def load_checkpoint(path: Path, trainee: Trainee, config: Config) -> Progress:
-    """Restore `trainee` to what `save_checkpoint` wrote.
+def load_checkpoint(path: Path, state: TrainState, config: Config) -> Progress:
+    """Restore `state` from a file written by `save_checkpoint`.
 
     Raises:
-        CheckpointError: if the file is damaged or belongs to another configuration of networks.
+        CheckpointError: if the file is damaged or its networks have another configuration.
     """
-    state = _read(path)
+    content = _read(path)
     try:
-        if from_json(state["config"]).model != config.model:
-            raise CheckpointError(f"{path}: its networks are not those of this configuration")
-        for name, part in _parts(trainee).items():
-            part.load_state_dict(state[name])
-        trainee.updates = state["updates"]
-        torch.set_rng_state(state["random"])
-        return Progress(state["samples_seen"], state["seconds"])
+        if from_json(content["config"]).model != config.model:
+            raise CheckpointError(f"{path}: its networks have another configuration than this run")
+        for name, part in _parts(state).items():
+            part.load_state_dict(content[name])
+        state.updates = content["updates"]
+        torch.set_rng_state(content["random"])
+        return Progress(content["samples_seen"], content["seconds"])
     except (KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of this run ({_first_line(error)})") from error
 
 
 def load_generator(path: Path) -> tuple[Generator, Config]:
-    """The averaged generator of a checkpoint (.pt) or of a weights file (.safetensors), for inference.
+    """Load the averaged generator of a checkpoint (.pt) or weights file (.safetensors), for inference.
+
+    Returns the generator and the configuration of its training.
 
     Raises:
         CheckpointError: if the file cannot be read as either.
@@ -116,8 +118,8 @@ def load_generator(path: Path) -> tuple[Generator, Config]:
         if path.suffix == ".safetensors":
             weights, text = _read_weights(path)
         else:
-            state = _read(path)
-            weights, text = state["ema"], state["config"]
+            content = _read(path)
+            weights, text = content["ema"], content["config"]
         config = from_json(text)
         generator = build_generator(config.model)
         generator.load_state_dict(weights)
@@ -128,27 +130,31 @@ def load_generator(path: Path) -> tuple[Generator, Config]:
 
 
 def blended(first: Generator, second: Generator, share: float) -> Generator:
-    """`second` with weights that are `share` its own and otherwise those of `first`.
+    """Interpolate the weights of two generators: (1 - share) * first + share * second. Changes `second`.
 
-    Network interpolation (Wang et al. 2018, "ESRGAN", section 3.4): between a generator before and after its
-    adversarial training, a balance of fidelity and liveliness that neither has. Changes `second`.
+    Network interpolation (Wang et al. 2018, "ESRGAN", section 3.4). Between a generator before and after its
+    adversarial training, it balances fidelity and vividness.
 
     Raises:
-        CheckpointError: if the two are not of the same shape.
+        CheckpointError: if the generators have different shapes.
     """
-    ours, theirs = first.state_dict(), second.state_dict()
-    if {name: value.shape for name, value in ours.items()} != {n: v.shape for n, v in theirs.items()}:
+    start, end = first.state_dict(), second.state_dict()
+    if {name: value.shape for name, value in start.items()} != {n: v.shape for n, v in end.items()}:
         raise CheckpointError("only generators of the same shape can be blended")
     mixed = {
-        name: torch.lerp(ours[name], value, share) if value.is_floating_point() else value
-        for name, value in theirs.items()
+        name: torch.lerp(start[name], value, share) if value.is_floating_point() else value
+        for name, value in end.items()
     }
     second.load_state_dict(mixed)
     return second
 
 
 def save_weights(path: Path, generator: nn.Module, config: Config) -> None:
-    """Write the weights as fp16 safetensors with the configuration inside: small enough to keep."""
+    """Write the weights as fp16 safetensors, with the configuration in the metadata.
+
+    Raises:
+        CheckpointError: if a weight exceeds the range of fp16.
+    """
     from safetensors.torch import save_file
 
     weights = {
@@ -156,65 +162,65 @@ def save_weights(path: Path, generator: nn.Module, config: Config) -> None:
         for name, value in generator.state_dict().items()
     }
     if not all(value.isfinite().all() for value in weights.values()):
-        raise CheckpointError(f"{path}: not written, for weights do not fit into fp16")
+        raise CheckpointError(f"{path}: not written: some weights exceed the range of fp16")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, path, metadata={"config": to_json(config.published)})
 
 
-def start_from(trainee: Trainee, path: Path) -> None:
-    """Begin a new run with the generator of an earlier one.
+def start_from(state: TrainState, path: Path) -> None:
+    """Initialize the generator and its average from a checkpoint or weights file.
 
     Raises:
-        CheckpointError: if the file cannot be read, or its generator is of another shape.
+        CheckpointError: if the file cannot be read, or its generator has another shape.
     """
     weights = load_generator(path)[0].state_dict()
     try:
-        trainee.generator.load_state_dict(weights)
-        trainee.ema.load_state_dict(weights)
+        state.generator.load_state_dict(weights)
+        state.ema.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{path}: its generator is not that of this configuration ({_first_line(error)})"
+            f"{path}: its generator has another configuration than this run ({_first_line(error)})"
         ) from error
 
 
-def load_pretrained(trainee: Trainee) -> None:
-    """Begin a new run with the published weights of the generator's encoder, if it has one.
+def load_pretrained(state: TrainState) -> None:
+    """Initialize the generator and its average with the encoder's ImageNet weights, if it has an encoder.
 
     Raises:
-        ConfigError: if the package that contains them is not installed.
+        ConfigError: if the package with the weights is not installed.
     """
-    trainee.ema.load_pretrained()  # type: ignore[operator]  # it is a Generator
-    trainee.generator.load_state_dict(trainee.ema.state_dict())
+    state.ema.load_pretrained()  # type: ignore[operator]  # it is a Generator
+    state.generator.load_state_dict(state.ema.state_dict())
 
 
 def _first_line(error: Exception) -> str:
-    """torch lists every tensor that does not fit, one to a line."""
+    """Return the first line of an error: torch lists every mismatched tensor on a separate line."""
     return str(error).partition("\n")[0]
 
 
-def _parts(trainee: Trainee) -> dict[str, Any]:
+def _parts(state: TrainState) -> dict[str, Any]:
     parts: dict[str, Any] = {
-        "generator": trainee.generator,
-        "ema": trainee.ema,
+        "generator": state.generator,
+        "ema": state.ema,
     }
-    for i, optimizer in enumerate(trainee.generator_optimizers):
+    for i, optimizer in enumerate(state.generator_optimizers):
         parts[f"generator_optimizer_{i}"] = optimizer
-    if trainee.discriminator is not None:
-        parts["discriminator"] = trainee.discriminator
-        parts["discriminator_optimizer"] = trainee.discriminator_optimizer
+    if state.discriminator is not None:
+        parts["discriminator"] = state.discriminator
+        parts["discriminator_optimizer"] = state.discriminator_optimizer
     return parts
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path}: unreadable ({error.strerror})") from error
     except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint, or damaged") from error
-    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint, or a damaged one") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this trainer")
-    return state
+    return content
 
 
 def _read_weights(path: Path) -> tuple[dict[str, torch.Tensor], str]:

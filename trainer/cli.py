@@ -1,7 +1,8 @@
-"""`colorize-train`: options to calls, errors to one line, and nothing else."""
+"""The command line of `colorize-train`: parses options, calls the package, prints errors in one line."""
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from trainer.scores import Evaluation
 
 _PATH = click.Path(path_type=Path)
-_SHARES = (0.65, 0.8, 0.97)  # of the true colorfulness, at which `evaluate` compares models
+_SHARES = (0.65, 0.8, 0.97)  # shares of the true colorfulness at which `evaluate` compares models
 
 
 @click.group()
@@ -34,11 +35,13 @@ def main() -> None:
 @click.option(
     "--size", type=click.IntRange(16), help="Side of the crops in pixels.  [default: 128; CIFAR-10: 32]"
 )
-@click.option("--workers", default=4, show_default=True, type=click.IntRange(1), help="Threads that decode.")
+@click.option(
+    "--workers", default=4, show_default=True, type=click.IntRange(1), help="Number of decoding threads."
+)
 def prepare(sources: tuple[Path, ...], out: Path, size: int | None, workers: int) -> None:
-    """Turn the pictures of each SOURCE, a folder, a tar shard or a file, into training crops in OUT.
+    """Cut training crops from the pictures of each SOURCE (folder, tar shard or file) and write them to OUT.
 
-    Of CIFAR-10, as it is distributed or extracted, OUT/train and OUT/test are made.
+    CIFAR-10, packed or extracted, becomes OUT/train and OUT/test.
     """
     from trainer.data.cifar10 import SIDE, is_cifar10, prepare_cifar10
     from trainer.data.prepare import DataError
@@ -47,9 +50,11 @@ def prepare(sources: tuple[Path, ...], out: Path, size: int | None, workers: int
     try:
         if any(is_cifar10(source) for source in sources):
             if len(sources) > 1 or size not in (None, SIDE):
-                raise click.UsageError(f"CIFAR-10 is prepared by itself, at {SIDE} pixels")
-            for split, part in prepare_cifar10(sources[0], out).items():
-                click.echo(f"{part.crops} pictures of {part.size} pixels in {out / split}", err=True)
+                raise click.UsageError(
+                    f"CIFAR-10 cannot be combined with other sources, and its size is always {SIDE} pixels"
+                )
+            for split, manifest in prepare_cifar10(sources[0], out).items():
+                click.echo(f"{manifest.crops} pictures of {manifest.size} pixels in {out / split}", err=True)
             return
         console = Console(stderr=True)
         with Progress(TextColumn("{task.completed} pictures"), TimeElapsedColumn(), console=console) as bar:
@@ -69,25 +74,27 @@ def prepare(sources: tuple[Path, ...], out: Path, size: int | None, workers: int
 @click.argument("data", type=_PATH)
 @click.option("--validation", required=True, type=_PATH, help="Prepared folder to evaluate on.")
 @click.option(
-    "--run", "folder", required=True, type=_PATH, help="Folder of the run; continued if it has begun."
+    "--run", "folder", required=True, type=_PATH, help="Folder of the run. An interrupted run is continued."
 )
 @click.option(
     "--preset", default="photo", show_default=True, type=click.Choice(list(PRESETS)), help="Recipe."
 )
 @click.option(
-    "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="Replace a field of the recipe."
+    "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="Override a field of the recipe."
 )
 @click.option(
-    "--start-from", type=_PATH, help="Begin a new run with the generator of this checkpoint or weights file."
+    "--start-from",
+    type=_PATH,
+    help="Initialize a new run with the generator of this checkpoint or weights file.",
 )
 @click.option(
     "--device",
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where to train.",
+    help="Device to train on.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the configuration, make two updates, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the configuration, run two updates and write nothing.")
 def train(
     data: Path,
     validation: Path,
@@ -100,7 +107,7 @@ def train(
 ) -> None:
     """Train on the crops in DATA.
 
-    `torchrun --nproc-per-node N -m trainer train ...` trains in N processes, which share every batch.
+    `torchrun --nproc-per-node N -m trainer train ...` trains in N processes that share every batch.
     """
     if start_from is not None:
         assignments = (*assignments, f"start_from={json.dumps(str(start_from))}")
@@ -118,16 +125,18 @@ def train(
         raise click.ClickException(str(error)) from error
     if fabric.is_global_zero:
         click.echo(to_json(config))
-    place = Run(folder, data, validation, stop_after=2 if dry_run else None)
+    files = Run(folder, data, validation, stop_after=2 if dry_run else None)
     try:
         with _Bar(config, visible=fabric.is_global_zero) as bar:
-            progress = run(config, place, fabric, bar)
+            progress = run(config, files, fabric, bar)
     except (CheckpointError, ConfigError, DataError, TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error
     if not dry_run and progress.samples_seen < config.total_samples:
         if not fabric.is_global_zero:
             raise SystemExit(130)
-        click.echo(f"stopped after {progress.samples_seen} samples; the same command continues", err=True)
+        click.echo(
+            f"stopped after {progress.samples_seen} samples; run the same command to continue", err=True
+        )
         raise SystemExit(130)
 
 
@@ -135,7 +144,9 @@ def train(
 @click.argument("model", type=_PATH)
 @click.argument("sources", nargs=-1, required=True, type=_PATH, metavar="PICTURES...")
 @click.option(
-    "--size", type=click.IntRange(16), help="Short side that the network sees.  [default: the model's own]"
+    "--size",
+    type=click.IntRange(16),
+    help="Short side of the network input in pixels.  [default: the model's working size]",
 )
 @click.option("--strength", default=1.0, show_default=True, help="Factor on the predicted chroma.")
 @click.option(
@@ -144,15 +155,21 @@ def train(
     "at_colorfulness",
     type=click.FloatRange(0, 2),
     metavar="SHARE",
-    help="Choose the strength so that colorfulness is this share of the true pictures'.",
+    help="Choose the strength that gives this share of the true pictures' colorfulness.",
 )
-@click.option("--sheet", type=_PATH, help="Write a PNG of gray, colored and true pictures.")
-@click.option("--sheet-pictures", default=24, show_default=True, type=click.IntRange(1), help="How many.")
+@click.option("--sheet", type=_PATH, help="Write a PNG of gray, colorized and true pictures.")
+@click.option(
+    "--sheet-pictures",
+    default=24,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of pictures in the sheet.",
+)
 @click.option(
     "--realism/--no-realism",
     default=True,
     show_default=True,
-    help="Measure KID and the probability of the true class, which takes most of the time.",
+    help="Measure KID and the probability of the true class, the slowest part of the evaluation.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def evaluate(
@@ -168,8 +185,7 @@ def evaluate(
 ) -> None:
     """Measure MODEL, an ONNX file or a checkpoint, on color PICTURES.
 
-    PICTURES are folders, tar files or single files, folders that `prepare` made, or CIFAR-10, of which the
-    test split is taken.
+    PICTURES are folders, tar files, single files, folders written by `prepare`, or CIFAR-10 (its test split).
     """
     from colorize_cli.core.errors import ColorizeError
     from trainer.checkpoint import CheckpointError
@@ -196,7 +212,7 @@ def evaluate(
 
 
 def _recognizer() -> Recognizer | None:
-    """Return what measures realism; None, with a line on stderr, without the package that it needs."""
+    """Load the classifier that measures realism. Print a line to stderr and return None if it is missing."""
     from trainer.realism import Recognizer
 
     try:
@@ -222,37 +238,44 @@ def _print_scores(figures: Evaluation) -> None:
 @main.command()
 @click.argument("checkpoint", type=_PATH)
 @click.argument("out", type=_PATH)
-@click.option("--name", default="colorize", show_default=True, help="What the model is called.")
-@click.option("--working-size", required=True, type=click.IntRange(16), help="Short side that measured best.")
-@click.option("--trained-on", required=True, help="The pictures it learnt from.")
-@click.option("--licence", required=True, help="Terms of the weights.")
+@click.option("--name", default="colorize", show_default=True, help="Name of the model.")
+@click.option(
+    "--working-size",
+    required=True,
+    type=click.IntRange(16),
+    help="Short side of the network input that scored best, in pixels.",
+)
+@click.option("--trained-on", required=True, help="Description of the training pictures.")
+@click.option("--license", "--licence", "license_", required=True, help="License of the weights.")
 @click.option("--chroma-gain", default=1.0, show_default=True, help="Factor on the predicted chroma.")
 @click.option(
     "--mean-factor",
     default=1.0,
     show_default=True,
-    help="Factor on each picture's mean chroma, its color cast.",
+    help="Factor on the mean chroma (color cast) of each picture.",
 )
 @click.option(
     "--chroma-exponent",
     default=1.0,
     show_default=True,
-    help="Power of the predicted chroma; above 1, pale colors become paler and strong ones stronger.",
+    help="Exponent of the predicted chroma. Above 1, pale colors become paler and strong colors stronger.",
 )
 @click.option(
     "--blend",
     type=(_PATH, click.FloatRange(0, 1)),
     metavar="EARLIER SHARE",
-    help="Mix in this share of the weights of an earlier checkpoint, of before the adversarial phase say.",
+    help="Mix in this share of an earlier checkpoint's weights, such as one before the adversarial phase.",
 )
-@click.option("--weights", type=_PATH, help="Also write the weights as fp16 safetensors, to train on from.")
+@click.option(
+    "--weights", type=_PATH, help="Also write the weights as fp16 safetensors, for `train --start-from`."
+)
 def export(
     checkpoint: Path,
     out: Path,
     name: str,
     working_size: int,
     trained_on: str,
-    licence: str,
+    license_: str,
     chroma_gain: float,
     mean_factor: float,
     chroma_exponent: float,
@@ -271,7 +294,7 @@ def export(
         if blend is not None:
             generator = blended(load_generator(blend[0])[0], generator, 1 - blend[1])
         calibration = Calibration(chroma_gain, mean_factor, chroma_exponent)
-        facts = ModelFacts(name, working_size, trained_on, licence, calibration)
+        facts = ModelFacts(name, working_size, trained_on, license_, calibration)
         difference = run(generator, config, facts, out)
         if weights is not None:
             save_weights(weights, generator, config)
@@ -284,19 +307,24 @@ def export(
 @click.argument("model", type=_PATH)
 @click.argument("out", type=_PATH)
 @click.argument("sources", nargs=-1, required=True, type=_PATH)
-@click.option("--pictures", default=400, show_default=True, help="How many to calibrate and check with.")
+@click.option(
+    "--pictures",
+    default=400,
+    show_default=True,
+    help="Number of pictures for calibration and check.",
+)
 @click.option(
     "--to",
     type=click.Choice(["int8", "fp16"]),
     default="int8",
     show_default=True,
-    help="8-bit integers, for the CPU, or 16-bit floats, for GPUs.",
+    help="8-bit integers for the CPU, or 16-bit floats for GPUs.",
 )
-def quantise(model: Path, out: Path, sources: tuple[Path, ...], pictures: int, to: str) -> None:
-    """Write the exported MODEL in another precision to OUT, calibrated and checked on pictures of SOURCES.
+def quantize(model: Path, out: Path, sources: tuple[Path, ...], pictures: int, to: str) -> None:
+    """Convert the exported MODEL to another precision, calibrated and checked on SOURCES. Write it to OUT.
 
-    `colorize` finds OUT if it lies beside MODEL and is named MODEL-int8.onnx or MODEL-fp16.onnx: it uses the
-    first on the CPU, and the second on GPUs with --precision fp16.
+    `colorize` finds OUT beside MODEL if its name is MODEL-int8.onnx or MODEL-fp16.onnx. It uses the first on
+    the CPU and the second on GPUs with --precision fp16.
     """
     from itertools import islice
 
@@ -307,7 +335,7 @@ def quantise(model: Path, out: Path, sources: tuple[Path, ...], pictures: int, t
     from trainer.data.prepare import DataError
     from trainer.evaluate import read_pictures
     from trainer.export import ExportError
-    from trainer.quantize import quantise as run
+    from trainer.quantize import quantize as run
 
     try:
         info = load(model, "cpu", precision="fp32").info
@@ -321,12 +349,18 @@ def quantise(model: Path, out: Path, sources: tuple[Path, ...], pictures: int, t
     click.echo(f"{out}: a* and b* differ by {difference:.2f} on average", err=True)
 
 
+# Keep the spelling of earlier versions working, without listing the command twice.
+_quantise = copy.copy(quantize)
+_quantise.hidden = True
+main.add_command(_quantise, "quantise")
+
+
 @main.command()
 @click.argument("run", type=_PATH)
 @click.argument("out", type=_PATH)
-@click.option("--evaluation", type=_PATH, help="What `evaluate --json` printed, to be shown as a table.")
+@click.option("--evaluation", type=_PATH, help="Output of `evaluate --json`, to include as a table.")
 def report(run: Path, out: Path, evaluation: Path | None) -> None:
-    """Show RUN, the folder of a run, in OUT: one HTML page with curves, samples, scores and configuration."""
+    """Write the curves, samples, scores and configuration of RUN, a run's folder, as one HTML page to OUT."""
     from trainer.report import ReportError
     from trainer.report import report as write
 
@@ -344,7 +378,7 @@ def _resolve(preset: str, assignments: tuple[str, ...]) -> Config:
 
 
 class _Bar:
-    """Samples per second and time left, on a terminal."""
+    """A progress bar with samples per second and remaining time. Implements `trainer.loop.Watcher`."""
 
     def __init__(self, config: Config, *, visible: bool = True) -> None:
         columns = (
@@ -370,7 +404,7 @@ class _Bar:
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def advanced(self, samples_seen: int, figures: dict[str, float]) -> None:
-        """Show how far the run is, and the two figures that say most."""
+        """Show the progress of the run and its two most informative figures."""
         self._known |= {name: figures[name] for name in ("reconstruction", "gain_at_65") if name in figures}
         speed = self._bar.tasks[self._task].speed or 0.0
         text = "  ".join(f"{name} {value:.3f}" for name, value in self._known.items())

@@ -1,4 +1,4 @@
-"""What a training run is, as frozen dataclasses that are printed, saved beside the run and hashed."""
+"""The configuration of a training run: frozen dataclasses that are printed, saved with the run and hashed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """A field that does not exist, or a value of the wrong type or range."""
+    """A configuration that is not valid: an unknown field, or a value of the wrong type or range."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training with the same crop size, batch size and losses."""
+    """A phase of training with constant crop size, batch size and losses."""
 
     samples: int = 100_000
-    """Crops to see before the next phase begins."""
+    """Number of crops in the phase."""
     crop_size: int = 64
     """Side of the square training crop, in pixels; a multiple of the generator's `multiple_of`."""
     batch_size: int = 32
@@ -28,17 +28,17 @@ class Phase:
     learning_rate: float = 1e-3
     """The generator's learning rate at the start of the phase."""
     final_learning_rate: float = 1e-3
-    """The generator's learning rate at its end; cosine in between."""
+    """The generator's learning rate at the end of the phase, with cosine decay in between."""
     warmup: int = 0
     """Samples over which the learning rate rises linearly from zero."""
     perceptual: float = 0.0
-    """Weight of the perceptual loss (`trainer.models.perceptual`); 0 leaves it out."""
+    """Weight of the perceptual loss (`trainer.models.perceptual`); 0 skips it."""
     adversarial: float = 0.0
-    """Weight of the adversarial loss; 0 leaves the discriminator out altogether."""
+    """Weight of the adversarial loss; 0 skips the discriminator."""
     feature_matching: float = 0.0
     """Weight of the discriminator's feature matching loss (Wang et al. 2018, pix2pixHD)."""
     discriminator_learning_rate: float = 2e-4
-    """The discriminator's learning rate, constant."""
+    """The discriminator's constant learning rate."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,20 @@ class ModelConfig:
     generator: str = "encoder_unet"
     """A row of `trainer.models.GENERATORS`."""
     width: int = 48
-    """Unit of the generator's channels; each scale has a multiple of it."""
+    """Unit of the generator's channel count; each scale has a multiple of it."""
     encoder: str = "efficientnet_lite0"
     """A row of `trainer.models.encoders.ENCODERS`: the encoder of `encoder_unet`, of the projected
     discriminator and of the perceptual loss."""
     frozen_blocks: int = 3
-    """`encoder_unet` only: number of the encoder's first blocks, after its stem, that are not trained."""
+    """`encoder_unet` only: number of blocks after the stem that are not trained. At 0 all is trained."""
     enlarge: int = 1
-    """`encoder_unet` only: factor by which the network enlarges its input, 1, 2 or 4."""
+    """`encoder_unet` only: upsampling factor of the network's input, 1, 2 or 4."""
     depth: int = 8
-    """`pix2pix_unet` only: the number of times it halves the picture."""
+    """`pix2pix_unet` only: number of stride-2 layers of the encoder."""
     discriminator: str = "patchgan"
     """A row of `trainer.models.DISCRIMINATORS`."""
     discriminator_width: int = 64
-    """Channels of the PatchGAN's first layer, or of the projected discriminator's heads."""
+    """Channels of the PatchGAN's first layer or of the projected discriminator's heads."""
     discriminator_layers: int = 3
     """Stride-2 layers of the PatchGAN; 3 gives the 70 x 70 receptive field of pix2pix."""
     spectral_norm: bool = True
@@ -70,27 +70,27 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What both phases share of the objective."""
+    """Settings of the losses, common to all phases."""
 
     reconstruction: str = "smooth_l1"
     """A row of `trainer.losses.RECONSTRUCTION`."""
     beta: float = 6.0
-    """Error where `smooth_l1` turns linear and below which logarithmic losses are flat; in CIE units of ab,
-    for `log_mse_rgb` in levels of 255."""
+    """Error above which `smooth_l1` is linear, and below which the logarithmic losses are nearly flat. In CIE
+    units of ab, or in levels of 255 for `log_mse_rgb`."""
     saturation_weight: float = 4.0
-    """Extra weight of a pixel whose true chroma is `saturated_chroma` or more; 0 weighs all alike."""
+    """Additional weight of pixels whose true chroma is `saturated_chroma` or more; 0 weighs all equally."""
     saturated_chroma: float = 50.0
-    """Chroma C*ab at which the extra weight is whole."""
+    """Chroma C*ab at which the additional weight is reached; below, it grows linearly."""
     gan: str = "hinge"
     """A row of `trainer.losses.ADVERSARIAL`."""
 
 
 @dataclass(frozen=True)
-class FilmConfig:
-    """The share of samples whose lightness gets each look of old film; see `trainer.data.degradation`."""
+class DegradationConfig:
+    """The share of samples that get each degradation of old film; see `trainer.data.degradation`."""
 
     spectral: float = 0.0
-    """The color response of another emulsion."""
+    """Spectral response of another emulsion."""
     softness: float = 0.0
     """Blur."""
     contrast: float = 0.0
@@ -98,25 +98,28 @@ class FilmConfig:
     grain: float = 0.0
     """Noise in the mid-tones."""
     fading: float = 0.0
-    """Raised blacks and lowered whites, unevenly."""
+    """Raised blacks, lowered whites, and a gradient of the lightness."""
     damage: float = 0.0
     """Scratches and dust."""
     jpeg: float = 0.0
     """Compression."""
 
 
+FilmConfig = DegradationConfig  # until trainer/presets.py uses the new name
+
+
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Changes made to a crop as it is drawn."""
+    """Random augmentation of the crops of a batch."""
 
     min_scale: float = 0.6
-    """Least length of the drawn window's longer side, as a part of the stored crop's side."""
+    """Minimum length of the window's longer side, as a fraction of the stored crop's side."""
     aspect: float = 0.15
-    """Largest relative stretch of one side against the other."""
+    """Maximum relative stretch of one side against the other."""
     flip: bool = True
-    """Mirror half of the crops left to right."""
-    film: FilmConfig = field(default_factory=FilmConfig)
-    """Looks of old film."""
+    """Flip half of the crops horizontally."""
+    film: DegradationConfig = field(default_factory=DegradationConfig)
+    """Degradations of old film."""
 
 
 @dataclass(frozen=True)
@@ -124,41 +127,41 @@ class Config:
     """One training run."""
 
     phases: tuple[Phase, ...] = (Phase(),)
-    """What is trained, in order."""
+    """The phases of the training, in order."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The two networks."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """What is reduced."""
+    """The losses."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """How crops are varied."""
+    """The augmentation of the crops."""
     start_from: str = ""
-    """Checkpoint or weights file whose generator a new run begins with; empty: the encoder's ImageNet weights
-    and a fresh decoder."""
+    """Checkpoint or weights file that initializes the generator of a new run. If empty, the encoder starts
+    with its ImageNet weights and the decoder with random ones."""
     optimizer: str = "muon"
-    """The generator's: a row of `trainer.optim.OPTIMIZERS`."""
+    """The generator's optimizer: a row of `trainer.optim.OPTIMIZERS`."""
     encoder_rate: float = 0.25
-    """Learning rate of a pretrained encoder, which AdamW trains, over that of the decoder."""
+    """Learning rate of a pretrained encoder (trained by AdamW) relative to the decoder's."""
     weight_decay: float = 1e-2
     """Decoupled weight decay of the generator's convolutions."""
     ema_decay: float = 0.998
-    """Decay, per update, of the moving average of the generator's weights that is evaluated and exported."""
+    """Decay per update of the generator's moving average, which is evaluated and exported."""
     gradient_clip: float = 1.0
-    """Largest norm of the generator's gradient."""
+    """Maximum norm of the generator's gradient."""
     precision: str = "auto"
-    """Fabric's precision: `32-true`, `bf16-mixed`, or `auto` for the latter where the hardware has bf16."""
+    """Fabric's precision: `32-true`, `bf16-mixed`, or `auto` for `bf16-mixed` on hardware with bf16."""
     seed: int = 0
-    """Seeds the weights and, with the number of samples seen, every random choice of data."""
+    """Seed of the weights and, together with the number of samples seen, of all random choices of data."""
     evaluate_every: int = 20_000
     """Samples between evaluations, each with a sample sheet."""
     checkpoint_every: int = 20_000
     """Samples between checkpoints."""
     evaluate_size: int = 64
-    """Side, in pixels, at which validation crops are evaluated during training."""
+    """Side of the validation crops during training, in pixels."""
     evaluate_crops: int = 1000
-    """At most so many of them, spread over the set."""
+    """Maximum number of validation crops, evenly spread over the set."""
 
     def __post_init__(self) -> None:
-        """Check what no type can say."""
+        """Check the ranges of all values."""
         if not self.phases:
             raise ConfigError("phases: at least one is needed")
         for name in ("evaluate_every", "checkpoint_every", "evaluate_size", "evaluate_crops"):
@@ -201,7 +204,7 @@ class Config:
 
     @property
     def published(self) -> Config:
-        """The configuration as exported files contain it: of `start_from` only the file's name."""
+        """The configuration as stored in exported files, where `start_from` is reduced to its file name."""
         return replace(self, start_from=PurePath(self.start_from).name)
 
     @property
@@ -211,11 +214,11 @@ class Config:
 
     @property
     def adversarial(self) -> bool:
-        """Whether any phase needs a discriminator."""
+        """True if any phase needs a discriminator."""
         return any(phase.adversarial > 0 for phase in self.phases)
 
     def phase_at(self, samples_seen: int) -> tuple[Phase, int]:
-        """The phase that the next sample belongs to, and how many samples of it have been seen.
+        """Return the phase of the next sample, and the number of samples of that phase already seen.
 
         Raises:
             ConfigError: if the run is complete.
@@ -225,21 +228,21 @@ class Config:
             if samples_seen < start + phase.samples:
                 return phase, samples_seen - start
             start += phase.samples
-        raise ConfigError(f"all {start} samples of the run have been seen")
+        raise ConfigError(f"the run is complete: all {start} samples have been seen")
 
 
-def _require(condition: bool, name: str, what: str) -> None:
+def _require(condition: bool, name: str, problem: str) -> None:
     if not condition:
-        raise ConfigError(f"{name}: {what}")
+        raise ConfigError(f"{name}: {problem}")
 
 
 def to_json(config: Config) -> str:
-    """The configuration as JSON with sorted keys: the form that is printed, saved and hashed."""
+    """Serialize a configuration as JSON with sorted keys, the form that is printed, saved and hashed."""
     return json.dumps(asdict(_build(Config, asdict(config), "config")), indent=2, sort_keys=True)
 
 
 def from_json(text: str) -> Config:
-    """The inverse of `to_json`.
+    """Read a configuration from JSON. The inverse of `to_json`.
 
     Raises:
         ConfigError: for an unknown field or a value of the wrong type.
@@ -252,7 +255,9 @@ def from_json(text: str) -> Config:
 
 
 def override(config: Config, assignments: list[str]) -> Config:
-    """Replace fields by `name=value`, nested names with dots: `loss.beta=5`, `phases.0.samples=1000`.
+    """Replace fields given as `name=value`, with dots in nested names.
+
+    Examples: `loss.beta=5`, `phases.0.samples=1000`.
 
     Raises:
         ConfigError: for an unknown field or a value of the wrong type.
@@ -280,7 +285,7 @@ def override(config: Config, assignments: list[str]) -> Config:
 
 
 def _build(cls: type[T], values: Any, where: str) -> T:
-    """Rebuild a dataclass from plain values, checking names and types."""
+    """Build a dataclass from JSON values, checking names and types."""
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected fields, found {values!r}")
     hints = get_type_hints(cls)

@@ -1,4 +1,4 @@
-"""A model over whole pictures, as `colorize` would color them, beside leaving them gray."""
+"""Evaluate a model on whole pictures, colorized as by `colorize`, and compare with the gray pictures."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ from trainer.realism import Recognizer, join, probability_of_true_class
 from trainer.sample_grid import save_sheet
 from trainer.scores import Evaluation, GainAtShare, Tally, Truth, mean_ab
 
-_LARGE_TILE = 192  # pixels; small pictures are shown at twice their size, up to this
+_LARGE_TILE = 192  # pixels; small pictures are enlarged to twice their size, up to this
 _BATCH_PIXELS = 1 << 20
 
 
 class Predictor(Protocol):
-    """An exported model, or whatever else paints chroma."""
+    """An exported model, or any other predictor of chroma."""
 
     @property
     def info(self) -> ModelInfo:
-        """What it says of itself."""
+        """Name, working size and other properties of the model."""
 
     def predict(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, 1, H, W) L* to (N, 2, h, w) a*, b*."""
+        """Predict chroma: (N, 1, H, W) L* in [0, 100] => (N, 2, h, w) a*, b* in CIE units."""
 
 
 def load_predictor(path: Path) -> Predictor:
-    """An ONNX file, or the averaged generator of a checkpoint (.pt) or weights file (.safetensors).
+    """Load an ONNX file, or the averaged generator of a checkpoint (.pt) or weights file (.safetensors).
 
     Raises:
-        CheckpointError: if it is neither.
-        ColorizeError: if it is an ONNX file of a kind that `colorize` does not know.
+        CheckpointError: if a checkpoint or weights file cannot be read.
+        ColorizeError: if an ONNX file cannot be read, or `colorize` does not support its kind.
     """
     if path.suffix in (".pt", ".safetensors"):
         generator, config = load_generator(path)
@@ -65,7 +65,7 @@ def load_predictor(path: Path) -> Predictor:
 
 @dataclass(frozen=True)
 class _Unexported:
-    """A generator in torch, on the CPU, as a `Predictor`."""
+    """A `Predictor` that runs a generator in torch on the CPU."""
 
     info: ModelInfo
     generator: Generator
@@ -77,18 +77,18 @@ class _Unexported:
 
 @dataclass(frozen=True)
 class Sample:
-    """A color picture and what the model says of its lightness."""
+    """A color picture, and the chroma predicted from its lightness."""
 
     name: str
     truth: NDArray[np.uint8]
     """(H, W, 3) sRGB."""
     lightness: Lightness
-    """Of the truth, (H, W)."""
+    """(H, W), the lightness of `truth`."""
     ab: NDArray[np.float32]
-    """(2, h, w) predicted a*, b* at the network's resolution."""
+    """(2, h, w) predicted a*, b* in CIE units, at the network's resolution."""
 
     def render(self, strength: float) -> NDArray[np.uint8]:
-        """(H, W, 3) sRGB as `colorize --strength` gives it."""
+        """Compose the picture as `colorize --strength` does: (H, W, 3) sRGB."""
         return compose(self.lightness, self.ab, strength)
 
 
@@ -98,22 +98,26 @@ def predict_samples(
     size: int | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Sample]:
-    """Read pictures, and predict their chroma.
+    """Read pictures and predict their chroma.
 
     Args:
-        sources: folders, tar files and single files as for `prepare`; folders that it made; CIFAR-10, of
-            which the test split is taken.
-        model: what predicts.
-        size: short side in pixels of the copy that the network sees; None for the model's own working size.
+        sources: folders, tar files and single files as for `prepare`, folders written by `prepare`, or
+            CIFAR-10 (its test split).
+        model: the predictor.
+        size: short side of the network input, in pixels; None for the model's working size.
         progress: called once for every picture.
 
     Raises:
-        DataError: if a source or a picture cannot be read or is too small for SSIM, or there is none.
+        DataError: if a source or picture cannot be read, a picture is too small for SSIM, or there are no
+            pictures.
     """
     samples = []
     for name, picture in read_pictures(sources):
         if min(picture.size) < SSIM_WINDOW:
-            raise DataError(f"{name}: {picture.width} x {picture.height} is too small to be measured")
+            raise DataError(
+                f"{name}: {picture.width} x {picture.height} is too small to be measured; "
+                f"SSIM needs {SSIM_WINDOW} pixels on each side"
+            )
         lightness = lightness_of(picture, None)
         small = working_copy(lightness, size or model.info.working_size, model.info.multiple_of)
         ab = model.predict(small[None, None])[0]
@@ -130,16 +134,16 @@ def evaluate(
     shares: Sequence[float] = (),
     recognizer: Recognizer | None = None,
 ) -> Evaluation:
-    """Measure the pictures colored at a strength.
+    """Measure the colorized pictures against the true ones.
 
     Args:
         samples: pictures with predicted chroma.
         strength: factor on the predicted chroma.
-        shares: parts of the true colorfulness at which the gain over gray is measured as well.
-        recognizer: measures realism; None leaves it out.
+        shares: shares of the true colorfulness at which to measure the gain over gray as well.
+        recognizer: classifier that measures realism; None to skip it.
 
     Raises:
-        DataError: if there is no color in any of them.
+        DataError: if all pictures are gray.
     """
     model, gray = Tally(recognizer), Tally(recognizer)
     colors, recognized = [], []
@@ -157,7 +161,7 @@ def evaluate(
     mean_colorfulness, mean_a, mean_b = torch.cat(colors, dim=1).double().mean(1).tolist()
     truth = Truth(mean_colorfulness, mean_a, mean_b, seen)
     if not truth.colorfulness:
-        raise DataError("the pictures are all gray: there is no color to compare with")
+        raise DataError("all pictures are gray; evaluation needs color pictures")
     gray_scores = gray.scores(truth, true_recognition)
     gains = tuple(_gain_at(samples, share, truth.colorfulness, gray_scores.psnr) for share in shares)
     return Evaluation(
@@ -183,12 +187,14 @@ def strength_for(samples: Sequence[Sample], share: float) -> float:
     """Find the strength at which the mean colorfulness is `share` of the true pictures'.
 
     Raises:
-        DataError: if the predicted chroma is too pale for it.
+        DataError: if the predicted chroma is too pale, even at the maximum strength.
     """
     true = [colorfulness(_to_tensor([sample.truth for sample in batch])) for batch in _batches(samples)]
     strength = _strength_at(samples, share * float(torch.cat(true).double().mean()))
     if strength is None:
-        raise DataError(f"the predicted chroma is too pale for {share:.0%} of the true colorfulness")
+        raise DataError(
+            f"the predicted chroma is too pale for {share:.0%} of the true colorfulness; use a smaller share"
+        )
     return strength
 
 
@@ -204,7 +210,10 @@ def _strength_at(samples: Sequence[Sample], target: float) -> float | None:
 
 
 def write_sheet(samples: Sequence[Sample], strength: float, path: Path, pictures: int = 24) -> None:
-    """A PNG of so many pictures spread over the samples, cut to squares: gray, colored, true."""
+    """Write a PNG of gray, colorized and true pictures, cut to squares and evenly spread over the samples.
+
+    At most `pictures` samples are shown.
+    """
     chosen = [samples[len(samples) * i // pictures] for i in range(min(pictures, len(samples)))]
     if len(samples) <= pictures:
         chosen = list(samples)
@@ -218,10 +227,10 @@ def write_sheet(samples: Sequence[Sample], strength: float, path: Path, pictures
 
 
 def read_pictures(sources: Iterable[Path]) -> Iterator[tuple[str, Image.Image]]:
-    """The names of pictures and the pictures, RGB and upright, of sources as for `predict_samples`.
+    """Yield name and picture, upright RGB, for every picture of sources as for `predict_samples`.
 
     Raises:
-        DataError: if a source or a picture cannot be read.
+        DataError: if a source or picture cannot be read.
     """
     for source in sources:
         if (source / MANIFEST_NAME).is_file():
@@ -245,7 +254,7 @@ def _decoded(source: Path) -> Iterator[tuple[str, Image.Image]]:
 
 
 def _batches(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
-    """Neighbours of one shape, at most about `_BATCH_PIXELS` at a time."""
+    """Yield batches of consecutive samples of equal shape, of about `_BATCH_PIXELS` at most."""
     for shape, run in groupby(samples, lambda sample: sample.truth.shape):
         alike = list(run)
         count = max(1, _BATCH_PIXELS // (shape[0] * shape[1]))
@@ -254,7 +263,7 @@ def _batches(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
 
 
 def _to_tensor(pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """N times HWC uint8 => NCHW float in [0, 1]."""
+    """Stack N pictures (H, W, 3) uint8 => (N, 3, H, W) float in [0, 1]."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
 
 

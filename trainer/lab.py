@@ -1,8 +1,8 @@
 """sRGB and CIE L*a*b* in torch: batched, differentiable, on any device.
 
 sRGB transfer curve and primaries: IEC 61966-2-1:1999. CIE 1976 L*a*b*: CIE 15:2004, with the white point
-D65, 2 degree observer (X = 0.95047, Y = 1, Z = 1.08883). Both directions clamp where a power's derivative
-would be infinite, so that gradients are finite everywhere.
+D65, 2 degree observer (X = 0.95047, Y = 1, Z = 1.08883). Both directions clamp where the derivative of a
+power would be infinite, so that gradients are finite everywhere.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RGB_FROM_NORMALIZED_XYZ = torch.linalg.inv(_NORMALIZED_XYZ_FROM_RGB)
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
-    """sRGB to CIE Lab.
+    """Convert sRGB to CIE Lab.
 
     Args:
         rgb: (N, 3, H, W), gamma-encoded sRGB in [0, 1].
@@ -39,13 +39,13 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """CIE Lab to sRGB, the inverse of `rgb_to_lab`.
+    """Convert CIE Lab to sRGB. The inverse of `rgb_to_lab`.
 
     Args:
         lab: (N, 3, H, W): L*, a*, b* in CIE units.
 
     Returns:
-        (N, 3, H, W), gamma-encoded sRGB; outside [0, 1] where the color is outside the sRGB gamut.
+        (N, 3, H, W), gamma-encoded sRGB, outside [0, 1] for colors outside the sRGB gamut.
     """
     lightness, a, b = lab.unbind(1)
     fy = (lightness + 16) / 116
@@ -58,7 +58,7 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 
 def recompose(lightness: Tensor, ab: Tensor) -> Tensor:
-    """Put chroma on lightness, in fp32 also under autocast.
+    """Combine lightness and chroma into sRGB. Computes in fp32 even under autocast.
 
     Args:
         lightness: (N, 1, H, W) L* in [0, 100].
@@ -75,52 +75,52 @@ def recompose(lightness: Tensor, ab: Tensor) -> Tensor:
 
 
 def rgb_to_linear(rgb: Tensor) -> Tensor:
-    """Gamma-encoded sRGB in [0, 1] to linear light in [0, 1], of any shape."""
+    """Convert gamma-encoded sRGB in [0, 1] to linear light in [0, 1], for tensors of any shape."""
     return torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
 
 
 def luminance_to_lightness(luminance: Tensor) -> Tensor:
-    """Relative luminance Y / Yn in [0, 1] to L* in [0, 100], of any shape."""
+    """Convert relative luminance Y / Yn in [0, 1] to L* in [0, 100], for tensors of any shape."""
     return 116 * _cube_root(luminance) - 16
 
 
 def _cube_root(t: Tensor) -> Tensor:
-    """CIE's f: the cube root, linear near zero."""
+    """Compute f of CIE 15:2004: the cube root, linear near zero."""
     return torch.where(t > _DELTA**3, t.clamp(min=_DELTA**3) ** (1 / 3), t / (3 * _DELTA**2) + 4 / 29)
 
 
 def _mix(matrix: Tensor, channels: Tensor) -> Tensor:
-    """Apply a 3 x 3 matrix over the channels: (3, 3), N3HW => N3HW."""
+    """Multiply the channels by a 3 x 3 matrix: (3, 3), (N, 3, H, W) => (N, 3, H, W)."""
     return torch.einsum("oc,nchw->nohw", matrix.to(channels), channels)
 
 
 def ciede2000(first: Tensor, second: Tensor) -> Tensor:
-    """Color difference CIEDE2000 (CIE 142-2001) with k_L = k_C = k_H = 1.
+    """Compute the color difference CIEDE2000 (CIE 142-2001) with k_L = k_C = k_H = 1.
 
-    The equations and their numbers are those of Sharma, Wu & Dalal 2005, "The CIEDE2000 color-difference
-    formula: Implementation notes, supplementary test data, and mathematical observations".
+    Equations and their numbers: Sharma, Wu & Dalal 2005, "The CIEDE2000 color-difference formula:
+    Implementation notes, supplementary test data, and mathematical observations".
 
     Args:
         first: (N, 3, H, W) L*, a*, b* in CIE units.
-        second: the same.
+        second: like `first`.
 
     Returns:
-        (N, 1, H, W), not negative.
+        (N, 1, H, W), at least 0.
     """
     (l1, a1, b1), (l2, a2, b2) = first.unbind(1), second.unbind(1)
-    # Step 1: a* is stretched near the gray axis, which gives C' and h'.  (2)-(7)
+    # Step 1: stretch a* near the gray axis, then compute C' and h'.  (2)-(7)
     g = 0.5 * (1 - _of_seventh_power((torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2))
     a1, a2 = a1 * (1 + g), a2 * (1 + g)
     c1, c2 = torch.hypot(a1, b1), torch.hypot(a2, b2)
     h1, h2 = (torch.atan2(b, a).rad2deg().remainder(360) for a, b in ((a1, b1), (a2, b2)))
     gray = c1 * c2 == 0
-    # Step 2: the differences; hue is taken the short way round.  (8)-(11)
+    # Step 2: differences, with hue along the shorter arc.  (8)-(11)
     turn = h2 - h1
     turn = torch.where(turn > 180, turn - 360, torch.where(turn < -180, turn + 360, turn))
     turn = torch.where(gray, 0, turn)
     delta_l, delta_c = l2 - l1, c2 - c1
     delta_h = 2 * (c1 * c2).sqrt() * (turn / 2).deg2rad().sin()
-    # Step 3: the means and the weights that depend on them.  (12)-(21)
+    # Step 3: means, and the weights that depend on them.  (12)-(21)
     lightness, chroma = (l1 + l2) / 2, (c1 + c2) / 2
     apart = (h1 - h2).abs() > 180
     middle = (h1 + h2) / 2
@@ -142,6 +142,6 @@ def ciede2000(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _of_seventh_power(chroma: Tensor) -> Tensor:
-    """sqrt(C^7 / (C^7 + 25^7)), which CIEDE2000 uses twice."""
+    """Compute sqrt(C^7 / (C^7 + 25^7)), which CIEDE2000 uses twice."""
     power = (chroma / 25) ** 7
     return (power / (power + 1)).sqrt()

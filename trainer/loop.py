@@ -1,4 +1,4 @@
-"""Training from the first batch to the last: schedule, logging, evaluation, checkpoints."""
+"""The training loop: schedule, logging, evaluation, checkpoints."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from torch import Tensor
 
 from trainer.checkpoint import Progress, load_pretrained, resume, save_checkpoint, start_from
 from trainer.config import Config, ConfigError, Phase, from_json
-from trainer.data.dataset import Batch, Crops, Part, draw_batch, load_crops, resize, to_batch
+from trainer.data.dataset import Batch, Crops, Shard, draw_batch, load_crops, resize, to_batch
 from trainer.losses import ADVERSARIAL, RECONSTRUCTION
 from trainer.metrics import measure
 from trainer.models import DISCRIMINATORS, build_generator
 from trainer.models.encoders import ENCODER_MULTIPLE, ENCODERS
 from trainer.optim import set_learning_rate
-from trainer.run_log import CONFIG_NAME, Journal
-from trainer.step import Trainee, build_trainee, update
+from trainer.run_log import CONFIG_NAME, RunLog
+from trainer.step import TrainState, build_train_state, update
 
 CHECKPOINT_NAME = "checkpoint.pt"
 _LOG_EVERY = 50  # updates
@@ -36,28 +36,28 @@ _EVALUATION_BATCH = 64
 
 
 class Watcher(Protocol):
-    """Whoever wants to see a run go by: a progress bar, or nobody."""
+    """Receives the progress of a run, to display it for example."""
 
     def advanced(self, samples_seen: int, figures: dict[str, float]) -> None:
-        """Training has come this far; `figures` are the last known ones."""
+        """Report the samples seen so far and the latest figures."""
 
     def notice(self, text: str) -> None:
-        """Something that the user should know, in a line."""
+        """Report one line of information for the user."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where a run reads and writes."""
+    """Input and output folders of a run."""
 
     folder: Path
     train_data: Path
     validation_data: Path
     stop_after: int | None = None
-    """Updates after which to stop, for a dry run: nothing is written."""
+    """Number of updates of a dry run, which writes nothing; None for a normal run."""
 
 
 def on_hardware(config: Config, device: str) -> Config:
-    """The configuration with a precision of `auto` settled for a device: `auto`, `cpu` or `cuda`."""
+    """Resolve a precision of `auto` for `device` (`auto`, `cpu` or `cuda`): bf16 if the hardware has it."""
     if config.precision != "auto":
         return config
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
@@ -68,86 +68,91 @@ def on_hardware(config: Config, device: str) -> Config:
 
 
 def launched(device: str, precision: str) -> Fabric:
-    """Device and precision of this process, and its fellows if `torchrun` started it.
+    """Set up device and precision, and join the other processes if `torchrun` started this one.
 
     Raises:
-        RuntimeError: if there is no such device.
+        RuntimeError: if the device does not exist.
     """
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
-    together = processes * nodes > 1
+    distributed = processes * nodes > 1
     fabric = Fabric(
         accelerator=device,
         devices=processes,
         num_nodes=nodes,
-        strategy=DDPStrategy(broadcast_buffers=False) if together else "auto",
+        strategy=DDPStrategy(broadcast_buffers=False) if distributed else "auto",
         precision=precision,  # type: ignore[arg-type]
     )
-    if together:
+    if distributed:
         fabric.launch()
     return fabric
 
 
 def train(config: Config, run: Run, fabric: Fabric, watcher: Watcher) -> Progress:
-    """Train until the last phase ends, or SIGINT or SIGTERM; a run that has begun is continued.
+    """Train until the last phase ends, or until SIGINT or SIGTERM. Continues an interrupted run.
 
     Raises:
         DataError: if the prepared data cannot be read.
-        CheckpointError: if a checkpoint or the weights to start from do not fit.
-        ConfigError: if the run's folder belongs to another configuration.
+        CheckpointError: if the checkpoint or the weights to start from do not match the configuration.
+        ConfigError: if the configuration cannot be trained, or the run's folder belongs to another one.
+        TrainingError: if the loss becomes NaN or infinite.
+        OSError: if the run's folder cannot be written.
     """
     crops = load_crops(run.train_data, fabric.device)
     validation = _validation_batch(load_crops(run.validation_data, fabric.device), config)
     _check(config, crops, run, fabric.world_size)
-    trainee = build_trainee(config, fabric)
+    state = build_train_state(config, fabric)
     checkpoint = run.folder / CHECKPOINT_NAME
-    progress = resume(checkpoint, trainee, config, watcher.notice) if run.stop_after is None else None
+    progress = resume(checkpoint, state, config, watcher.notice) if run.stop_after is None else None
     if progress is None:
         progress = Progress()
         if config.start_from:
-            start_from(trainee, Path(config.start_from))
+            start_from(state, Path(config.start_from))
         else:
-            load_pretrained(trainee)
+            load_pretrained(state)
     writes = run.stop_after is None and fabric.is_global_zero
     with (
-        Journal(run.folder if writes else None, config, progress) as journal,
+        RunLog(run.folder if writes else None, config, progress) as run_log,
         _interruptible(fabric) as interrupted,
     ):
         clock = _Clock(progress.seconds)
         while progress.samples_seen < config.total_samples and not interrupted():
             before = progress
-            progress, log = _advance(trainee, crops, progress, config, fabric)
+            progress, log = _advance(state, crops, progress, config, fabric)
             progress = replace(progress, seconds=clock.seconds())
             done = progress.samples_seen >= config.total_samples
-            if trainee.updates % _LOG_EVERY == 0 or done:
-                figures = journal.record("train", progress, _means(log, fabric))
+            if state.updates % _LOG_EVERY == 0 or done:
+                figures = run_log.record("train", progress, _means(log, fabric))
                 watcher.advanced(progress.samples_seen, figures)
             if fabric.is_global_zero and (done or _crosses(before, progress, config.evaluate_every)):
-                predicted = predict(trainee.ema, validation.lightness)
+                predicted = predict(state.ema, validation.lightness)
                 figures = measure(validation.lightness, predicted, validation.ab)
-                watcher.advanced(progress.samples_seen, journal.record("evaluation", progress, figures))
-                journal.show(progress, validation, predicted)
-            if run.stop_after is not None and trainee.updates >= run.stop_after:
+                watcher.advanced(progress.samples_seen, run_log.record("evaluation", progress, figures))
+                run_log.show(progress, validation, predicted)
+            if run.stop_after is not None and state.updates >= run.stop_after:
                 return progress
             if writes and _crosses(before, progress, config.checkpoint_every):
-                save_checkpoint(checkpoint, trainee, config, progress)
+                save_checkpoint(checkpoint, state, config, progress)
         if writes:
-            save_checkpoint(checkpoint, trainee, config, progress)
+            save_checkpoint(checkpoint, state, config, progress)
     return progress
 
 
 def predict(generator: torch.nn.Module, lightness: Tensor) -> Tensor:
-    """(N, 1, H, W) L* => (N, 2, H, W) ab, resized bilinearly from the generator's own resolution."""
-    parts = []
+    """Predict chroma, upsampled bilinearly: (N, 1, H, W) L* => (N, 2, H, W) a*, b*."""
+    predicted = []
     with torch.inference_mode():
-        for part in torch.split(lightness, _EVALUATION_BATCH):
-            ab = generator(part.contiguous(memory_format=torch.channels_last)).float()
-            parts.append(F.interpolate(ab, part.shape[-2:], mode="bilinear", align_corners=False))
-    return torch.cat(parts)
+        for batch in torch.split(lightness, _EVALUATION_BATCH):
+            ab = generator(batch.contiguous(memory_format=torch.channels_last)).float()
+            predicted.append(F.interpolate(ab, batch.shape[-2:], mode="bilinear", align_corners=False))
+    return torch.cat(predicted)
 
 
 def learning_rate(phase: Phase, within: int) -> float:
-    """The generator's learning rate after `within` samples of a phase: linear warm-up, then cosine."""
+    """Return the generator's learning rate after `within` samples of a phase: linear warm-up, then cosine.
+
+    Cosine decay without restarts: Loshchilov & Hutter 2017, "SGDR", equation 5.
+    """
     if within < phase.warmup:
         return phase.learning_rate * (within + 1) / phase.warmup
     done = within / phase.samples
@@ -157,39 +162,49 @@ def learning_rate(phase: Phase, within: int) -> float:
 
 
 def _advance(
-    trainee: Trainee, crops: Crops, progress: Progress, config: Config, fabric: Fabric
+    state: TrainState, crops: Crops, progress: Progress, config: Config, fabric: Fabric
 ) -> tuple[Progress, dict[str, Tensor]]:
-    """One update on the next batch of the phase, which the last batch may end exactly."""
+    """Run one update on the next batch of the phase. The last batch is smaller if the phase requires it."""
     phase, within = config.phase_at(progress.samples_seen)
     count = min(phase.batch_size, phase.samples - within)
-    for optimizer in trainee.generator_optimizers:
+    for optimizer in state.generator_optimizers:
         set_learning_rate(optimizer, learning_rate(phase, within))
-    if trainee.discriminator_optimizer is not None:
-        set_learning_rate(trainee.discriminator_optimizer, phase.discriminator_learning_rate)
-    part = Part(fabric.global_rank, fabric.world_size)
+    if state.discriminator_optimizer is not None:
+        set_learning_rate(state.discriminator_optimizer, phase.discriminator_learning_rate)
+    shard = Shard(fabric.global_rank, fabric.world_size)
     batch = draw_batch(
-        crops, progress.samples_seen, count, phase.crop_size, config.augment, config.seed, fabric.device, part
+        crops,
+        progress.samples_seen,
+        count,
+        phase.crop_size,
+        config.augment,
+        config.seed,
+        fabric.device,
+        shard,
     )
-    log = update(trainee, batch, phase, config, fabric)
+    log = update(state, batch, phase, config, fabric)
     return replace(progress, samples_seen=progress.samples_seen + count), log
 
 
 def _validation_batch(crops: Crops, config: Config) -> Batch:
-    """Crops spread over the set, as many as the configuration asks for."""
-    some = crops.pixels[:: math.ceil(len(crops) / config.evaluate_crops)]
-    parts = [resize(part, config.evaluate_size) for part in torch.split(some, _EVALUATION_BATCH)]
-    return to_batch(torch.cat(parts))
+    """Select at most `evaluate_crops` crops, evenly spread over the set, at size `evaluate_size`."""
+    selected = crops.pixels[:: math.ceil(len(crops) / config.evaluate_crops)]
+    resized = [resize(pixels, config.evaluate_size) for pixels in torch.split(selected, _EVALUATION_BATCH)]
+    return to_batch(torch.cat(resized))
 
 
 def _check(config: Config, crops: Crops, run: Run, processes: int) -> None:
-    """Find before anything is written what would stop the run later.
+    """Check, before anything is written, for errors that would stop the run later.
 
     Raises:
-        ConfigError: if a name is in no table, a size does not fit, or the folder is another configuration's.
+        ConfigError: if a name is in no table, a size does not fit, or the folder belongs to another
+            configuration.
     """
     saved = run.folder / CONFIG_NAME
     if run.stop_after is None and saved.exists() and from_json(saved.read_text()) != config:
-        raise ConfigError(f"{run.folder}: belongs to another configuration; see {saved}")
+        raise ConfigError(
+            f"{run.folder}: belongs to a run with another configuration ({saved}); choose another folder"
+        )
     for name, value, table in (
         ("loss.reconstruction", config.loss.reconstruction, RECONSTRUCTION),
         ("loss.gan", config.loss.gan, ADVERSARIAL),
@@ -197,12 +212,13 @@ def _check(config: Config, crops: Crops, run: Run, processes: int) -> None:
         ("model.encoder", config.model.encoder, ENCODERS),
     ):
         if value not in table:
-            raise ConfigError(f"{name}: {value!r} is none of {', '.join(table)}")
+            raise ConfigError(f"{name}: {value!r} is not one of {', '.join(table)}")
     with torch.device("meta"):
         generator = build_generator(config.model)
     if config.evaluate_size % generator.multiple_of:
         raise ConfigError(
-            f"evaluate_size: {config.evaluate_size} is no multiple of the generator's {generator.multiple_of}"
+            f"evaluate_size: {config.evaluate_size} is not a multiple of {generator.multiple_of}, "
+            "as the generator requires"
         )
     projected = config.model.discriminator == "projected"
     for i, phase in enumerate(config.phases):
@@ -210,17 +226,19 @@ def _check(config: Config, crops: Crops, run: Run, processes: int) -> None:
         multiple = math.lcm(generator.multiple_of, ENCODER_MULTIPLE if seen_by_encoder else 1)
         where = f"phases.{i}.crop_size: {phase.crop_size}"
         if phase.crop_size % multiple:
-            raise ConfigError(f"{where} is no multiple of the networks' {multiple}")
+            raise ConfigError(f"{where} is not a multiple of {multiple}, as the networks require")
         smallest = 3 * 2**config.model.discriminator_layers
         if phase.adversarial and not projected and phase.crop_size // generator.chroma_scale < smallest:
             raise ConfigError(f"{where} is too small for the discriminator")
         for name in ("batch_size", "samples"):
             if getattr(phase, name) % processes:
-                raise ConfigError(f"phases.{i}.{name}: is no multiple of the {processes} processes")
+                raise ConfigError(
+                    f"phases.{i}.{name}: is not a multiple of the number of processes ({processes})"
+                )
         last = phase.samples % phase.batch_size or phase.batch_size
         if last == 1 and phase.crop_size == generator.multiple_of:
             raise ConfigError(
-                f"phases.{i}.samples: the last batch is of one crop, too little to be normalized"
+                f"phases.{i}.samples: the last batch has only one crop, too few for batch normalization"
             )
     for i, phase in enumerate(config.phases):
         if phase.crop_size > crops.size:
@@ -234,13 +252,13 @@ def _crosses(before: Progress, after: Progress, every: int) -> bool:
 
 
 def _means(log: dict[str, Tensor], fabric: Fabric) -> dict[str, float]:
-    """Over all processes."""
+    """Average the log over all processes."""
     means: Any = fabric.all_reduce(log, reduce_op="mean")
     return {name: float(value) for name, value in means.items()}
 
 
 def _any(here: bool, fabric: Fabric) -> bool:
-    """Whether it is so in any process."""
+    """Return True if `here` is true in any process."""
     if fabric.world_size == 1:
         return here
     total: Any = fabric.all_reduce(torch.tensor(float(here), device=fabric.device), reduce_op="sum")
@@ -248,7 +266,7 @@ def _any(here: bool, fabric: Fabric) -> bool:
 
 
 class _Clock:
-    """Seconds of training, continued from an earlier session."""
+    """Measures seconds of training, including `earlier` seconds before the run was resumed."""
 
     def __init__(self, earlier: float) -> None:
         self._start = time.monotonic() - earlier
@@ -259,7 +277,7 @@ class _Clock:
 
 @contextmanager
 def _interruptible(fabric: Fabric) -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT and SIGTERM, to any process, into a question that the loop asks between updates."""
+    """Provide a function that is true in all processes once SIGINT or SIGTERM reached any of them."""
     received: list[int] = []
 
     def remember(number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""How close and how colorful predicted pictures are: pure functions of batches of pictures."""
+"""Measures of fidelity and colorfulness: pure functions of batches of pictures."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from trainer.lab import recompose
 
 SSIM_WINDOW = 11  # pixels across
-_WORST = 150.0  # the error of ab at which Zhang et al. 2016 end their sweep
+_WORST = 150.0  # maximum ab error in the curve of Zhang et al. 2016
 _CELL = 10.0  # side of a cell of the ab plane, in CIE units
-_CELLS = 27  # in a row and in a column, about the gray axis: sRGB lies within
+_CELLS = 27  # per row and column, centered on the gray axis; they contain the sRGB gamut
 
 
 def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each picture, in dB: (N, 3, H, W) twice => (N,)."""
+    """Compute the peak signal-to-noise ratio of each picture, in dB: (N, 3, H, W) in [0, 1] twice => (N,)."""
     return -10 * (prediction - truth).square().mean(dim=(1, 2, 3)).clamp(min=1e-10).log10()
 
 
 def colorfulness(rgb: Tensor) -> Tensor:
-    """Colorfulness of each picture: (N, 3, H, W) => (N,).
+    """Compute the colorfulness of each picture: (N, 3, H, W) sRGB in [0, 1] => (N,).
 
-    Hasler & Suesstrunk 2003, "Measuring colorfulness in natural images": the standard deviations of the
+    Hasler & Suesstrunk 2003, "Measuring colorfulness in natural images": the joint standard deviation of the
     opponent axes R - G and (R + G) / 2 - B, in 8-bit units, plus 0.3 times the length of their mean.
     """
     red, green, blue = (255 * rgb).unbind(1)
@@ -34,12 +34,17 @@ def colorfulness(rgb: Tensor) -> Tensor:
 
 
 def ssim(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity of each picture, the mean over its channels: (N, 3, H, W) twice => (N,).
+    """Compute the structural similarity of each picture, averaged over channels: (N, 3, H, W) twice => (N,).
 
-    Wang et al. 2004, with their Gaussian window of 11 x 11 pixels; the shorter side must be at least that.
+    Wang et al. 2004, with their Gaussian window of 11 x 11 pixels.
+
+    Raises:
+        ValueError: if the shorter side is less than 11 pixels.
     """
     if min(truth.shape[-2:]) < SSIM_WINDOW:
-        raise ValueError(f"SSIM needs {SSIM_WINDOW} pixels on a side, not {tuple(truth.shape[-2:])}")
+        raise ValueError(
+            f"SSIM needs {SSIM_WINDOW} pixels on each side, but the pictures have {tuple(truth.shape[-2:])}"
+        )
     _, everywhere = structural_similarity_index_measure(
         prediction,
         truth,
@@ -48,26 +53,26 @@ def ssim(prediction: Tensor, truth: Tensor) -> Tensor:
         reduction="none",
         return_full_image=True,
     )
-    edge = SSIM_WINDOW // 2  # only windows that lie within the picture count
+    edge = SSIM_WINDOW // 2  # only windows inside the picture count
     inside: Tensor = everywhere[..., edge:-edge, edge:-edge]
     return inside.mean(dim=(1, 2, 3))
 
 
 def accuracy(prediction: Tensor, truth: Tensor, tolerance: float) -> Tensor:
-    """Share of the pixels of each picture that have the true color: (N, 3, H, W) sRGB twice => (N,).
+    """Compute the share of pixels with the true color: (N, 3, H, W) sRGB in [0, 1] twice => (N,).
 
     Nazeri et al. 2018, "Image Colorization using Generative Adversarial Networks", section 4: a pixel counts
-    if each of its channels is within the tolerance. Here the channels are sRGB's, and `tolerance` is a part
-    of full scale: at 0.02 none of the three is off by more than 5.1 of 255.
+    if each of its channels is within the tolerance. Here the channels are sRGB, and `tolerance` is a fraction
+    of full scale: 0.02 allows an error of 5.1 levels of 255 in each channel.
     """
     close = (prediction - truth).abs() <= tolerance + 1e-6
     return close.all(dim=1).float().mean(dim=(1, 2))
 
 
 class ChromaStatistics:
-    """What is said of the chroma of a whole set of pictures, collected a batch at a time.
+    """Statistics of the chroma of a whole set of pictures, accumulated in batches.
 
-    True chroma is sorted into square cells of 10 a* and b*, the grid of Zhang et al. 2016, "Colorful Image
+    Chroma is binned in square cells of 10 a* and b*, the grid of Zhang et al. 2016, "Colorful Image
     Colorization".
     """
 
@@ -77,7 +82,7 @@ class ChromaStatistics:
         self._predicted = torch.zeros(_CELLS**2, dtype=torch.float64)
 
     def add(self, prediction: Tensor, ab: Tensor) -> None:
-        """Take in (N, 2, H, W) predicted and true a*, b* in CIE units."""
+        """Add predicted and true chroma, (N, 2, H, W) a*, b* in CIE units."""
         error = (prediction - ab).square().sum(1).sqrt().clamp(max=_WORST).flatten().double().cpu()
         cells, predicted_cells = _cells_of(ab), _cells_of(prediction)
         self._error += torch.bincount(cells, error, minlength=_CELLS**2)
@@ -88,13 +93,13 @@ class ChromaStatistics:
     def auc(self) -> float:
         """Area under the share of pixels whose ab error is at most t, over t from 0 to 150, in [0, 1].
 
-        Zhang et al. 2016, section 3.1. Integrated exactly: it is 1 - mean(min(error, 150)) / 150.
+        Zhang et al. 2016, section 3.1. The exact integral is 1 - mean(min(error, 150)) / 150.
         """
         return 1 - float(self._error.sum() / self._true.sum()) / _WORST
 
     @property
     def auc_balanced(self) -> float:
-        """The same with every pixel weighted by 1 / the share of its true cell, so that cells count alike."""
+        """Area under the same curve with pixels weighted inversely to the share of their true cell."""
         present = self._true > 0
         return 1 - float((self._error[present] / self._true[present]).mean()) / _WORST
 
@@ -102,7 +107,7 @@ class ChromaStatistics:
     def jensen_shannon(self) -> float:
         """Jensen-Shannon distance of the histograms of predicted and true ab over the cells, in [0, 1].
 
-        The square root of the divergence with logarithms to base 2 (Endres & Schindelin 2003).
+        The square root of the Jensen-Shannon divergence to base 2 (Endres & Schindelin 2003).
         """
         p, q = self._predicted / self._predicted.sum(), self._true / self._true.sum()
         middle = (p + q) / 2
@@ -111,17 +116,17 @@ class ChromaStatistics:
 
 
 def _cells_of(ab: Tensor) -> Tensor:
-    """The number of each pixel's cell: (N, 2, H, W) => (N * H * W,)."""
+    """Compute the index of each pixel's cell: (N, 2, H, W) a*, b* => (N * H * W,)."""
     row, column = ((ab / _CELL).round().long() + _CELLS // 2).clamp(0, _CELLS - 1).unbind(1)
     return (row * _CELLS + column).flatten().cpu()
 
 
 def find_strength(colorfulness_at: Callable[[float], float], target: float) -> float | None:
-    """Find the factor of the chroma, in [0, 8], at which the mean colorfulness is `target`.
+    """Find the factor on the chroma, in [0, 8], at which the mean colorfulness is `target`.
 
-    Recipes are compared at equal colorfulness, not at each one's own. Colorfulness grows nearly linearly with
-    the factor, so regula falsi in its Illinois variant (Dowell & Jarratt 1971) takes a handful of steps; it
-    ends within 0.05 % of the target. Returns None if 8 is still too pale.
+    Recipes are compared at equal colorfulness. Colorfulness grows nearly linearly with the factor, so the
+    Illinois variant of regula falsi (Dowell & Jarratt 1971) needs only a few steps to come within 0.05 % of
+    the target. Returns None if a factor of 8 is still too pale.
     """
     low, high = 0.0, 8.0
     below, above = colorfulness_at(low) - target, colorfulness_at(high) - target
@@ -149,18 +154,18 @@ def find_strength(colorfulness_at: Callable[[float], float], target: float) -> f
 def measure(
     lightness: Tensor, prediction: Tensor, ab: Tensor, shares: tuple[float, ...] = (0.65,)
 ) -> dict[str, float]:
-    """The figures that are watched during training.
+    """Compute the figures for the log of a training run.
 
     Args:
         lightness: (N, 1, H, W) L*.
         prediction: (N, 2, H, W) predicted a*, b*.
         ab: (N, 2, H, W) true a*, b*.
-        shares: parts of the true colorfulness at which the PSNR is read as well.
+        shares: shares of the true colorfulness at which to measure the gain as well.
 
     Returns:
-        Mean PSNR and colorfulness, `gain` (PSNR above that of the gray picture), mean absolute ab error, and
-        `gain_at_65` and the like with the chroma scaled to that share of the true colorfulness, where that is
-        possible.
+        Mean PSNR in dB, mean colorfulness, its share of the true colorfulness, mean absolute ab error, and
+        `gain`: the PSNR minus the PSNR of the gray picture. For each share also the gain with the chroma
+        scaled to it, `gain_at_65` for example, unless the chroma is too pale.
     """
     truth = recompose(lightness, ab)
     gray = psnr(recompose(lightness, torch.zeros_like(ab)), truth).mean()

@@ -1,12 +1,12 @@
-"""An exported model to a variant of it in another precision: integers of 8 bits, or floats of 16.
+"""Convert an exported model to a variant in another precision: 8-bit integers or 16-bit floats.
 
-Integers are for the CPU, by onnxruntime's quantisation. Static quantisation with operators in pairs of
-QuantizeLinear and DequantizeLinear (QDQ), as in Jacob et al. 2018, "Quantization and Training of Neural
-Networks for Efficient Integer-Arithmetic-Only Inference": weights by channel, activations by the ranges that
-calibration pictures have. Weights have 7 bits, so that no processor's sums overflow. The first convolution
-and the last stay as they are: there rounding shows most and saves least.
+The int8 variant is for the CPU. It uses onnxruntime's static quantization with pairs of QuantizeLinear and
+DequantizeLinear operators (QDQ), as in Jacob et al. 2018, "Quantization and Training of Neural Networks for
+Efficient Integer-Arithmetic-Only Inference". Weights are quantized per channel, activations by their ranges
+on calibration pictures. Weights have 7 bits, to avoid the overflow of 16-bit sums on processors without VNNI.
+The first convolution and the last three stay in fp32, where rounding is most visible and saves least.
 
-Floats of 16 bits are for GPUs: all operators are converted, and input and output stay fp32.
+The fp16 variant is for GPUs: all operators are converted, and input and output stay fp32.
 """
 
 from __future__ import annotations
@@ -31,50 +31,53 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from trainer.export import ExportError, write_model
 
 MOST_DIFFERENCE = 1.0
-"""Mean difference of a* and b*, in CIE units, that another precision may make."""
+"""Maximum mean difference of a* and b*, in CIE units, between a variant and the model."""
 _FIRST, _LAST = 1, 3
-"""Convolutions that stay as they are."""
+"""Number of convolutions at both ends of the network that stay in fp32."""
 _CHECKED = 4
-"""Every so many-th copy is not calibrated on, and the difference is measured on those."""
+"""One in this many copies is excluded from calibration and used to measure the difference."""
 
 Copies = Sequence[NDArray[np.float32]]
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Gives the calibration what the network sees."""
+    """Passes the calibration copies to onnxruntime."""
 
     def __init__(self, copies: Copies) -> None:
         self._copies = iter(copies)
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        """The next one, or None."""
+        """Return the next input, or None at the end."""
         copy = next(self._copies, None)
         return None if copy is None else {"lightness": copy[None, None]}
 
 
-def quantise(source: Path, copies: Copies, out: Path, precision: str = "int8") -> float:
-    """Write the model in `source` to `out` in another precision.
+def quantize(source: Path, copies: Copies, out: Path, precision: str = "int8") -> float:
+    """Convert the model in `source` to another precision and write it to `out`.
 
     Args:
-        source: an ONNX file that `export` wrote.
-        copies: lightness of a hundred pictures or more as the network sees them, (h, w), L* in [0, 100].
-        out: appears complete or not at all.
+        source: an ONNX file written by `export`.
+        copies: network inputs of a hundred pictures or more, (h, w) L* in [0, 100].
+        out: the ONNX file to write. It appears complete or not at all.
         precision: one of `PRECISIONS`.
 
     Returns:
-        The mean difference of a* and b* that it makes.
+        The mean difference of a* and b* between the two models, in CIE units.
 
     Raises:
-        ExportError: if that is more than `MOST_DIFFERENCE`, or there are too few pictures.
+        ExportError: if the difference is more than `MOST_DIFFERENCE`, or there are too few pictures.
     """
     if len(copies) < 2 * _CHECKED:
-        raise ExportError(f"{len(copies)} pictures are too few to calibrate on")
+        raise ExportError(
+            f"{len(copies)} pictures are too few; {2 * _CHECKED} are needed to calibrate and check"
+        )
     content = source.read_bytes()
-    calibrating = [copy for number, copy in enumerate(copies) if number % _CHECKED]
-    model = PRECISIONS[precision](source, calibrating)
-    said = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
-    of = hashlib.sha256(content).hexdigest()
-    helper.set_model_props(model, said | {"colorize.precision": precision, "colorize.variant_of": of})
+    calibration = [copy for number, copy in enumerate(copies) if number % _CHECKED]
+    model = PRECISIONS[precision](source, calibration)
+    metadata = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
+    digest = hashlib.sha256(content).hexdigest()
+    metadata |= {"colorize.precision": precision, "colorize.variant_of": digest}
+    helper.set_model_props(model, metadata)
     difference = _difference(content, model.SerializeToString(), copies[::_CHECKED])
     if not difference <= MOST_DIFFERENCE:
         raise ExportError(f"{out}: a* and b* differ by {difference:.3g} on average (limit {MOST_DIFFERENCE})")
@@ -82,14 +85,14 @@ def quantise(source: Path, copies: Copies, out: Path, precision: str = "int8") -
     return difference
 
 
-def _integers(source: Path, copies: Copies) -> ModelProto:
-    with TemporaryDirectory() as place, _quiet():
-        prepared, quantised = Path(place, "prepared.onnx"), Path(place, "quantised.onnx")
+def _to_int8(source: Path, copies: Copies) -> ModelProto:
+    with TemporaryDirectory() as folder, _quiet():
+        prepared, quantized = Path(folder, "prepared.onnx"), Path(folder, "quantized.onnx")
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         convolutions = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"]
         quantize_static(
             prepared,
-            quantised,
+            quantized,
             _Reader(copies),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
@@ -99,16 +102,16 @@ def _integers(source: Path, copies: Copies) -> ModelProto:
             weight_type=QuantType.QInt8,
             nodes_to_exclude=convolutions[:_FIRST] + convolutions[-_LAST:],
         )
-        return onnx.load(quantised)
+        return onnx.load(quantized)
 
 
-def _halves(source: Path, _: Copies) -> ModelProto:
+def _to_fp16(source: Path, _: Copies) -> ModelProto:
     with _quiet():
         converted: ModelProto = convert_float_to_float16(onnx.load(source), keep_io_types=True)
     return converted
 
 
-PRECISIONS: dict[str, Callable[[Path, Copies], ModelProto]] = {"int8": _integers, "fp16": _halves}
+PRECISIONS: dict[str, Callable[[Path, Copies], ModelProto]] = {"int8": _to_int8, "fp16": _to_fp16}
 
 
 def _difference(one: bytes, other: bytes, copies: Copies) -> float:
@@ -126,7 +129,7 @@ def _difference(one: bytes, other: bytes, copies: Copies) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep onnxruntime's remarks about the model from the user."""
+    """Suppress onnxruntime's remarks about the model."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

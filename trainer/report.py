@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs nothing beside itself: curves, sample sheets, scores, configuration."""
+"""Report on a run as one self-contained HTML page: curves, sample sheets, scores, configuration."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from PIL import Image
 from trainer.run_log import CONFIG_NAME, METRICS_NAME, SAMPLES_NAME
 
 _WIDTH, _HEIGHT = 460, 220  # of a chart, in CSS pixels
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 20, 12, 28  # between its edges and its axes
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 20, 12, 28  # margins between the edges and the axes of a chart
 _TICKS = 4
-_SHEETS = 40  # at most so many are shown, spread over the run
+_SHEETS = 40  # maximum number of sheets on the page, evenly spread over the run
 _SHEET_QUALITY = 80
 
 Point = tuple[float, float]
 
 
 class ReportError(Exception):
-    """A run that cannot be shown; the message names what is wrong with it."""
+    """A run or evaluation that cannot be shown. The message names the file."""
 
 
 def report(run: Path, out: Path, evaluation: Path | None = None) -> None:
-    """Write the page.
+    """Write the page of a run.
 
     Args:
-        run: folder of a run that has begun.
-        out: the HTML file; appears complete or not at all.
-        evaluation: what `colorize-train evaluate --json` printed, to be shown as a table.
+        run: folder of the run, which may be unfinished.
+        out: the HTML file to write. It appears complete or not at all.
+        evaluation: output of `colorize-train evaluate --json`, shown as a table.
 
     Raises:
-        ReportError: if the folder is no run's, or one of its files is damaged.
+        ReportError: if the folder does not belong to a run, or one of the files is damaged.
         OSError: if the page cannot be written.
     """
     config = _read(run / CONFIG_NAME)
@@ -64,11 +64,11 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ReportError(f"{path}: cannot be read; not the folder of a run? ({error})") from error
+        raise ReportError(f"{path}: cannot be read; is this the folder of a run? ({error})") from error
 
 
 def _series(lines: str) -> dict[str, list[Point]]:
-    """The curve of every figure over samples seen, evaluations first; a last line cut short is left out."""
+    """Read the curve of every figure over samples seen, evaluations first. Skips a truncated last line."""
     found: dict[str, dict[str, list[Point]]] = {"evaluation": {}, "train": {}}
     for number, line in enumerate(lines.splitlines()):
         try:
@@ -85,14 +85,14 @@ def _series(lines: str) -> dict[str, list[Point]]:
 
 
 def _chosen(sheets: Sequence[Path]) -> list[Path]:
-    """At most `_SHEETS` of them, the first and the last among them."""
+    """Choose at most `_SHEETS` sheets, including the first and the last."""
     if len(sheets) <= _SHEETS:
         return list(sheets)
     return [sheets[round(i * (len(sheets) - 1) / (_SHEETS - 1))] for i in range(_SHEETS)]
 
 
 def _slider(sheets: Sequence[Path]) -> str:
-    """All sheets, the last one to be seen, and the slider that chooses among them."""
+    """Render all sheets, with the last one visible, and the slider that chooses among them."""
     if not sheets:
         return "<p>No sample sheet has been written yet.</p>"
     images = "\n".join(
@@ -112,24 +112,24 @@ def _samples(sheet: Path) -> str:
 
 
 def _embedded(sheet: Path) -> str:
-    """The picture as a data URL."""
+    """Encode a sheet as a data URL."""
     try:
         with Image.open(sheet) as image:
             file = io.BytesIO()
             image.convert("RGB").save(file, "WEBP", quality=_SHEET_QUALITY)
     except (OSError, ValueError, SyntaxError) as error:
-        raise ReportError(f"{sheet}: is damaged ({error})") from error
+        raise ReportError(f"{sheet}: damaged ({error})") from error
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _chart(name: str, points: Sequence[Point]) -> str:
-    """One curve as SVG, with its last value in the caption."""
+    """Render a curve as SVG, with its last value in the caption."""
     finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if not finite:
         return ""
     across, up = _ticks(x for x, _ in finite), _ticks(y for _, y in finite)
 
-    def place(x: float, y: float) -> Point:
+    def to_pixels(x: float, y: float) -> Point:
         right = (x - across[0]) / (across[-1] - across[0])
         above = (y - up[0]) / (up[-1] - up[0])
         return (
@@ -139,14 +139,14 @@ def _chart(name: str, points: Sequence[Point]) -> str:
 
     parts = []
     for y in up:
-        (left, level), (right, _) = place(across[0], y), place(across[-1], y)
+        (left, level), (right, _) = to_pixels(across[0], y), to_pixels(across[-1], y)
         parts.append(f'<line x1="{left:.1f}" x2="{right:.1f}" y1="{level:.1f}" y2="{level:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{level + 4:.1f}" text-anchor="end">{y:g}</text>')
     parts += [
-        f'<text x="{place(x, up[0])[0]:.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{_short(x)}</text>'
+        f'<text x="{to_pixels(x, up[0])[0]:.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{_short(x)}</text>'
         for x in across
     ]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in finite))
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (to_pixels(*point) for point in finite))
     parts.append(f'<polyline points="{line}"/>')
     title = escape(name)
     return (
@@ -157,7 +157,7 @@ def _chart(name: str, points: Sequence[Point]) -> str:
 
 
 def _ticks(values: Iterable[float]) -> list[float]:
-    """Round numbers at equal distances that enclose the values."""
+    """Choose round numbers at equal distances that enclose the values."""
     known = list(values)
     low, high = min(known), max(known)
     if low == high:
@@ -177,7 +177,7 @@ def _short(samples: float) -> str:
 
 
 def _scores(path: Path) -> str:
-    """The table of an evaluation."""
+    """Render the table of an evaluation."""
     try:
         values = json.loads(_read(path))
         columns: dict[str, Mapping[str, float]] = {name: values[name] for name in ("model", "gray", "truth")}
@@ -195,7 +195,7 @@ def _scores(path: Path) -> str:
             f"{values['colorfulness_share']:.1%} of the true colorfulness"
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise ReportError(f"{path}: not what `colorize-train evaluate --json` prints") from error
+        raise ReportError(f"{path}: not the output of `colorize-train evaluate --json`") from error
     head = "".join(f"<th>{name}</th>" for name in ("", "model", "left gray", "truth"))
     return f"<h2>Evaluation</h2>\n<table><caption>{caption}</caption><tr>{head}</tr>\n{rows}</table>"
 

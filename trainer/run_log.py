@@ -1,4 +1,4 @@
-"""What a run leaves beside its checkpoint: configuration, JSON lines, TensorBoard, sample sheets."""
+"""The log of a run, written beside its checkpoint: configuration, JSON lines, TensorBoard, sample sheets."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SAMPLES_NAME = "samples"
 _SHEET_PICTURES = 24
 
 
-class Journal:
-    """Writes into the folder of a run; without a folder nothing is written.
+class RunLog:
+    """Writes the log into the folder of a run, or nothing without a folder.
 
     Args:
-        folder: of the run.
-        config: of the run.
-        progress: where the run begins, or goes on from a checkpoint.
+        folder: folder of the run; None to write nothing.
+        config: configuration of the run.
+        progress: start of the run, or the position of the checkpoint it continues from.
     """
 
     def __init__(self, folder: Path | None, config: Config, progress: Progress) -> None:
@@ -36,11 +36,11 @@ class Journal:
         self._config = config
         self._start = progress.samples_seen
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> RunLog:
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             (self._folder / CONFIG_NAME).write_text(to_json(self._config))
-            _forget_after(self._folder / METRICS_NAME, self._start)
+            _drop_lines_after(self._folder / METRICS_NAME, self._start)
             self._lines = (self._folder / METRICS_NAME).open("a")
             self._board = SummaryWriter(str(self._folder / "tensorboard"))
         return self
@@ -51,22 +51,22 @@ class Journal:
             self._board.close()
 
     def record(self, kind: str, progress: Progress, figures: dict[str, float]) -> dict[str, float]:
-        """Write figures down and hand them back."""
+        """Write figures to the JSON lines and to TensorBoard, and return them."""
         if self._folder is not None:
-            line = {
+            values = {
                 "kind": kind,
                 "samples": progress.samples_seen,
                 "seconds": round(progress.seconds, 1),
                 **figures,
             }
-            self._lines.write(json.dumps(line) + "\n")
+            self._lines.write(json.dumps(values) + "\n")
             self._lines.flush()
             for name, value in figures.items():
                 self._board.add_scalar(f"{kind}/{name}", value, progress.samples_seen)
         return figures
 
     def show(self, progress: Progress, batch: Batch, predicted: Tensor) -> None:
-        """Save a sample sheet of pictures spread over the validation set."""
+        """Save a sample sheet of pictures evenly spread over the validation set."""
         if self._folder is None:
             return
         every = max(1, len(predicted) // _SHEET_PICTURES)
@@ -77,8 +77,8 @@ class Journal:
         save_sheet(self._folder / SAMPLES_NAME / f"{progress.samples_seen:09d}.png", *rows)
 
 
-def _forget_after(path: Path, samples: int) -> None:
-    """Drop the lines that a run wrote after the checkpoint from which it goes on."""
+def _drop_lines_after(path: Path, samples: int) -> None:
+    """Remove the lines that the run wrote after the checkpoint it continues from."""
     if not path.exists():
         return
     kept = [line for line in path.read_text().splitlines() if _samples_of(line) <= samples]
@@ -90,5 +90,5 @@ def _forget_after(path: Path, samples: int) -> None:
 def _samples_of(line: str) -> float:
     try:
         return float(json.loads(line)["samples"])
-    except (ValueError, KeyError, TypeError):  # cut short when the run was killed
+    except (ValueError, KeyError, TypeError):  # truncated when the run was killed
         return math.inf

@@ -1,4 +1,4 @@
-"""Sample sheets: rows of gray, predicted and true pictures, for the eye."""
+"""Sample sheets: gray, colorized and true pictures in one image, for visual comparison."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from PIL import Image
 from torch import Tensor
 
 _COLUMNS = 8
-_MANY, _MANY_COLUMNS = 24, 20  # from more than so many pictures on, so many columns
+_MANY, _MANY_COLUMNS = 24, 20  # above 24 pictures, 20 columns
 
 
 def save_sheet(path: Path, gray: Tensor, predicted: Tensor, true: Tensor) -> None:
-    """Write a PNG of columns of pictures, in bands of three rows: gray, predicted, true.
+    """Write a PNG with one column per picture, in bands of three rows: gray, colorized, true.
 
     Args:
         path: the PNG to write.
-        gray: (N, 3, H, W) sRGB in [0, 1], as are the other two.
-        predicted: the same pictures, colored.
-        true: the same pictures as they were.
+        gray: the gray pictures, (N, 3, H, W) sRGB in [0, 1].
+        predicted: the colorized pictures, of the same shape.
+        true: the true pictures, of the same shape.
     """
     columns = _COLUMNS if len(gray) <= _MANY else _MANY_COLUMNS
     bands = []

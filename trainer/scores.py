@@ -1,4 +1,4 @@
-"""The figures of an evaluation: how close colorized pictures are to the truth, and how realistic."""
+"""The scores of an evaluation: fidelity and realism of colorized pictures."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from trainer.realism import (
 
 @dataclass(frozen=True)
 class Scores:
-    """How close colorized pictures are to the truth: means over pictures, and figures of the whole set.
+    """Fidelity and realism of colorized pictures: means over pictures, and statistics of the whole set.
 
-    RGB is 8-bit sRGB as written to a file, Lab is computed from it.
+    RGB values are 8-bit sRGB as written to a file; Lab values are computed from them.
     """
 
     psnr: float
-    """In dB, over the three channels of a picture."""
+    """Peak signal-to-noise ratio over the three channels, in dB."""
     ssim: float
     """Structural similarity (Wang et al. 2004), the mean over the channels."""
     mae_rgb: float
@@ -37,30 +37,30 @@ class Scores:
     accuracy_2: float
     """Percentage of pixels with every sRGB channel within 2 % of full scale (see `metrics.accuracy`)."""
     accuracy_5: float
-    """The same within 5 %."""
+    """Percentage of pixels with every sRGB channel within 5 % of full scale."""
     ciede2000: float
-    """Color difference."""
+    """Color difference CIEDE2000 (CIE 142-2001)."""
     colorfulness: float
-    """Hasler & Suesstrunk 2003."""
+    """Colorfulness by Hasler & Suesstrunk 2003 (see `metrics.colorfulness`)."""
     colorfulness_gap: float
     """|mean colorfulness - mean colorfulness of the truth|."""
     auc: float
     """Area under the curve of ab error (Zhang et al. 2016), in percent."""
     auc_balanced: float
-    """The same with all true colors counting alike, in percent."""
+    """Area under the same curve with equal weight for all true colors, in percent."""
     jensen_shannon: float
-    """Distance of the histograms of ab, in [0, 1]."""
+    """Jensen-Shannon distance of the histograms of ab, in [0, 1]."""
     mean_a: float
     mean_b: float
     kid: float | None = None
-    """Kernel Inception Distance to the truth, times 1000 (see `realism`); None if it was not measured."""
+    """Kernel Inception Distance to the truth, times 1000 (see `realism`); None if not measured."""
     true_class: float | None = None
-    """Mean probability of the class seen in the true picture, in [0, 1]; None if it was not measured."""
+    """Mean probability of the class recognized in the true picture, in [0, 1]; None if not measured."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Figures of the true pictures alone; the fields are those of `Scores`."""
+    """Statistics of the true pictures alone, with the same fields as in `Scores`."""
 
     colorfulness: float
     mean_a: float
@@ -70,19 +70,19 @@ class Truth:
 
 @dataclass(frozen=True)
 class GainAtShare:
-    """Fidelity at a given amount of color, so that models are compared at equal colorfulness."""
+    """Fidelity at a given colorfulness, for the comparison of models at equal colorfulness."""
 
     share: float
-    """Mean colorfulness over that of the true pictures."""
+    """Mean colorfulness relative to the true pictures."""
     strength: float | None
-    """Factor on the predicted chroma that gives it; None if the prediction is too pale for any."""
+    """Factor on the predicted chroma that gives this share; None if the prediction is too pale."""
     gain: float | None
-    """PSNR above that of the gray pictures, in dB; None without a strength."""
+    """PSNR minus the PSNR of the gray pictures, in dB; None without a strength."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's scores beside those of the same pictures left gray."""
+    """The scores of a model, beside the scores of the same pictures left gray."""
 
     pictures: int
     strength: float
@@ -95,20 +95,20 @@ class Evaluation:
 
     @property
     def gain(self) -> float:
-        """PSNR above that of the gray pictures, in dB."""
+        """PSNR minus the PSNR of the gray pictures, in dB."""
         return self.model.psnr - self.gray.psnr
 
     @property
     def colorfulness_share(self) -> float:
-        """Colorfulness over that of the truth."""
+        """Colorfulness relative to the true pictures."""
         return self.model.colorfulness / self.truth.colorfulness
 
     def to_json(self) -> dict[str, Any]:
-        """Return all figures as plain values."""
+        """Return all scores as JSON values."""
         return asdict(self) | {"gain": self.gain, "colorfulness_share": self.colorfulness_share}
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """Return name, model, gray and truth of every figure that was measured, for a table."""
+        """Return the rows of a table: name, model, gray and truth of every measured score."""
         model, gray, truth = asdict(self.model), asdict(self.gray), asdict(self.truth)
         rows = [
             (name, _cell(value), _cell(gray[name]), _cell(truth.get(name)))
@@ -128,10 +128,10 @@ def _cell(value: float | None) -> str:
 
 
 class Tally:
-    """Collects the scores of one way to color the pictures.
+    """Accumulates the scores of one set of colorized pictures.
 
     Args:
-        recognizer: None leaves the measures of realism out.
+        recognizer: classifier that measures realism; None to skip it.
     """
 
     def __init__(self, recognizer: Recognizer | None) -> None:
@@ -141,7 +141,7 @@ class Tally:
         self._chroma = ChromaStatistics()
 
     def add(self, colored: Tensor, truth: Tensor) -> None:
-        """Measure (N, 3, H, W) sRGB in [0, 1] against the truth."""
+        """Measure colorized pictures against the truth, both (N, 3, H, W) sRGB in [0, 1]."""
         lab, true_lab = rgb_to_lab(colored), rgb_to_lab(truth)
         whole = (1, 2, 3)
         rows = {
@@ -162,7 +162,12 @@ class Tally:
             self._recognized.append(self._recognizer.recognize(colored))
 
     def scores(self, truth: Truth, true_recognition: Recognition | None) -> Scores:
-        """Summarize what was added; `true_recognition` is that of the true pictures, in the same order."""
+        """Summarize the added pictures.
+
+        Args:
+            truth: statistics of the true pictures.
+            true_recognition: the classifier's results on the true pictures, in the same order.
+        """
         means = {name: float(torch.cat(values).double().mean()) for name, values in self._rows.items()}
         distance = probability = None
         if true_recognition is not None:

@@ -21,7 +21,7 @@ from trainer.config import Config, Phase
 from trainer.data.dataset import Batch, Crops, draw_batch
 from trainer.loop import on_hardware
 from trainer.presets import PRESETS
-from trainer.step import build_trainee, set_learning_rate, update
+from trainer.step import build_train_state, set_learning_rate, update
 
 CROPS, CROP_SIZE, BATCH = 2000, 128, 48
 # The discriminator of `photo` needs chroma of 24 pixels, crops of 48.
@@ -48,23 +48,23 @@ def measure(
     phase: Phase, config: Config, fabric: Fabric, crops: Crops, rounds: int, updates: int
 ) -> dict[str, float]:
     """Samples per second of one phase."""
-    trainee = build_trainee(config, fabric)
-    for optimizer in trainee.generator_optimizers:
+    state = build_train_state(config, fabric)
+    for optimizer in state.generator_optimizers:
         set_learning_rate(optimizer, 1e-4)
 
     def draw(number: int) -> Batch:
         return draw_batch(crops, number * BATCH, BATCH, phase.crop_size, config.augment, 0, fabric.device)
 
     fixed = draw(0)
-    update(trainee, fixed, phase, config, fabric)
+    update(state, fixed, phase, config, fabric)
 
     def step_alone() -> None:
         for _ in range(updates):
-            update(trainee, fixed, phase, config, fabric)
+            update(state, fixed, phase, config, fabric)
 
     def with_data() -> None:
         for number in range(updates):
-            update(trainee, draw(number), phase, config, fabric)
+            update(state, draw(number), phase, config, fabric)
 
     alone, both = seconds_of(rounds, step_alone, with_data)
     samples = updates * BATCH

@@ -1,4 +1,4 @@
-"""Fixtures of the trainer's tests: colored pictures, prepared folders, configurations that train at once."""
+"""Fixtures of the trainer's tests: color pictures, prepared folders, configurations that train quickly."""
 
 import os
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from trainer.data.dataset import Batch
 from trainer.data.prepare import prepare
 from trainer.export import ModelFacts, export
 from trainer.models import Generator
-from trainer.step import build_trainee
+from trainer.step import build_train_state
 
 BATCH = 4
 
 
 def _picture(seed: int, width: int = 40, height: int = 40) -> Image.Image:
-    """A smooth picture of strong colors, another for every seed."""
+    """Create a smooth picture of strong colors, different for every seed."""
     random = np.random.default_rng(seed)
     corners = random.integers(0, 256, (2, 2, 3), dtype=np.uint8)
     corners[0, 0] = np.eye(3, dtype=np.uint8)[seed % 3] * 255
@@ -32,7 +32,7 @@ def _picture(seed: int, width: int = 40, height: int = 40) -> Image.Image:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    """Networks of four channels are slower on many threads, most of all on a busy machine."""
+    """Run torch on one thread: small networks are slower on several, especially on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -46,7 +46,7 @@ def picture() -> Callable[..., Image.Image]:
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared folder of 16 crops of 48 pixels. Not to be changed."""
+    """A prepared folder of 16 crops of 48 pixels. Do not change it."""
     folder = tmp_path_factory.mktemp("prepared")
     for seed in range(16):
         _picture(seed).save(folder / f"{seed:02d}.png")
@@ -61,9 +61,9 @@ def fabric() -> Fabric:
 
 @pytest.fixture(scope="session")
 def tiny() -> Config:
-    """Six updates: two of reconstruction, then four of the GAN, evaluated and saved after each.
+    """Six updates: two of reconstruction, then four of the GAN, with evaluation and checkpoint after each.
 
-    Its generator is the one that trains fastest; `with_encoder` has the default one.
+    The generator is the fastest one to train; `with_encoder` has the default one.
     """
     return Config(
         phases=(
@@ -80,14 +80,14 @@ def tiny() -> Config:
 
 @pytest.fixture(scope="session")
 def with_encoder(tiny: Config) -> Config:
-    """`tiny` with the pretrained encoder, some of it frozen, in the generator. It takes 6 M parameters."""
+    """`tiny` with the default generator: a pretrained encoder with frozen blocks, 6 M parameters."""
     model = replace(tiny.model, generator="encoder_unet", width=4, enlarge=2, frozen_blocks=3)
     return replace(tiny, model=model)
 
 
 @pytest.fixture(scope="session")
 def batch() -> Batch:
-    """Four pictures of 32 pixels: two tones of lightness, and one color for each tone. Not to be changed."""
+    """Four pictures of 32 pixels: two tones of lightness, and one color for each tone. Do not change it."""
     random = torch.Generator().manual_seed(1)
     tone = (torch.rand(BATCH, 1, 4, 4, generator=random) > 0.5).float()
     tone = torch.nn.functional.interpolate(tone, (32, 32), mode="nearest")
@@ -97,7 +97,7 @@ def batch() -> Batch:
 
 @dataclass(frozen=True)
 class Exported:
-    """One generator in all the forms in which there are any. The files are not to be changed."""
+    """A generator in all its file formats. Do not change the files."""
 
     config: Config
     generator: Generator
@@ -105,23 +105,23 @@ class Exported:
     weights: Path
     onnx: Path
     difference: float
-    """What `export` returned."""
+    """The return value of `export`."""
 
 
 def _export(config: Config, fabric: Fabric, folder: Path, noise: float) -> Exported:
-    """Export a generator whose average, unlike the generator in training, paints strong colors."""
+    """Export a generator whose average, unlike the generator itself, predicts strong colors."""
     torch.manual_seed(0)
-    trainee = build_trainee(config, fabric)
-    trainee.ema.load_pretrained()
+    state = build_train_state(config, fabric)
+    state.ema.load_pretrained()
     with torch.no_grad():
-        for name, parameter in trainee.ema.named_parameters():
+        for name, parameter in state.ema.named_parameters():
             if not name.startswith("encoder."):
                 parameter.add_(noise * torch.randn_like(parameter))
-        trainee.ema.train()
-        for _ in range(5):  # running statistics that no fresh network has
-            trainee.ema(100 * torch.rand(4, 1, 64, 64))
+        state.ema.train()
+        for _ in range(5):  # running statistics unlike those of a new network
+            state.ema(100 * torch.rand(4, 1, 64, 64))
     checkpoint, weights, onnx = (folder / name for name in ("a-run.pt", "w.safetensors", "deep/model.onnx"))
-    save_checkpoint(checkpoint, trainee, config, Progress(16))
+    save_checkpoint(checkpoint, state, config, Progress(16))
     generator, _ = load_generator(checkpoint)
     save_weights(weights, generator, config)
     difference = export(generator, config, ModelFacts("exported", 32, "nothing", "CC0-1.0"), onnx)
@@ -130,7 +130,7 @@ def _export(config: Config, fabric: Fabric, folder: Path, noise: float) -> Expor
 
 @pytest.fixture(scope="session")
 def small_export(fabric: Fabric, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The generator that is exported fastest, for tests of everything but the export of networks."""
+    """The generator that is fastest to export, for all tests except those of the export."""
     phases = (Phase(samples=8, crop_size=64, batch_size=4), Phase(samples=8, crop_size=32, batch_size=4))
     config = Config(phases=phases, model=ModelConfig("pix2pix_unet", width=8, depth=2))
     return _export(config, fabric, tmp_path_factory.mktemp("small_export"), noise=0.3)
@@ -138,14 +138,14 @@ def small_export(fabric: Fabric, tmp_path_factory: pytest.TempPathFactory) -> Ex
 
 @pytest.fixture(scope="session")
 def encoder_export(fabric: Fabric, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The default generator, narrow."""
+    """The default generator with few channels."""
     config = Config(phases=(Phase(samples=8, crop_size=32, batch_size=4),), model=ModelConfig(width=8))
     return _export(config, fabric, tmp_path_factory.mktemp("encoder_export"), noise=0.05)
 
 
 @pytest.fixture(scope="session")
 def subprocess_environment() -> dict[str, str]:
-    """The environment in which `python -m trainer` finds the package under test, on two threads."""
+    """The environment for `python -m trainer` in a subprocess: package under test, two threads."""
     root = Path(__file__).parents[2]
     path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "2"}

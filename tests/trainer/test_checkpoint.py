@@ -24,26 +24,26 @@ from trainer.config import ModelConfig, Phase, to_json
 from trainer.models import build_generator
 from trainer.models.encoders import build_encoder
 from trainer.optim import set_learning_rate
-from trainer.step import build_trainee, update
+from trainer.step import build_train_state, update
 
 GAN = Phase(crop_size=32, adversarial=0.1, feature_matching=1.0)
 
 
 @pytest.fixture(scope="module")
 def trained(tiny, fabric, batch):
-    """A trainee after two updates. Not to be changed."""
-    trainee = build_trainee(tiny, fabric)
-    for optimizer in trainee.generator_optimizers:
+    """A training state after two updates. Do not change it."""
+    state = build_train_state(tiny, fabric)
+    for optimizer in state.generator_optimizers:
         set_learning_rate(optimizer, 0.01)
-    set_learning_rate(trainee.discriminator_optimizer, 0.01)
+    set_learning_rate(state.discriminator_optimizer, 0.01)
     for _ in range(2):
-        update(trainee, batch, GAN, tiny, fabric)
-    return trainee
+        update(state, batch, GAN, tiny, fabric)
+    return state
 
 
 @pytest.fixture(scope="module")
 def content(trained, tiny, tmp_path_factory) -> bytes:
-    """Of a checkpoint of the trainee."""
+    """The bytes of a checkpoint of the trained state."""
     path = tmp_path_factory.mktemp("content") / "checkpoint.pt"
     save_checkpoint(path, trained, tiny, Progress(8, 1.5))
     return path.read_bytes()
@@ -58,7 +58,7 @@ def saved(content, tmp_path):
 
 
 def tensors(tree) -> list:
-    """All leaves of nested dicts and lists, in order."""
+    """Yield all leaves of nested dicts and lists, in order."""
     if isinstance(tree, dict):
         return [leaf for key in sorted(tree, key=str) for leaf in (key, *tensors(tree[key]))]
     return [leaf for item in tree for leaf in tensors(item)] if isinstance(tree, list | tuple) else [tree]
@@ -71,21 +71,21 @@ def equal(one, other) -> bool:
     )
 
 
-def parts(trainee):
+def parts(state):
     return [
-        trainee.generator.state_dict(),
-        trainee.ema.state_dict(),
-        trainee.discriminator.state_dict(),
-        *(optimizer.state_dict() for optimizer in trainee.generator_optimizers),
-        trainee.discriminator_optimizer.state_dict(),
-        trainee.updates,
+        state.generator.state_dict(),
+        state.ema.state_dict(),
+        state.discriminator.state_dict(),
+        *(optimizer.state_dict() for optimizer in state.generator_optimizers),
+        state.discriminator_optimizer.state_dict(),
+        state.updates,
     ]
 
 
 def test_loading_restores_all_that_saving_wrote(trained, tiny, fabric, tmp_path):
     random = torch.get_rng_state()
     save_checkpoint(tmp_path / "checkpoint.pt", trained, tiny, Progress(8, 1.5))
-    fresh = build_trainee(replace(tiny, seed=9), fabric)
+    fresh = build_train_state(replace(tiny, seed=9), fabric)
     assert not equal(parts(fresh), parts(trained))
     assert load_checkpoint(tmp_path / "checkpoint.pt", fresh, tiny) == Progress(8, 1.5)
     assert equal(parts(fresh), parts(trained))
@@ -167,7 +167,7 @@ def test_a_damaged_checkpoint_is_named_in_one_line(damage, saved, tiny, fabric, 
     damage(saved)
     for load in (
         lambda: load_generator(saved),
-        lambda: load_checkpoint(saved, build_trainee(tiny, fabric), tiny),
+        lambda: load_checkpoint(saved, build_train_state(tiny, fabric), tiny),
     ):
         with pytest.raises(CheckpointError) as caught:
             load()
@@ -180,7 +180,7 @@ def test_a_damaged_checkpoint_is_named_in_one_line(damage, saved, tiny, fabric, 
 def test_a_checkpoint_without_a_part_is_named(name, saved, tiny, fabric):
     without(name)(saved)
     with pytest.raises(CheckpointError, match="checkpoint"):
-        load_checkpoint(saved, build_trainee(tiny, fabric), tiny)
+        load_checkpoint(saved, build_train_state(tiny, fabric), tiny)
 
 
 def test_a_checkpoint_with_another_optimizer_is_named(saved, tiny, fabric):
@@ -188,7 +188,7 @@ def test_a_checkpoint_with_another_optimizer_is_named(saved, tiny, fabric):
     state["generator_optimizer_0"]["param_groups"].pop()
     torch.save(state, saved)
     with pytest.raises(CheckpointError, match="checkpoint"):
-        load_checkpoint(saved, build_trainee(tiny, fabric), tiny)
+        load_checkpoint(saved, build_train_state(tiny, fabric), tiny)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_checkpoint_with_another_optimizer_is_named(saved, tiny, fabric):
 def test_networks_of_another_configuration_are_refused(change, saved, tiny, fabric):
     other = replace(tiny, model=replace(tiny.model, **change))
     with pytest.raises(CheckpointError, match="networks") as caught:
-        load_checkpoint(saved, build_trainee(other, fabric), other)
+        load_checkpoint(saved, build_train_state(other, fabric), other)
     assert str(saved) in str(caught.value)
 
 
@@ -262,7 +262,7 @@ def test_weights_of_another_program_are_named(metadata, tmp_path):
 def test_a_new_run_starts_from_the_average_of_an_earlier_one(name, trained, tiny, fabric, tmp_path):
     save_checkpoint(tmp_path / "checkpoint.pt", trained, tiny, Progress(8))
     save_weights(tmp_path / "weights.safetensors", trained.ema, tiny)
-    fresh = build_trainee(replace(tiny, seed=9), fabric)
+    fresh = build_train_state(replace(tiny, seed=9), fabric)
     start_from(fresh, tmp_path / name)
     for part in (fresh.generator, fresh.ema):
         for key, value in trained.ema.state_dict().items():
@@ -275,7 +275,7 @@ def test_a_new_run_starts_from_the_average_of_an_earlier_one(name, trained, tiny
     "model", [ModelConfig(width=4), ModelConfig("pix2pix_unet", width=8, depth=3)], ids=["another", "wider"]
 )
 def test_a_generator_of_another_shape_is_named_in_one_line(model, saved, tiny, fabric):
-    fresh = build_trainee(replace(tiny, model=model), fabric)
+    fresh = build_train_state(replace(tiny, model=model), fabric)
     with pytest.raises(CheckpointError) as caught:
         start_from(fresh, saved)
     assert str(saved) in str(caught.value)
@@ -303,39 +303,37 @@ def test_generators_of_different_shapes_are_not_blended():
 
 
 def test_load_pretrained_gives_generator_and_average_the_published_encoder(with_encoder, fabric):
-    trainee = build_trainee(with_encoder, fabric)
-    decoder = {
-        n: v.clone() for n, v in trainee.generator.state_dict().items() if not n.startswith("encoder.")
-    }
-    load_pretrained(trainee)
+    state = build_train_state(with_encoder, fabric)
+    decoder = {n: v.clone() for n, v in state.generator.state_dict().items() if not n.startswith("encoder.")}
+    load_pretrained(state)
     published = build_encoder(with_encoder.model.encoder)
     published.load_pretrained()
-    for part in (trainee.generator, trainee.ema):
+    for part in (state.generator, state.ema):
         found = part.state_dict()
         assert all(torch.equal(found[f"encoder.{n}"], v) for n, v in published.state_dict().items())
         assert all(torch.equal(found[name], value) for name, value in decoder.items())
 
 
 def test_load_pretrained_leaves_a_generator_without_an_encoder_as_it_is(tiny, fabric):
-    trainee = build_trainee(tiny, fabric)
-    before = copy.deepcopy(trainee.generator.state_dict())
-    load_pretrained(trainee)
-    assert equal(trainee.generator.state_dict(), before)
-    assert equal(trainee.ema.state_dict(), before)
+    state = build_train_state(tiny, fabric)
+    before = copy.deepcopy(state.generator.state_dict())
+    load_pretrained(state)
+    assert equal(state.generator.state_dict(), before)
+    assert equal(state.ema.state_dict(), before)
 
 
 def test_checkpoint_of_a_generator_with_an_encoder_is_restored_whole(with_encoder, batch, fabric, tmp_path):
-    """Also its two or three optimizers, of which one is the encoder's."""
-    trainee = build_trainee(with_encoder, fabric)
-    load_pretrained(trainee)
-    for optimizer in trainee.generator_optimizers:
+    """Includes its two or three optimizers, one of them for the encoder."""
+    state = build_train_state(with_encoder, fabric)
+    load_pretrained(state)
+    for optimizer in state.generator_optimizers:
         set_learning_rate(optimizer, 0.001)
-    update(trainee, batch, GAN, with_encoder, fabric)
+    update(state, batch, GAN, with_encoder, fabric)
     path = tmp_path / "checkpoint.pt"
-    save_checkpoint(path, trainee, with_encoder, Progress(4))
-    fresh = build_trainee(replace(with_encoder, seed=9), fabric)
+    save_checkpoint(path, state, with_encoder, Progress(4))
+    fresh = build_train_state(replace(with_encoder, seed=9), fabric)
     load_checkpoint(path, fresh, with_encoder)
-    assert equal(parts(fresh), parts(trainee))
+    assert equal(parts(fresh), parts(state))
     assert [o.param_groups[0]["lr"] for o in fresh.generator_optimizers][-1] == 0.001 * 0.25
 
 

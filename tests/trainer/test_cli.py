@@ -18,7 +18,7 @@ from trainer.loop import CHECKPOINT_NAME
 from trainer.presets import PRESETS
 
 COMMANDS = main.commands
-FACTS = ["--working-size", "64", "--trained-on", "nothing", "--licence", "CC0-1.0"]
+FACTS = ["--working-size", "64", "--trained-on", "nothing", "--license", "CC0-1.0"]
 
 
 def invoke(*arguments, **environment) -> Result:
@@ -26,7 +26,7 @@ def invoke(*arguments, **environment) -> Result:
 
 
 def assert_one_line_error(result: Result, *names) -> None:
-    """Exit 1 and, whatever a progress bar drew before, one line of error that names what is wrong."""
+    """Check for exit code 1 and one line of error with the given names, after any progress bar."""
     assert isinstance(result.exception, SystemExit), repr(result.exception)
     assert result.exit_code == 1
     errors = result.stderr[result.stderr.index("Error: ") :]
@@ -55,7 +55,14 @@ def train_arguments(prepared, tmp_path):
 
 
 def test_commands_are_those_of_the_readme():
-    assert set(COMMANDS) == {"prepare", "train", "evaluate", "export", "quantise", "report"}
+    assert set(COMMANDS) == {"prepare", "train", "evaluate", "export", "quantize", "quantise", "report"}
+
+
+def test_british_spellings_of_earlier_versions_are_aliases():
+    assert COMMANDS["quantise"].callback is COMMANDS["quantize"].callback
+    assert COMMANDS["quantise"].params == COMMANDS["quantize"].params
+    assert "quantise" not in invoke("--help").stdout
+    assert {"--license", "--licence"} in [set(option.opts) for option in COMMANDS["export"].params]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -147,7 +154,7 @@ def test_prepare_says_what_it_wrote_and_what_it_left_out(tmp_path, picture):
 
 @pytest.mark.parametrize("folder", ["[red]", "x[", ":smile:", "long" * 30])
 def test_prepare_shows_names_as_they_are(tmp_path, picture, folder):
-    """rich takes [red] for a color, [/b] for the end of one, and breaks lines."""
+    """rich would interpret [red] and [/b] as markup, and wrap lines."""
     (tmp_path / "in" / folder).mkdir(parents=True)
     picture(1).save(tmp_path / "in" / "good.png")
     (tmp_path / "in" / folder / "b].png").write_text("no picture")
@@ -203,7 +210,7 @@ def test_train_names_a_damaged_checkpoint(train_arguments, tmp_path):
 
 
 def test_start_from_sets_the_field_of_the_configuration(train_arguments, small_export, tmp_path):
-    """Also over a field that `--set` names, and of a name that JSON would read as a number."""
+    """Also overrides `--set`, and accepts a file name that is a number in JSON."""
     (tmp_path / "1").write_bytes(small_export.checkpoint.read_bytes())
     arguments = [*train_arguments, "--set", "model.width=8", "--set", "model.depth=2"]
     for start in (small_export.weights, small_export.checkpoint):

@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-from trainer.config import Config, ConfigError, FilmConfig, ModelConfig, Phase, from_json, override, to_json
+from trainer.config import (
+    Config,
+    ConfigError,
+    DegradationConfig,
+    ModelConfig,
+    Phase,
+    from_json,
+    override,
+    to_json,
+)
 
 TWO_PHASES = Config(phases=(Phase(samples=100), Phase(samples=50, adversarial=0.1)))
 TWO_PHASES_OF_GAN = Config(phases=(Phase(adversarial=0.2), Phase(adversarial=0.1, feature_matching=1.0)))
@@ -21,7 +30,7 @@ OTHER_NAMES = {
 
 
 def leaves(tree, path=()):
-    """Paths of all plain values of a JSON tree."""
+    """Yield the paths of all plain values of a JSON tree."""
     if isinstance(tree, dict | list):
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
             yield from leaves(value, (*path, key))
@@ -30,7 +39,7 @@ def leaves(tree, path=()):
 
 
 def changed(name, value):
-    """Another valid value of a field."""
+    """Return another valid value of a field."""
     if name == "enlarge":
         return 2 * value
     if isinstance(value, bool):
@@ -85,7 +94,7 @@ def test_overrides_reach_every_level():
     assert (config.seed, config.loss.beta, config.loss.gan) == (3, 5.0, "cross_entropy")
     assert config.phases == (Phase(samples=100), Phase(samples=9, adversarial=0.1))
     assert config.augment.flip is False
-    assert config.augment.film == FilmConfig(jpeg=1.0)
+    assert config.augment.film == DegradationConfig(jpeg=1.0)
     assert override(config, []) == config
 
 

@@ -1,4 +1,4 @@
-"""Several processes learn what one would."""
+"""Training in several processes is equivalent to training in one."""
 
 import json
 import os
@@ -56,7 +56,7 @@ if __name__ == "__main__":
 
 
 def train_in(processes: int, script: Path, data: Path, folder: Path) -> list[dict[str, float]]:
-    """The metrics of a run of so many processes."""
+    """Return the metrics of a run with `processes` processes."""
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
     command = [sys.executable, *launcher, str(script), str(data), str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -66,7 +66,7 @@ def train_in(processes: int, script: Path, data: Path, folder: Path) -> list[dic
 
 @pytest.fixture(scope="module")
 def runs(prepared, tmp_path_factory):
-    """Folders and metrics of a run in one process, and in two with gloo between them."""
+    """Folders and metrics of a run in one process, and of a run in two processes with gloo."""
     place = tmp_path_factory.mktemp("distributed")
     script = place / "script.py"
     script.write_text(SCRIPT)

@@ -51,7 +51,7 @@ def tinted(models, pictures) -> list[Sample]:
 
 @pytest.fixture
 def mixed(models, tmp_path, picture) -> list[Sample]:
-    """Seven pictures of three shapes, none beside another of its own."""
+    """Seven pictures of three shapes, with different shapes next to each other."""
     shapes = [(48, 64), (20, 33), (64, 48), (48, 64), (20, 33), (64, 48), (48, 64)]
     (tmp_path / "mixed").mkdir()
     for seed, shape in enumerate(shapes):
@@ -60,7 +60,7 @@ def mixed(models, tmp_path, picture) -> list[Sample]:
 
 
 def invoke(*arguments: object) -> Result:
-    """Without the measures of realism, which test_realism.py has."""
+    """Run `evaluate` without the measures of realism, which test_realism.py covers."""
     return CliRunner().invoke(main, ["evaluate", "--no-realism", *map(str, arguments)])
 
 
@@ -74,7 +74,7 @@ def assert_one_line_error(result: Result, *names: object) -> None:
 
 
 def measured(scores: Scores | Truth) -> dict[str, float]:
-    """The figures without those of realism, which nothing here measures."""
+    """Return the scores without those of realism, which are not measured here."""
     return {name: value for name, value in asdict(scores).items() if name not in {"kid", "true_class"}}
 
 
@@ -111,7 +111,7 @@ def hasler_suesstrunk(rgb: np.ndarray) -> float:
 
 
 def expected_scores(colored: list[np.ndarray], truths: list[np.ndarray]) -> Scores:
-    """Every figure anew, from (H, W, 3) 8-bit pictures by numpy, scipy and scikit-image."""
+    """Compute all scores of (H, W, 3) 8-bit pictures independently, by numpy, scipy and scikit-image."""
     rows = []
     for one, truth in zip(colored, truths, strict=True):
         error = np.abs(one.astype(int) - truth.astype(int))
@@ -181,7 +181,7 @@ def test_gain_and_share_are_those_above_gray_and_of_the_truth(tinted):
 
 
 class Knowing:
-    """A predictor that says what the pictures are colored like: one color each, which is all there is."""
+    """A predictor that returns the true color of pictures with a single color each."""
 
     def __init__(self, info: object, *colors: tuple[float, float]) -> None:
         self.info, self.colors = info, list(colors)
@@ -192,7 +192,7 @@ class Knowing:
 
 
 def test_the_true_colors_score_best(models, tmp_path):
-    """But for rounding, in pictures of one color each, which a network can say."""
+    """Except for rounding, on pictures of one color each, which can be predicted exactly."""
     colors = [(200, 90, 60), (70, 110, 180), (120, 150, 90)]
     for number, color in enumerate(colors):
         Image.new("RGB", (24, 20), color).save(tmp_path / f"{number}.png")
@@ -260,7 +260,7 @@ def test_strength_reaches_the_share_of_colorfulness(tinted):
 
 
 def test_means_are_those_of_the_model(tinted):
-    """The stand-in says b* = 30 - 0.3 L*, so mean b* lies between 0 and 30 and follows it."""
+    """The stand-in predicts b* = 30 - 0.3 L*, so mean b* follows mean L* between 0 and 30."""
     lightness = np.mean([sample.lightness.rows(0, 64).mean() for sample in tinted])
     assert evaluate(tinted).model.mean_b == pytest.approx(30 - 0.3 * lightness, abs=3)
 
@@ -330,7 +330,7 @@ def test_a_damaged_prepared_folder_is_named(models, tmp_path):
 
 @pytest.fixture
 def archive(tmp_path, picture, monkeypatch) -> Path:
-    """CIFAR-10, of five pictures in a batch: the binary version."""
+    """The binary version of CIFAR-10, with five pictures in a batch."""
     monkeypatch.setattr(cifar10, "_PICTURES", 5)
     path = tmp_path / "cifar-10-binary.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
@@ -370,7 +370,7 @@ def test_a_damaged_archive_is_one_line(models, archive):
 
 @pytest.fixture
 def trained(small_export):
-    """One generator in all the forms in which there are any."""
+    """A generator in all its file formats."""
     return small_export
 
 
@@ -392,7 +392,7 @@ def test_a_checkpoint_paints_with_the_averaged_generator(trained):
 
 
 def test_checkpoint_weights_and_exported_model_score_the_same(trained, mixed, tmp_path):
-    """But for the weights that the latter two store as fp16."""
+    """Except for rounding: the latter two store weights as fp16."""
     found = [
         evaluate(predict_samples([tmp_path / "mixed"], load_predictor(path)))
         for path in (trained.checkpoint, trained.weights, trained.onnx)
@@ -447,7 +447,7 @@ def test_a_sheet_shows_gray_colored_and_true_middles(tinted, tmp_path):
 
 @pytest.fixture
 def numbered(tinted) -> Callable[[int], list[Sample]]:
-    """Samples whose truth says their number, in red."""
+    """Samples whose red channel contains their index."""
 
     def make(count: int) -> list[Sample]:
         truths = (np.full((16, 16, 3), (number, 0, 0), np.uint8) for number in range(count))

@@ -21,7 +21,7 @@ REFERENCES = {
 
 
 def as_picture(colors: np.ndarray) -> Tensor:
-    """(M, 3) colors to a picture of one column: (1, 3, M, 1)."""
+    """Arrange colors as a picture of one column: (M, 3) => (1, 3, M, 1)."""
     return torch.from_numpy(colors).T[None, :, :, None]
 
 
@@ -46,7 +46,7 @@ COLOURS = pytest.mark.parametrize("colors", [grays(), grid(), scattered()], ids=
 
 @pytest.fixture
 def exact_white(monkeypatch):
-    """Let scikit-image use the primaries to seven digits.
+    """Make scikit-image use primaries with seven digits.
 
     Its own matrix has six, which do not add up to its white point: its white is (100, -0.0025, 0.0047).
     """
@@ -95,7 +95,7 @@ def test_grays_have_no_chroma_and_lightness_stays_within_its_range():
     assert (np.diff(lab[:, 0]) > 0).all()
 
 
-# sRGB from IEC 61966-2-1, L* from CIE 15; both change their formula near black.
+# sRGB from IEC 61966-2-1, L* from CIE 15; both have another formula near black.
 @pytest.mark.parametrize(
     ("encoded", "linear"), [(0, 0), (0.01, 0.01 / 12.92), (0.04045, 0.0031308), (0.5, 0.2140411), (1, 1)]
 )
@@ -264,12 +264,12 @@ CIEDE2000_PAIRS = [
 
 
 def differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """CIEDE2000 of (M, 3) colors twice."""
+    """Compute CIEDE2000 between two sets of (M, 3) colors."""
     return ciede2000(as_picture(first), as_picture(second))[0, 0, :, 0].numpy()
 
 
 def colors_of_lab() -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of colors over and beyond sRGB, near and far, grays on one side, on the other and on both."""
+    """Pairs of near and distant colors inside and outside sRGB, with grays as first, second or both."""
     random = np.random.default_rng(0)
     first, second = random.uniform([0, -120, -120], [100, 120, 120], (2, 4000, 3))
     second[1000:2000] = first[1000:2000] + random.normal(0, 3, (1000, 3))
@@ -315,7 +315,7 @@ def test_color_difference_of_equal_colors_is_zero(dtype, place):
 
 
 def test_color_difference_of_grays_is_that_of_their_lightness():
-    """About 50, where S_L is 1."""
+    """Around L* = 50, where S_L is 1."""
     gray, lighter = np.array([[49.5, 0, 0]]), np.array([[50.5, 0, 0]])
     assert differences(gray, lighter)[0] == pytest.approx(1)
 

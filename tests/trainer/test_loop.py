@@ -25,7 +25,7 @@ BATCH = 4
 
 
 class Observer:
-    """Remembers how far it was told the run is, and calls `reaction` each time."""
+    """Records the reported progress, and calls `reaction` at each report."""
 
     def __init__(self, reaction=lambda _samples: None):
         self.seen = []
@@ -80,7 +80,7 @@ def metrics(run: Run) -> list[dict]:
 
 
 def differences(one, other, where="") -> list[str]:
-    """Where two nested states differ in any bit."""
+    """Return the paths at which two nested states differ in any bit."""
     if isinstance(one, dict):
         assert one.keys() == other.keys(), where
         return [d for key in one for d in differences(one[key], other[key], f"{where}.{key}")]
@@ -94,7 +94,7 @@ def differences(one, other, where="") -> list[str]:
 
 @pytest.fixture(scope="module")
 def straight(tiny, prepared, fabric, tmp_path_factory) -> Run:
-    """A run of `tiny` that nothing disturbed. Not to be changed."""
+    """An uninterrupted run of `tiny`. Do not change it."""
     run = Run(tmp_path_factory.mktemp("loop") / "straight", prepared, prepared)
     train(tiny, run, fabric, Observer())
     return run
@@ -102,7 +102,7 @@ def straight(tiny, prepared, fabric, tmp_path_factory) -> Run:
 
 @pytest.fixture
 def finished(straight, run) -> Run:
-    """A copy of it."""
+    """A copy of the uninterrupted run."""
     shutil.copytree(straight.folder, run.folder)
     return run
 
@@ -119,7 +119,7 @@ def test_an_interrupted_run_continues_bit_for_bit(tiny, straight, run, fabric, s
 def test_an_interrupted_run_with_every_pretrained_part_continues_bit_for_bit(
     with_encoder, run, fabric, tmp_path
 ):
-    """An encoder of which some is frozen, a perceptual loss, and a judge on fixed features."""
+    """A partly frozen encoder, a perceptual loss and a projected discriminator."""
     phase = Phase(3 * BATCH, 32, BATCH, perceptual=0.5, adversarial=0.1, feature_matching=1.0)
     model = replace(with_encoder.model, discriminator="projected")
     config = replace(with_encoder, phases=(phase,), model=model)
@@ -131,7 +131,7 @@ def test_an_interrupted_run_with_every_pretrained_part_continues_bit_for_bit(
 
 
 def test_a_new_run_begins_with_the_published_weights_of_the_encoder(with_encoder, run, fabric):
-    """Without a rate nothing moves, so that the checkpoint tells what the run began with."""
+    """At a learning rate of 0 the checkpoint contains the initial weights."""
     phase = Phase(BATCH, 32, BATCH, learning_rate=0.0, final_learning_rate=0.0)
     train(replace(with_encoder, phases=(phase,)), run, fabric, Observer())
     published = build_encoder(with_encoder.model.encoder)
@@ -151,13 +151,13 @@ def test_a_crashed_run_continues_bit_for_bit_from_its_last_checkpoint(tiny, stra
 
 
 def test_training_twice_gives_the_same(tiny, straight, run, fabric):
-    torch.manual_seed(time.monotonic_ns())  # what was drawn before does not matter
+    torch.manual_seed(time.monotonic_ns())  # the state of the random generator does not matter
     train(tiny, run, fabric, Observer())
     assert differences(checkpoint(straight), checkpoint(run)) == []
 
 
 def test_another_seed_trains_on_other_batches(tiny, straight, run, fabric, tmp_path):
-    """Also from the same weights to start with."""
+    """Also with `start_from`."""
     weights = []
     for seed in (1, 2):
         place = replace(run, folder=tmp_path / str(seed))
@@ -219,7 +219,7 @@ def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_taken(tiny, st
     harm(run.folder / CHECKPOINT_NAME)
     observer = Observer()
     train(tiny, run, fabric, observer)
-    assert observer.seen[0] == 4 * BATCH  # the one before was of 3 batches
+    assert observer.seen[0] == 4 * BATCH  # the previous checkpoint was written after 3 batches
     assert [CHECKPOINT_NAME in notice and "previous" in notice for notice in observer.notices] == [True]
     assert differences(checkpoint(straight), checkpoint(run)) == []
 
@@ -228,7 +228,7 @@ def test_a_run_that_crashed_leaves_no_line_of_metrics_twice(tiny, run, fabric):
     with pytest.raises(RuntimeError, match="power cut"):
         train(tiny, run, fabric, crash_at(4 * BATCH))
     with (run.folder / METRICS_NAME).open("a") as lines:
-        lines.write('{"kind": "train", "sam')  # cut short
+        lines.write('{"kind": "train", "sam')  # truncated
     train(tiny, run, fabric, Observer())
     evaluated = [line["samples"] for line in metrics(run) if line["kind"] == "evaluation"]
     assert evaluated == [4, 8, 12, 16, 20, 24]
@@ -249,7 +249,7 @@ def test_metrics_are_json_lines_in_order(straight):
 def test_evaluation_takes_no_more_crops_than_asked_for_spread_over_the_set(
     tiny, run, fabric, prepared, tmp_path
 ):
-    crops = np.load(prepared / CROPS_NAME)[::6]  # of 16, the fewest steps that leave no more than 3
+    crops = np.load(prepared / CROPS_NAME)[::6]  # 3 of 16, as evenly spread as possible
     np.save(tmp_path / CROPS_NAME, crops)
     manifest = json.loads((prepared / MANIFEST_NAME).read_text())
     (tmp_path / MANIFEST_NAME).write_text(json.dumps(manifest | {"crops": len(crops)}))
@@ -434,7 +434,7 @@ def test_a_run_uses_the_rates_of_its_phases(tiny, run, fabric):
     rates = []
 
     def look(samples):
-        if samples > BATCH:  # there is a checkpoint of the update before
+        if samples > BATCH:  # the previous update has written a checkpoint
             state = checkpoint(run)
             optimizers = [value for key, value in state.items() if key.startswith("generator_optimizer")]
             groups = [group for optimizer in optimizers for group in optimizer["param_groups"]]
@@ -454,7 +454,7 @@ def start(command, environment):
 
 
 def wait_for_evaluation(process, run, after: int) -> None:
-    """Until the run has been evaluated beyond `after` samples."""
+    """Wait for an evaluation of the run after more than `after` samples."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()
@@ -499,7 +499,7 @@ def test_a_stopped_process_leaves_a_checkpoint_and_the_same_command_continues(ru
 @pytest.mark.parametrize("name", ["discriminator", "encoder"])
 def test_check_of_an_unknown_name_that_no_phase_uses_is_a_config_error(name, tiny, run, fabric):
     config = replace(tiny, phases=tiny.phases[:1], model=replace(tiny.model, **{name: "vgg"}))
-    with pytest.raises(ConfigError, match=rf"model\.{name}: 'vgg' is none of"):
+    with pytest.raises(ConfigError, match=rf"model\.{name}: 'vgg' is not one of"):
         train(config, run, fabric, Observer())
 
 

@@ -70,7 +70,7 @@ def test_reconstruction_has_a_finite_gradient_at_gray(loss):
 
 
 def test_log_mse_rgb_of_a_picture_is_the_logarithm_of_its_error_in_srgb():
-    """Without weights, of one picture: log(1 + 255^2 / (10^(PSNR / 10) beta^2))."""
+    """For one unweighted picture, it is log(1 + 255^2 / (10^(PSNR / 10) beta^2))."""
     config = LossConfig(beta=8.0, saturation_weight=0.0)
     prediction, truth = constant(10, 5)[:1], constant(-10, 15)[:1]
     rgb = (recompose(MIDDLE[:1], ab) for ab in (prediction, truth))

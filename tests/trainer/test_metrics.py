@@ -20,11 +20,11 @@ from trainer.metrics import (
     ssim,
 )
 
-CELL_EDGES = np.arange(-135, 136, 10)  # cells of 10 CIE units about the gray axis
+CELL_EDGES = np.arange(-135, 136, 10)  # cells of 10 CIE units, centered on the gray axis
 
 
 def hasler_suesstrunk(rgb: np.ndarray) -> float:
-    """M3 of the paper, of an (H, W, 3) 8-bit picture."""
+    """Compute M3 of the paper for an (H, W, 3) 8-bit picture."""
     red, green, blue = (rgb[..., i].astype(float).ravel() for i in range(3))
     rg, yb = red - green, 0.5 * (red + green) - blue
     spread = math.hypot(rg.std(), yb.std())
@@ -74,7 +74,7 @@ def test_colorfulness_of_gray_is_zero():
 
 
 def colorfulness_of(pictures):
-    """Mean colorfulness by strength."""
+    """Return a function from strength to mean colorfulness."""
     lightness, ab, _ = to_batch(pictures)
     return lambda strength: float(colorfulness(recompose(lightness, strength * ab)).mean())
 
@@ -115,7 +115,7 @@ def test_find_strength_of_a_prediction_without_color_reaches_no_color_only(targe
 
 
 def test_find_strength_of_a_curve_with_steps_ends_near_the_target():
-    """As 8-bit pictures have them: no strength reaches the target exactly."""
+    """With steps as in 8-bit pictures, no strength reaches the target exactly."""
     found = find_strength(lambda strength: round(10 * strength) / 10, 1.234)
     assert found == pytest.approx(1.234, abs=0.06)
 
@@ -151,27 +151,27 @@ def test_gain_is_the_mean_psnr_above_that_of_gray(pictures):
 
 
 def test_gain_at_a_share_does_not_depend_on_the_strength_of_the_prediction(pictures):
-    """So that recipes are compared at equal colorfulness, not at each one's own."""
+    """Recipes are compared at equal colorfulness."""
     lightness, ab, _ = to_batch(pictures)
     faint, strong = (measure(lightness, factor * ab.flip(0), ab)["gain_at_65"] for factor in (0.5, 2.0))
     assert faint == pytest.approx(strong, abs=0.05)
 
 
 def reference_ssim(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """SSIM of (H, W, 3) pictures in [0, 1] by scikit-image."""
+    """Compute the SSIM of (H, W, 3) pictures in [0, 1] by scikit-image."""
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
     return float(structural_similarity(prediction, truth, channel_axis=-1, **options))
 
 
 def distorted(pictures: Tensor) -> Tensor:
-    """Each picture less like the original than the one before it."""
+    """Pictures with increasing distance from the original."""
     noise = torch.rand(pictures.shape, generator=torch.Generator().manual_seed(1)) - 0.5
     return (pictures + noise * torch.linspace(0, 0.5, len(pictures)).view(-1, 1, 1, 1)).clamp(0, 1)
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (11, 11), (11, 40), (32, 24)])
 def test_ssim_is_that_of_scikit_image(pictures, shape):
-    """To 1e-4: variances are differences of means in float32 (1e-7), divided by no less than 9e-4."""
+    """Within 1e-4: variances are differences of float32 means (1e-7), divided by at least 9e-4."""
     truth = torch.nn.functional.interpolate(pictures, shape, mode="bilinear")
     prediction = distorted(truth)
     expected = [
@@ -251,14 +251,14 @@ def as_pixels(ab: Tensor) -> np.ndarray:
 
 
 def swept(errors: np.ndarray, weights: np.ndarray) -> float:
-    """The area under the curve of Zhang et al. by trapezoids, one threshold after another."""
+    """Compute the area under the curve of Zhang et al. by the trapezoidal rule over thresholds."""
     thresholds = np.arange(0, 150 + 1e-9, 0.02)
     shares = [weights[errors <= threshold].sum() / weights.sum() for threshold in thresholds]
     return float(np.trapezoid(shares, thresholds) / 150)
 
 
 def cell_weights(truth: np.ndarray) -> np.ndarray:
-    """1 / the number of pixels whose true chroma lies in the same cell."""
+    """Return the weights: 1 / the number of pixels with true chroma in the same cell."""
     _, which, counts = np.unique(
         np.digitize(truth, CELL_EDGES), axis=0, return_inverse=True, return_counts=True
     )

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from trainer.config import Config, ConfigError
-from trainer.optim import OPTIMIZERS, Muon, build_optimizers, orthogonalised, set_learning_rate
+from trainer.optim import OPTIMIZERS, Muon, build_optimizers, orthogonalized, set_learning_rate
 
 
 def network() -> nn.Module:
@@ -21,16 +21,16 @@ def network() -> nn.Module:
 @pytest.mark.parametrize("shape", [(16, 16), (16, 144), (64, 16)])
 def test_singular_values_end_near_one(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonalised(matrix, 5))
+    values = torch.linalg.svdvals(orthogonalized(matrix, 5))
     assert values.min() > 0.5
     assert values.max() < 1.25
 
 
 def test_singular_vectors_stay():
-    """The direction is that of the nearest orthonormal matrix U V^T."""
+    """The result has the direction of the nearest orthonormal matrix U V^T."""
     matrix = torch.randn(8, 40, generator=torch.Generator().manual_seed(1))
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    found = orthogonalised(matrix, 5)
+    found = orthogonalized(matrix, 5)
     assert torch.nn.functional.cosine_similarity(found.flatten(), (u @ v).flatten(), dim=0) > 0.97
 
 
@@ -40,7 +40,7 @@ def test_it_is_the_textbook_iteration():
     for _ in range(5):
         gram = x @ x.T
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    torch.testing.assert_close(orthogonalised(matrix, 5), x)
+    torch.testing.assert_close(orthogonalized(matrix, 5), x)
 
 
 def test_a_zero_gradient_moves_nothing():
@@ -106,7 +106,7 @@ def test_an_unknown_optimizer_is_named():
 
 
 class WithEncoder(nn.Module):
-    """A network whose encoder has filters that are wide enough for Muon, and a frozen layer."""
+    """A network with an encoder whose filters are wide enough for Muon, and with a frozen layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def test_encoder_is_trained_by_adamw_and_the_frozen_part_by_none(name):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_rate_of_the_encoder_is_its_share_of_the_rate_of_the_rest(name):
     *others, slow = build_optimizers(Config(optimizer=name, encoder_rate=0.1), WithEncoder())
-    for rate in (0.02, 0.5):  # a rate that was set before does not matter
+    for rate in (0.02, 0.5):  # a previously set rate does not matter
         for optimizer in (*others, slow):
             set_learning_rate(optimizer, rate)
         assert {group["lr"] for optimizer in others for group in optimizer.param_groups} == {rate}

@@ -15,19 +15,19 @@ from trainer.cli import main
 from trainer.config import Config, ModelConfig
 from trainer.export import ExportError, ModelFacts, export
 from trainer.models import build_generator
-from trainer.quantize import quantise
+from trainer.quantize import quantize
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A small network with convolutions between those that stay as they are."""
+    """A small network with convolutions between those that stay in fp32."""
     torch.manual_seed(0)
     config = Config(model=ModelConfig("pix2pix_unet", width=8, depth=6))
     generator = build_generator(config.model)
     with torch.no_grad():
         for parameter in generator.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    path = tmp_path_factory.mktemp("quantise") / "net.onnx"
+    path = tmp_path_factory.mktemp("quantize") / "net.onnx"
     export(generator.eval(), config, ModelFacts("small", 64, "noise", "CC0"), path)
     return path
 
@@ -42,7 +42,7 @@ def copies() -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def variant(exported, copies):
     path = exported.with_stem("net-int8")
-    quantise(exported, copies, path)
+    quantize(exported, copies, path)
     return path
 
 
@@ -76,13 +76,13 @@ def test_auto_takes_it_on_the_cpu_and_fp32_does_not(exported, variant):
 @pytest.fixture(scope="module")
 def half(exported, copies):
     path = exported.with_stem("net-fp16")
-    quantise(exported, copies, path, "fp16")
+    quantize(exported, copies, path, "fp16")
     return path
 
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """The CPU in the place of a GPU."""
+    """Replace the GPU by the CPU."""
     monkeypatch.setattr(sessions, "on_gpus", lambda data, gpus: sessions.on_cpu(data, 1, len(gpus)))
 
 
@@ -137,10 +137,10 @@ def test_a_variant_of_another_file_is_not_taken(variant, models, tmp_path):
 def test_what_differs_too_much_is_refused(exported, copies, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer.quantize, "MOST_DIFFERENCE", 0.0)
     with pytest.raises(ExportError, match="differ by"):
-        quantise(exported, copies, tmp_path / "q.onnx")
+        quantize(exported, copies, tmp_path / "q.onnx")
     assert not (tmp_path / "q.onnx").exists()
     with pytest.raises(ExportError, match="too few"):
-        quantise(exported, copies[:3], tmp_path / "q.onnx")
+        quantize(exported, copies[:3], tmp_path / "q.onnx")
 
 
 def test_the_command(exported, tmp_path):
@@ -150,11 +150,11 @@ def test_the_command(exported, tmp_path):
     for number in range(12):
         pixels = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((96, 72), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-    result = CliRunner().invoke(main, ["quantise", str(exported), str(tmp_path / "q.onnx"), str(folder)])
+    result = CliRunner().invoke(main, ["quantize", str(exported), str(tmp_path / "q.onnx"), str(folder)])
     assert result.exit_code == 0, result.output
     assert "differ by" in result.output
     result = CliRunner().invoke(
-        main, ["quantise", str(tmp_path / "none.onnx"), str(tmp_path / "q.onnx"), str(folder)]
+        main, ["quantize", str(tmp_path / "none.onnx"), str(tmp_path / "q.onnx"), str(folder)]
     )
     assert result.exit_code == 1
     assert "none.onnx" in result.output

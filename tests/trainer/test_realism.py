@@ -32,7 +32,7 @@ def recognizer() -> Recognizer:
 
 @pytest.fixture(scope="module")
 def photographs() -> torch.Tensor:
-    """(10, 3, 128, 128): left and right halves of scikit-image's photographs in color."""
+    """(10, 3, 128, 128): left and right halves of scikit-image's color photographs."""
     squares = []
     for name in COLOR_PHOTOGRAPHS:
         picture = Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
@@ -57,7 +57,7 @@ def recognition(features: np.ndarray) -> Recognition:
 
 
 def unbiased_mmd(one: np.ndarray, other: np.ndarray) -> float:
-    """Equation 4 of Bińkowski et al. 2018 with the kernel (x y / d + 1)^3, term by term."""
+    """Compute equation 4 of Bińkowski et al. 2018 with the kernel (x y / d + 1)^3, term by term."""
 
     def kernel(x: np.ndarray, y: np.ndarray) -> float:
         return (float(x @ y) / len(x) + 1) ** 3
@@ -150,7 +150,7 @@ def test_recognizer_gives_a_row_of_probabilities_for_every_picture_of_any_size(r
 
 
 def test_recognizer_of_a_long_picture_sees_its_central_square(recognizer, photographs):
-    """What lies beyond it does not count, but for the reach of the filter that resizes."""
+    """Pixels outside the square do not count, except within the radius of the resizing filter."""
     for dim in (1, 2):
         one, other = (torch.cat([photographs[i] for i in triple], dim) for triple in ((1, 2, 3), (4, 2, 5)))
         seen = recognizer.recognize([one, other, photographs[2], photographs[1]]).features
@@ -173,7 +173,7 @@ def test_join_puts_the_rows_in_order(recognized):
     assert torch.equal(both.probabilities, torch.cat((one.probabilities, other.probabilities)))
 
 
-# Of an evaluation.
+# Realism in an evaluation.
 
 
 @pytest.fixture(scope="module")

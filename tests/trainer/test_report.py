@@ -24,7 +24,7 @@ EVALUATION = {
 
 
 class Page(HTMLParser):
-    """What of a page the tests ask for."""
+    """The tags and the text of a page."""
 
     def __init__(self, text):
         super().__init__()

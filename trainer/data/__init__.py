@@ -1,1 +1,1 @@
-"""Pictures to training batches: `prepare` writes crops once, `dataset` draws batches from them."""
+"""Training data: `prepare` writes crops once, `dataset` draws batches from them."""

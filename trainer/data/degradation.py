@@ -1,9 +1,9 @@
-"""Looks of old film, as augmentation of the lightness: what no color photograph has and a network will meet.
+"""Degradations of old film, as augmentation of the lightness.
 
-Color photographs turned gray are sharp, clean and panchromatic; old photographs are not. Each look is a pure
-function of a batch and of a random stream on the batch's device. It draws a strength for every sample, up to
-what still shows when a damaged photograph has been made as small as the network's working size. The true ab
-stay as they are.
+The gray versions of color photographs are sharp, clean and panchromatic. Old photographs, the network's later
+input, are not. Each degradation is a pure function of a batch and of a random generator on the batch's
+device. It draws a strength for every sample. The maximum strength is the one still visible after a damaged
+photograph is reduced to the network's working size. The true ab do not change.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from trainer.config import FilmConfig
+from trainer.config import DegradationConfig
 from trainer.lab import luminance_to_lightness, rgb_to_linear
 
 Look = Callable[[Tensor, Generator], Tensor]
-"""(N, 1, H, W) L* in [0, 100] to the same; values may leave the range."""
+"""(N, 1, H, W) L* in [0, 100] => the same shape; values may leave the range."""
 
 _EMULSIONS = (
-    # Response to linear red, green and blue, and how often it is drawn.
+    # Response to linear red, green and blue; probability.
     ((0.30, 0.40, 0.30), 0.55),  # panchromatic
-    ((0.03, 0.57, 0.40), 0.30),  # orthochromatic: blind to red
-    ((0.02, 0.18, 0.80), 0.15),  # the blue-sensitive plates before it
+    ((0.03, 0.57, 0.40), 0.30),  # orthochromatic: insensitive to red
+    ((0.02, 0.18, 0.80), 0.15),  # blue-sensitive plates, older than orthochromatic film
 )
 _LINES = 3
 _SPECKS = 8
@@ -43,17 +43,17 @@ _JPEG_LUMINANCE = (
 )
 
 
-def age(rgb: Tensor, lightness: Tensor, film: FilmConfig, random: Generator) -> Tensor:
-    """The lightness of the pictures as old film might show it.
+def age(rgb: Tensor, lightness: Tensor, film: DegradationConfig, random: Generator) -> Tensor:
+    """Degrade the lightness of pictures as old film would.
 
     Args:
         rgb: (N, 3, H, W) sRGB in [0, 1].
-        lightness: (N, 1, H, W), its L* in [0, 100].
-        film: the share of samples that gets each look.
-        random: on the device of both.
+        lightness: (N, 1, H, W), the L* of `rgb`, in [0, 100].
+        film: the share of samples that get each degradation.
+        random: a generator on the device of both tensors.
 
     Returns:
-        (N, 1, H, W) L* in [0, 100]; samples that get no look keep their own.
+        (N, 1, H, W) L* in [0, 100], unchanged for samples without degradations.
     """
     looks: dict[str, Look] = {"spectral": lambda _, stream: spectral(rgb, stream)} | LOOKS
     for name, look in looks.items():
@@ -64,10 +64,17 @@ def age(rgb: Tensor, lightness: Tensor, film: FilmConfig, random: Generator) -> 
 
 
 def spectral(rgb: Tensor, random: Generator) -> Tensor:
-    """(N, 3, H, W) sRGB in [0, 1] to the lightness that an emulsion of another color response would give.
+    """Compute the lightness of an emulsion with another spectral response.
 
-    The response is drawn about that of panchromatic, orthochromatic or blue-sensitive film, and sums to 1, so
-    that grays stay as they are.
+    The response varies randomly around panchromatic, orthochromatic or blue-sensitive film. It sums to 1, so
+    that grays do not change.
+
+    Args:
+        rgb: (N, 3, H, W) sRGB in [0, 1].
+        random: a generator on the same device.
+
+    Returns:
+        (N, 1, H, W) L* in [0, 100].
     """
     shares = torch.tensor([share for _, share in _EMULSIONS], device=rgb.device)
     kinds = torch.multinomial(shares, len(rgb), replacement=True, generator=random)
@@ -79,7 +86,10 @@ def spectral(rgb: Tensor, random: Generator) -> Tensor:
 
 
 def softness(lightness: Tensor, random: Generator) -> Tensor:
-    """Blur by a binomial kernel of 5 x 5, from none of it to all: lenses, camera shake, copies of copies."""
+    """Blend with a blur by a 5 x 5 binomial kernel, by a random factor in [0, 1].
+
+    Imitates poor lenses, camera shake and repeated copies.
+    """
     kernel = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=lightness.device) / 16
     padded = F.pad(lightness, (2, 2, 2, 2), mode="replicate")
     blurred = F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, 5)), kernel.view(1, 1, 5, 1))
@@ -87,7 +97,7 @@ def softness(lightness: Tensor, random: Generator) -> Tensor:
 
 
 def contrast(lightness: Tensor, random: Generator) -> Tensor:
-    """A gamma for the exposure, then an S-shaped or flattened curve for the paper."""
+    """Apply a gamma for the exposure, then an S-shaped or flattened curve for the paper."""
     gamma = _uniform(lightness, math.log(0.6), math.log(1.7), random).exp()
     toned = (lightness / 100).clamp(0, 1) ** gamma
     steep = toned * toned * (3 - 2 * toned)
@@ -95,7 +105,7 @@ def contrast(lightness: Tensor, random: Generator) -> Tensor:
 
 
 def grain(lightness: Tensor, random: Generator) -> Tensor:
-    """Noise of up to 4 L*, strongest in the mid-tones, partly clumped."""
+    """Add noise with a standard deviation of up to 4 L*, strongest in the mid-tones and partly clumped."""
     count, _, height, width = lightness.shape
     white = torch.empty(count, 1, height + 1, width + 1, device=lightness.device).normal_(generator=random)
     clumped = 2 * F.avg_pool2d(white, 2, stride=1)
@@ -105,7 +115,7 @@ def grain(lightness: Tensor, random: Generator) -> Tensor:
 
 
 def fading(lightness: Tensor, random: Generator) -> Tensor:
-    """Blacks raised by up to 30 and whites lowered by as much, about a slope of up to 12 each way."""
+    """Raise blacks and lower whites by up to 30 L*, and add a gradient of up to 12 L* along each axis."""
     low, high = _uniform(lightness, 0, 30, random), _uniform(lightness, 70, 100, random)
     faded = low + lightness * (high - low) / 100
     down, right = _grid(lightness)
@@ -114,7 +124,7 @@ def fading(lightness: Tensor, random: Generator) -> Tensor:
 
 
 def damage(lightness: Tensor, random: Generator) -> Tensor:
-    """Scratches along the film or across a print, and specks of dust, light or dark."""
+    """Draw scratches along the film or across a print, and specks of dust, light or dark."""
     count = len(lightness)
     height, width = lightness.shape[-2:]
     down, right = _grid(lightness)
@@ -123,16 +133,16 @@ def damage(lightness: Tensor, random: Generator) -> Tensor:
         values = torch.empty(count, number, 1, 1, device=lightness.device)
         return values.uniform_(low, high, generator=random)
 
-    def from_a_place(number: int) -> tuple[Tensor, Tensor]:
+    def from_random_point(number: int) -> tuple[Tensor, Tensor]:
         return height * (down - draw(number, 0, 1)), width * (right - draw(number, 0, 1))
 
-    upright = draw(_LINES, -0.5, 1.5).clamp(0, 1)  # half of the lines run nearly along the film
+    upright = draw(_LINES, -0.5, 1.5).clamp(0, 1)  # 0 (along the film) for 1 in 4, 1 (any angle) for 1 in 4
     angle = math.pi * draw(_LINES, 0, 1) * upright
-    below, beside = from_a_place(_LINES)
+    below, beside = from_random_point(_LINES)
     from_line = (beside * angle.cos() + below * angle.sin()).abs()
     lines = (draw(_LINES, 0.5, 1.6) - from_line).clamp(0, 1) * draw(_LINES, -0.5, 1).clamp(0, 1)
     radius = draw(_SPECKS, 0.5, max(0.5, 0.05 * max(height, width))) * draw(_SPECKS, 0, 1)
-    specks = (radius - torch.hypot(*from_a_place(_SPECKS))).clamp(0, 1) * draw(_SPECKS, 0, 1)
+    specks = (radius - torch.hypot(*from_random_point(_SPECKS))).clamp(0, 1) * draw(_SPECKS, 0, 1)
 
     damaged = lightness
     for marks in (lines, specks):
@@ -143,14 +153,14 @@ def damage(lightness: Tensor, random: Generator) -> Tensor:
 
 
 def jpeg(lightness: Tensor, random: Generator) -> Tensor:
-    """Quantisation of the 8 x 8 cosine transform as JPEG does it to luminance, at qualities from 15 to 80."""
+    """Quantize the 8 x 8 cosine transform like the luminance of a JPEG, at qualities from 15 to 80."""
     height, width = lightness.shape[-2:]
     padded = F.pad(lightness, (0, -width % _BLOCK, 0, -height % _BLOCK), mode="replicate")
     rows, columns = padded.shape[-2] // _BLOCK, padded.shape[-1] // _BLOCK
     cosine = _cosine_transform(lightness.device)
     blocks = padded.view(-1, rows, _BLOCK, columns, _BLOCK).transpose(2, 3) * 2.55 - 128
     quality = _uniform(lightness, 15, 80, random).unsqueeze(-1)
-    scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)  # as libjpeg scales the table
+    scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)  # libjpeg's scaling of the table
     table = (torch.tensor(_JPEG_LUMINANCE, device=lightness.device) * scale).clamp(1, 255)
     coefficients = ((cosine @ blocks @ cosine.T) / table).round() * table
     restored = (cosine.T @ coefficients @ cosine + 128) / 2.55
@@ -165,23 +175,23 @@ LOOKS: dict[str, Look] = {
     "damage": damage,
     "jpeg": jpeg,
 }
-"""The looks that change lightness, in the order in which they happened to a photograph."""
+"""The degradations of lightness, in the order in which they happen to a photograph."""
 
 
 def _uniform(like: Tensor, low: float, high: float, random: Generator) -> Tensor:
-    """(N, 1, 1, 1), a value for every sample."""
+    """Draw a value for every sample: (N, 1, 1, 1)."""
     return torch.empty(len(like), 1, 1, 1, device=like.device).uniform_(low, high, generator=random)
 
 
 def _grid(like: Tensor) -> tuple[Tensor, Tensor]:
-    """(H, 1) and (1, W): places in a picture, in [0, 1]."""
+    """Return the vertical and horizontal coordinates in [0, 1] of a picture's pixels: (H, 1) and (1, W)."""
     height, width = like.shape[-2:]
     down = torch.linspace(0, 1, height, device=like.device).unsqueeze(1)
     return down, torch.linspace(0, 1, width, device=like.device).unsqueeze(0)
 
 
 def _cosine_transform(device: torch.device) -> Tensor:
-    """The orthonormal DCT-II matrix of JPEG's blocks."""
+    """Return the orthonormal DCT-II matrix of JPEG's blocks: (8, 8)."""
     k = torch.arange(_BLOCK, device=device, dtype=torch.float32)
     matrix = torch.cos(math.pi / _BLOCK * (k + 0.5) * k.unsqueeze(1)) * math.sqrt(2 / _BLOCK)
     matrix[0] /= math.sqrt(2)

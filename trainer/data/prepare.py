@@ -1,4 +1,4 @@
-"""Folders and tar shards of pictures to square training crops: one uint8 array and a manifest beside it."""
+"""Cut pictures of folders and tar shards into square training crops: one uint8 array and a manifest."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ CROPS_NAME = "crops.npy"
 MANIFEST_NAME = "manifest.json"
 
 GRAY_CHROMA = 2.0
-"""A picture whose mean chroma C*ab is below this teaches nothing about color and is left out."""
+"""Pictures with a mean chroma C*ab below this are left out: they teach nothing about color."""
 LONG_ASPECT = 1.2
-"""A picture longer than this gives two crops, one from each end; a squarer one gives its middle."""
+"""Pictures above this aspect ratio give two crops, one from each end; others give the central square."""
 _QUEUED = 64
 
 Crops = NDArray[np.uint8] | str
 
 
 class DataError(Exception):
-    """A source or a prepared folder that cannot be used; the message names it."""
+    """A source or prepared folder that cannot be used. The message names it."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared folder holds."""
+    """The content of a prepared folder."""
 
     size: int
     """Side of every crop, in pixels."""
     crops: int
     """Number of crops."""
     pictures: int
-    """Number of pictures they come from."""
+    """Number of pictures from which they were cut."""
     sources: list[str]
-    """The folders and tar shards that were read."""
+    """The folders, tar shards and files that were read."""
     dropped: dict[str, list[str]]
-    """The names of the pictures left out, by reason."""
+    """The names of the pictures that were left out, by reason."""
 
 
 def prepare(
@@ -63,19 +63,19 @@ def prepare(
 ) -> Manifest:
     """Write the crops of all pictures in `sources` to `out`.
 
-    A picture is turned upright, its short side is resized to `size` by area averaging, and one or two squares
-    are cut from it (see `LONG_ASPECT`).
+    Each picture is turned upright and its short side is resized to `size` by area averaging. One or two
+    squares are cut from it (see `LONG_ASPECT`).
 
     Args:
-        sources: JPEG, PNG, WebP and AVIF pictures, tar files of such, and folders of both, which are
-            searched to their leaves.
-        out: the folder to write; its files appear complete or not at all.
+        sources: JPEG, PNG, WebP and AVIF pictures, tar files of pictures, and folders of both, which are
+            searched recursively.
+        out: the folder to write. Its files appear complete or not at all.
         size: side of the crops, in pixels.
-        workers: threads that decode.
-        progress: called once for every picture, also for those left out.
+        workers: number of decoding threads.
+        progress: called once for every picture, including those left out.
 
     Raises:
-        DataError: if a source does not exist or cannot be read, or no picture is left.
+        DataError: if a source does not exist or cannot be read, or there is no usable picture.
     """
     sources = list(sources)
     for source in sources:
@@ -108,7 +108,7 @@ def prepare(
 
 
 def save_crops(out: Path, crops: NDArray[np.uint8], sources: Iterable[Path]) -> Manifest:
-    """Write crops that are there already, (M, size, size, 3) sRGB, to the folder `out`, as `prepare` does.
+    """Write existing crops, (M, size, size, 3) uint8 sRGB, to the prepared folder `out`.
 
     Raises:
         DataError: if the folder cannot be written.
@@ -127,9 +127,9 @@ def save_crops(out: Path, crops: NDArray[np.uint8], sources: Iterable[Path]) -> 
 
 
 def _write_manifest(out: Path, manifest: Manifest) -> None:
-    described = out / (MANIFEST_NAME + ".part")
-    described.write_text(json.dumps(asdict(manifest), indent=1))
-    described.replace(out / MANIFEST_NAME)
+    temporary = out / (MANIFEST_NAME + ".part")
+    temporary.write_text(json.dumps(asdict(manifest), indent=1))
+    temporary.replace(out / MANIFEST_NAME)
 
 
 @contextmanager
@@ -142,10 +142,10 @@ def _removed_on_failure(path: Path) -> Iterator[None]:
 
 
 def read_sources(sources: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of all pictures in folders, tar files and single files, in a stable order.
+    """Yield name and bytes of every picture in folders, tar files and single files, in a stable order.
 
     Raises:
-        DataError: if a source does not exist or is of no such kind.
+        DataError: if a source does not exist, or is neither a folder, nor a picture, nor a readable tar file.
     """
     for source in sources:
         if source.is_dir():
@@ -176,17 +176,17 @@ def _read_tar(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def read_to_end(tar: tarfile.TarFile) -> None:
-    """Read what is behind the last entry: only there is the checksum of a compressed archive looked at."""
+    """Read past the last entry, because only the end of a compressed archive verifies its checksum."""
     while tar.fileobj is not None and tar.fileobj.read(1 << 20):
         pass
 
 
 def crop_picture(data: bytes, size: int) -> NDArray[np.uint8] | str:
-    """The square crops of one picture, (1 or 2, size, size, 3) sRGB, or the reason why there are none."""
+    """Cut the square crops of a picture: (1 or 2, size, size, 3) uint8 sRGB, or the reason for none."""
     try:
         with Image.open(io.BytesIO(data)) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except Exception as error:  # decoders raise anything on damaged data
+    except Exception as error:  # decoders raise all kinds of errors on damaged data
         return f"unreadable ({type(error).__name__})"
     if min(picture.size) < 16:
         return "smaller than 16 pixels"
@@ -201,7 +201,7 @@ def crop_picture(data: bytes, size: int) -> NDArray[np.uint8] | str:
 
 
 def mean_chroma(picture: Image.Image) -> float:
-    """Mean chroma C*ab (CIE 15:2004) of a small copy of an RGB picture."""
+    """Compute the mean chroma C*ab (CIE 15:2004) of a small copy of an RGB picture."""
     small = np.asarray(picture.resize((32, 32), Image.Resampling.BOX), dtype=np.float32) / 255
     lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
     return float(np.hypot(lab[..., 1], lab[..., 2]).mean())
@@ -217,7 +217,7 @@ def _corners(shape: tuple[int, ...], size: int) -> list[tuple[int, int]]:
 def _map_bounded(
     pool: ThreadPoolExecutor, function: Callable[[bytes], Crops], items: Iterable[tuple[str, bytes]]
 ) -> Iterator[tuple[str, Crops]]:
-    """Like `pool.map` over the second of each pair, in order, with at most `_QUEUED` items in memory."""
+    """Map `function` over the data of (name, data) pairs in order. Holds at most `_QUEUED` in memory."""
     source = iter(items)
     waiting: list[tuple[str, Future[Crops]]] = [
         (name, pool.submit(function, item)) for name, item in islice(source, _QUEUED)
@@ -230,7 +230,7 @@ def _map_bounded(
 
 
 def _write_array(raw: Path, target: Path, shape: tuple[int, ...]) -> None:
-    """Turn a file of raw bytes into a .npy file by putting the header before them."""
+    """Convert a file of raw bytes to a .npy file by prepending the header."""
     temporary = target.with_suffix(".tmp")
     with temporary.open("wb") as file, raw.open("rb") as content:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})

@@ -1,4 +1,4 @@
-"""The networks, and the tables in which a configuration finds its generator and discriminator."""
+"""The networks, with tables of generators and discriminators by name."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ GENERATORS: dict[str, Callable[[ModelConfig], Generator]] = {
 
 
 def build_generator(config: ModelConfig) -> Generator:
-    """The generator that the configuration names, with fresh weights.
+    """Build the generator named by the configuration, with random weights.
 
     Raises:
-        ConfigError: if there is none of that name.
+        ConfigError: if there is no generator of that name.
     """
     if config.generator not in GENERATORS:
-        raise ConfigError(f"model.generator: {config.generator!r} is none of {', '.join(GENERATORS)}")
+        raise ConfigError(f"model.generator: {config.generator!r} is not one of {', '.join(GENERATORS)}")
     return GENERATORS[config.generator](config)
 
 
@@ -54,12 +54,12 @@ DISCRIMINATORS: dict[str, Callable[[ModelConfig, Generator], Discriminator]] = {
 
 
 def build_discriminator(config: ModelConfig, generator: Generator) -> Discriminator:
-    """Build the discriminator that the configuration names, with fresh weights, for a generator's chroma.
+    """Build the discriminator named by the configuration, with random weights, for a generator's output.
 
     Raises:
-        ConfigError: if there is none of that name.
+        ConfigError: if there is no discriminator of that name.
     """
     if config.discriminator not in DISCRIMINATORS:
         names = ", ".join(DISCRIMINATORS)
-        raise ConfigError(f"model.discriminator: {config.discriminator!r} is none of {names}")
+        raise ConfigError(f"model.discriminator: {config.discriminator!r} is not one of {names}")
     return DISCRIMINATORS[config.discriminator](config, generator)

@@ -9,7 +9,7 @@ from trainer.models.norm import BatchNorm
 
 
 class ConvNorm(nn.Sequential):
-    """3 x 3 convolution and batch normalization; one convolution after export."""
+    """3 x 3 convolution and batch normalization, fused to one convolution by the export."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__(
@@ -21,7 +21,8 @@ class ConvNorm(nn.Sequential):
 class Residual(nn.Module):
     """Basic residual block of two 3 x 3 convolutions (He et al. 2016).
 
-    Its second normalization starts at zero, so that a fresh block is the identity (Goyal et al. 2017).
+    The scale of its second normalization starts at zero, so that a new block is the identity for inputs of
+    at least 0 (Goyal et al. 2017).
     """
 
     def __init__(self, channels: int) -> None:
@@ -33,7 +34,7 @@ class Residual(nn.Module):
         nn.init.zeros_(norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) => (N, C, H, W)."""
+        """Apply the block: (N, C, H, W) => (N, C, H, W)."""
         return F.relu(x + self.second(F.relu(self.first(x))))
 
 
@@ -47,12 +48,12 @@ class GlobalContext(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) => (N, C, H, W)."""
+        """Apply the block: (N, C, H, W) => (N, C, H, W)."""
         return F.relu(x + self.summary(x.mean(dim=(2, 3), keepdim=True)))
 
 
 class Upsample(nn.Module):
-    """Doubles the size and adds the encoder's features of that size."""
+    """Upsamples features by 2 and adds the encoder's features of the new size."""
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
         super().__init__()
@@ -60,5 +61,5 @@ class Upsample(nn.Module):
         self.skip = nn.Sequential(nn.Conv2d(skip, outputs, 1, bias=False), BatchNorm(outputs))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """(N, I, H, W), (N, S, 2H, 2W) => (N, O, 2H, 2W)."""
+        """Apply the block: (N, I, H, W), (N, S, 2H, 2W) => (N, O, 2H, 2W)."""
         return F.relu(F.interpolate(self.reduce(x), scale_factor=2.0, mode="nearest") + self.skip(skip))

@@ -1,8 +1,8 @@
-"""The default generator: a U-Net decoder over an encoder that was trained to recognize things.
+"""The default generator: a U-Net decoder on an encoder pretrained for image classification.
 
-The color of a thing follows from what it is, and an ImageNet classifier knows what things are. Its features
-at 1/32 and 1/16 of the picture say what is seen, those at 1/8 and 1/4 where; chroma is predicted at a quarter
-of the working size, since the full-resolution lightness guides its upsampling later.
+The color of an object depends on its class, and an ImageNet classifier recognizes classes. Its features at
+1/32 and 1/16 of the picture's size are semantic, those at 1/8 and 1/4 localize. Chroma is predicted at a
+quarter of the working size, because a guided filter upsamples it later with the full-resolution lightness.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from trainer.models.encoders import ENCODER_MULTIPLE, build_encoder
 from trainer.models.generator import Generator
 from trainer.models.norm import BatchNorm
 
-_REDUCTION = 4  # sides of the encoder's input over those of the chroma
+_REDUCTION = 4  # ratio of the encoder input's sides to the chroma's
 
 
 class EncoderUNet(Generator):
-    """Lightness to chroma by a pretrained encoder and a residual decoder.
+    """Predicts chroma by a pretrained encoder and a residual decoder.
 
     Args:
         encoder: a row of `trainer.models.encoders.ENCODERS`.
-        width: unit of the decoder's channels: 4, 4, 3 and 2 times as many at 1/32, 1/16, 1/8 and 1/4.
-        enlarge: factor by which the network enlarges its input, 1, 2 or 4, for pictures of a few pixels.
-        frozen_blocks: first blocks of the encoder that are not trained.
+        width: unit of the decoder's channel count, which is 4, 4, 3 and 2 times as large at 1/32, 1/16, 1/8
+            and 1/4.
+        enlarge: upsampling factor of the input, 1, 2 or 4, for very small pictures.
+        frozen_blocks: number of the encoder's first blocks that are not trained.
     """
 
-    _AB_UNIT = 50.0  # a network output of 1 is this much a* or b*: about a saturated color
+    _AB_UNIT = 50.0  # a* or b* for a network output of 1: about a saturated color
 
     def __init__(
         self, encoder: str = "efficientnet_lite0", width: int = 48, enlarge: int = 1, frozen_blocks: int = 0
@@ -64,12 +65,12 @@ class EncoderUNet(Generator):
         self.encoder.load_pretrained()
 
     def forward(self, lightness: Tensor) -> Tensor:
-        """(N, 1, H, W) L* in [0, 100] => (N, 2, H/s, W/s) a*, b* in CIE units, s = `chroma_scale`."""
+        """Predict chroma: (N, 1, H, W) L* in [0, 100] => (N, 2, H/s, W/s) a*, b*, s = `chroma_scale`."""
         ab: Tensor = self.head(self.features(lightness)) * self._AB_UNIT
         return ab
 
     def features(self, lightness: Tensor) -> Tensor:
-        """(N, 1, H, W) L* in [0, 100] => (N, 2 * width, H/s, W/s), the input of the head."""
+        """Compute the input of the head: (N, 1, H, W) L* in [0, 100] => (N, 2 * width, H/s, W/s)."""
         if self.enlarge > 1:
             lightness = F.interpolate(
                 lightness, scale_factor=float(self.enlarge), mode="bilinear", align_corners=False

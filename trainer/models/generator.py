@@ -1,4 +1,4 @@
-"""What a caller may know of any generator."""
+"""The common interface of all generators."""
 
 from __future__ import annotations
 
@@ -8,24 +8,31 @@ from torch import Tensor, nn
 
 
 class Generator(nn.Module, ABC):
-    """Paints chroma onto lightness; a row of `trainer.models.GENERATORS` builds one.
+    """Predicts chroma from lightness. Built by a row of `trainer.models.GENERATORS`.
 
-    Fully convolutional: any height and width that are multiples of `multiple_of` will do. At inference no
-    picture's chroma depends on what else is in its batch.
+    Generators are fully convolutional: they accept any height and width that are multiples of `multiple_of`.
+    At inference, the chroma of a picture does not depend on the other pictures in its batch.
     """
 
     multiple_of: int
-    """Height and width of the lightness must be multiples of this."""
+    """Height and width of the lightness must be multiples of this number."""
     chroma_scale: int
-    """Height and width of the lightness are this many times those of the chroma."""
+    """Ratio of the lightness's height and width to the chroma's."""
 
     def load_pretrained(self) -> None:
-        """Load the weights that a fresh generator begins with, if any are published for a part of it.
+        """Load the published weights of a part of the network, if there are any, to initialize it.
 
         Raises:
-            ConfigError: if the package that contains them is not installed.
+            ConfigError: if the package with the weights is not installed.
         """
 
     @abstractmethod
     def forward(self, lightness: Tensor) -> Tensor:
-        """(N, 1, H, W) L* in [0, 100] => (N, 2, H / chroma_scale, W / chroma_scale) a*, b* in CIE units."""
+        """Predict chroma.
+
+        Args:
+            lightness: (N, 1, H, W) L* in [0, 100].
+
+        Returns:
+            (N, 2, H/s, W/s) a*, b* in CIE units, s = `chroma_scale`.
+        """

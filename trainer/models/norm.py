@@ -1,4 +1,4 @@
-"""Batch normalization whose batch is that of all processes."""
+"""Batch normalization over the batches of all processes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor, distributed, nn
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` (Ioffe & Szegedy 2015), in training with the statistics of all processes' batches.
+    """Batch normalization (Ioffe & Szegedy 2015) with statistics over all processes during training.
 
-    So several processes learn what one would with the same batch. torch's own SyncBatchNorm runs on GPUs
-    only. With one process, and at inference, it is `nn.BatchNorm2d`.
+    Training with several processes is then equivalent to training with one on the same batch. torch's
+    SyncBatchNorm supports only GPUs. In a single process and at inference, this is `nn.BatchNorm2d`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) => (N, C, H, W)."""
+        """Normalize: (N, C, H, W) => (N, C, H, W)."""
         if not (self.training and distributed.is_available() and distributed.is_initialized()):
             return super().forward(x)
         if distributed.get_world_size() == 1:
@@ -25,26 +25,26 @@ class BatchNorm(nn.BatchNorm2d):
         values = x.float()
         count = values.numel() // self.num_features * distributed.get_world_size()
         mean = _total(values.sum(over)) / count
-        centred = values - mean.view(1, -1, 1, 1)
-        variance = _total(centred.square().sum(over)) / count
-        self._remember(mean.detach(), variance.detach() * count / (count - 1))
+        centered = values - mean.view(1, -1, 1, 1)
+        variance = _total(centered.square().sum(over)) / count
+        self._update_running_statistics(mean.detach(), variance.detach() * count / (count - 1))
         scale = (variance + self.eps).rsqrt() * self.weight
-        normalized: Tensor = centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        normalized: Tensor = centered * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
         return normalized.to(x.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the statistics of inference."""
+    def _update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        """Update the running statistics for inference."""
         momentum = 0.1 if self.momentum is None else self.momentum
-        for running, now in ((self.running_mean, mean), (self.running_var, variance)):
+        for running, new in ((self.running_mean, mean), (self.running_var, variance)):
             if running is not None:
-                running.lerp_(now, momentum)
+                running.lerp_(new, momentum)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; gradients flow back to all of them."""
+    """Sum over all processes, with gradients to all of them."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004 - as autograd calls it

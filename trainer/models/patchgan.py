@@ -13,15 +13,15 @@ from trainer.models.norm import BatchNorm
 
 
 class PatchGAN(nn.Module):
-    """Scores how real the chroma of each patch is, given the lightness.
+    """Scores the realism of each patch's chroma, given the lightness.
 
-    Lightness may be finer than chroma: its `chroma_scale` x `chroma_scale` cells become channels, so that no
-    detail is lost and the patches are counted in pixels of chroma. With three stride-2 layers a score sees
-    70 x 70 of them.
+    The lightness may have a higher resolution than the chroma. Its cells of `chroma_scale` x `chroma_scale`
+    pixels become channels (pixel unshuffle), so that no detail is lost. With three stride-2 layers, the
+    receptive field of a score is 70 x 70 pixels of chroma.
 
     Args:
-        chroma_scale: height and width of the lightness over those of the chroma.
-        width: channels of the first layer; doubled up to 8 times by the later ones.
+        chroma_scale: ratio of the lightness's height and width to the chroma's.
+        width: channels of the first layer, doubled in later layers up to 8 times the width.
         layers: number of stride-2 layers.
         spectral_norm: spectral normalization (Miyato et al. 2018) in place of batch normalization.
     """
@@ -41,18 +41,18 @@ class PatchGAN(nn.Module):
         self.score = _convolution(channels[-1], 1, 1, spectral_norm)
 
     def load_pretrained(self) -> None:
-        """Do nothing: all of the network is trained from scratch."""
+        """Do nothing, because the whole network is trained from scratch."""
 
     def forward(self, lightness: Tensor, ab: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Scores and features.
+        """Compute scores and features.
 
         Args:
             lightness: (N, 1, H, W) L* in [0, 100].
             ab: (N, 2, H/s, W/s) a*, b* in CIE units, s = `chroma_scale`.
 
         Returns:
-            A list of one tensor of scores (N, 1, h, w), positive for real, and the output of each layer
-            before them.
+            A list of one tensor of scores, (N, 1, h, w), positive for real, and a list of the outputs of all
+            layers before it.
         """
         x = torch.cat((F.pixel_unshuffle(lightness / 50 - 1, self.chroma_scale), ab / self._AB_UNIT), dim=1)
         features = []
@@ -68,7 +68,7 @@ def _convolution(inputs: int, outputs: int, stride: int, spectral_norm: bool) ->
 
 
 def _block(inputs: int, outputs: int, stride: int, spectral_norm: bool, *, first: bool) -> nn.Module:
-    """Convolution, batch normalization (not in the first layer, nor beside spectral), leaky ReLU."""
+    """Build convolution, batch norm (not in the first layer or with spectral norm) and leaky ReLU."""
     layers = [_convolution(inputs, outputs, stride, spectral_norm)]
     if not first and not spectral_norm:
         layers.append(BatchNorm(outputs))

@@ -1,4 +1,4 @@
-"""A perceptual loss: the distance of two pictures as a fixed image classifier sees them."""
+"""A perceptual loss: the distance of two pictures in the feature space of a fixed image classifier."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from trainer.models.encoders import build_encoder
 
 
 class PerceptualLoss(nn.Module):
-    """Distance of the features of two chroma maps on the same lightness.
+    """Feature distance between two chroma maps on the same lightness.
 
-    Johnson et al. 2016, "Perceptual Losses for Real-Time Style Transfer and Super-Resolution", on features
-    that are normalized over channels as in LPIPS (Zhang et al. 2018, "The Unreasonable Effectiveness of Deep
-    Features as a Perceptual Metric", without its learned weights). The encoder keeps its ImageNet weights.
+    Johnson et al. 2016, "Perceptual Losses for Real-Time Style Transfer and Super-Resolution". Features are
+    normalized over channels as in LPIPS (Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features
+    as a Perceptual Metric"), but without its learned weights. The encoder keeps its ImageNet weights.
 
     Args:
         encoder: a row of `trainer.models.encoders.ENCODERS`.
@@ -29,17 +29,17 @@ class PerceptualLoss(nn.Module):
         """Load the encoder's ImageNet weights.
 
         Raises:
-            ConfigError: if the package that contains them is not installed.
+            ConfigError: if the package with the weights is not installed.
         """
         self.encoder.load_pretrained()
 
     def forward(self, lightness: Tensor, prediction: Tensor, ab: Tensor) -> Tensor:
-        """Compute the mean distance over the scales 1/4 to 1/32, positions and pictures.
+        """Compute the distance, averaged over the scales 1/4 to 1/32, positions and pictures.
 
         Args:
             lightness: (N, 1, H, W) L* in [0, 100]; H and W multiples of 32.
-            prediction: (N, 2, h, w) a*, b* in CIE units; gradients flow to it.
-            ab: (N, 2, h, w), the true chroma.
+            prediction: (N, 2, h, w) predicted a*, b* in CIE units, which get the gradient.
+            ab: (N, 2, h, w) true a*, b*.
 
         Returns:
             A scalar in [0, 4].

@@ -12,23 +12,23 @@ from trainer.models.norm import BatchNorm
 
 
 class Pix2PixUNet(Generator):
-    """Lightness to chroma at the same size.
+    """Predicts chroma at the size of the lightness.
 
-    As in the paper's appendix: 4 x 4 convolutions of stride 2, channels doubled up to 8 times `width`,
-    batch normalization everywhere but in the first, the innermost and the last layer, dropout of 0.5 in the
-    decoder layers between as many channels that follow the innermost (three of them at a depth of 8, none
-    below 6, as in the authors' code), tanh, weights drawn from N(0, 0.02). Unlike the paper, both use their
-    statistics of training at inference, so that a picture's colors do not depend on what else is in its
-    batch.
+    As in the paper's appendix: 4 x 4 convolutions of stride 2, channels doubled up to 8 times `width`, batch
+    normalization in all layers except the first, the innermost and the last, tanh, and weights drawn from
+    N(0, 0.02). Dropout of 0.5 follows the decoder layers after the innermost whose input and output have the
+    maximum number of channels: three at a depth of 8, none below 6, as in the authors' code. Unlike in the
+    paper, inference uses the running statistics of batch normalization and no dropout, so that a picture's
+    colors do not depend on the other pictures in its batch.
 
     Args:
         width: channels of the first layer, 64 in the paper.
-        depth: number of times the picture is halved, 8 in the paper.
+        depth: number of stride-2 layers of the encoder, 8 in the paper.
     """
 
     chroma_scale = 1
 
-    _AB_RANGE = 110.0  # tanh spans the a* and b* of all of sRGB
+    _AB_RANGE = 110.0  # tanh covers the a* and b* of the sRGB gamut
 
     def __init__(self, width: int = 64, depth: int = 8) -> None:
         super().__init__()
@@ -47,10 +47,10 @@ class Pix2PixUNet(Generator):
             for i in range(depth - 1, 0, -1)
         )
         self.head = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2 * width, 2, 4, 2, 1), nn.Tanh())
-        self.apply(_initialise)
+        self.apply(_initialize)
 
     def forward(self, lightness: Tensor) -> Tensor:
-        """(N, 1, H, W) L* in [0, 100] => (N, 2, H, W) a*, b* in CIE units."""
+        """Predict chroma: (N, 1, H, W) L* in [0, 100] => (N, 2, H, W) a*, b* in CIE units."""
         x = lightness / 50 - 1
         skips = []
         for down in self.down:
@@ -63,8 +63,8 @@ class Pix2PixUNet(Generator):
         return ab
 
 
-def _initialise(layer: nn.Module) -> None:
-    """Weights from N(0, 0.02), those of norms from N(1, 0.02), biases zero, as in the paper's code."""
+def _initialize(layer: nn.Module) -> None:
+    """Draw weights from N(0, 0.02) and norms' scales from N(1, 0.02); zero biases. As in the paper's code."""
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(layer.weight, 0.0, 0.02)
     elif isinstance(layer, nn.BatchNorm2d):

@@ -10,10 +10,10 @@ from trainer.models.encoders import build_encoder
 
 
 class ProjectedDiscriminator(nn.Module):
-    """Scores how real a picture is at four scales.
+    """Scores the realism of a picture at four scales.
 
     Sauer et al. 2021, "Projected GANs Converge Faster": small heads with spectral normalization on the
-    features of a pretrained encoder that is not trained. Their random mixing of features is left out.
+    features of a frozen pretrained encoder. The random feature mixing of the paper is omitted.
 
     Args:
         encoder: a row of `trainer.models.encoders.ENCODERS`.
@@ -38,12 +38,12 @@ class ProjectedDiscriminator(nn.Module):
         """Load the encoder's ImageNet weights.
 
         Raises:
-            ConfigError: if the package that contains them is not installed.
+            ConfigError: if the package with the weights is not installed.
         """
         self.encoder.load_pretrained()
 
     def requires_grad_(self, requires_grad: bool = True) -> ProjectedDiscriminator:
-        """Switch the gradients of the heads; the encoder never has any."""
+        """Enable or disable the gradients of the heads. The encoder never has gradients."""
         self.heads.requires_grad_(requires_grad)
         return self
 
@@ -55,7 +55,7 @@ class ProjectedDiscriminator(nn.Module):
             ab: (N, 2, h, w) a*, b* in CIE units.
 
         Returns:
-            The scores (N, 1, H / s, W / s) at s = 4, 8, 16, 32, positive for real, and the features of the
+            The scores, (N, 1, H/s, W/s) for s = 4, 8, 16, 32, positive for real, and the outputs of the
             heads' layers before them.
         """
         scores, features = [], []

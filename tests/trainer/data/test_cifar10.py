@@ -17,7 +17,7 @@ from trainer.data.cifar10 import SPLITS, is_cifar10, prepare_cifar10, read_cifar
 from trainer.data.dataset import load_crops
 from trainer.data.prepare import CROPS_NAME, MANIFEST_NAME, DataError
 
-COUNT = 8  # pictures in a batch, 10 000 in the published ones
+COUNT = 8  # pictures per batch; 10,000 in the published files
 NAMES = [name for names in SPLITS.values() for name in names]
 SCRAMBLED = ["data_batch_4", "test_batch", "data_batch_3", "data_batch_2", "data_batch_5", "data_batch_1"]
 PYTHON, BINARY = "cifar-10-batches-py", "cifar-10-batches-bin"
@@ -30,7 +30,7 @@ def _small_batches(monkeypatch):
 
 
 def noise(seed: int) -> np.ndarray:
-    """A batch's data, (COUNT, 3072): noise, which cannot be compressed."""
+    """Create the data of a batch, (COUNT, 3072): noise, which cannot be compressed."""
     return np.random.default_rng(seed).integers(0, 256, (COUNT, 3072), dtype=np.uint8)
 
 
@@ -58,7 +58,7 @@ def by_numpy_1(data: np.ndarray) -> bytes:
 
 
 def by_python_2(data: np.ndarray) -> bytes:
-    """As the published files are, opcode by opcode: byte strings and an old numpy's array, in protocol 2."""
+    """Write the opcodes of the published files: byte strings and an array of old numpy, in protocol 2."""
     rows, columns = data.shape
     array = [
         b"cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85q\x09U\x01bq\n\x87q\x0bRq\x0c",
@@ -88,7 +88,7 @@ def files_of(kind: str, order: list[str] = NAMES) -> dict[str, bytes]:
 
 
 def pack(path: Path, files: dict[str, bytes]) -> Path:
-    """An archive, or a folder where the path has no suffix."""
+    """Write an archive, or a folder if the path has no suffix."""
     if not path.suffix:
         for name, content in files.items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def pack(path: Path, files: dict[str, bytes]) -> Path:
 
 
 def source_of(tmp_path: Path, container: str, files: dict[str, bytes]) -> Path:
-    """Files packed as one of `CONTAINERS`."""
+    """Pack files as one of `CONTAINERS`."""
     path = pack(tmp_path / container, files)
     return path / next(iter(files)).split("/")[0] if container == "extracted" else path
 
@@ -193,7 +193,7 @@ def test_a_truncated_archive_is_named_at_the_batch_where_it_ends(tmp_path, conta
 
 @pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
 def test_a_flipped_bit_in_an_archive_is_noticed(tmp_path, place):
-    """By the checksum that gzip writes behind everything else."""
+    """Only the checksum at the end of the gzip file detects the damage."""
     archive = source_of(tmp_path, "archive.tar.gz", files_of("binary", SCRAMBLED))
     content = bytearray(archive.read_bytes())
     content[int(place * len(content))] ^= 1
@@ -217,7 +217,7 @@ def test_a_batch_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
 
 
 def assert_damaged(tmp_path: Path, batch: bytes, *reasons: str, kind: str = "python 2") -> None:
-    """It is refused, in an archive and in a folder, by one line that names the batch and says why."""
+    """Check for one line of error with the batch and the reasons, for an archive and a folder."""
     files = files_of(kind)
     damaged = next(name for name in files if "data_batch_2" in name)
     for container in ("archive.tar.gz", "extracted"):
@@ -254,8 +254,8 @@ def test_a_damaged_pickle_is_named(tmp_path, content):
 
 def test_a_pickle_of_other_values_is_named(tmp_path):
     for data in (noise(1).astype(np.int16), noise(1) / 255, noise(1).tobytes(), list(range(3072)), None):
-        assert_damaged(tmp_path, by_python_3(data), "no array of bytes")
-    assert_damaged(tmp_path, by_python_3(np.full((COUNT, 3072), None)), "no array of bytes")
+        assert_damaged(tmp_path, by_python_3(data), "not an array of bytes")
+    assert_damaged(tmp_path, by_python_3(np.full((COUNT, 3072), None)), "not an array of bytes")
 
 
 @pytest.mark.parametrize("shape", [(COUNT - 1, 3072), (COUNT, 3071), (COUNT, 3, 32, 32), (COUNT * 3072,), ()])
@@ -264,7 +264,7 @@ def test_a_pickle_of_another_shape_is_named(tmp_path, shape):
 
 
 def calling(module: str, name: str, *arguments: str) -> bytes:
-    """Opcodes that call a function by its name."""
+    """Return opcodes that call a function by its name."""
     values = b"".join(b"X" + struct.pack("<I", len(text)) + text.encode() for text in arguments)
     return f"c{module}\n{name}\n".encode() + b"(" + values + b"tR"
 
@@ -313,7 +313,7 @@ def test_a_pickle_of_protocol_4_cannot_reach_more_either(tmp_path):
 
 @pytest.mark.parametrize("codec", ["spy", "rot13", "zlib", "utf-8", "latin-1"])
 def test_a_pickle_that_asks_for_another_codec_is_refused_and_none_is_looked_up(tmp_path, codec):
-    """Python 3 writes latin1; others can run what they like, and any name makes Python import modules."""
+    """Only latin1 is needed. Other codecs can execute code, and a lookup by name imports modules."""
     looked_up = []
 
     def search(name: str) -> None:
@@ -380,7 +380,7 @@ def test_a_folder_is_told_by_any_batch(tmp_path, name):
 
 @pytest.mark.parametrize("kind", ["python 2", "binary"])
 def test_both_splits_are_prepared_and_no_picture_is_left_out(tmp_path, kind):
-    """`prepare` leaves out gray pictures; here the official splits stay whole."""
+    """Unlike `prepare`, which leaves out gray pictures, the official splits stay complete."""
     files = files_of(kind)
     test = next(name for name in files if "test_batch" in name)
     files[test] = KINDS[kind](np.full((COUNT, 3072), 128, np.uint8))

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.config import AugmentConfig, FilmConfig
+from trainer.config import AugmentConfig, DegradationConfig
 from trainer.data.dataset import Crops, draw_batch, load_crops, resize, to_batch
 from trainer.data.prepare import CROPS_NAME, MANIFEST_NAME, DataError
 from trainer.lab import lab_to_rgb
 
 CPU = torch.device("cpu")
 STILL = AugmentConfig(min_scale=1.0, aspect=0.0, flip=False)
-OLD = FilmConfig(**{field.name: 1.0 for field in fields(FilmConfig)})
+OLD = DegradationConfig(**{field.name: 1.0 for field in fields(DegradationConfig)})
 SIDE = 120
 
 
 def numbered(count: int, size: int = 16) -> Crops:
-    """Gray crops, each of another level, so that a batch tells what it was drawn from."""
+    """Gray crops of different levels, which identify the crops in a batch."""
     levels = torch.arange(count, dtype=torch.uint8) * (255 // count)
     return Crops(levels.view(-1, 1, 1, 1).expand(-1, 3, size, size))
 
@@ -29,14 +29,14 @@ def numbers(batch, count: int) -> list[int]:
 
 
 def ramps(count: int = 64) -> Crops:
-    """Red is the column and green the row, so that a batch tells where its windows lay."""
+    """Crops with the column in red and the row in green, which locate the windows of a batch."""
     place = torch.arange(SIDE, dtype=torch.uint8)
     red, green = place.expand(SIDE, SIDE), place.view(-1, 1).expand(SIDE, SIDE)
     return Crops(torch.stack((red, green, torch.full_like(red, 100))).expand(count, 3, SIDE, SIDE))
 
 
 def windows(batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Widths and heights of the windows of `ramps` in pixels; widths are negative where mirrored."""
+    """Return widths and heights of the windows of `ramps` in pixels; flipped windows have negative widths."""
     rgb = 255 * lab_to_rgb(torch.cat(batch[:2], dim=1))
     size = rgb.shape[-1]
     middle = slice(2, -2)  # away from the edge of the resizing filter
@@ -140,7 +140,8 @@ def test_mirrored_samples_are_exact_mirror_images():
 def test_film_changes_the_lightness_and_neither_the_colors_nor_what_is_drawn(prepared):
     crops = load_crops(prepared, CPU)
     clean, old = (
-        draw(crops, count=16, size=32, augment=AugmentConfig(film=film)) for film in (FilmConfig(), OLD)
+        draw(crops, count=16, size=32, augment=AugmentConfig(film=film))
+        for film in (DegradationConfig(), OLD)
     )
     assert torch.equal(old.ab, clean.ab)
     assert torch.equal(old.clean, clean.lightness)
@@ -153,19 +154,19 @@ def test_film_changes_the_lightness_and_neither_the_colors_nor_what_is_drawn(pre
 
 
 def test_samples_without_film_are_exactly_the_clean_ones(prepared):
-    crops, half = load_crops(prepared, CPU), replace(STILL, film=FilmConfig(contrast=0.5))
+    crops, half = load_crops(prepared, CPU), replace(STILL, film=DegradationConfig(contrast=0.5))
     clean, old = (draw(crops, count=64, augment=augment).lightness for augment in (STILL, half))
     changed = (old != clean).flatten(1).any(1)
     assert 16 < changed.sum() < 48
 
 
 def test_film_sees_the_colors_of_the_very_window_that_was_drawn():
-    """Grays look alike on every emulsion."""
+    """Grays are the same on every emulsion."""
     levels = torch.randint(0, 256, (8, 1, 40, 40), generator=torch.Generator().manual_seed(0))
     crops = Crops(levels.byte().expand(-1, 3, -1, -1))
     clean, old = (
         draw(crops, count=8, augment=AugmentConfig(film=film)).lightness
-        for film in (FilmConfig(), FilmConfig(spectral=1))
+        for film in (DegradationConfig(), DegradationConfig(spectral=1))
     )
     torch.testing.assert_close(old, clean, atol=2e-3, rtol=0)
 

@@ -8,12 +8,12 @@ from PIL import Image
 from scipy import fft, ndimage
 from torch import Generator, Tensor
 
-from trainer.config import FilmConfig
+from trainer.config import DegradationConfig
 from trainer.data.degradation import LOOKS, age, contrast, damage, fading, grain, jpeg, softness, spectral
 from trainer.lab import rgb_to_lab
 
-NAMES = [field.name for field in fields(FilmConfig)]
-EVERY = FilmConfig(**dict.fromkeys(NAMES, 1.0))
+NAMES = [field.name for field in fields(DegradationConfig)]
+EVERY = DegradationConfig(**dict.fromkeys(NAMES, 1.0))
 QUALITIES = range(15, 81)  # of jpeg
 
 
@@ -22,7 +22,7 @@ def stream(seed: int = 0) -> Generator:
 
 
 def textured(count: int = 1, height: int = 48, width: int = 48, low: float = 10, high: float = 90) -> Tensor:
-    """Lightness of pictures of fine noise, each another."""
+    """Lightness of different pictures of fine noise."""
     return torch.empty(count, 1, height, width).uniform_(low, high, generator=stream(1))
 
 
@@ -36,7 +36,7 @@ def colored(count: int = 1, height: int = 48, width: int = 48) -> Tensor:
 
 
 def colorful(lightness: Tensor, random: Generator) -> Tensor:
-    """`spectral` as a look of colors that are a function of the lightness alone."""
+    """Apply `spectral` to colors that depend on the lightness alone."""
     return spectral(torch.cat((lightness, 100 - lightness, lightness.flip(-1)), dim=1) / 100, random)
 
 
@@ -44,17 +44,17 @@ def own_lightness(rgb: Tensor) -> Tensor:
     return rgb_to_lab(rgb)[:, :1]
 
 
-def aged(rgb: Tensor, film: FilmConfig, seed: int = 0) -> Tensor:
+def aged(rgb: Tensor, film: DegradationConfig, seed: int = 0) -> Tensor:
     return age(rgb, own_lightness(rgb), film, stream(seed))
 
 
 def touched(before: Tensor, after: Tensor) -> Tensor:
-    """Which samples are no longer exactly what they were."""
+    """Return a mask of the samples that changed."""
     return (before != after).flatten(1).any(1)
 
 
 def deviation(pictures: Tensor) -> Tensor:
-    """The standard deviation of each picture."""
+    """Return the standard deviation of each picture."""
     return pictures.flatten(1).std(1)
 
 
@@ -113,19 +113,19 @@ def test_every_share_of_the_configuration_is_that_of_a_look():
 
 def test_without_film_the_lightness_is_exactly_its_own():
     rgb = colored(4)
-    assert torch.equal(aged(rgb, FilmConfig()), own_lightness(rgb))
+    assert torch.equal(aged(rgb, DegradationConfig()), own_lightness(rgb))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_whole_share_changes_every_sample(name):
     rgb = colored(32)
-    assert touched(own_lightness(rgb), aged(rgb, FilmConfig(**{name: 1.0}))).all()
+    assert touched(own_lightness(rgb), aged(rgb, DegradationConfig(**{name: 1.0}))).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_share_changes_that_many_samples_and_leaves_the_others_exactly(name):
     rgb = colored(300, 12, 12)
-    changed = touched(own_lightness(rgb), aged(rgb, FilmConfig(**{name: 0.25})))
+    changed = touched(own_lightness(rgb), aged(rgb, DegradationConfig(**{name: 0.25})))
     assert 50 < changed.sum() < 100
 
 
@@ -133,7 +133,7 @@ def test_a_share_changes_that_many_samples_and_leaves_the_others_exactly(name):
 def test_a_share_is_that_of_its_own_look(name, monkeypatch):
     monkeypatch.setitem(LOOKS, name, lambda lightness, _: torch.full_like(lightness, 7))
     rgb = colored(64, 12, 12)
-    lightness, looked = own_lightness(rgb), aged(rgb, FilmConfig(**{name: 0.5}))
+    lightness, looked = own_lightness(rgb), aged(rgb, DegradationConfig(**{name: 0.5}))
     taken = touched(lightness, looked)
     assert 16 < taken.sum() < 48
     assert (looked[taken] == 7).all(), "a look takes samples whole"
@@ -141,14 +141,16 @@ def test_a_share_is_that_of_its_own_look(name, monkeypatch):
 
 def test_the_share_of_spectral_is_that_of_the_colors():
     gray = textured(8).expand(-1, 3, -1, -1) / 100
-    torch.testing.assert_close(aged(gray, FilmConfig(spectral=1)), own_lightness(gray), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        aged(gray, DegradationConfig(spectral=1)), own_lightness(gray), atol=1e-3, rtol=0
+    )
 
 
 def test_looks_are_drawn_independently_of_each_other(monkeypatch):
     for name, step in (("softness", 1), ("jpeg", 2)):
         monkeypatch.setitem(LOOKS, name, lambda lightness, _, step=step: lightness + step)
     lightness = flat(50, 1000, 2, 2)
-    film = FilmConfig(softness=0.5, jpeg=0.5)
+    film = DegradationConfig(softness=0.5, jpeg=0.5)
     steps = age(lightness.expand(-1, 3, -1, -1) / 100, lightness, film, stream())[:, 0, 0, 0] - 50
     counts = steps.int().bincount(minlength=4)
     assert (counts > 200).all()
@@ -167,7 +169,7 @@ def test_the_color_response_comes_before_all_other_looks(monkeypatch):
     seen = []
     monkeypatch.setitem(LOOKS, "softness", lambda lightness, _: seen.append(lightness) or lightness)
     rgb = colored(4)
-    looked = aged(rgb, FilmConfig(spectral=1, softness=1))
+    looked = aged(rgb, DegradationConfig(spectral=1, softness=1))
     assert touched(own_lightness(rgb), seen[0]).all()
     assert torch.equal(looked, seen[0])
 
@@ -202,7 +204,7 @@ def test_emulsions_leave_grays_as_they_are():
 
 
 def exposed(color: tuple[float, float, float], count: int = 2000) -> Tensor:
-    """How light a color is on `count` emulsions."""
+    """Return the lightness of a color on `count` emulsions."""
     return spectral(torch.tensor(color).view(1, 3, 1, 1).expand(count, 3, 1, 1), stream()).flatten()
 
 
@@ -221,7 +223,7 @@ def test_nearly_half_of_the_emulsions_are_blind_to_red():
 
 
 def test_an_emulsion_is_a_sum_of_light():
-    """Primaries exposed together give as much light as all of them one by one."""
+    """The luminances of the three primaries add up to the luminance of white."""
     light = [((exposed(color, 50) + 16) / 116) ** 3 for color in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
     bright = torch.stack(light) > 216 / 24389  # where L* is a cube root
     total = torch.where(bright, torch.stack(light), 0).sum(0)
@@ -256,7 +258,7 @@ def test_softness_keeps_the_mean_and_lowers_the_variance():
 
 
 def toned(count: int = 200) -> Tensor:
-    """(count, 1001): what contrast makes of the tones from 0 to 100."""
+    """Apply `contrast` to the tones from 0 to 100: (count, 1001)."""
     return contrast(torch.linspace(0, 100, 1001).expand(count, 1, 1, 1001), stream())[:, 0, 0]
 
 
@@ -283,7 +285,7 @@ def test_contrast_is_drawn_lighter_and_darker():
 
 
 def test_contrast_is_drawn_steeper_and_flatter():
-    """Once the gamma is undone, a curve that is neither leaves 50 L* between the quarters."""
+    """Without the gamma, a straight curve would leave 50 L* between the quarters."""
     spreads = []
     places = np.linspace(0, 1, 1001)
     for tones in toned().numpy():
@@ -332,7 +334,7 @@ def test_grain_is_drawn_from_single_pixels_to_clumps(axis):
 
 
 def faded_board(count: int = 300, height: int = 32, width: int = 48) -> tuple[Tensor, Tensor]:
-    """Blacks and whites of faded boards of both: (count, height, width), NaN where the other is."""
+    """Return blacks and whites of faded checkerboards: (count, height, width), NaN at the other tone."""
     board = torch.arange(height).view(-1, 1) + torch.arange(width)
     lightness = 100.0 * (board % 2)
     faded = fading(lightness.expand(count, 1, height, width), stream()).squeeze(1)
@@ -383,13 +385,13 @@ def test_damage_moves_towards_light_or_dark_tones_only():
 
 
 def test_damage_is_lighter_more_often_than_darker():
-    damaged = damage(flat(51, 800, 32, 32), stream())  # half-way between the tones of both
+    damaged = damage(flat(51, 800, 32, 32), stream())  # half-way between both tones
     light, dark = (damaged > 51).sum(), (damaged < 51).sum()
     assert 1.6 < light / dark < 2.5
 
 
 def spans(picture: Tensor) -> tuple[bool, bool]:
-    """Whether a mark runs from the top to the bottom, and from the left to the right."""
+    """Return whether a mark spans the full height, and whether it spans the full width."""
     labels, _ = ndimage.label(picture.numpy(), structure=np.ones((3, 3)))
     edges = [set(edge[edge > 0].tolist()) for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1])]
     return bool(edges[0] & edges[1]), bool(edges[2] & edges[3])
@@ -413,7 +415,7 @@ def test_dust_lies_in_small_spots():
 
 
 def saved(picture: np.ndarray, quality: int) -> Image.Image:
-    """What Pillow reads of a gray JPEG that it has written."""
+    """Encode and decode a gray JPEG with Pillow."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=quality)
     return Image.open(io.BytesIO(file.getvalue()))
@@ -436,10 +438,10 @@ def test_jpeg_works_on_blocks_of_8_from_the_upper_left():
     assert not changed.any()
 
 
-def test_jpeg_quantises_the_cosine_transform_of_scipy_by_the_table_of_pillow():
-    """Each of 64 blocks holds one basis function, which comes back in whole steps of the table."""
+def test_jpeg_quantizes_the_cosine_transform_of_scipy_by_the_table_of_pillow():
+    """Each of 64 blocks contains one basis function, which is rounded to a step of the table."""
     amplitude = 400.0
-    blocks = np.zeros((8, 8, 8, 8), np.float32)  # which function: down, right; then its block
+    blocks = np.zeros((8, 8, 8, 8), np.float32)  # frequency down and right, then the block
     for down, right in np.ndindex(8, 8):
         blocks[down, right, down, right] = amplitude
     gray = fft.idctn(blocks, axes=(2, 3), norm="ortho").transpose(0, 2, 1, 3).reshape(64, 64) + 128
@@ -447,7 +449,7 @@ def test_jpeg_quantises_the_cosine_transform_of_scipy_by_the_table_of_pillow():
     shifted = 2.55 * looked.squeeze(1).numpy() - 128
     found = fft.dctn(shifted.reshape(-1, 8, 8, 8, 8).swapaxes(2, 3), axes=(3, 4), norm="ortho")
     own = np.einsum("nuvuv->nuv", found).copy()
-    np.einsum("nuvuv->nuv", found)[...] = 0  # a view of what each block should hold
+    np.einsum("nuvuv->nuv", found)[...] = 0  # a view of the expected coefficients
     np.testing.assert_allclose(found, 0, atol=2e-3)
 
     table = np.reshape(saved(np.zeros((8, 8), np.uint8), 50).quantization[0], (8, 8))

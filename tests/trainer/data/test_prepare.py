@@ -26,7 +26,7 @@ def encoded(picture, kind="PNG", **options) -> bytes:
 
 
 def halves(width: int, height: int) -> Image.Image:
-    """Red on the left, blue on the right."""
+    """Create a picture with red on the left and blue on the right."""
     picture = Image.new("RGB", (width, height), RED)
     picture.paste(BLUE, (width // 2, 0, width, height))
     return picture
@@ -47,7 +47,7 @@ def read(out):
 
 @pytest.fixture
 def folder(tmp_path, picture):
-    """Six good pictures in two levels, and one of every bad kind."""
+    """Six usable pictures in two levels of folders, and one of every unusable kind."""
     source = tmp_path / "pictures"
     (source / "deep" / "er").mkdir(parents=True)
     for index, (name, kind) in enumerate(FORMATS.items()):

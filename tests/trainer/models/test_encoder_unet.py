@@ -75,7 +75,7 @@ def test_load_pretrained_changes_the_encoder_and_nothing_else():
 
 
 def test_encoder_of_a_pretrained_generator_sees_gray_as_its_classifier_does():
-    """L* of 0 to 100 becomes 0 to 255 in all three channels."""
+    """L* in [0, 100] is scaled to [0, 255] in all three channels."""
     network, seen = pretrained(), []
     network.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     lightness = torch.tensor([0.0, 50.0, 100.0]).view(3, 1, 1, 1).expand(3, 1, 32, 32)

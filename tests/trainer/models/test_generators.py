@@ -1,4 +1,4 @@
-"""The contract that every row of `GENERATORS` keeps."""
+"""Tests of the common interface for every row of `GENERATORS`."""
 
 import copy
 from dataclasses import replace
@@ -23,7 +23,7 @@ CONFIGS |= {
 
 @pytest.fixture(scope="module", params=CONFIGS.values(), ids=CONFIGS.keys())
 def fresh(request) -> Generator:
-    """As a run begins with it."""
+    """A new generator, as at the beginning of a run."""
     torch.manual_seed(0)
     generator = build_generator(request.param)
     generator.load_pretrained()
@@ -42,7 +42,7 @@ def once_trained(fresh) -> Generator:
 
 @pytest.fixture
 def trained(once_trained) -> Generator:
-    """With running statistics and weights that no fresh network has, in training mode."""
+    """A generator in training mode, with running statistics and weights unlike those of a new one."""
     return copy.deepcopy(once_trained)
 
 

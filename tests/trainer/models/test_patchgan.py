@@ -14,7 +14,7 @@ def inputs(scale: int, size: int = 64, count: int = 2) -> tuple[torch.Tensor, to
 
 
 def extent(gradient: torch.Tensor) -> tuple[int, int]:
-    """Height and width of the box outside which the gradient of a picture is zero."""
+    """Return height and width of the bounding box of the nonzero gradient of a picture."""
     rows, columns = (gradient.abs().sum(dim) > 0 for dim in ((0, 1, 3), (0, 1, 2)))
     return tuple(int(side.nonzero().max() - side.nonzero().min()) + 1 for side in (rows, columns))
 
@@ -58,7 +58,7 @@ def test_score_depends_on_the_lightness_it_is_conditioned_on(scale, spectral_nor
 
 
 def test_lightness_and_chroma_of_one_place_meet():
-    """The lightness given to the score of one corner is that of the same corner."""
+    """The score of a corner depends on the lightness of the same corner."""
     network = PatchGAN(2, 4, 1).eval()
     lightness, ab = (x.requires_grad_() for x in inputs(2, 64, 1))
     network(lightness, ab)[0][0][0, 0, 0, -1].backward()

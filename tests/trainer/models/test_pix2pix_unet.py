@@ -38,7 +38,7 @@ def test_dropout_is_for_training_only():
 
 @pytest.mark.parametrize(("depth", "dropouts"), [(4, 0), (5, 0), (6, 1), (8, 3)])
 def test_dropout_is_where_the_channels_no_longer_change(depth, dropouts):
-    """As in the authors' code: a network for small pictures has less of it."""
+    """A network for small pictures has less dropout, as in the authors' code."""
     assert len(modules(Pix2PixUNet(4, depth), nn.Dropout)) == dropouts
 
 

@@ -11,7 +11,7 @@ from trainer.losses import ADVERSARIAL
 from trainer.models.encoders import ENCODERS
 from trainer.models.projected import ProjectedDiscriminator
 from trainer.optim import set_learning_rate
-from trainer.step import build_trainee, update
+from trainer.step import build_train_state, update
 
 GAN = Phase(crop_size=32, adversarial=0.1, feature_matching=1.0)
 
@@ -26,7 +26,7 @@ def config(tiny):
     return replace(tiny, model=model, phases=phases)
 
 
-def state(network) -> dict[str, torch.Tensor]:
+def snapshot(network) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
@@ -79,24 +79,26 @@ def test_gradient_of_the_scores_reaches_chroma_and_every_head_and_not_the_encode
 
 
 def test_update_moves_every_head_and_leaves_the_published_encoder_as_it_was(config, batch, fabric):
-    config = replace(config, loss=replace(config.loss, gan="cross_entropy"))  # hinge leaves the last biases
-    trainee = build_trainee(config, fabric)
-    for optimizer in (*trainee.generator_optimizers, trainee.discriminator_optimizer):
+    config = replace(
+        config, loss=replace(config.loss, gan="cross_entropy")
+    )  # hinge does not change the last biases
+    state = build_train_state(config, fabric)
+    for optimizer in (*state.generator_optimizers, state.discriminator_optimizer):
         set_learning_rate(optimizer, 0.01)
     published = ProjectedDiscriminator(config.model.encoder, 16)
     published.load_pretrained()
-    before = state(trainee.judge)
+    before = snapshot(state.frozen_discriminator)
     for _ in range(2):
-        log = update(trainee, batch, GAN, config, fabric)
+        log = update(state, batch, GAN, config, fabric)
     assert all(value.isfinite() for value in log.values())
-    after = state(trainee.judge)
+    after = snapshot(state.frozen_discriminator)
     for name, value in published.encoder.state_dict().items():
         assert torch.equal(after[f"encoder.{name}"], value), name
-    for name, _ in trainee.judge.heads.named_parameters():
+    for name, _ in state.frozen_discriminator.heads.named_parameters():
         assert not torch.equal(after[f"heads.{name}"], before[f"heads.{name}"]), name
-    held = {id(p) for group in trainee.discriminator_optimizer.param_groups for p in group["params"]}
-    assert held == {id(p) for p in trainee.judge.heads.parameters()}
-    assert all(p.grad is None for p in trainee.judge.encoder.parameters())
+    held = {id(p) for group in state.discriminator_optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for p in state.frozen_discriminator.heads.parameters()}
+    assert all(p.grad is None for p in state.frozen_discriminator.encoder.parameters())
 
 
 @pytest.mark.parametrize("gan", ADVERSARIAL)
@@ -104,15 +106,15 @@ def test_discriminator_of_a_generator_that_rests_learns_to_tell_real_from_genera
     config, batch, fabric, gan
 ):
     config = replace(config, loss=replace(config.loss, gan=gan))
-    trainee = build_trainee(config, fabric)
-    for optimizer in trainee.generator_optimizers:
+    state = build_train_state(config, fabric)
+    for optimizer in state.generator_optimizers:
         set_learning_rate(optimizer, 0.0)
-    set_learning_rate(trainee.discriminator_optimizer, 0.01)
-    losses = [update(trainee, batch, GAN, config, fabric)["discriminator"].item() for _ in range(15)]
+    set_learning_rate(state.discriminator_optimizer, 0.01)
+    losses = [update(state, batch, GAN, config, fabric)["discriminator"].item() for _ in range(15)]
     assert losses[-1] < 0.7 * losses[0]
     with torch.no_grad():
-        fake = trainee.generator(batch.lightness)
-        real, generated = (trainee.judge(batch.lightness, ab)[0] for ab in (batch.ab, fake))
+        fake = state.generator(batch.lightness)
+        real, generated = (state.frozen_discriminator(batch.lightness, ab)[0] for ab in (batch.ab, fake))
     assert sum(score.mean() for score in real) > sum(score.mean() for score in generated)
 
 
@@ -131,7 +133,7 @@ class Silent:
 
 
 def test_run_with_a_projected_discriminator_continues_bit_for_bit(config, prepared, fabric, tmp_path):
-    """Stopped in the adversarial phase, when its optimizer has a state."""
+    """The run stops in the adversarial phase, when the discriminator's optimizer has a state."""
     states = []
     for name, stops in (("straight", [None]), ("stopped", [8, None])):
         run = Run(tmp_path / name, prepared, prepared)

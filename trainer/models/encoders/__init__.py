@@ -1,4 +1,4 @@
-"""Pretrained encoders, and the table in which a configuration finds its encoder."""
+"""Pretrained encoders, with a table of encoders by name."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ENCODERS: dict[str, Callable[[], EfficientNetLite]] = {
 
 
 def build_encoder(name: str) -> EfficientNetLite:
-    """Build the encoder of that name with fresh weights; `load_pretrained` loads those of ImageNet.
+    """Build an encoder with random weights. Its `load_pretrained` loads the ImageNet weights.
 
     Raises:
-        ConfigError: if there is no such encoder.
+        ConfigError: if there is no encoder of that name.
     """
     if name not in ENCODERS:
-        raise ConfigError(f"model.encoder: {name!r} is none of {', '.join(ENCODERS)}")
+        raise ConfigError(f"model.encoder: {name!r} is not one of {', '.join(ENCODERS)}")
     return ENCODERS[name]()

@@ -1,9 +1,9 @@
-"""EfficientNet-Lite, an image classifier without squeeze-and-excitation, as encoder and as classifier.
+"""EfficientNet-Lite, an image classifier without squeeze-and-excitation: encoder and whole classifier.
 
 Tan & Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks"; the Lite variants
 (Liu 2020, "Higher accuracy on vision models with EfficientNet-Lite") replace swish by ReLU6. The ImageNet
-weights come from TensorFlow by way of the packages named in `VARIANTS`, so padding, the epsilon of batch
-normalization and the input's range are TensorFlow's.
+weights, in the packages named in `VARIANTS`, were converted from TensorFlow. So padding, the epsilon of batch
+normalization and the range of the input follow TensorFlow.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from trainer.config import ConfigError
 
 @dataclass(frozen=True)
 class Stage:
-    """A run of inverted residual blocks; the first one has the stride."""
+    """A sequence of inverted residual blocks. Only the first one has the stride."""
 
     repeats: int
     kernel: int
     stride: int
     expansion: int
-    """Channels inside a block over its input channels."""
+    """Ratio of the channels inside a block to its input channels."""
     channels: int
 
 
@@ -38,7 +38,7 @@ class Variant:
 
     stages: tuple[Stage, ...]
     resolution: int
-    """Side in pixels of the squares that it was trained to classify."""
+    """Side of the square pictures in its training, in pixels."""
     package: str
     """The Python package with its ImageNet weights."""
 
@@ -92,11 +92,11 @@ class SameConv(nn.Conv2d):
         self.after = kernel - stride - self.before
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, I, H, W) => (N, O, H / stride, W / stride)."""
+        """Apply the layer: (N, I, H, W) => (N, O, H / stride, W / stride)."""
         return self.convolve(x, self.weight, None)
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Convolve with other weights than the layer's."""
+        """Convolve with the given weights in place of the layer's."""
         if self.stride[0] == 2:
             x = F.pad(x, (self.before, self.after, self.before, self.after))
         if self.groups > 1 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
@@ -112,16 +112,17 @@ class SameConv(nn.Conv2d):
 class ConvNorm(nn.Sequential):
     """Convolution and batch normalization with fixed statistics.
 
-    The statistics of the pretrained network stay as they are, also in training; scale and shift are trained.
-    So the normalization is an affine map, which training folds into the convolution: one pass over the
-    features in place of two. In evaluation mode the two run one after the other, and onnxruntime fuses them.
+    The statistics are those of the pretrained network, even in training; only scale and shift are trained.
+    The normalization is then an affine map. In training mode it is folded into the convolution, which saves
+    one of two passes over the features. In evaluation mode the two remain separate, and onnxruntime fuses
+    them.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__(convolution, nn.BatchNorm2d(convolution.out_channels, eps=_EPSILON))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, I, H, W) => (N, O, H / stride, W / stride)."""
+        """Apply the layer: (N, I, H, W) => (N, O, H / stride, W / stride)."""
         convolution, norm = self
         assert isinstance(convolution, SameConv)  # noqa: S101 - built by this module
         assert isinstance(norm, nn.BatchNorm2d)  # noqa: S101
@@ -138,7 +139,7 @@ class ConvNorm(nn.Sequential):
 
 
 class InvertedResidual(nn.Module):
-    """Expansion, depthwise convolution and projection, with a skip connection where shapes allow it.
+    """Expansion, depthwise convolution and projection, with a skip connection if the shapes allow it.
 
     Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks".
     """
@@ -152,7 +153,7 @@ class InvertedResidual(nn.Module):
         self.skips = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, I, H, W) => (N, O, H / stride, W / stride)."""
+        """Apply the block: (N, I, H, W) => (N, O, H / stride, W / stride)."""
         y = x if self.expand is None else F.relu6(self.expand(x))
         y = self.project(F.relu6(self.depth(y)))
         projected: Tensor = x + y if self.skips else y
@@ -160,7 +161,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """The network without its classifier: features at five scales.
+    """The network without its classifier, as an encoder with features at five scales.
 
     Args:
         variant: a row of `VARIANTS`.
@@ -187,13 +188,13 @@ class EfficientNetLite(nn.Module):
         """Channels of the features at 1/2, 1/4, 1/8, 1/16 and 1/32."""
 
     def forward(self, rgb: Tensor) -> list[Tensor]:
-        """Compute the features.
+        """Compute the features of a picture.
 
         Args:
             rgb: (N, 3, H, W) sRGB in [0, 255]; H and W multiples of 32.
 
         Returns:
-            The features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the picture, (N, C, H / s, W / s) each.
+            The features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the picture's size, (N, C, H/s, W/s) each.
         """
         x = F.relu6(self.stem((rgb - 127) / 128))
         features = []
@@ -207,10 +208,10 @@ class EfficientNetLite(nn.Module):
         return features
 
     def freeze(self, blocks: int) -> None:
-        """Exclude the stem and the first `blocks` blocks from training; 0 trains all.
+        """Exclude the stem and the first `blocks` blocks from training; 0 excludes nothing.
 
         Raises:
-            ConfigError: if there are fewer blocks.
+            ConfigError: if the network has fewer blocks.
         """
         if blocks > len(self.blocks):
             raise ConfigError(f"model.frozen_blocks: {blocks} of {len(self.blocks)} blocks cannot be frozen")
@@ -229,7 +230,7 @@ class EfficientNetLite(nn.Module):
 
 
 class EfficientNetLiteClassifier(nn.Module):
-    """The whole network: the probabilities of ImageNet's 1000 classes.
+    """The whole pretrained network, a classifier of ImageNet's 1000 classes. For inference only.
 
     Args:
         variant: a row of `VARIANTS`.
@@ -252,17 +253,17 @@ class EfficientNetLiteClassifier(nn.Module):
         self.eval().requires_grad_(False)
 
     def features(self, rgb: Tensor) -> Tensor:
-        """(N, 3, H, W) sRGB in [0, 255] => (N, 1280), the pooled features before the last layer."""
+        """Compute the pooled features before the last layer: (N, 3, H, W) sRGB in [0, 255] => (N, 1280)."""
         return F.relu6(self.head(self.encoder(rgb)[-1])).mean((2, 3))
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """(N, 3, H, W) sRGB in [0, 255] => (N, 1000) logits."""
+        """Compute the logits of all classes: (N, 3, H, W) sRGB in [0, 255] => (N, 1000)."""
         logits: Tensor = self.classify(self.features(rgb))
         return logits
 
 
 def _read_package(variant: str) -> dict[str, Tensor]:
-    """Read the weights file in the package, without running the package's code."""
+    """Read the weights file of the package without importing the package."""
     package = VARIANTS[variant].package
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or spec.origin is None:
@@ -276,7 +277,7 @@ def _read_package(variant: str) -> dict[str, Tensor]:
 
 
 def _encoder_weights(weights: dict[str, Any]) -> dict[str, Tensor]:
-    """Rename the package's tensors to those of `EfficientNetLite`."""
+    """Rename the package's tensors to the names in `EfficientNetLite`."""
     renamed = _prefixed("stem.0", _layer(weights, "_conv_stem")) | _prefixed(
         "stem.1", _layer(weights, "_bn0")
     )
@@ -294,7 +295,7 @@ def _encoder_weights(weights: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _layer(weights: dict[str, Any], name: str) -> dict[str, Tensor]:
-    """Return the tensors of one layer, without its name."""
+    """Return the tensors of one layer, without the layer's name as prefix."""
     return {
         key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")
     }

