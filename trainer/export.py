@@ -59,13 +59,13 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What an exported model says of itself."""
+    """Facts about an exported model that its metadata states."""
 
     name: str
     working_size: int
     """Short side, in pixels, of the copy that the model measured best on."""
     trained_on: str
-    licence: str
+    license: str
     calibration: Calibration = Calibration()
     """Correction of the network's chroma that is part of the exported model."""
 
@@ -244,7 +244,7 @@ def _describe(model: ModelProto, generator: Generator, config: Config, facts: Mo
             "colorize.working_size": str(facts.working_size),
             "colorize.multiple_of": str(generator.multiple_of),
             "colorize.trained_on": facts.trained_on,
-            "colorize.licence": facts.licence,
+            "colorize.licence": facts.license,
             "colorize.calibration": json.dumps(asdict(facts.calibration)),
             "colorize.config_hash": config.hash,
             "colorize.config": to_json(config.published),

@@ -384,7 +384,7 @@ def test_hints_and_a_report(colorize, local, bucket, tmp_path):
     assert text.count('type="range"') == 4
     assert f"{bucket.url}/in/sub" in text
     assert colorize(f"{bucket.url}/in", f"{bucket.url}/out", *arguments).exit_code == 0
-    assert page.read_text().count("it was not fetched") == 4
+    assert page.read_text().count("the file was not fetched") == 4
 
 
 def test_two_runs_at_once_end_as_one_does(models, local, bucket):
