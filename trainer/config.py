@@ -105,9 +105,6 @@ class DegradationConfig:
     """Compression."""
 
 
-FilmConfig = DegradationConfig  # until trainer/presets.py uses the new name
-
-
 @dataclass(frozen=True)
 class AugmentConfig:
     """Random augmentation of the crops of a batch."""

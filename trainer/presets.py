@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trainer.config import AugmentConfig, Config, FilmConfig, LossConfig, ModelConfig, Phase
+from trainer.config import AugmentConfig, Config, DegradationConfig, LossConfig, ModelConfig, Phase
 
 # A fifth of the samples stay as clean as the photographs that they come from.
-_OLD_PHOTOGRAPHS = FilmConfig(
+_OLD_PHOTOGRAPHS = DegradationConfig(
     spectral=0.25, softness=0.2, contrast=0.25, grain=0.2, fading=0.2, damage=0.2, jpeg=0.15
 )
 
@@ -78,7 +78,7 @@ PRESETS: dict[str, Config] = {
         model=ModelConfig(enlarge=2, frozen_blocks=0, discriminator_layers=1),
         loss=LossConfig(reconstruction="log_mse", beta=3.0, saturation_weight=0.0),
         # With whole pictures it begins to know them by heart after 250,000 samples.
-        augment=AugmentConfig(min_scale=0.7, aspect=0.1, film=FilmConfig(contrast=0.3, grain=0.1)),
+        augment=AugmentConfig(min_scale=0.7, aspect=0.1, film=DegradationConfig(contrast=0.3, grain=0.1)),
         weight_decay=5e-2,
         ema_decay=0.999,
         evaluate_size=32,

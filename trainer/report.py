@@ -200,10 +200,6 @@ def _scores(path: Path) -> str:
     return f"<h2>Evaluation</h2>\n<table><caption>{caption}</caption><tr>{head}</tr>\n{rows}</table>"
 
 
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
 _PAGE = Template("""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">

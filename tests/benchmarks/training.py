@@ -20,8 +20,9 @@ from rich.table import Table
 from trainer.config import Config, Phase
 from trainer.data.dataset import Batch, Crops, draw_batch
 from trainer.loop import on_hardware
+from trainer.optim import set_learning_rate
 from trainer.presets import PRESETS
-from trainer.step import build_train_state, set_learning_rate, update
+from trainer.step import build_train_state, update
 
 CROPS, CROP_SIZE, BATCH = 2000, 128, 48
 # The discriminator of `photo` needs chroma of 24 pixels, crops of 48.
