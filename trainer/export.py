@@ -1,7 +1,8 @@
-"""Checkpoint to ONNX by the contract that `colorize_cli` reads, refused unless both runtimes agree on it.
+"""Export a checkpoint to ONNX. Fails unless torch and onnxruntime give the same result.
 
-The contract, version 1: input `lightness` float32 (N, 1, H, W), L* in [0, 100]; output `ab` float32
-(N, 2, H/s, W/s), a* and b* in CIE units; N, H and W dynamic. The metadata's keys begin with `colorize.`.
+The contract with `colorize_cli`, version 1: input `lightness` float32 (N, 1, H, W), L* in [0, 100]; output
+`ab` float32 (N, 2, H/s, W/s), a* and b* in CIE units; N, H and W dynamic. The metadata's keys begin with
+`colorize.`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ CONTRACT_VERSION = "1"
 PARITY_TOLERANCE = 0.5
 """Largest difference of a* or b*, in CIE units, that storing the weights as fp16 may make."""
 _SMALL = 10_000
-"""Weights of fewer values stay fp32: the first and last layers, whose rounding shows most and saves least."""
+"""Weights with fewer values stay fp32: they are small, and rounding the first and last layers shows."""
 _USUAL_CHROMA, _SMALLEST_CHROMA = 20.0, 1e-3  # C*ab, in CIE units
 _PARITY_BATCHES = (1, 3, 8)
 _PARITY_MULTIPLES = ((4, 4), (3, 6))  # height and width, in units of multiple_of
@@ -44,9 +45,10 @@ class ExportError(Exception):
 class Calibration:
     """Correction of a network's chroma, found on validation pictures after training.
 
-    A network that is trained on squared or absolute errors hedges, and most of all about a picture's color
-    cast, which is what it knows least. At equal colorfulness (Hasler & Suesstrunk 2003, which counts the
-    spread of colors more than their mean) a smaller cast and stronger local colors are nearer to the truth.
+    A network that is trained on squared or absolute errors predicts colors near the average where it is
+    uncertain, above all for the color cast of the whole picture. At equal colorfulness (Hasler & Suesstrunk
+    2003, which counts the spread of colors more than their mean) a smaller cast and stronger local colors are
+    nearer to the truth.
     """
 
     gain: float = 1.0
@@ -101,19 +103,19 @@ def calibrate(ab: Tensor, calibration: Calibration) -> Tensor:
 
 
 def export(generator: Generator, config: Config, facts: ModelFacts, path: Path) -> float:
-    """Write `generator` to `path`, weights stored as fp16.
+    """Write a generator as ONNX, with its weights stored as fp16.
 
     Args:
-        generator: in evaluation mode, on the CPU.
-        config: of its training; its hash and text go into the metadata.
-        facts: the rest of the metadata.
-        path: appears complete or not at all.
+        generator: The generator, in evaluation mode and on the CPU.
+        config: The configuration that it was trained with, for the metadata.
+        facts: The rest of the metadata.
+        path: The file, which is written atomically.
 
     Returns:
-        The largest difference of a* or b* between torch and onnxruntime that was seen.
+        The largest difference of a* or b* between torch and onnxruntime, in CIE units.
 
     Raises:
-        ExportError: if that is `PARITY_TOLERANCE` or more.
+        ExportError: The difference is `PARITY_TOLERANCE` or more.
     """
     if facts.calibration != Calibration():
         generator = _Calibrated(generator, facts.calibration).eval()
@@ -151,7 +153,7 @@ def parity(generator: Generator, model: ModelProto) -> float:
     worst = 0.0
     for rows, columns in _PARITY_MULTIPLES:
         for batch in _PARITY_BATCHES:
-            lightness = _landscape(batch, rows * multiple, columns * multiple, random)
+            lightness = _synthetic_lightness(batch, rows * multiple, columns * multiple, random)
             with torch.inference_mode():
                 expected = generator(lightness).numpy()
             found = session.run(["ab"], {"lightness": lightness.numpy()})[0]
@@ -163,8 +165,8 @@ def parity(generator: Generator, model: ModelProto) -> float:
     return worst
 
 
-def _landscape(batch: int, height: int, width: int, random: torch.Generator) -> Tensor:
-    """Lightness with structure at all scales, as pictures have it: (N, 1, H, W) in [0, 100]."""
+def _synthetic_lightness(batch: int, height: int, width: int, random: torch.Generator) -> Tensor:
+    """Generate lightness with structure at all scales, (N, 1, H, W) in [0, 100]."""
     total = torch.zeros(batch, 1, height, width)
     for cells in (2, 4, 8, 16):
         noise = torch.rand(batch, 1, cells, cells, generator=random)
@@ -222,7 +224,7 @@ def _store_half(model: ModelProto) -> None:
 
 
 def _describe(model: ModelProto, generator: Generator, config: Config, facts: ModelFacts) -> None:
-    """Set the metadata and the names of the dynamic dimensions; drop the exporter's traces."""
+    """Set the metadata and the names of the dynamic dimensions; remove the exporter's debug metadata."""
     scale = generator.chroma_scale
     for node in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
         del node.metadata_props[:]

@@ -1,4 +1,7 @@
-"""Measures of fidelity and colorfulness: pure functions of batches of pictures."""
+"""Measures of fidelity and colorfulness: pure functions of batches of pictures.
+
+`scores.Scores` has a field for each figure that `evaluate` prints, and `scores.Tally` computes them.
+"""
 
 from __future__ import annotations
 

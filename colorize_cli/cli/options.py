@@ -242,7 +242,7 @@ colors = _group(
         type=click.Path(path_type=Path),
         metavar="FILE",
         help="Colors for parts of the pictures, as JSON or, for a single picture, as a PNG that is "
-        "transparent elsewhere. They spread up to edges in lightness.",
+        "transparent where there is no hint. Each color spreads until it meets an edge.",
     ),
     click.option(
         "--reference",
@@ -267,14 +267,15 @@ videos = _group(
         default="auto",
         show_default=True,
         metavar="auto|N",
-        help="Videos: run the network on every N-th frame of a shot and carry colors along the motion in "
-        "between. auto chooses frames by the amount of motion; 1 runs the network on all.",
+        help="Videos: run the network on every N-th frame of a shot, and move the colors along with the "
+        "motion for the frames in between. auto chooses frames by the amount of motion; 1 runs the network "
+        "on all.",
     ),
     click.option(
         "--codec",
         metavar="NAME",
-        help="Videos: FFmpeg encoder, for example libx265, ffv1 or h264_nvenc.  [default: H.264 if the "
-        "container supports it]",
+        help="Videos: FFmpeg encoder, for example libx265, ffv1 or h264_nvenc.  [default: H.264; VP9 for "
+        "WebM, MPEG-4 for AVI, MPEG-2 for MPEG]",
     ),
     click.option(
         "--crf",
@@ -305,7 +306,7 @@ videos = _group(
         "--preview",
         type=click.IntRange(1, MOST_PREVIEWED),
         metavar="N",
-        help="Videos: instead of a video, write a PNG of N frames before and after.",
+        help="Videos: instead of a video, write a PNG that shows N frames, each gray and colorized.",
     ),
 )
 
@@ -348,7 +349,7 @@ running = _group(
         is_eager=True,
         expose_value=False,
         callback=_examine,
-        help="Check this installation, print commands that fix its problems, and exit. Checks the model of a "
-        "preceding --model.",
+        help="Check this installation, print commands that fix its problems, and exit. To check another "
+        "model, put --model before it.",
     ),
 )

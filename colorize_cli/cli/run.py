@@ -61,18 +61,22 @@ def command(
     """Colorize black-and-white photographs and videos.
 
     INPUT... are photographs (JPEG, PNG, WebP, TIFF, AVIF, BMP, JPEG 2000, GIF), videos (MP4, MOV, MKV, WebM,
-    AVI, MPEG), glob patterns, and directories, which are searched recursively. OUTPUT is a directory, which
-    keeps their tree, or a file for a single photograph or video. A single input may come from standard input
-    and go to standard output, both written as -; a video is then Y4M or Matroska. Inputs and outputs may be
-    in a remote store (s3://, gs:// and other protocols of fsspec); inputs may also be https:// URLs.
+    AVI, MPEG), glob patterns, and directories, which are searched recursively. OUTPUT is a directory, with
+    the same subdirectories as the inputs, or a file for a single photograph or video. A single input may come
+    from standard input and go to standard output, both written as -; a video is then Y4M or Matroska. Inputs
+    and outputs may be in a remote store (s3://, gs:// and other protocols of fsspec); inputs may also be
+    https:// URLs.
 
     Outputs keep the detail and lightness of the input. All pages of a TIFF and all frames of an animation are
-    colorized. Outputs have the format of their input, or the nearest one that can hold their colors: PNG for
-    GIF. They appear under their name only when they are complete. Inputs are never modified.
+    colorized. Outputs have the format of their input (GIF becomes PNG). They appear under their name only
+    when they are complete. Inputs are never modified.
 
     Finished work is not repeated. An output is skipped if the content of its input, the model and the options
-    that affect pixels are unchanged; otherwise it is made again. The same command thus resumes an interrupted
-    run.
+    that affect pixels are unchanged. Otherwise it is made again, unless colorize did not make it or it was
+    changed since (see --overwrite). The same command thus resumes an interrupted run. Inputs that are already
+    in color are skipped (see --if-colored).
+
+    `colorize compare` shows several models on one page, and `colorize models` lists the models.
 
     \b
     Examples:

@@ -54,6 +54,7 @@ HOLDS: dict[str, Format] = {
 }
 # Format by file name suffix, in lower case.
 FORMATS: dict[str, str] = {suffix: name for name, format_ in HOLDS.items() for suffix in format_.suffixes}
+# Each has a row in `video.encoder.CONTAINERS`, which loads PyAV.
 VIDEOS = (".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".y4m")
 SHEET = ".png"  # suffix of a video's contact sheet
 # Formats that `quality` affects.

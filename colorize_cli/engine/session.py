@@ -90,7 +90,7 @@ class Session:
     def skipped(self, job: Job) -> Outcome | None:
         """Return the outcome of a job whose output can be left as it is, or None if it must be made.
 
-        Removes temporary files that killed runs left in the output's directory.
+        Removes what killed runs left beside it: temporary files, and the work directory of a finished video.
         """
         directory = job.destination.parent
         if job.destination != STREAM and directory not in self._swept:

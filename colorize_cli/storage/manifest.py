@@ -1,4 +1,7 @@
-"""Records of outputs, and the states of an output."""
+"""Records of outputs, and the states of an output.
+
+`engine.outputs` decides by them whether a job is skipped; for remote outputs `engine.transfer.running` does.
+"""
 
 import json
 from dataclasses import asdict, dataclass

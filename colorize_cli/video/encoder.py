@@ -45,6 +45,7 @@ _H264 = {"crf": "18", "preset": "medium"}
 _VP9 = {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
 _INDEX_FIRST = {"movflags": "+faststart"}
 _QUANTIZER = {"qmin": "2", "qmax": "2"}
+# By file name suffix; `core.formats.VIDEOS` lists the same suffixes without PyAV.
 CONTAINERS: dict[str, Container] = {
     ".mp4": Container("mp4", "libx264", _H264, muxing=_INDEX_FIRST),
     ".m4v": Container("mp4", "libx264", _H264, muxing=_INDEX_FIRST),

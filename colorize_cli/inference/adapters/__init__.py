@@ -1,4 +1,7 @@
-"""Adapt the supported kinds of ONNX file: one file and one row in `MODEL_FORMATS` each."""
+"""Adapt the supported kinds of ONNX file: one file and one row in `MODEL_FORMATS` each.
+
+The name of a new kind is also added to `core.settings.MODEL_KINDS`, which is read before numpy is loaded.
+"""
 
 from colorize_cli.core.errors import ModelError
 from colorize_cli.inference.adapters import ddcolor, deoldify, native, rgb_input

@@ -5,7 +5,8 @@
 
 The metadata fields, all strings: `colorize.contract` ("1"), `colorize.name`, `colorize.working_size`,
 `colorize.multiple_of`, `colorize.trained_on`, `colorize.licence`, `colorize.config_hash`. A variant of
-another file also has `colorize.precision` and `colorize.variant_of`, the SHA-256 of that file.
+another file also has `colorize.precision` and `colorize.variant_of`, the SHA-256 of that file. Not read here:
+`colorize.calibration` and `colorize.config`, JSON of what `trainer` applied and how it trained.
 """
 
 from collections.abc import Mapping

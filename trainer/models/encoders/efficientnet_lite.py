@@ -22,7 +22,7 @@ from trainer.config import ConfigError
 
 @dataclass(frozen=True)
 class Stage:
-    """A sequence of inverted residual blocks. Only the first one has the stride."""
+    """A sequence of inverted residual blocks. Only the first has `stride`; the others have stride 1."""
 
     repeats: int
     kernel: int
