@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -163,14 +164,20 @@ def evaluate(
     if not truth.colorfulness:
         raise DataError("all pictures are gray; evaluation needs color pictures")
     gray_scores = gray.scores(truth, true_recognition)
-    gains = tuple(_gain_at(samples, share, truth.colorfulness, gray_scores.psnr) for share in shares)
+    colorfulness_at = _colorfulness_by_strength(samples)
+    gains = tuple(
+        _gain_at(samples, share, find_strength(colorfulness_at, share * truth.colorfulness), gray_scores.psnr)
+        for share in shares
+    )
     return Evaluation(
         len(samples), strength, model.scores(truth, true_recognition), gray_scores, truth, gains
     )
 
 
-def _gain_at(samples: Sequence[Sample], share: float, true_colorfulness: float, gray: float) -> GainAtShare:
-    strength = _strength_at(samples, share * true_colorfulness)
+def _gain_at(
+    samples: Sequence[Sample], share: float, strength: float | None, gray_psnr: float
+) -> GainAtShare:
+    """Measure the gain over gray at the strength that gives a share of the true colorfulness."""
     if strength is None:
         return GainAtShare(share, None, None)
     found = [
@@ -180,7 +187,7 @@ def _gain_at(samples: Sequence[Sample], share: float, true_colorfulness: float, 
         )
         for batch in _batches(samples)
     ]
-    return GainAtShare(share, strength, float(torch.cat(found).double().mean()) - gray)
+    return GainAtShare(share, strength, float(torch.cat(found).double().mean()) - gray_psnr)
 
 
 def strength_for(samples: Sequence[Sample], share: float) -> float:
@@ -189,8 +196,8 @@ def strength_for(samples: Sequence[Sample], share: float) -> float:
     Raises:
         DataError: if the predicted chroma is too pale, even at the maximum strength.
     """
-    true = [colorfulness(_to_tensor([sample.truth for sample in batch])) for batch in _batches(samples)]
-    strength = _strength_at(samples, share * float(torch.cat(true).double().mean()))
+    true = _mean_colorfulness(samples, lambda sample: sample.truth)
+    strength = find_strength(_colorfulness_by_strength(samples), share * true)
     if strength is None:
         raise DataError(
             f"the predicted chroma is too pale for {share:.0%} of the true colorfulness; use a smaller share"
@@ -198,15 +205,16 @@ def strength_for(samples: Sequence[Sample], share: float) -> float:
     return strength
 
 
-def _strength_at(samples: Sequence[Sample], target: float) -> float | None:
-    def colorfulness_at(strength: float) -> float:
-        found = [
-            colorfulness(_to_tensor([sample.render(strength) for sample in batch]))
-            for batch in _batches(samples)
-        ]
-        return float(torch.cat(found).double().mean())
+def _colorfulness_by_strength(samples: Sequence[Sample]) -> Callable[[float], float]:
+    """Return the mean colorfulness as a function of the strength. Each strength is rendered once."""
+    return functools.cache(
+        lambda strength: _mean_colorfulness(samples, lambda sample: sample.render(strength))
+    )
 
-    return find_strength(colorfulness_at, target)
+
+def _mean_colorfulness(samples: Sequence[Sample], picture: Callable[[Sample], NDArray[np.uint8]]) -> float:
+    found = [colorfulness(_to_tensor([picture(sample) for sample in batch])) for batch in _batches(samples)]
+    return float(torch.cat(found).double().mean())
 
 
 def write_sheet(samples: Sequence[Sample], strength: float, path: Path, pictures: int = 24) -> None:

@@ -140,26 +140,26 @@ class Tally:
         self._rows: dict[str, list[Tensor]] = {}
         self._chroma = ChromaStatistics()
 
-    def add(self, colored: Tensor, truth: Tensor) -> None:
+    def add(self, colorized: Tensor, truth: Tensor) -> None:
         """Measure colorized pictures against the truth, both (N, 3, H, W) sRGB in [0, 1]."""
-        lab, true_lab = rgb_to_lab(colored), rgb_to_lab(truth)
+        lab, true_lab = rgb_to_lab(colorized), rgb_to_lab(truth)
         whole = (1, 2, 3)
         rows = {
-            "psnr": psnr(colored, truth),
-            "ssim": ssim(colored, truth),
-            "mae_rgb": 100 * (colored - truth).abs().mean(whole),
+            "psnr": psnr(colorized, truth),
+            "ssim": ssim(colorized, truth),
+            "mae_rgb": 100 * (colorized - truth).abs().mean(whole),
             "mae_ab": (lab - true_lab)[:, 1:].abs().mean(whole),
-            "accuracy_2": 100 * accuracy(colored, truth, 0.02),
-            "accuracy_5": 100 * accuracy(colored, truth, 0.05),
+            "accuracy_2": 100 * accuracy(colorized, truth, 0.02),
+            "accuracy_5": 100 * accuracy(colorized, truth, 0.05),
             "ciede2000": ciede2000(lab, true_lab).mean(whole),
-            "colorfulness": colorfulness(colored),
+            "colorfulness": colorfulness(colorized),
             **dict(zip(("mean_a", "mean_b"), mean_ab(lab), strict=True)),
         }
         for name, values in rows.items():
             self._rows.setdefault(name, []).append(values)
         self._chroma.add(lab[:, 1:], true_lab[:, 1:])
         if self._recognizer is not None:
-            self._recognized.append(self._recognizer.recognize(colored))
+            self._recognized.append(self._recognizer.recognize(colorized))
 
     def scores(self, truth: Truth, true_recognition: Recognition | None) -> Scores:
         """Summarize the added pictures.

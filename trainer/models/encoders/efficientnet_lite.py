@@ -150,6 +150,7 @@ class InvertedResidual(nn.Module):
         self.expand = ConvNorm(SameConv(inputs, inner, 1)) if expansion > 1 else None
         self.depth = ConvNorm(SameConv(inner, inner, kernel, stride, groups=inner))
         self.project = ConvNorm(SameConv(inner, outputs, 1))
+        self.halves = stride == 2
         self.skips = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -200,8 +201,7 @@ class EfficientNetLite(nn.Module):
         features = []
         for block in self.blocks:
             assert isinstance(block, InvertedResidual)  # noqa: S101 - built above
-            convolution = block.depth[0]
-            if isinstance(convolution, SameConv) and convolution.stride[0] == 2:
+            if block.halves:
                 features.append(x)
             x = block(x)
         features.append(x)
