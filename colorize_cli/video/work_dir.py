@@ -159,12 +159,13 @@ def claimed(destination: Path, key: str) -> Iterator[WorkDir | None]:
 def discard(destination: Path) -> None:
     """Remove the work directories of a finished output, which a run that was killed at its very end left.
 
-    A directory that another run has claimed stays.
+    A directory that another run has claimed stays, and so does one that cannot be listed.
     """
-    for path in (destination.parent / _FOLDERS).glob(f"{_prefix(destination)}*"):
-        atomic.sweep(path)
-        if not any(file.name.endswith(_CLAIM) for file in path.iterdir()):
-            WorkDir(path).remove()
+    with contextlib.suppress(OSError):  # another run may remove the directory meanwhile
+        for path in (destination.parent / _FOLDERS).glob(f"{_prefix(destination)}*"):
+            atomic.sweep(path)
+            if not any(file.name.endswith(_CLAIM) for file in path.iterdir()):
+                WorkDir(path).remove()
 
 
 def _prefix(destination: Path) -> str:

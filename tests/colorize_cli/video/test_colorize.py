@@ -250,3 +250,11 @@ def test_peak_memory_does_not_grow_with_length(models, tmp_path):
         assert process.returncode == 0
         peaks.append(usage.ru_maxrss)
     assert peaks[1] < 1.1 * peaks[0]
+
+
+def test_discard_of_a_work_directory_that_another_run_removes_meanwhile_is_silent(tmp_path, monkeypatch):
+    with work_dir.claimed(tmp_path / "a.mkv", "key") as left:
+        pass
+    monkeypatch.setattr(work_dir.atomic, "sweep", lambda path: path.rmdir())
+    work_dir.discard(tmp_path / "a.mkv")
+    assert not left.path.exists()
