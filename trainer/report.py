@@ -190,13 +190,19 @@ def _scores(path: Path) -> str:
             + "</tr>"
             for name in columns["model"]
         )
+        rows += "".join(
+            f"\n<tr><th>gain over gray at {at['share']:.0%} of the true colorfulness, dB</th>"
+            f"<td>{at['gain']:+.3f}</td></tr>"
+            for at in values.get("gains", ())
+            if at["gain"] is not None
+        )
         caption = (
             f"{values['pictures']} pictures; {values['gain']:+.3f} dB above gray at "
             f"{values['colorfulness_share']:.1%} of the true colorfulness"
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ReportError(f"{path}: not the output of `colorize-train evaluate --json`") from error
-    head = "".join(f"<th>{name}</th>" for name in ("", "model", "left gray", "truth"))
+    head = "".join(f"<th>{name}</th>" for name in ("", "model", "gray", "truth"))
     return f"<h2>Evaluation</h2>\n<table><caption>{caption}</caption><tr>{head}</tr>\n{rows}</table>"
 
 
