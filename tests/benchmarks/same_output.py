@@ -188,6 +188,8 @@ def compare(then: Path, model: Path, arguments: list[str], work: Path) -> tuple[
     for path in outputs["then"].keys() & outputs["now"].keys():
         if digests(outputs["then"][path]) != digests(outputs["now"][path]):
             problems.append(f"{path}: decoded content differs")
+    if not outputs["now"]:
+        problems.append(f"{arguments[-1]}: no output")
     return sorted(problems), len(outputs["now"])
 
 
@@ -216,8 +218,8 @@ def main(commit: str, videos: tuple[Path, ...]) -> None:
         for video in videos:
             work = folder / video.stem
             (work / "in").mkdir(parents=True)
-            link = work / "in" / f"{video.stem}.mkv"
-            remux(video, link)
+            copy = work / "in" / f"{video.stem}.mkv"  # Matroska can contain FFV1
+            (shutil.copyfile if video.suffix == ".mkv" else remux)(video, copy)
             options = ["--codec", "ffv1", "--if-colored", "recolor", "--overwrite"]
             found, count = compare(folder / "tree", model, [*options, str(work / "in")], work)
             print(f"{video.name}: {count} outputs, {len(found)} differences")
