@@ -34,7 +34,7 @@ from colorize_cli.video.work_dir import WorkDir
 
 _FRAMES_IN_FLIGHT = 48
 # Share of the previous frame's chroma that `--steady 1` keeps where that frame is fully trusted.
-MOST_KEPT = 0.97
+MOST_KEPT = 0.98
 
 
 @dataclass
