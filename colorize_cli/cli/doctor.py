@@ -1,8 +1,8 @@
 """Check this installation, and find the command that fixes each problem.
 
-The module level imports only the standard library and modules of this package that need nothing else, since
-any other module may be broken. Each finding is yielded immediately, so that earlier findings are printed even
-if a native library crashes the process.
+The module level imports only the standard library, click, without which no command starts, and modules of
+this package that need nothing else, since any other module may be broken. Each finding is yielded
+immediately, so that earlier findings are printed even if a native library crashes the process.
 """
 
 import contextlib
@@ -23,7 +23,10 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colorize_cli.core.errors import EXIT_FAILED, EXIT_OK, ColorizeError, ReadError, reason_of
+import click
+
+from colorize_cli.cli import options
+from colorize_cli.core.errors import EXIT_FAILED, EXIT_OK, ColorizeError, ReadError, printable, reason_of
 from colorize_cli.core.settings import available_cores
 from colorize_cli.inference import cuda
 
@@ -77,6 +80,22 @@ class Finding:
     verdict: Verdict
     text: str
     mend: str | None = None
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    short_help="Check this installation.",
+    epilog="Exit status: 0 no problem, 1 some problems, 2 wrong usage.",
+)
+@options.model
+@click.pass_context
+def command(context: click.Context, model: Path | None) -> None:
+    """Check this installation, and print commands that fix its problems.
+
+    Checks that the libraries can be loaded, that pictures can be written and read, and that the model runs on
+    the CPU and, if there is one, on the GPU.
+    """
+    context.exit(tell(examine(model), lambda line: click.echo(printable(line))))
 
 
 def examine(model: Path | None = None) -> Iterator[Finding]:

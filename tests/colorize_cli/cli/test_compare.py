@@ -256,6 +256,7 @@ def test_beyond_the_limit_there_are_figures_alone(models, pictures, tmp_path, mo
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["in", "out"], "after --model; 0 given; to colorize a directory of this name, give ./compare"),
         (["in", "--model", "default", "page.html"], "takes 2 to 4 models, each after --model; 1 given"),
         (
             ["in", *["--model", "default"] * 5, "page.html"],
@@ -285,44 +286,6 @@ def test_wrong_usage_is_one_line(pictures, tmp_path, monkeypatch, arguments, mes
     (printed,) = result.stderr.splitlines()
     assert message in printed
     assert not Path("page.html").exists()
-
-
-def test_what_is_compare_and_what_is_a_folder_of_that_name():
-    for line in (
-        "compare scans --model a --model b page.html",
-        "compare --model=a --model=b scans page.HTM --quiet",
-        "compare scans page.html",
-        "compare scans --model a page.html",
-        "compare scans --model a --model b page",
-        "compare --help",
-        "compare -h",
-    ):
-        assert compare.is_meant(line.split()), line
-    for line in (
-        "compare",
-        "compare colorized",
-        "compare colorized --model a",
-        "compare colorized --model a --report page.html",
-        "compare colorized --report=page.html --model a",
-        "./compare scans --model a --model b page.html",
-        "scans compare",
-        "",
-    ):
-        assert not compare.is_meant(line.split()), line
-
-
-def test_a_folder_of_that_name_is_colored(models, make_folder, tmp_path):
-    make_folder(tmp_path / "compare", 1)
-    given = ("--model", models.tinted, "--device", "cpu", "--report", "page.html")
-    done = run("compare", "out", *given, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / "0000.png").is_file()
-    help_ = run("compare", "--help", cwd=tmp_path)
-    assert (help_.returncode, help_.stderr) == (0, "")
-    assert "side by side" in help_.stdout
-    wrong = run("compare", "out", "--model", models.tinted, "page.html", cwd=tmp_path)
-    assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr.splitlines() == ["colorize: compare takes 2 to 4 models, each after --model; 1 given"]
 
 
 def test_help_is_true_and_complete():
