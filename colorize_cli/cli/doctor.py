@@ -43,6 +43,7 @@ MODULES: dict[str, str] = {
     "av": "av",
     "click": "click",
     "cv2": "opencv-python-headless",
+    "jinja2": "jinja2",
     "onnxruntime": "onnxruntime-gpu" if _HAS_GPU_WHEEL else "onnxruntime",
     "PIL": "pillow",
     "platformdirs": "platformdirs",

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from tests.colorize_cli.report.pages import Browser, needs_chromium
 from trainer.cli import main
 from trainer.config import Config, to_json
 from trainer.report import ReportError, _ticks, report
@@ -77,6 +78,21 @@ def test_names_and_values_are_text_never_markup(run, tmp_path):
     assert "<img onerror=alert(1)>" in page.text
     assert '"optimizer": "<b>"' in page.text
     assert all("onerror" not in attributes for attributes in page.all("img"))
+
+
+@needs_chromium
+def test_the_slider_chooses_the_sheet_and_the_policy_allows_it(run, tmp_path):
+    page_of(run, tmp_path)
+    seen = "[...document.images].map(image => image.hidden)"
+    with Browser(tmp_path / "browser") as browser:
+        browser.visit(tmp_path / "deep" / "page.html")
+        assert browser.evaluate(seen) == [True, True, False]
+        browser.evaluate("document.getElementById('sheet').focus()")
+        browser.press("ArrowLeft", 37)
+        assert browser.evaluate(seen) == [True, False, True]
+        assert browser.evaluate("document.getElementById('seen').value") == "2,000"
+        assert browser.evaluate("document.images[1].naturalWidth") == 16
+        assert [event for event in browser.events if event["method"] == "Log.entryAdded"] == []
 
 
 def test_every_sheet_is_there_and_the_last_is_seen(run, tmp_path):

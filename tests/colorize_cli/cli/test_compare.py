@@ -24,6 +24,7 @@ from colorize_cli.report.benchmark import BenchmarkedModel, load
 from colorize_cli.report.benchmark import compare as benchmark_compare
 from colorize_cli.report.comparison_page import ComparisonPage
 from colorize_cli.report.html import Page as GrowingPage
+from colorize_cli.report.html import Spool
 from tests.colorize_cli.image.test_reader import png_header
 from tests.colorize_cli.inference.adapters.test_rgb_input import write
 from tests.colorize_cli.report.pages import ATTACKS, Page, leads_to, needs_chromium
@@ -300,7 +301,7 @@ def test_help_is_true_and_complete():
 
 
 def test_importing_it_loads_nothing_heavy():
-    heavy = ("PIL", "av", "cv2", "numpy", "onnxruntime", "platformdirs")
+    heavy = ("PIL", "av", "cv2", "jinja2", "numpy", "onnxruntime", "platformdirs")
     code = f"import sys, colorize_cli.cli.compare; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -327,9 +328,9 @@ def test_an_interrupted_run_leaves_a_page_of_what_is_done(models, pictures, tmp_
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_is_one_line_and_no_page(models, pictures, tmp_path, monkeypatch):
     def full(self):
-        return self._parts.enter_context(Path("/dev/full").open("r+b", buffering=0))
+        return Spool(self._files.enter_context(Path("/dev/full").open("r+b", buffering=0)))
 
-    monkeypatch.setattr("colorize_cli.report.html.Page.part", full)
+    monkeypatch.setattr("colorize_cli.report.html.Page.spool", full)
     result = invoke(pictures, *two(models), "--quiet", tmp_path / "page.html")
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
@@ -399,7 +400,7 @@ def test_the_page_allows_nothing_but_itself(attacked):
     policy = page.attributes("meta", "content")[0]
     assert policy.startswith("default-src 'none'; img-src data:; ")
     assert "unsafe" not in policy
-    assert policy.count("'sha256-") == 3
+    assert policy.count("'sha256-") == 2
 
 
 @needs_chromium
