@@ -29,9 +29,9 @@ _DEVICE_OF = {"int8": "the CPU", "fp16": "GPUs"}
 _MOST_DIFFERENCE = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Model:
-    """Loaded network. `predict` is thread-safe.
+    """Loaded network. `predict` is thread-safe, and remembers the largest batch that fits in memory.
 
     Attributes:
         info: Metadata of the file.
@@ -236,15 +236,16 @@ def _file(path: Path | None) -> Path:
 def _load_cpu(
     path: Path | None, reason: str, shared: tuple[int | None, int], precision: str, kind: str | None
 ) -> Model:
+    _, parallel = shared
     if precision != "fp32":
         try:
             variant = _variant_file(path, "int8")
-            made = _model(onnx_sessions.on_cpu(read(variant), *shared), "cpu", reason, None)
-            return _checked(made, variant, path)
+            session = onnx_sessions.on_cpu(read(variant), *shared)
+            return _checked(_model([session], "cpu", reason, None, parallel), variant, path)
         except _NoVariantError as error:
             if precision == "int8":
                 raise ModelError(str(error)) from error
-    return _model(onnx_sessions.on_cpu(read(path), *shared), "cpu", reason, kind)
+    return _model([onnx_sessions.on_cpu(read(path), *shared)], "cpu", reason, kind, parallel)
 
 
 def _load_cuda(path: Path | None, gpus: list[int], precision: str, kind: str | None) -> Model:
@@ -259,7 +260,7 @@ def _load_cuda(path: Path | None, gpus: list[int], precision: str, kind: str | N
         )
     except _NoVariantError as error:
         raise ModelError(str(error)) from error
-    difference = _difference(half, _model(onnx_sessions.on_cpu(data, None), "cpu", "", kind))
+    difference = _difference(half, _model([onnx_sessions.on_cpu(data)], "cpu", "", kind))
     if difference > _MOST_DIFFERENCE:
         raise DeviceError(
             f"fp16 differs from fp32 by {difference:.2f} in a* and b* on average; use --precision fp32"
@@ -296,7 +297,11 @@ def _difference(one: Model, other: Model) -> float:
 
 
 def _model(
-    sessions: "Sequence[onnxruntime.InferenceSession]", device: str, reason: str, kind: str | None
+    sessions: "Sequence[onnxruntime.InferenceSession]",
+    device: str,
+    reason: str,
+    kind: str | None,
+    parallel: int = 1,
 ) -> Model:
     first = sessions[0]
     signature = Signature(
@@ -305,5 +310,5 @@ def _model(
         metadata=dict(first.get_modelmeta().custom_metadata_map),
     )
     adapter = adapters.recognize(signature, kind)
-    made = Model(adapter.info, device, reason, adapter, Sessions(sessions))
-    return replace(made, batch_size=adapter.batch or 1) if made._sessions.shares_memory else made
+    made = Model(adapter.info, device, reason, adapter, Sessions(sessions, parallel))
+    return replace(made, batch_size=adapter.batch or 1) if parallel > 1 else made
