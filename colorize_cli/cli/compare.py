@@ -151,11 +151,11 @@ def _outcomes(
         except Exception as error:  # one bad picture must not stop the others
             reason = reason_of(error)
             page.fail(job.source, reason)
-            yield Outcome(job, Status.FAILED, reason)
+            yield Outcome.failed(job, reason)
             continue
         page.add(compared)
         failures = _failures(compared, candidates)
-        yield Outcome(job, Status.FAILED if failures else Status.DONE, failures)
+        yield Outcome.failed(job, failures) if failures else Outcome.done(job)
 
 
 def _failures(compared: "Comparison", candidates: "Sequence[BenchmarkedModel]") -> str | None:
