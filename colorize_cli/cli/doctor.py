@@ -119,7 +119,9 @@ def examine(model: Path | None = None) -> Iterator[Finding]:
         yield finding
     yield from _guarded("formats", _formats(owners), explained=bool(problems))
     yield from _guarded("model", _network(model, owners), explained=bool(problems))
-    yield _machine()
+    memory = _memory()
+    text = f"memory: {memory / 2**30:.1f} GiB" if memory else "memory: unknown"
+    yield Finding("machine", Verdict.OK, f"CPU cores for this process: {available_cores()}, {text}")
 
 
 def tell(findings: Iterable[Finding], write: Callable[[str], None]) -> int:
@@ -362,12 +364,6 @@ def _cuda_major() -> int:
     import onnxruntime
 
     return int(onnxruntime.cuda_version.partition(".")[0])
-
-
-def _machine() -> Finding:
-    memory = _memory()
-    text = f"memory: {memory / 2**30:.1f} GiB" if memory else "memory: unknown"
-    return Finding("machine", Verdict.OK, f"CPU cores for this process: {available_cores()}, {text}")
 
 
 def _memory() -> int | None:

@@ -47,16 +47,9 @@ class PathOrStream(click.ParamType[Location]):
         return click.Path().shell_complete(ctx, param, incomplete)
 
 
-class _Every(click.ParamType[int | None]):
-    """A number of frames; auto becomes None."""
-
-    name = "every"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """Return the number of frames, or None for auto."""
-        if value in (None, "auto"):
-            return None
-        return click.IntRange(min=1).convert(value, param, ctx)
+def _every(context: click.Context, option: click.Parameter, value: Any) -> int | None:
+    """Return a number of frames, or None for auto."""
+    return None if value == "auto" else click.IntRange(min=1).convert(value, option, context)
 
 
 def _shard(value: str) -> tuple[int, int]:
@@ -263,7 +256,7 @@ videos = _group(
     ),
     click.option(
         "--every",
-        type=_Every(),
+        callback=_every,
         default="auto",
         show_default=True,
         metavar="auto|N",

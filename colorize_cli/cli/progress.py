@@ -66,7 +66,8 @@ class Display:
     ) -> None:
         """Prepare to show `total` outcomes. With `quiet`, only failures are printed on stderr."""
         self._screen: Screen | None = None
-        if console is not None or _on_terminal():
+        forced = not {"FORCE_COLOR", "TTY_COMPATIBLE"}.isdisjoint(os.environ)  # rich obeys these too
+        if console is not None or forced or (sys.stderr is not None and sys.stderr.isatty()):
             from colorize_cli.cli import progress_bar
 
             self._screen = progress_bar.Screen(console)
@@ -141,8 +142,3 @@ class Display:
             click.echo(printable(line), err=True)
         else:
             self._screen.print(printable(line), bad=bad)
-
-
-def _on_terminal() -> bool:
-    forced = {"FORCE_COLOR", "TTY_COMPATIBLE"} & set(os.environ)  # rich obeys these too
-    return bool(forced) or (sys.stderr is not None and sys.stderr.isatty())

@@ -102,7 +102,10 @@ def command(
         endings = formats.endings(settings.format, formats.SHEET if video.preview else None)
         plan = _plan(inputs, output, endings, listed, selection)
         if dry_run:
-            _print_plan(plan, settings)
+            for job, reason in _previewed(plan, settings):
+                action = ("colour",) if reason is None else ("skip", reason)
+                columns = (action[0], printable(job.source), printable(job.destination), *action[1:])
+                click.echo("\t".join(columns))
         else:
             display = Display(len(plan.jobs), quiet=quiet, json_lines=sys.stdout if as_json else None)
             context.exit(_run(plan, settings, display, report, fail_fast=fail_fast))
@@ -190,10 +193,3 @@ def _previewed(plan: "Plan | RemotePlan", settings: Settings) -> Iterable[tuple[
     from colorize_cli.engine import transfer
 
     return transfer.preview(plan, settings)
-
-
-def _print_plan(plan: "Plan | RemotePlan", settings: Settings) -> None:
-    for job, reason in _previewed(plan, settings):
-        action = "colour" if reason is None else "skip"
-        columns = (action, printable(job.source), printable(job.destination), *([reason] if reason else []))
-        click.echo("\t".join(columns))

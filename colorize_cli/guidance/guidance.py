@@ -6,6 +6,7 @@ directory. A name that matches no image or several, and two names for the same i
 mistakes would only show in the results.
 """
 
+import functools
 import hashlib
 import os
 from collections import defaultdict
@@ -64,9 +65,11 @@ class Guidance:
             UsageError: A file cannot be read, has the wrong format, does not match the plan, or would be
                 replaced by an output. The message names it.
         """
-        for path in (settings.hints, settings.reference):
-            if path is not None:
-                _refuse_replacing(path, plan)
+        for path in filter(None, (settings.hints, settings.reference)):
+            for job in plan.jobs:
+                destination = job.destination
+                if destination.name == path.name and os.path.realpath(destination) == os.path.realpath(path):
+                    raise UsageError(f"{job.source} would replace {path}; inputs are never modified")
         reference, hints = None, {}
         if settings.reference is not None:
             reference = read_reference(settings.reference, settings.max_pixels)
@@ -106,7 +109,9 @@ def apply_guidance(
         hints.check(lightness.shape)
     if reference is not None:
         ab = transfer(lightness, ab, reference.palette)
-    return ab, None if hints is None else spread(lightness, hints)
+    if hints is None:
+        return ab, None
+    return ab, spread(lightness, functools.partial(hints.rows, lightness.shape))
 
 
 def hints_of(given: Mapping[str, Any] | Image.Image | Path, max_pixels: int) -> Hints:
@@ -175,12 +180,6 @@ def _reference(image: Image.Image) -> Reference:
     return Reference(Palette.of(rgb), hashlib.blake2b(content, digest_size=16).digest())
 
 
-def _refuse_replacing(path: Path, plan: Plan) -> None:
-    for job in plan.jobs:
-        if job.destination.name == path.name and os.path.realpath(job.destination) == os.path.realpath(path):
-            raise UsageError(f"{job.source} would replace {path}; inputs are never modified")
-
-
 def _matched(given: Hints | dict[str, DrawnHints], plan: Plan) -> dict[Job, Hints]:
     jobs = (*plan.jobs, *plan.elsewhere)
     if not isinstance(given, dict):
@@ -194,7 +193,10 @@ def _matched(given: Hints | dict[str, DrawnHints], plan: Plan) -> dict[Job, Hint
         raise UsageError(f"these hints are for a single image, but there are {len(jobs)}; name them: {form}")
     paths, names = defaultdict(set), defaultdict(set)
     for job in jobs:
-        for path in (_below_input(job, plan), os.path.normpath(job.source), str(job.source.absolute())):
+        # The path below the input directory; the file name if the image was given itself.
+        depth = 1 if plan.root is None else len(job.destination.relative_to(plan.root).parts)
+        below_input = str(Path(*job.source.parts[-depth:]))
+        for path in (below_input, os.path.normpath(job.source), str(job.source.absolute())):
             paths[path].add(job)
         names[job.source.name].add(job)
     hints: dict[Job, Hints] = {}
@@ -205,12 +207,6 @@ def _matched(given: Hints | dict[str, DrawnHints], plan: Plan) -> dict[Job, Hint
             raise UsageError(f"{owners[job]!r} and {name!r} are both {job.source}; use one name for it")
         owners[job], hints[job] = name, marks
     return hints
-
-
-def _below_input(job: Job, plan: Plan) -> str:
-    """Return the path of an image relative to the input directory; its file name if it was given itself."""
-    depth = 1 if plan.root is None else len(job.destination.relative_to(plan.root).parts)
-    return str(Path(*job.source.parts[-depth:]))
 
 
 def _only(name: str, found: set[Job]) -> Job:
