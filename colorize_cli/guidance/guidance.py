@@ -7,7 +7,6 @@ mistakes would only show in the results.
 """
 
 import functools
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -38,24 +37,16 @@ _SIDE = 256
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A reference photograph: its palette, and a digest of its pixels."""
-
-    palette: Palette
-    digest: bytes
-
-
-@dataclass(frozen=True)
 class Guidance:
     """The guidance of a run.
 
     Attributes:
         hints: The hints of each image that has any.
-        reference: The reference for all images, or None.
+        reference: The palette of the reference for all images, or None.
     """
 
     hints: Mapping[Job, Hints] = field(default_factory=dict)
-    reference: Reference | None = None
+    reference: Palette | None = None
 
     @staticmethod
     def of(settings: Settings, plan: Plan) -> "Guidance":
@@ -89,7 +80,7 @@ class Guidance:
 
 
 def apply_guidance(
-    lightness: Lightness, ab: Floats, hints: Hints | None, reference: Reference | None
+    lightness: Lightness, ab: Floats, hints: Hints | None, reference: Palette | None
 ) -> tuple[Floats, Overlay | None]:
     """Apply the guidance to the predicted chroma of an image.
 
@@ -97,7 +88,7 @@ def apply_guidance(
         lightness: Lightness of the image, (H, W).
         ab: Predicted CIE a* and b*, (2, h, w).
         hints: Hints for the image, if any.
-        reference: The reference, if any. It is applied before the hints.
+        reference: The palette of the reference, if any. It is applied before the hints.
 
     Returns:
         The new a* and b*, (2, h, w), and the overlay of the hints, both for `compose`.
@@ -108,7 +99,7 @@ def apply_guidance(
     if hints is not None:
         hints.check(lightness.shape)
     if reference is not None:
-        ab = transfer(lightness, ab, reference.palette)
+        ab = transfer(lightness, ab, reference)
     if hints is None:
         return ab, None
     return ab, spread(lightness, functools.partial(hints.rows, lightness.shape))
@@ -130,8 +121,8 @@ def hints_of(given: Mapping[str, Any] | Image.Image | Path, max_pixels: int) -> 
     return read
 
 
-def reference_of(given: Image.Image | Path, max_pixels: int) -> Reference:
-    """Return a reference from a Python API argument.
+def reference_of(given: Image.Image | Path, max_pixels: int) -> Palette:
+    """Return the palette of a reference from a Python API argument.
 
     Raises:
         UsageError: The reference cannot be read or is gray.
@@ -140,7 +131,7 @@ def reference_of(given: Image.Image | Path, max_pixels: int) -> Reference:
         return read_reference(given, max_pixels)
     image = given.convert("RGB")
     image.thumbnail((_SIDE, _SIDE))
-    return _reference(image)
+    return Palette.of(np.asarray(image))
 
 
 def read_hints(path: Path, max_pixels: int) -> Hints | dict[str, DrawnHints]:
@@ -162,22 +153,17 @@ def read_hints(path: Path, max_pixels: int) -> Hints | dict[str, DrawnHints]:
         raise UsageError(f"{path}: {error}") from error
 
 
-def read_reference(path: Path, max_pixels: int) -> Reference:
-    """Read a reference photograph from a file.
+def read_reference(path: Path, max_pixels: int) -> Palette:
+    """Read the palette of a reference photograph.
 
     Raises:
         UsageError: The file cannot be read, or the photograph is gray. The message names the file.
     """
     try:
-        return _reference(thumbnail.color_thumbnail(path, max_pixels, _SIDE))
+        image = thumbnail.color_thumbnail(path, max_pixels, _SIDE)
+        return Palette.of(np.asarray(image.convert("RGB")))
     except (ReadError, UsageError) as error:
         raise UsageError(f"cannot use the reference {path}: {error}") from error
-
-
-def _reference(image: Image.Image) -> Reference:
-    rgb = np.asarray(image.convert("RGB"))
-    content = repr(rgb.shape).encode() + rgb.tobytes()
-    return Reference(Palette.of(rgb), hashlib.blake2b(content, digest_size=16).digest())
 
 
 def _matched(given: Hints | dict[str, DrawnHints], plan: Plan) -> dict[Job, Hints]:

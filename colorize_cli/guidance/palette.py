@@ -6,6 +6,7 @@ Welsh et al. 2002 ("Transferring Color to Greyscale Images", ACM TOG 21(3)). As 
 image's lightness is first matched to the reference's. The result depends only on the image and the reference.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,12 +37,14 @@ class Palette:
         means: Means of a* and b* in each zone of lightness, (zones, 2).
         deviations: Standard deviations of a* and b* in each zone of lightness, (zones, 2).
         strongest: 99th percentile of chroma.
+        digest: Digest of the pixels.
     """
 
     lightness: tuple[float, float]
     means: Floats
     deviations: Floats
     strongest: float
+    digest: bytes
 
     @staticmethod
     def of(rgb: Bytes) -> "Palette":
@@ -56,7 +59,10 @@ class Palette:
             raise UsageError("it has no colors")
         means, deviations = _statistics(lab[:, 0], lab[:, 1:])
         lightness = float(lab[:, 0].mean()), float(lab[:, 0].std())
-        return Palette(lightness, means, deviations, float(np.quantile(chroma, 1 - _STRONGEST_SHARE)))
+        strongest = float(np.quantile(chroma, 1 - _STRONGEST_SHARE))
+        content = repr(rgb.shape).encode() + rgb.tobytes()
+        digest = hashlib.blake2b(content, digest_size=16).digest()
+        return Palette(lightness, means, deviations, strongest, digest)
 
 
 def transfer(lightness: Lightness, ab: Floats, palette: Palette) -> Floats:
