@@ -103,8 +103,8 @@ def command(
         plan = _plan(inputs, output, endings, listed, selection)
         if dry_run:
             for job, reason in _previewed(plan, settings):
-                action = ("colour",) if reason is None else ("skip", reason)
-                columns = (action[0], printable(job.source), printable(job.destination), *action[1:])
+                columns = [printable(job.source), printable(job.destination)]
+                columns = ["colour", *columns] if reason is None else ["skip", *columns, reason]
                 click.echo("\t".join(columns))
         else:
             display = Display(len(plan.jobs), quiet=quiet, json_lines=sys.stdout if as_json else None)
