@@ -14,9 +14,9 @@ from PIL import Image
 from colorize_cli.color.lab import Floats
 from colorize_cli.color.resize import working_copy
 from colorize_cli.compose import compose, compose16, compose_planes
-from colorize_cli.core.errors import DeviceMemoryError, UsageError, WriteError, reason_of
+from colorize_cli.core.errors import DeviceMemoryError, UsageError, WriteError
 from colorize_cli.core.formats import FORMATS, HOLDS, check_kind, is_video
-from colorize_cli.core.jobs import Job, Outcome, Status
+from colorize_cli.core.jobs import Job, Outcome
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.pipeline import Gate, Pipeline, Result, Stage
 from colorize_cli.core.settings import Settings
@@ -256,8 +256,8 @@ def _next_page(ahead: deque[tuple[Frame, Future[Colors]]]) -> Page:
 def _outcome(result: Result[Job], device: str) -> Outcome:
     job, error = result.source, result.error
     if isinstance(error, Skip):
-        return Outcome(job, Status.SKIPPED, str(error))
+        return Outcome.skipped(job, str(error))
     used = device if result.batch else None
     if error is None:
-        return Outcome(job, Status.DONE, None, result.seconds, used, result.batch, size=result.value)
-    return Outcome(job, Status.FAILED, reason_of(error), result.seconds, used, result.batch)
+        return Outcome.done(job, seconds=result.seconds, device=used, batch=result.batch, size=result.value)
+    return Outcome.failed(job, error, seconds=result.seconds, device=used, batch=result.batch)

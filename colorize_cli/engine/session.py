@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from colorize_cli.core.errors import ReadError
 from colorize_cli.core.formats import is_video
-from colorize_cli.core.jobs import Job, Outcome, Progress, Status
+from colorize_cli.core.jobs import Job, Outcome, Progress
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings, available_cores
 from colorize_cli.engine.images import Images
@@ -99,7 +99,7 @@ class Session:
         reason = self._outputs.reason_to_skip(job)
         if reason == State.CURRENT.value and is_video_job(job):
             work_dir.discard(job.destination)
-        return None if reason is None else Outcome(job, Status.SKIPPED, reason)
+        return None if reason is None else Outcome.skipped(job, reason)
 
     def recipe_of(self, job: Job) -> str:
         """Return a digest of everything that determines the job's output, except its source."""

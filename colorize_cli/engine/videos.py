@@ -4,16 +4,15 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import av
 import numpy as np
 
-from colorize_cli.core.errors import ReadError, WriteError, one_line, reason_of
+from colorize_cli.core.errors import ReadError, WriteError, one_line
 from colorize_cli.core.formats import FORMATS, SHEET, is_video
-from colorize_cli.core.jobs import Job, Outcome, Progress, Status
+from colorize_cli.core.jobs import Job, Outcome, Progress
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings
 from colorize_cli.engine.outputs import Outputs, Skip
@@ -55,11 +54,11 @@ def explained(job: Job, work: Callable[[], Result]) -> Result | Outcome:
     try:
         return work()
     except Skip as skip:
-        return Outcome(job, Status.SKIPPED, str(skip))
+        return Outcome.skipped(job, str(skip))
     except (OSError, av.error.FFmpegError) as error:
-        return Outcome(job, Status.FAILED, one_line(error.strerror or error))
+        return Outcome.failed(job, one_line(error.strerror or error))
     except Exception as error:  # any error fails this job only, as for images
-        return Outcome(job, Status.FAILED, reason_of(error))
+        return Outcome.failed(job, error)
 
 
 def ended(job: Job, stats: VideoStats, device: str | None, batch: int | None) -> Outcome:
@@ -71,13 +70,13 @@ def ended(job: Job, stats: VideoStats, device: str | None, batch: int | None) ->
         device: Device of the network; None if the network was not used.
         batch: Batch size of the network; None if the network was not used.
     """
-    done = Outcome(job, Status.DONE, None, stats.seconds, device, batch, stats.frames, stats.cuts)
+    figures = {"device": device, "batch": batch, "frames": stats.frames, "cuts": stats.cuts}
     if stats.damaged:
         reason = (
             f"{stats.damaged} packets or frames are damaged; the output contains only what could be decoded"
         )
-        return replace(done, status=Status.FAILED, reason=reason)
-    return done
+        return Outcome.failed(job, reason, seconds=stats.seconds, **figures)
+    return Outcome.done(job, seconds=stats.seconds, **figures)
 
 
 def in_segments(job: Job, settings: Settings) -> bool:

@@ -1,6 +1,6 @@
 """Find models by name: the bundled one, and those in the user's folder of models.
 
-Modules that need numpy are imported where they are used, since names are also resolved for `--doctor`, which
+Modules that need numpy are imported where they are used, since names are also resolved for `doctor`, which
 must start without numpy.
 """
 

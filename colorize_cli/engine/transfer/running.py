@@ -184,7 +184,7 @@ class _Run:
         """Return the outcome of a job that cannot or need not be done, judged by the listings alone."""
         remote_job = staged_job.remote_job
         if remote_job.refused is not None:
-            return staged_job.ended(Status.FAILED, remote_job.refused)
+            return Outcome.failed(remote_job.transfer, remote_job.refused)
         if not isinstance(remote_job.destination, RemotePath):
             skipped = self._session.skipped(staged_job.job)
             return None if skipped is None else staged_job.shown(skipped)
@@ -193,8 +193,8 @@ class _Run:
                 remote_job, remote_job.destination, self._session.recipe_of(staged_job.job)
             )
         except ReadError as error:
-            return staged_job.ended(Status.FAILED, str(error))
-        return staged_job.ended(Status.SKIPPED, state.value) if state in _FINAL else None
+            return Outcome.failed(remote_job.transfer, str(error))
+        return Outcome.skipped(remote_job.transfer, state.value) if state in _FINAL else None
 
     def _images(self, staged_jobs: list[StagedJob]) -> Generator[Outcome, None, None]:
         network = self._session.open()
@@ -317,10 +317,10 @@ def _ended(result: Result[StagedJob]) -> Iterator[Outcome]:
     staged_job, error = result.source, result.error
     try:
         if isinstance(error, Skip):
-            yield staged_job.ended(Status.SKIPPED, str(error))
+            yield Outcome.skipped(staged_job.remote_job.transfer, str(error))
         elif error is not None:
-            failed = staged_job.ended(Status.FAILED, redacted(reason_of(error)))
-            yield replace(failed, seconds=_seconds(result))
+            reason = redacted(reason_of(error))
+            yield Outcome.failed(staged_job.remote_job.transfer, reason, seconds=_seconds(result))
         else:
             yield replace(result.value, seconds=_seconds(result))
     finally:

@@ -1,7 +1,7 @@
 """Remote jobs as local jobs, with files in the staging directory for objects in a store."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from colorize_cli.core.jobs import Job, Outcome, Plan, Status, Transfer
@@ -18,10 +18,6 @@ class StagedJob:
     remote_job: RemoteJob
     job: Job
 
-    def ended(self, status: Status, reason: str | None = None) -> Outcome:
-        """Return an outcome of the remote job for which no output was made."""
-        return Outcome(self.remote_job.transfer, status, reason)
-
     def shown(self, outcome: Outcome) -> Outcome:
         """Convert an outcome of the local job: staged file names become the remote job's locations."""
         transfer, reason = self.remote_job.transfer, outcome.reason
@@ -30,7 +26,7 @@ class StagedJob:
             reason = reason.replace(str(self.job.destination), str(transfer.destination))
         files = self.job if outcome.status is Status.DONE else None
         job = Transfer(transfer.source, transfer.destination, files)
-        return Outcome(**{**vars(outcome), "job": job, "reason": reason})
+        return replace(outcome, job=job, reason=reason)
 
     def forget(self) -> None:
         """Remove its files from the staging directory."""
