@@ -148,11 +148,7 @@ def _scores(path: Path) -> dict[str, Any]:
         values = json.loads(_read(path))
         columns: list[Mapping[str, float]] = [values[name] for name in ("model", "gray", "truth")]
         gains = {
-            f"gain over gray at {at['share']:.0%} of the true colorfulness, dB": [
-                f"{at['gain']:+.3f}",
-                "",
-                "",
-            ]
+            f"gain at {at['share']:.0%} colorfulness, dB": [f"{at['gain']:+.3f}", "", ""]
             for at in values.get("gains", ())
             if at["gain"] is not None
         }

@@ -13,7 +13,7 @@ import numpy as np
 from colorize_cli.color.lab import Floats
 from colorize_cli.core.errors import DeviceError, DeviceMemoryError, ModelError, UsageError, one_line
 from colorize_cli.core.settings import PRECISIONS
-from colorize_cli.inference import adapters, cuda
+from colorize_cli.inference import DEFAULT, adapters, cuda
 from colorize_cli.inference import sessions as onnx_sessions
 from colorize_cli.inference.adapters import Adapter, ModelInfo, Signature, Tensor
 from colorize_cli.inference.sessions import Sessions
@@ -21,7 +21,6 @@ from colorize_cli.inference.sessions import Sessions
 if TYPE_CHECKING:
     import onnxruntime
 
-BUNDLED = "models/default.onnx"
 # File name suffixes of variants by precision, and the devices that they run on.
 VARIANTS = {"int8": "-int8", "fp16": "-fp16"}
 _DEVICE_OF = {"int8": "the CPU", "fp16": "GPUs"}
@@ -225,12 +224,13 @@ def _explained(path: Path | None) -> Iterator[None]:
     except OSError as error:
         why = f"cannot read the model {_file(path)}: {error.strerror}"
         if path is None and isinstance(error, FileNotFoundError):
-            why = f"this installation lacks its model, colorize_cli/{BUNDLED}; reinstall it or pass --model"
+            name = f"colorize_cli/models/{DEFAULT.name}"
+            why = f"this installation lacks its model, {name}; reinstall it or pass --model"
         raise ModelError(why) from error
 
 
 def _file(path: Path | None) -> Path:
-    return Path(__file__).parents[1] / BUNDLED if path is None else path
+    return DEFAULT if path is None else path
 
 
 def _load_cpu(

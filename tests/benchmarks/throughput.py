@@ -41,16 +41,14 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-import colorize_cli
 from colorize_cli.color.resize import working_copy, working_shape
 from colorize_cli.compose import compose, compose_planes
 from colorize_cli.core.settings import Settings
 from colorize_cli.engine import process_setup
 from colorize_cli.image import reader, writer
-from colorize_cli.inference import model
+from colorize_cli.inference import DEFAULT, model
 
 SCRIPTS = Path(__file__).with_name("scripts.py")
-BUNDLED = Path(colorize_cli.__file__).with_name("models") / "default.onnx"
 DEFAULT_CASES = ("jpeg:1", "jpeg:12", "jpeg:48", "png:12")
 
 
@@ -168,7 +166,7 @@ def measure(case: Case, cores: int, pictures: int, rounds: int) -> dict[str, Any
         size = floors.network.info.working_size
         some = paths[:5]  # enough, because their time per picture is constant, and long
         options = ("--device", "cpu", "--overwrite", "--json", "-q")
-        scripts = {name: command(SCRIPTS, name, BUNDLED, size, out, *some) for name in ("pillow", "opencv")}
+        scripts = {name: command(SCRIPTS, name, DEFAULT, size, out, *some) for name in ("pillow", "opencv")}
         singles = {name: line[: 1 - len(some)] for name, line in scripts.items()}
         outputs: dict[str, tuple[str, int]] = {}
 

@@ -266,7 +266,7 @@ def test_a_broken_model(monkeypatch, tmp_path):
 )
 def test_the_bundled_model_is_missing(monkeypatch, origin, source):
     direct_url = None if origin is None else json.dumps(origin)
-    monkeypatch.setattr(model, "BUNDLED", "models/absent.onnx")
+    monkeypatch.setattr(model, "DEFAULT", Path("absent.onnx"))
     monkeypatch.setattr(
         importlib.metadata, "distribution", lambda _: types.SimpleNamespace(read_text=lambda _: direct_url)
     )

@@ -4,6 +4,7 @@ import hashlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -74,7 +75,7 @@ def test_no_such_file_or_device(models, tmp_path):
 
 
 def test_the_lack_of_the_bundled_model_is_said(monkeypatch):
-    monkeypatch.setattr(model, "BUNDLED", "models/absent.onnx")
+    monkeypatch.setattr(model, "DEFAULT", Path("absent.onnx"))
     with pytest.raises(ModelError, match="lacks its model"):
         model.load(None, "cpu")
 

@@ -30,7 +30,8 @@ def folder(tmp_path, models, monkeypatch) -> Path:
 
 def test_the_list(folder):
     found = {entry.name: entry for entry in registry.entries()}
-    assert list(found) == ["default", "broken", "theirs", "tinted"]
+    bundled = sorted(path.stem for path in registry.MODELS.glob("*.onnx") if path.stem != "default")
+    assert list(found) == ["default", *bundled, "broken", "theirs", "tinted"]
     assert (found["default"].kind, found["default"].path) == ("native", None)
     assert (found["theirs"].kind, found["theirs"].working_size) == ("ddcolor", 64)
     assert (found["tinted"].says, found["tinted"].size) == (
@@ -51,6 +52,19 @@ def test_names(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("tinted").write_text("a file of that name comes first")
     assert registry.resolve(Path("tinted")) == Path("tinted")
+
+
+def test_names_of_bundled_models_are_found_after_those_of_the_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "MODELS", bundled := tmp_path / "bundled")
+    bundled.mkdir()
+    for name in ("open", "tinted"):
+        (bundled / f"{name}.onnx").write_bytes((folder / "tinted.onnx").read_bytes())
+    assert registry.resolve(Path("open")) == bundled / "open.onnx"
+    assert registry.resolve(Path("tinted")) == folder / "tinted.onnx"
+    listed = {entry.name: entry.path for entry in registry.entries()}
+    assert list(listed) == ["default", "open", "tinted", "broken", "theirs"]
+    assert listed["open"] == str(bundled / "open.onnx")
+    assert listed["tinted"] == str(folder / "tinted.onnx")
 
 
 def test_a_name_colors_as_the_file_does(folder, tmp_path, make_folder):
