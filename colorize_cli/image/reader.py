@@ -33,9 +33,9 @@ from PIL import (
 
 from colorize_cli.core.errors import ReadError, one_line
 from colorize_cli.core.formats import HOLDS
-from colorize_cli.image import gif, high_depth
+from colorize_cli.image import containers, gif, high_depth
 from colorize_cli.image.frame import Frame, Page, Showing, from_image, from_samples, own_colors
-from colorize_cli.image.metadata import described, orientation_of
+from colorize_cli.image.metadata import STORED, described, orientation_of
 
 T = TypeVar("T")
 
@@ -177,11 +177,12 @@ def _page_numbers(image: ImageFile.ImageFile) -> list[int]:
 
 
 def _turn_to(image: ImageFile.ImageFile, page: int) -> None:
-    """Seek to a page. Drops the ICC profile and resolution of an earlier page if this one has none."""
+    """Seek to a page and read its metadata. Drops profile and resolution of an earlier page if absent."""
     size = image.size
     image.seek(page)
     if image.format == "GIF" and image.size != size:  # Pillow enlarges the picture
         raise ReadError("damaged: the frame lies outside the picture")
+    image.info[STORED] = containers.read(image)
     if image.format != "TIFF":
         return
     tags = getattr(image, "tag_v2", {})

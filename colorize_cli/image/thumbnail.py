@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from colorize_cli.image import reader
 from colorize_cli.image.frame import alpha_as, from_image
 from colorize_cli.image.icc import to_srgb
+from colorize_cli.image.metadata import upright
 
 Render = Callable[[Image.Image, int], Image.Image]
 
@@ -74,11 +75,11 @@ def _color(image: Image.Image, side: int) -> Image.Image:
         return _gray(image, side)
     icc = image.info.get("icc_profile")
     _shrink(image, side)
-    upright = ImageOps.exif_transpose(image)
-    opaque = upright.convert("RGB") if upright.mode == "RGBA" else upright
+    turned, _ = upright(image)
+    opaque = turned.convert("RGB") if turned.mode == "RGBA" else turned
     rgb = to_srgb(icc, opaque.mode)(opaque)
-    if upright.mode == "RGBA":
-        rgb.putalpha(upright.getchannel("A"))
+    if turned.mode == "RGBA":
+        rgb.putalpha(turned.getchannel("A"))
     return rgb
 
 

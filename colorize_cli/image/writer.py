@@ -15,7 +15,7 @@ from colorize_cli.core.errors import WriteError
 from colorize_cli.core.formats import FORMATS, HOLDS, LOSSY
 from colorize_cli.image import jpeg, png16, tiff
 from colorize_cli.image.frame import Colors, Frame, Page, with_alpha
-from colorize_cli.image.metadata import options
+from colorize_cli.image.metadata import jpeg2000_boxes, options
 from colorize_cli.storage import atomic
 
 # JPEG quality for inputs that are not JPEG. Color conversion rounds where gray does not, so the quality is
@@ -120,6 +120,9 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
         images[0].save(file, format_, **saving)
     except (ValueError, RuntimeError) as error:  # the encoder rejects the picture
         raise WriteError(f"{format_} cannot hold the picture: {error}") from error
+    if format_ == "JPEG2000":
+        file.seek(0, os.SEEK_END)
+        file.write(jpeg2000_boxes(first.metadata))
 
 
 def _samples(format_: str, frame: Frame, colors: Colors) -> Codes:
