@@ -2,7 +2,8 @@
 
 A block is a TIFF stream (TIFF 6.0) with the directories of EXIF 2.32 (JEITA CP-3451). Maker notes may hold
 offsets from the start of the block. Therefore no value is moved: entries that no longer hold are changed or
-removed where they are, and all other bytes stay.
+removed where they are, and all other bytes stay. Libraries serialize blocks again (Pillow, piexif), or have a
+license that this program cannot take on (Exiv2).
 """
 
 import io
@@ -267,12 +268,12 @@ def from_tiff(file: IO[bytes], page: int) -> tuple[bytes, dict[int, bytes]] | No
             if data and len(block) <= note.start <= _NEAR and note.length > 4:
                 block.extend(bytes(note.start - len(block)) + data)
                 ready.append(struct.pack(head.order + "HHII", note.tag, note.kind, note.values, note.start))
-        fields = _fields(file, head, inner, {_INTEROP, ExifTags.Base.MakerNote} if ready else {_INTEROP})
+        fields = _fields(file, head, inner, {ExifTags.Base.MakerNote} if ready else ())
         for interop in (e for e in inner if e.tag == _INTEROP):
             rules = _fields(file, head, entries(file, head, _number(file, head, interop)), ())
             fields.append(Field(_INTEROP, LONG, add(rules)))
         pointers.append(Field(root.tag, LONG, add(fields, ready)))
-    described = _fields(file, head, found, STORAGE_TAGS - {ORIENTATION} | {_DETAILS, _GPS})
+    described = _fields(file, head, found, STORAGE_TAGS - {ORIENTATION})
     if not described and not pointers:
         return b"", other
     block[4:8] = add(described + pointers)
@@ -280,10 +281,11 @@ def from_tiff(file: IO[bytes], page: int) -> tuple[bytes, dict[int, bytes]] | No
 
 
 def _fields(file: IO[bytes], head: Stream, found: list[Entry], left_out: Collection[int]) -> list[Field]:
-    """Read fields. Damaged ones are left out; integers of 8 bytes become narrow ones where they fit."""
+    """Read fields but pointers. Damaged ones are left out; 8-byte integers become narrow where they fit."""
     fields = []
     for entry in found:
-        if entry.tag in left_out or not (data := _data(file, entry)):
+        pointer = entry.tag in (_DETAILS, _GPS, _INTEROP)
+        if pointer or entry.tag in left_out or not (data := _data(file, entry)):
             continue
         kind = entry.kind
         if kind in _NARROW:

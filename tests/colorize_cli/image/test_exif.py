@@ -1,0 +1,147 @@
+"""EXIF blocks that are odd or damaged. `test_metadata` has those of whole pictures."""
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import ExifTags, Image
+
+from colorize_cli.compose import compose
+from colorize_cli.image import exif, reader, writer
+from tests.colorize_cli.image import rich
+from tests.colorize_cli.image.test_metadata import LIMIT, colorized
+
+SIZE = (rich.HEIGHT, rich.WIDTH)
+
+
+def block(order: str, *tags: rich.Tag) -> bytes:
+    head = struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 8)
+    return head + rich.serialized(order, 8, list(tags))
+
+
+def with_details(order: str, *tags: rich.Tag) -> bytes:
+    length = len(block(order, rich.value(order, rich.EXIF, 4, 0)))
+    return block(order, rich.value(order, rich.EXIF, 4, length)) + rich.serialized(order, length, list(tags))
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind", [1, 3, 4, 9])
+def test_an_orientation_of_any_integer_type_is_read_and_reset(order, kind):
+    found = block(order, rich.value(order, 274, kind, 6), rich.text(305, "a scanner"))
+    assert exif.orientation_of(found) == 6
+    changed = exif.patched(found, 6, SIZE)
+    assert exif.orientation_of(changed) == 1
+    assert rich.directories(changed)["main", 305] == rich.directories(found)["main", 305]
+
+
+@pytest.mark.parametrize("number", [0, 9, 65535])
+def test_an_orientation_that_is_none_is_ignored(number):
+    assert exif.orientation_of(block("<", rich.value("<", 274, 3, number))) is None
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_a_size_that_does_not_fit_its_type_gets_a_wider_one(order):
+    found = with_details(order, rich.value(order, 40962, 3, 100), rich.value(order, 40963, 3, 200))
+    changed = rich.directories(exif.patched(found, 6, (70000, 300)))
+    assert changed["Exif", 40962] == (4, 0, struct.pack(order + "I", 70000))
+    assert changed["Exif", 40963] == (3, 0, struct.pack(order + "H", 300))
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_tags_of_the_samples_go_and_no_value_moves(order):
+    tags = [
+        rich.value(order, 256, 3, 80),
+        rich.value(order, 257, 3, 60),
+        rich.value(order, 258, 3, 8),
+        rich.value(order, 262, 3, 1),
+        rich.text(270, "a description, not short"),
+        rich.value(order, 277, 3, 1),
+        rich.text(305, "a scanner"),
+        (37724, 7, b"Adobe Photoshop Document Data Block\0"),
+    ]
+    found = block(order, *tags)
+    changed = exif.patched(found, 1, SIZE)
+    assert len(changed) == len(found)
+    before, after = rich.directories(found), rich.directories(changed)
+    assert [tag for _, tag in after] == [256, 257, 270, 305]
+    assert after["main", 256][2] == struct.pack(order + "H", SIZE[0])
+    assert after["main", 257][2] == struct.pack(order + "H", SIZE[1])
+    assert (after["main", 270], after["main", 305]) == (before["main", 270], before["main", 305])
+
+
+def test_a_thumbnail_at_the_end_is_cut_off_and_elsewhere_unlinked():
+    for last in (True, False):
+        found = rich.exif_block("<", 1, thumb_last=last)
+        changed = exif.patched(found, 1, SIZE)
+        assert not any(name == "thumbnail" for name, _ in rich.directories(changed))
+        assert (rich.thumbnail() in changed) != last
+        assert len(changed) == len(found) - (len(rich.thumbnail()) if last else 0)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Pillow, as `colorize_cli.cli.main` does
+@pytest.mark.parametrize(
+    "content", [b"", b"II", b"garbagegarbage", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\0"]
+)
+def test_a_block_without_tags_is_dropped_or_kept(tmp_path, content):
+    (tmp_path / "a.jpg").write_bytes(rich.jpeg(rich.segment(0xE1, b"Exif\0\0" + content)))
+    output = colorized(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    readable = content[:4] in (b"II*\0", b"MM\0*")
+    assert rich.exif_of(output) == (content if readable else b"")
+
+
+@pytest.mark.filterwarnings("ignore")  # of Pillow, as `colorize_cli.cli.main` does
+@pytest.mark.parametrize("end", [8, 300, 700, *range(1000, 1400, 29)])
+def test_a_cut_block_keeps_all_that_can_be_read(tmp_path, end):
+    cut = rich.exif_block("<", 6)[:end]
+    (tmp_path / "a.jpg").write_bytes(rich.jpeg(rich.segment(0xE1, b"Exif\0\0" + cut)))
+    output = colorized(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    with Image.open(tmp_path / "a.jpg") as before, Image.open(output) as after:
+        turned = before.size != after.size
+    found = rich.exif_of(output)
+    assert len(found) == len(cut)
+    assert (exif.orientation_of(cut) == 6) == turned
+    assert exif.orientation_of(found) in (None, 1)
+    assert sum(a != b for a, b in zip(cut, found, strict=True)) < 80
+
+
+@given(st.data())
+def test_a_damaged_block_raises_nothing(data):
+    found = bytearray(rich.exif_block(data.draw(st.sampled_from("<>")), 6))
+    for _ in range(data.draw(st.integers(1, 12))):
+        found[data.draw(st.integers(4, len(found) - 1))] = data.draw(st.integers(0, 255))
+    cut = bytes(found[: data.draw(st.integers(0, len(found)))])
+    changed = exif.patched(cut, exif.orientation_of(cut) or 1, SIZE)
+    assert changed is None or len(changed) <= len(cut)
+    if changed is not None:
+        exif.shifted(changed, 1000)
+        exif.rows(changed)
+
+
+@given(st.data())
+def test_a_damaged_tiff_raises_nothing(tmp_path_factory, data):
+    found = bytearray(rich.tiff("<", 6, rich.packet(6), None, b"", big=data.draw(st.booleans())))
+    for _ in range(data.draw(st.integers(1, 12))):
+        found[data.draw(st.integers(4, len(found) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("tiff") / "a.tif"
+    path.write_bytes(found)
+    with path.open("rb") as file:
+        block, _ = exif.from_tiff(file, 0) or (b"", {})
+    if block:
+        rich.directories(block)
+
+
+def test_avif_keeps_the_bytes_but_for_the_orientation(tmp_path):
+    content = rich.exif_block("<", 6)
+    (tmp_path / "a.jpg").write_bytes(rich.jpeg(rich.segment(0xE1, b"Exif\0\0" + content)))
+    frame = reader.read(tmp_path / "a.jpg", LIMIT)
+    colors = compose(frame.lightness, np.zeros((2, 3, 5), np.float32))
+    writer.write(tmp_path / "b.avif", [(frame, colors)])
+    with Image.open(tmp_path / "b.avif") as image:
+        found = rich.directories(image.info["exif"].removeprefix(b"Exif\0\0"))
+        assert image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    wanted = rich.directories(content)
+    note = ("Exif", rich.MAKER_NOTE)
+    assert found[note] == wanted[note]
+    assert found["main", 270] == wanted["main", 270]
