@@ -12,7 +12,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import IO
+from typing import IO, Any
 
 from PIL import ImageFile
 
@@ -51,6 +51,8 @@ def read(image: ImageFile.ImageFile) -> Metadata:
     Its file keeps its position.
     """
     file = image.fp
+    if image.format == "AVIF":
+        return _of_avif(image)
     if image.format not in _READERS or file is None:
         stored = Metadata(exif=image.info.get("exif"), xmp=image.info.get("xmp"))
     else:
@@ -58,6 +60,20 @@ def read(image: ImageFile.ImageFile) -> Metadata:
         stored = _READERS[image.format](file, image.tell())
         file.seek(before)
     return replace(stored, exif=stored.exif.removeprefix(_EXIF)) if stored.exif else stored
+
+
+def _of_avif(image: Any) -> Metadata:
+    """Take the blocks from Pillow's decoder.
+
+    Pillow gives EXIF serialized again, if the orientation in it is not that of the container, which counts.
+    """
+    *_, block, _, packet = image._decoder.get_info()
+    orientation = image.getexif().get(exif.ORIENTATION)
+    return Metadata(
+        exif=block.removeprefix(_EXIF) if block else None,
+        xmp=packet or None,
+        orientation=orientation if orientation in range(1, 9) else 1,
+    )
 
 
 def _of_jpeg(file: IO[bytes], _: int) -> Metadata:

@@ -65,6 +65,7 @@ class Metadata:
         iptc: IPTC-IIM records.
         dpi: Horizontal and vertical resolution in dots per inch.
         comments: Comments.
+        orientation: Orientation that counts instead of the one in EXIF or XMP; None where these count.
         extras: Type and data of further segments of JPEG, chunks of PNG, and boxes of JPEG 2000, which are
             written to the same format only.
     """
@@ -76,6 +77,7 @@ class Metadata:
     iptc: bytes = b""
     dpi: tuple[float, float] | None = None
     comments: tuple[bytes, ...] = ()
+    orientation: int | None = None
     extras: tuple[tuple[bytes, bytes], ...] = ()
 
 
@@ -133,7 +135,7 @@ def orientation_of(image: Image.Image) -> int:
     """Return the orientation of an image, from 1 (upright) to 8 (TIFF 6.0, section 8)."""
     stored: Metadata | None = image.info.get(STORED)
     if stored is not None:
-        found = exif.orientation_of(stored.exif) if stored.exif else None
+        found = stored.orientation or (exif.orientation_of(stored.exif) if stored.exif else None)
         return found or (xmp.orientation_of(stored.xmp) if stored.xmp else None) or 1
     with contextlib.suppress(Exception):  # Pillow raises nearly everything on a damaged block
         found = int(image.getexif().get(exif.ORIENTATION, 1))

@@ -5,11 +5,14 @@ A packet is XML. Only properties that no longer hold are changed or removed; all
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 Name = tuple[str, str]
 """Namespace and local name."""
+
+Change = str | None | Callable[[str], str]
+"""New value; None to remove the property; or a function of the whole property in XML."""
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _TIFF, _EXIF = "http://ns.adobe.com/tiff/1.0/", "http://ns.adobe.com/exif/1.0/"
@@ -23,6 +26,11 @@ _ORIENTATION: Name = (_TIFF, "Orientation")
 _RESOLUTIONS: tuple[tuple[Name, Name], ...] = (
     ((_TIFF, "XResolution"), (_TIFF, "YResolution")),
     ((_EXIF, "FocalPlaneXResolution"), (_EXIF, "FocalPlaneYResolution")),
+)
+# Persons and focus at places of the stored picture: of the Metadata Working Group, and of Microsoft.
+_REGIONS: tuple[Name, ...] = (
+    ("http://www.metadataworkinggroup.com/schemas/regions/", "Regions"),
+    ("http://ns.microsoft.com/photo/1.2/", "RegionInfo"),
 )
 _ALL = "*"
 # Claims about the stored samples and the gray picture, and about data that is not in the output: a gain map,
@@ -56,6 +64,15 @@ _TAG = re.compile(
     re.DOTALL,
 )
 _ATTRIBUTE = re.compile(r"""\s+(?P<name>[^\s/=<>"']+)\s*=\s*(?P<value>"[^"]*"|'[^']*')""")
+
+# Within regions. Centers, sides and corners are fractions of the picture's sides.
+_AREA = re.compile(
+    r"<[\w.-]+:(?:Area|AppliedToDimensions)\b.*?(?:/>|</[\w.-]+:(?:Area|AppliedToDimensions)>)", re.DOTALL
+)
+_NUMBER = re.compile(r"""(:(?P<name>[xywh])(?:\s*=\s*["']|>)\s*)(?P<value>[\d.eE+-]+)""")
+_RECTANGLE = re.compile(
+    r"""(:Rectangle(?:\s*=\s*["']|>)\s*)([\d.eE+-]+)\s*,\s*([\d.eE+-]+)\s*,\s*([\d.eE+-]+)\s*,\s*([\d.eE+-]+)"""
+)
 
 # Adobe, "XMP Specification Part 3", 2020, section 1.1.3.1.
 EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
@@ -106,10 +123,12 @@ def patched(
         size: Width and height of the upright picture, in pixels.
     """
     width, height = map(str, size)
-    changes: dict[Name, str | None] = dict.fromkeys(_STALE)
+    changes: dict[Name, Change] = dict.fromkeys(_STALE)
     changes |= {_ORIENTATION: "1", (_EXIF, "ColorSpace"): _SRGB, (_PHOTOSHOP, "ColorMode"): _RGB}
     changes |= {(_TIFF, "ImageWidth"): width, (_TIFF, "ImageLength"): height}
     changes |= {(_EXIF, "PixelXDimension"): width, (_EXIF, "PixelYDimension"): height}
+    if orientation > 1:
+        changes |= dict.fromkeys(_REGIONS, lambda regions: _turned(regions, orientation))
     if orientation >= 5:
         values = _values(_text(packet))
         for across, down in _RESOLUTIONS:
@@ -202,8 +221,8 @@ def _values(text: str) -> dict[Name, str]:
     return {found.name: text[slice(*found.value)].strip() for found in _properties(text) if found.value}
 
 
-def _changed(packet: bytes, changes: Mapping[Name, str | None]) -> bytes:
-    """Change the values of properties that are present; None removes a property."""
+def _changed(packet: bytes, changes: Mapping[Name, Change]) -> bytes:
+    """Change the properties that are present."""
     text = _text(packet)
     pieces, position = [], 0
     for found in sorted(_properties(text), key=lambda found: found.start):
@@ -211,13 +230,45 @@ def _changed(packet: bytes, changes: Mapping[Name, str | None]) -> bytes:
         if rule not in changes or found.start < position:
             continue
         wanted = changes[rule]
-        if wanted is not None and found.value is not None:
+        if callable(wanted):
+            pieces += [text[position : found.start], wanted(text[found.start : found.end])]
+            position = found.end
+        elif wanted is not None and found.value is not None:
             pieces += [text[position : found.value[0]], wanted]
             position = found.value[1]
         else:
             pieces.append(text[position : found.start].rstrip())
             position = found.end
     return _bytes("".join([*pieces, text[position:]])) if pieces else packet
+
+
+def _turned(regions: str, orientation: int) -> str:
+    """Turn regions of the stored picture with it. Numbers that cannot be read stay."""
+
+    def point(x: float, y: float) -> tuple[float, float]:
+        if orientation >= 5:
+            x, y = y, x
+        return 1 - x if orientation in (2, 3, 6, 7) else x, 1 - y if orientation in (3, 4, 7, 8) else y
+
+    def area(found: re.Match[str]) -> str:
+        numbers = {number["name"]: number["value"] for number in _NUMBER.finditer(found[0])}
+        if orientation >= 5 and numbers.keys() >= {"w", "h"}:
+            numbers |= {"w": numbers["h"], "h": numbers["w"]}
+        if numbers.keys() >= {"x", "y"}:
+            x, y = point(float(numbers["x"]), float(numbers["y"]))
+            numbers |= {"x": f"{x:.9g}", "y": f"{y:.9g}"}
+        return _NUMBER.sub(lambda number: number[1] + numbers[number["name"]], found[0])
+
+    def rectangle(found: re.Match[str]) -> str:
+        x, y, width, height = map(float, found.groups()[1:])
+        (left, top), (right, bottom) = point(x, y), point(x + width, y + height)
+        sides = (min(left, right), min(top, bottom), abs(right - left), abs(bottom - top))
+        return found[1] + ", ".join(f"{side:.9g}" for side in sides)
+
+    try:
+        return _RECTANGLE.sub(rectangle, _AREA.sub(area, regions))
+    except ValueError:
+        return regions
 
 
 def _properties(text: str) -> Iterator[_Property]:

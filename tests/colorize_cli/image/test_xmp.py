@@ -116,3 +116,48 @@ def test_prefixes_of_an_extended_packet_are_declared_after_the_merge():
         '<rdf:Description xmlns:xmp="http://example.org/not" xmlns:q="http://example.org/r" q:B="2">'
         "</rdf:Description></rdf:RDF></x:xmpmeta>"
     )
+
+
+AREA = "http://ns.adobe.com/xmp/sType/Area#"
+REGIONS = (
+    '<mwg-rs:Regions xmlns:mwg-rs="http://www.metadataworkinggroup.com/schemas/regions/" '
+    f'xmlns:stArea="{AREA}" xmlns:stDim="http://ns.adobe.com/xap/1.0/sType/Dimensions#">'
+    '<rdf:Description><mwg-rs:AppliedToDimensions stDim:w="{w}" stDim:h="{h}" stDim:unit="pixel"/>'
+    '<mwg-rs:RegionList><rdf:Bag><rdf:li><rdf:Description mwg-rs:Name="Großmutter" mwg-rs:Type="Face">'
+    '<mwg-rs:Area stArea:x="{x}" stArea:y="{y}" stArea:w="{width}" stArea:h="{height}"/>'
+    "</rdf:Description></rdf:li><rdf:li rdf:parseType='Resource'><mwg-rs:Area rdf:parseType='Resource'>"
+    "<stArea:h>{height}</stArea:h><stArea:w>{width}</stArea:w><stArea:x>{x}</stArea:x><stArea:y>{y}</stArea:y>"
+    "</mwg-rs:Area></rdf:li></rdf:Bag></mwg-rs:RegionList></rdf:Description></mwg-rs:Regions>"
+    '<MP:RegionInfo xmlns:MP="http://ns.microsoft.com/photo/1.2/" '
+    'xmlns:MPReg="http://ns.microsoft.com/photo/1.2/t/Region#"><rdf:Description MPReg:Rectangle="{corner}"/>'
+    "</MP:RegionInfo>"
+)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "center", "corner"),
+    [
+        (1, ("0.25", "0.1"), "0.2, 0.05, 0.1, 0.1"),
+        (2, ("0.75", "0.1"), "0.7, 0.05, 0.1, 0.1"),
+        (3, ("0.75", "0.9"), "0.7, 0.85, 0.1, 0.1"),
+        (4, ("0.25", "0.9"), "0.2, 0.85, 0.1, 0.1"),
+        (5, ("0.1", "0.25"), "0.05, 0.2, 0.1, 0.1"),
+        (6, ("0.9", "0.25"), "0.85, 0.2, 0.1, 0.1"),
+        (7, ("0.9", "0.75"), "0.85, 0.7, 0.1, 0.1"),
+        (8, ("0.1", "0.75"), "0.05, 0.7, 0.1, 0.1"),
+    ],
+)
+def test_faces_turn_with_the_picture(orientation, center, corner):
+    sides = {"w": 48, "h": 32, "width": ".125", "height": "0.2"}
+    stored = REGIONS.format(x="0.25", y="0.1", corner="0.2, 0.05, 0.1, 0.1", **sides)
+    if orientation >= 5:
+        sides = {"w": 32, "h": 48, "width": "0.2", "height": ".125"}
+    wanted = REGIONS.format(x=center[0], y=center[1], corner=corner, **sides)
+    changed, _ = xmp.patched(packet(' xmp:Rating="4"', stored), None, orientation, SIZE)
+    assert changed.decode() == packet(' xmp:Rating="4"', wanted).decode()
+
+
+def test_regions_that_cannot_be_read_stay():
+    stored = REGIONS.format(w="a", h="b", x="1.2.3", y="-", width="", height="", corner="1, 2")
+    content = packet("", stored)
+    assert xmp.patched(content, None, 6, SIZE) == (content, None)
