@@ -36,6 +36,7 @@ _ACROSS_AND_DOWN = (
 )
 _SUBJECT = (ExifTags.Base.SubjectLocation, 0x9214)
 _SRGB, _CENTERED = 1, 1
+_JPEG_COMPRESSION, _INCH = 6, 2
 _GRAY_COMPONENTS, _COLOR_COMPONENTS = b"\1\0\0\0", b"\1\2\3\0"
 _ADOBE_RGB, _SRGB_RULES = b"R03", b"R98"
 
@@ -161,6 +162,38 @@ def patched(block: bytes, orientation: int, size: tuple[int, int]) -> bytes | No
                 _correct(file, head, entry, orientation, size)
         if orientation >= 5:
             _exchange(file, directory)
+    return file.getvalue()
+
+
+def has_thumbnail(block: bytes) -> bool:
+    """Return True if a block holds a thumbnail."""
+    file = io.BytesIO(block)
+    head = stream(file)
+    second = _next(file, head, head.first) if head and not head.big else 0
+    return bool(head and any(e.tag == _THUMBNAIL_START for e in entries(file, head, second)))
+
+
+def with_thumbnail(block: bytes, jpeg: bytes) -> bytes:
+    """Append a thumbnail to a block that has none."""
+    file = io.BytesIO(block)
+    head = stream(file)
+    found = entries(file, head, head.first) if head else []
+    if head is None or not found:
+        return block
+    at = file.seek(0, os.SEEK_END)
+    at += file.write(bytes(at % 2))
+    start = 0
+    for _ in range(2):  # the second time with the offset of the end of the directory
+        numbers = [(282, 5, (72, 1)), (283, 5, (72, 1)), (_THUMBNAIL_START, LONG, (start,))]
+        numbers.append((_THUMBNAIL_LENGTH, LONG, (len(jpeg),)))
+        fields = [Field(tag, kind, struct.pack(f"{head.order}{len(n)}I", *n)) for tag, kind, n in numbers]
+        shorts = ((259, _JPEG_COMPRESSION), (296, _INCH))
+        fields += [Field(tag, SHORT, struct.pack(head.order + "H", number)) for tag, number in shorts]
+        second = directory(head.order, at, fields)
+        start = at + len(second)
+    file.write(second + jpeg)
+    file.seek(found[-1].at + 12)
+    file.write(struct.pack(head.order + "I", at))
     return file.getvalue()
 
 

@@ -9,6 +9,7 @@ import math
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,6 +67,7 @@ class Metadata:
         dpi: Horizontal and vertical resolution in dots per inch.
         comments: Comments.
         orientation: Orientation that counts instead of the one in EXIF or XMP; None where these count.
+        thumbnail: True if the block of EXIF had a thumbnail, in gray.
         extras: Type and data of further segments of JPEG, chunks of PNG, and boxes of JPEG 2000, which are
             written to the same format only.
     """
@@ -78,6 +80,7 @@ class Metadata:
     dpi: tuple[float, float] | None = None
     comments: tuple[bytes, ...] = ()
     orientation: int | None = None
+    thumbnail: bool = False
     extras: tuple[tuple[bytes, bytes], ...] = ()
 
 
@@ -124,6 +127,7 @@ def valid(stored: Metadata, orientation: int, size: tuple[int, int]) -> Metadata
     return replace(
         stored,
         exif=exif.patched(stored.exif, orientation, size) if stored.exif else None,
+        thumbnail=exif.has_thumbnail(stored.exif) if stored.exif else False,
         xmp=packet or None,
         extended_xmp=extended,
         resources=photoshop.patched(stored.resources, orientation),
@@ -143,10 +147,15 @@ def orientation_of(image: Image.Image) -> int:
     return 1
 
 
-def options(metadata: Metadata, format_: str) -> dict[str, Any]:
+def options(metadata: Metadata, format_: str, thumbnail: Callable[[], bytes]) -> dict[str, Any]:
     """Return Pillow's `save` options for the metadata of an sRGB picture, as far as the format holds it.
 
     TIFF and JPEG 2000 get it from `tiff` and `jpeg2000_boxes`.
+
+    Args:
+        metadata: The metadata.
+        format_: Pillow's name of the format.
+        thumbnail: Returns a thumbnail as a JPEG. It is called for JPEG, if the EXIF had a thumbnail before.
     """
     chosen: dict[str, Any] = {}
     if metadata.dpi and format_ in ("BMP", "JPEG", "PNG"):
@@ -155,7 +164,7 @@ def options(metadata: Metadata, format_: str) -> dict[str, Any]:
         return chosen
     chosen["icc_profile"] = SRGB_PROFILE
     if format_ == "JPEG":
-        chosen["extra"] = _segments(metadata)
+        chosen["extra"] = _segments(metadata, thumbnail)
         return chosen
     if format_ == "AVIF" and metadata.exif:  # else Pillow would serialize the block again
         chosen["exif"] = exif.without(metadata.exif, {exif.ORIENTATION})
@@ -189,10 +198,13 @@ def jpeg2000_boxes(metadata: Metadata) -> bytes:
     return b"".join(struct.pack(">I4s", 8 + len(data), kind) + data for kind, data in boxes)
 
 
-def _segments(metadata: Metadata) -> bytes:
+def _segments(metadata: Metadata, thumbnail: Callable[[], bytes]) -> bytes:
     """Return the segments for the head of a JPEG."""
     segments = []
     if block := metadata.exif:
+        if metadata.thumbnail:
+            larger = exif.with_thumbnail(block, thumbnail())
+            block = larger if len(larger) <= _LONGEST_SEGMENT - len(_EXIF) else block
         # As ExifTool does: a block longer than a segment goes on in the next one.
         segments += [(b"\xff\xe1", _EXIF + part) for part in _parts(block, len(_EXIF))]
     if metadata.xmp:

@@ -325,11 +325,13 @@ def _walk(text: str) -> Iterator[tuple[re.Match[str], list[_Element], _Element |
             yield tag, stack, None
             stack.pop()
             continue
-        namespaces = dict(stack[-1].namespaces) if stack else {}
-        for found in _ATTRIBUTE.finditer(tag["rest"]):
-            prefix, _, local = found["name"].partition(":")
-            if prefix == "xmlns":
-                namespaces[local] = found["value"][1:-1]
+        namespaces = stack[-1].namespaces if stack else {}
+        if "xmlns" in tag["rest"]:
+            namespaces = dict(namespaces)
+            for found in _ATTRIBUTE.finditer(tag["rest"]):
+                prefix, _, local = found["name"].partition(":")
+                if prefix == "xmlns":
+                    namespaces[local] = found["value"][1:-1]
         element = _Element(_expanded(tag["name"], namespaces), tag.start(), tag.end(), namespaces)
         yield tag, stack, element
         if not tag["rest"].endswith("/"):
