@@ -185,7 +185,7 @@ def _text(kind: bytes, data: bytes) -> bytes:
 
 def _raw_profile(text: bytes) -> bytes:
     """Decode the text in which ImageMagick and ExifTool keep blocks that PNG had no chunk for."""
-    found = re.fullmatch(rb"\s*\S+\s+(\d+)\s+([0-9A-Fa-f\s]*)", text)
+    found = re.fullmatch(rb"\s*+\S++\s++(\d{1,10})\s++([0-9A-Fa-f\s]*+)", text)
     if found is None:
         return b""
     digits = re.sub(rb"\s", b"", found[2])

@@ -63,11 +63,12 @@ _TAG = re.compile(
     r"|(?P<end>/?)(?P<name>[^\s/<>!?\"'=]+)(?P<rest>(?:[^\"'<>]++|\"[^\"]*+\"|'[^']*+')*+)>)",
     re.DOTALL,
 )
-_ATTRIBUTE = re.compile(r"""\s+(?P<name>[^\s/=<>"']+)\s*=\s*(?P<value>"[^"]*"|'[^']*')""")
+_ATTRIBUTE = re.compile(r"""(?<!\s)\s++(?P<name>[^\s/=<>"']+)\s*=\s*(?P<value>"[^"]*"|'[^']*')""")
 
 # Within regions. Centers, sides and corners are fractions of the picture's sides.
 _AREA = re.compile(
-    r"<[\w.-]+:(?:Area|AppliedToDimensions)\b.*?(?:/>|</[\w.-]+:(?:Area|AppliedToDimensions)>)", re.DOTALL
+    r"<[\w.-]+:(?:Area|AppliedToDimensions)\b.{0,1000}?(?:/>|</[\w.-]+:(?:Area|AppliedToDimensions)>)",
+    re.DOTALL,
 )
 _NUMBER = re.compile(r"""(:(?P<name>[xywh])(?:\s*=\s*["']|>)\s*)(?P<value>[\d.eE+-]+)""")
 _RECTANGLE = re.compile(
@@ -81,6 +82,7 @@ _SKELETON = (
     f'xmlns:xmpNote="{_POINTER[0]}" xmpNote:HasExtendedXMP="{{}}"/></rdf:RDF></x:xmpmeta>'
 )
 _LONGEST_PACKET = 65502
+_DEEPEST = 100
 _LONGEST_CHUNK = 65000
 
 
@@ -94,10 +96,17 @@ class _Property(NamedTuple):
 
 
 class _Element(NamedTuple):
+    """Element with the offsets of its start tag and of its content, and the namespaces by prefix.
+
+    `outer` is true of a description of the picture, `look` of a look of Camera Raw and all within it.
+    """
+
     name: Name
     start: int
     inner: int
     namespaces: dict[str, str]
+    outer: bool
+    look: bool
 
 
 def orientation_of(packet: bytes) -> int | None:
@@ -277,9 +286,9 @@ def _properties(text: str) -> Iterator[_Property]:
     Properties of the looks in Camera Raw's settings are among them, those of nested resources are not.
     """
     for tag, stack, element in _walk(text):
-        outer = [found.name for found in stack]
+        parent = stack[-1] if stack else None
         if element is not None:
-            if element.name == _DESCRIPTION and (_LOOK in outer or outer[-1:] == [_ROOT]):
+            if element.outer or (element.look and element.name == _DESCRIPTION):
                 for found in _ATTRIBUTE.finditer(text, tag.start("rest"), tag.end("rest")):
                     value = (found.start("value") + 1, found.end() - 1)
                     yield _Property(
@@ -289,11 +298,10 @@ def _properties(text: str) -> Iterator[_Property]:
                 continue
             inner = None
         else:
-            element = stack[-1]
-            outer.pop()
+            element, parent = stack[-1], stack[-2] if len(stack) > 1 else None
             simple = text.find("<", element.inner, tag.start()) < 0
             inner = (element.inner, tag.start()) if simple else None
-        if _LOOK in outer or outer[-2:] == [_ROOT, _DESCRIPTION]:
+        if parent is not None and (parent.outer or parent.look):
             yield _Property(element.name, element.start, tag.end(), inner)
 
 
@@ -308,7 +316,7 @@ def _root(text: str) -> tuple[_Element, int] | None:
 def _walk(text: str) -> Iterator[tuple[re.Match[str], list[_Element], _Element | None]]:
     """Yield each start tag with the open elements and the new one; each end tag with the open ones and None.
 
-    Stops where the text is not well-formed.
+    Stops where the text is not well-formed, or nested deeper than XMP is.
     """
     stack: list[_Element] = []
     position = 0
@@ -332,9 +340,14 @@ def _walk(text: str) -> Iterator[tuple[re.Match[str], list[_Element], _Element |
                 prefix, _, local = found["name"].partition(":")
                 if prefix == "xmlns":
                     namespaces[local] = found["value"][1:-1]
-        element = _Element(_expanded(tag["name"], namespaces), tag.start(), tag.end(), namespaces)
+        name, parent = _expanded(tag["name"], namespaces), stack[-1] if stack else None
+        outer = name == _DESCRIPTION and parent is not None and parent.name == _ROOT
+        look = name == _LOOK or (parent is not None and parent.look)
+        element = _Element(name, tag.start(), tag.end(), namespaces, outer, look)
         yield tag, stack, element
         if not tag["rest"].endswith("/"):
+            if len(stack) == _DEEPEST:
+                return
             stack.append(element)
 
 

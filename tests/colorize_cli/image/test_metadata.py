@@ -7,13 +7,16 @@ import shutil
 import struct
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from colorize_cli.compose import compose
-from colorize_cli.image import exif, reader, writer
+from colorize_cli.image import containers, exif, metadata, reader, writer
 from tests.colorize_cli.image import rich
 
 LIMIT = 1_000_000
@@ -238,6 +241,24 @@ def test_a_big_endian_bigtiff_gives_its_exif(tmp_path):
     assert {key: value[::2] for key, value in found.items()} == {
         key: value[::2] for key, value in before.items()
     }
+
+
+FORMATS = {".jpg": "JPEG", ".png": "PNG", ".tif": "TIFF", ".jp2": "JPEG2000"}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@given(data=st.data())
+def test_damaged_blocks_raise_nothing(suffix, data):
+    name = data.draw(st.sampled_from([name for name in PICTURES if name.endswith(suffix)]))
+    content = bytearray(PICTURES[name].content)
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    cut = bytes(content[: data.draw(st.integers(0, len(content)))])
+    image = SimpleNamespace(fp=io.BytesIO(cut), format=FORMATS[suffix], info={}, tell=lambda: 0)
+    found = metadata.valid(containers.read(image), 6, (rich.HEIGHT, rich.WIDTH))
+    for format_ in ("JPEG", "PNG", "WEBP", "AVIF"):
+        metadata.options(found, format_, rich.thumbnail)
+    metadata.jpeg2000_boxes(found)
 
 
 def read_by_exiftool(directory: Path) -> dict[str, dict[str, str]]:
