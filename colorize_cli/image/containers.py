@@ -59,7 +59,13 @@ def read(image: ImageFile.ImageFile) -> Metadata:
         before = file.tell()
         stored = _READERS[image.format](file, image.tell())
         file.seek(before)
-    return replace(stored, exif=stored.exif.removeprefix(_EXIF)) if stored.exif else stored
+    if not stored.exif:
+        return stored
+    block = stored.exif.removeprefix(_EXIF)
+    within = {} if image.format == "TIFF" else exif.others(block)
+    resources = stored.resources or within.get(exif.PHOTOSHOP, b"")
+    iptc = stored.iptc or photoshop.from_longs(within.get(exif.IPTC, b"")) or photoshop.iptc_of(resources)
+    return replace(stored, exif=block, xmp=stored.xmp or within.get(exif.XMP), resources=resources, iptc=iptc)
 
 
 def _of_avif(image: Any) -> Metadata:

@@ -17,8 +17,8 @@ from PIL import ExifTags
 # Tags of a TIFF directory that describe how the pixels are stored (TIFF 6.0), or hold data kept elsewhere:
 # XMP, IPTC, Photoshop's resources, the ICC profile; and Photoshop's layers, which are not in color.
 STORAGE_TAGS = frozenset(
-    {*range(254, 260), 262, 263, 264, 265, 266, *range(273, 281), 284, 288, 289, 290, 291, 292, 293}
-    | {297, 301, 317, 318, 319, 320, 321, *range(322, 326), 330, 332, 333, 334, 336, 337, 338, 339, 340, 341}
+    {*range(254, 260), 262, 263, 264, 265, 266, *range(273, 282), 284, 288, 289, 290, 291, 292, 293}
+    | {301, 317, 318, 319, 320, 321, *range(322, 326), 330, 332, 333, 334, 336, 337, 338, 339, 340, 341}
     | {342, 347, *range(512, 522), 529, 530, 531, 532, 700, 33723, 34377, 34675, 37724}
 )
 XMP, IPTC, PHOTOSHOP = 700, 33723, 34377
@@ -280,7 +280,6 @@ def from_tiff(file: IO[bytes], page: int) -> tuple[bytes, dict[int, bytes]] | No
     if head is None or not offset:
         return None
     found = entries(file, head, offset)
-    other = {e.tag: data for e in found if e.tag in (XMP, IPTC, PHOTOSHOP) and (data := _data(file, e))}
     block = bytearray(struct.pack(head.order + "2sHI", b"II" if head.order == "<" else b"MM", 42, 0))
 
     def add(fields: list[Field], ready: Iterable[bytes] = ()) -> bytes:
@@ -307,10 +306,22 @@ def from_tiff(file: IO[bytes], page: int) -> tuple[bytes, dict[int, bytes]] | No
             fields.append(Field(_INTEROP, LONG, add(rules)))
         pointers.append(Field(root.tag, LONG, add(fields, ready)))
     described = _fields(file, head, found, STORAGE_TAGS - {ORIENTATION})
+    other = _others(file, found)
     if not described and not pointers:
         return b"", other
     block[4:8] = add(described + pointers)
     return bytes(block), other
+
+
+def others(block: bytes) -> dict[int, bytes]:
+    """Return XMP, IPTC and Photoshop's resources that lie within a block, by tag."""
+    file = io.BytesIO(block)
+    head = stream(file)
+    return _others(file, entries(file, head, head.first)) if head else {}
+
+
+def _others(file: IO[bytes], found: list[Entry]) -> dict[int, bytes]:
+    return {e.tag: data for e in found if e.tag in (XMP, IPTC, PHOTOSHOP) and (data := _data(file, e))}
 
 
 def _fields(file: IO[bytes], head: Stream, found: list[Entry], left_out: Collection[int]) -> list[Field]:

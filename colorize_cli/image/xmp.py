@@ -138,6 +138,7 @@ def patched(
     changes |= {(_EXIF, "PixelXDimension"): width, (_EXIF, "PixelYDimension"): height}
     if orientation > 1:
         changes |= dict.fromkeys(_REGIONS, lambda regions: _turned(regions, orientation))
+        changes |= {(_EXIF, "SubjectArea"): None, (_EXIF, "SubjectLocation"): None}
     if orientation >= 5:
         values = _values(_text(packet))
         for across, down in _RESOLUTIONS:

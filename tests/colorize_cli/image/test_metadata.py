@@ -216,6 +216,17 @@ def test_the_format_in_xmp_is_that_of_the_output(tmp_path):
     assert b"<dc:format>image/jpeg<" in rich.xmp_of(colorized(tmp_path / "a.png", tmp_path / "b.jpg"))
 
 
+def test_blocks_within_exif_are_kept_as_the_format_has_them(tmp_path):
+    extra = ((700, 1, rich.packet(6)), (33723, 7, rich.IPTC), (34377, 1, rich.photoshop(rich.IPTC)))
+    block = rich.exif_block("<", 6, extra=extra)
+    (tmp_path / "a.png").write_bytes(rich.png(rich.chunk(b"eXIf", block)))
+    output = colorized(tmp_path / "a.png", tmp_path / "b.jpg")
+    assert rich.xmp_of(output) == rich.expected_packet(6)
+    assert rich.iptc_of(output) == rich.IPTC
+    assert rich.COPYRIGHT in rich.resources_of(output)
+    assert not {("main", tag) for tag, *_ in extra} & rich.directories(rich.exif_of(output)).keys()
+
+
 def test_later_pages_keep_their_exif(tmp_path):
     frame = reader.read(PICTURES["mm6.tif"].write(tmp_path), LIMIT)
     colors = compose(frame.lightness, np.ones((2, 3, 5), np.float32))
