@@ -45,20 +45,19 @@ _UUIDS = {
 }
 
 
-def read(image: ImageFile.ImageFile) -> Metadata:
-    """Read the metadata of an opened picture that is not yet decoded, as stored, for the current page.
+def read(file: IO[bytes], image: ImageFile.ImageFile) -> Metadata:
+    """Read the metadata of the current page of a picture, as stored.
 
-    Its file keeps its position.
+    Args:
+        file: The file of the picture.
+        image: The same, opened by Pillow.
     """
-    file = image.fp
     if image.format == "AVIF":
         return _of_avif(image)
-    if image.format not in _READERS or file is None:
-        stored = Metadata(exif=image.info.get("exif"), xmp=image.info.get("xmp"))
-    else:
-        before = file.tell()
+    if image.format in _READERS:
         stored = _READERS[image.format](file, image.tell())
-        file.seek(before)
+    else:
+        stored = Metadata(exif=image.info.get("exif"), xmp=image.info.get("xmp"))
     if not stored.exif:
         return stored
     block = stored.exif.removeprefix(_EXIF)

@@ -265,8 +265,8 @@ def test_damaged_blocks_raise_nothing(suffix, data):
     for _ in range(data.draw(st.integers(1, 8))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     cut = bytes(content[: data.draw(st.integers(0, len(content)))])
-    image = SimpleNamespace(fp=io.BytesIO(cut), format=FORMATS[suffix], info={}, tell=lambda: 0)
-    found = metadata.valid(containers.read(image), 6, (rich.HEIGHT, rich.WIDTH))
+    image = SimpleNamespace(format=FORMATS[suffix], info={}, tell=lambda: 0)
+    found = metadata.valid(containers.read(io.BytesIO(cut), image), 6, (rich.HEIGHT, rich.WIDTH))
     for format_ in ("JPEG", "PNG", "WEBP", "AVIF"):
         metadata.options(found, format_, rich.thumbnail)
     metadata.jpeg2000_boxes(found)
