@@ -107,6 +107,8 @@ def described(image: Image.Image, orientation: int, size: tuple[int, int]) -> Me
         size: Width and height after the rotation, in pixels.
     """
     stored: Metadata = image.info.get(STORED, Metadata())
+    # Of a HEIF, whose decoder has turned the picture already, pillow-heif says how.
+    orientation = image.info.get("original_orientation") or orientation
     comment = image.info.get("comment")
     if comment and not stored.comments:
         stored = replace(stored, comments=(comment.encode() if isinstance(comment, str) else comment,))

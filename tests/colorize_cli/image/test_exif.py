@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 
 from colorize_cli.color.ycbcr import BytePlanes
 from colorize_cli.image import exif
+from colorize_cli.image.metadata import STORED, Metadata, described
 from colorize_cli.image.thumbnail import embedded
 from tests.colorize_cli.image import rich
 from tests.colorize_cli.image.test_metadata import colorized
@@ -183,6 +184,15 @@ def test_avif_keeps_the_bytes_but_for_the_orientation(tmp_path):
     assert found.keys() == {key for key in wanted if key[0] != "thumbnail"} - {("main", 274)}
     for key in (("Exif", rich.MAKER_NOTE), ("Exif", 37510), ("main", 270), ("GPS", 28)):
         assert found[key] == wanted[key]
+
+
+def test_coordinates_of_a_picture_that_its_decoder_turned_are_turned_too():
+    """As pillow-heif gives it: upright, with its orientation before."""
+    image = Image.new("L", SIZE)
+    content = with_details("<", rich.value("<", 37396, 3, 10, 20, 8, 4))
+    image.info = {STORED: Metadata(exif=content), "original_orientation": 6}
+    found = described(image, 1, SIZE)
+    assert rich.directories(found.exif)["Exif", 37396][2] == struct.pack("<4H", 11, 10, 4, 8)
 
 
 def test_an_avif_is_turned_by_its_container(tmp_path):
