@@ -13,7 +13,6 @@ from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings, available_cores
 from colorize_cli.engine.images import Images
 from colorize_cli.engine.outputs import Outputs
-from colorize_cli.engine.work_items import ChunkJob
 from colorize_cli.guidance import Guidance
 from colorize_cli.inference import batch_size as batch_sizes
 from colorize_cli.inference import model
@@ -23,9 +22,10 @@ from colorize_cli.storage import atomic, stdio
 from colorize_cli.storage.fingerprint import Fingerprint
 from colorize_cli.storage.manifest import State
 from colorize_cli.video import work_dir
+from colorize_cli.video.work_dir import Chunk
 
 if TYPE_CHECKING:
-    from colorize_cli.engine.video_chunks import SplitVideo
+    from colorize_cli.engine.videos import SplitVideo
 
 # Images in the network at one time on the CPU: as many as frames of a video.
 _MAX_IMAGES_IN_NETWORK = Model.batch_size
@@ -156,24 +156,24 @@ class Session:
         return videos.colorize_video(job, self.open(), self._settings, self._outputs, self._progress)
 
     def split_video(self, job: Job, count: int) -> "SplitVideo | Outcome | None":
-        """Split a video into about `count` chunks; see `video_chunks.begin` for the result.
+        """Split a video into about `count` chunks; see `videos.split_video` for the result.
 
         Raises:
             ModelError: The model cannot be loaded.
         """
-        from colorize_cli.engine import video_chunks
+        from colorize_cli.engine import videos
 
-        return video_chunks.begin(job, self._info, self._settings, self._outputs, count)
+        return videos.split_video(job, self._info, self._settings, self._outputs, count)
 
-    def colorize_chunk(self, chunk_job: ChunkJob) -> Outcome:
+    def colorize_chunk(self, chunk: Chunk) -> Outcome:
         """Colorize a chunk of a video that another process split.
 
         Raises:
             Exception: Any error of `open`.
         """
-        from colorize_cli.engine import video_chunks
+        from colorize_cli.engine import videos
 
-        return video_chunks.colorize(chunk_job, self.open(), self._settings, self._progress)
+        return videos.colorize_chunk(chunk, self.open(), self._settings, self._progress)
 
     def close(self) -> None:
         """Close the manifest."""

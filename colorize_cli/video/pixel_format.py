@@ -13,6 +13,8 @@ from colorize_cli.color.ycbcr import Coding, Matrix
 
 # Planar formats with one luma and two chroma planes: chroma subsampling factors, across and down.
 REDUCED = {"420": (2, 2), "422": (2, 1), "444": (1, 1), "440": (1, 2), "411": (4, 1), "410": (4, 4)}
+# Begin and end of a time range in units of the video stream's time base; the end is None for the video's end.
+TimeRange = tuple[int, int | None]
 _DEPTHS = (8, 9, 10, 12, 14, 16)
 
 
@@ -63,6 +65,8 @@ class VideoInfo:
         aspect: Pixel aspect ratio, width over height.
         time_base: Unit of time stamps in seconds.
         rate: Approximate frame rate, in frames per second.
+        index: Index of the video stream in the container.
+        start: Time stamp of the first frame.
     """
 
     width: int
@@ -74,6 +78,18 @@ class VideoInfo:
     aspect: Fraction
     time_base: Fraction
     rate: Fraction
+    index: int = 0
+    start: int = 0
+
+    def time_of(self, seconds: float) -> int:
+        """Return the time stamp `seconds` after the first frame, in units of `time_base`."""
+        return self.start + round(Fraction(seconds) / self.time_base)
+
+    def time_range(self, start: float, duration: float | None) -> TimeRange | None:
+        """Return the time range of `duration` seconds (None: to the end) after `start`; None for all."""
+        if not start and duration is None:
+            return None
+        return self.time_of(start), None if duration is None else self.time_of(start + duration)
 
 
 def tag(target: Any, source: Any) -> None:

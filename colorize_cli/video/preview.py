@@ -16,7 +16,6 @@ from colorize_cli.color.ycbcr import rgb_of
 from colorize_cli.core.errors import ReadError
 from colorize_cli.core.settings import Settings
 from colorize_cli.inference.model import Model
-from colorize_cli.video import reader
 from colorize_cli.video.encoder import Encoding
 from colorize_cli.video.pixel_format import Layout, VideoInfo, planar_name, plane_of
 from colorize_cli.video.reader import VideoReader, opened
@@ -29,37 +28,37 @@ _CLOCK = len("0:00:00.0")
 _BACKGROUND, _FOREGROUND = (24, 24, 24), (220, 220, 220)
 
 
-def preview(path: Path, frames: int, network: Model, settings: Settings, stats: VideoStats) -> Image.Image:
+def preview(
+    video: VideoReader, frames: int, network: Model, settings: Settings, stats: VideoStats
+) -> Image.Image:
     """Return a contact sheet of a video: sampled frames before and after, each colorized by itself.
 
     Args:
-        path: The source video.
+        video: The open source, at its first frame.
         frames: Number of frames, at equal intervals in the requested time range.
         network: The model.
         settings: The settings of the run.
         stats: Updated while frames are processed.
 
     Raises:
-        ReadError: The source is not a supported video, is damaged there, or ends before the time range.
+        ReadError: The source is damaged there, or ends before the time range.
     """
-    requested = settings.video
-    with reader.opened(path) as video:
-        layout = video.info.layout
-        planar = Layout.of(planar_name(layout.reduced or (1, 1), layout.bits))
-        assert planar is not None  # noqa: S101 - a planar format of a known layout
-        stages = VideoStages(video, Encoding("rawvideo", planar, {}), network, settings, stats)
-        length = max(0.0, video.seconds - requested.start)
-        if requested.duration is not None:
-            length = min(length, requested.duration)
-        if not length and requested.start:
-            raise ReadError(f"it ends before {requested.start:g} seconds")
-        times = [requested.start + length * (number + 0.5) / frames for number in range(frames)]
-        pairs: list[Pair] = []
-        for seconds, frame in zip(times, frames_at(video, times), strict=True):
-            before = image_of(frame, video.info, _PREVIEW_SIDE)
-            after = image_of(stages.alone(frame), video.info, _PREVIEW_SIDE)
-            pairs.append(Pair(seconds, before, after))
-            stats.frames += 1
+    requested, layout = settings.video, video.info.layout
+    planar = Layout.of(planar_name(layout.reduced or (1, 1), layout.bits))
+    assert planar is not None  # noqa: S101 - a planar format of a known layout
+    stages = VideoStages(video, Encoding("rawvideo", planar, {}), network, settings, stats)
+    length = max(0.0, video.seconds - requested.start)
+    if requested.duration is not None:
+        length = min(length, requested.duration)
+    if not length and requested.start:
+        raise ReadError(f"it ends before {requested.start:g} seconds")
+    times = [requested.start + length * (number + 0.5) / frames for number in range(frames)]
+    pairs: list[Pair] = []
+    for seconds, frame in zip(times, frames_at(video, times), strict=True):
+        before = image_of(frame, video.info, _PREVIEW_SIDE)
+        after = image_of(stages.alone(frame), video.info, _PREVIEW_SIDE)
+        pairs.append(Pair(seconds, before, after))
+        stats.frames += 1
     return contact_sheet(pairs)
 
 
@@ -94,7 +93,7 @@ def frames_at(video: VideoReader, times: Sequence[float]) -> Iterator[VideoFrame
     frame = video.first
     for seconds in times:
         if seconds:
-            frame = next(video.between(video.time_of(seconds)), frame)
+            frame = next(video.between(video.info.time_of(seconds)), frame)
         yield frame
 
 

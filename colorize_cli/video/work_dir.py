@@ -52,6 +52,45 @@ class Segment:
     place: int
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk of a video, or of its requested time range, that is colorized by itself.
+
+    Attributes:
+        source: The video.
+        destination: The output of the whole video.
+        folder: The video's work directory, claimed by the process that will write the output.
+        number: Number of the chunk, from 0.
+        first: Number of its first frame.
+        begins: Presentation time of its first frame, in units of the stream's time base.
+        frames: Number of frames; None for the chunk that is the whole video, which was not surveyed.
+        damaged: Number of its packets and frames that could not be decoded in the survey.
+        mark: Checksum of its first frame.
+        marks: Combined checksum of all its frames.
+    """
+
+    source: Path
+    destination: Path
+    folder: Path
+    number: int = 0
+    first: int = 0
+    begins: int = 0
+    frames: int | None = None
+    damaged: int = 0
+    mark: int = 0
+    marks: int = 0
+
+    @property
+    def directory(self) -> Path:
+        """The work directory of the chunk, inside the video's. The whole video has no other."""
+        return self.folder if self.frames is None else self.folder / f"part-{self.number:04d}"
+
+    @property
+    def kind(self) -> str:
+        """Suffix of the output with the dot, in lower case."""
+        return self.destination.suffix.lower()
+
+
 class WorkDir:
     """The work directory of a video or a chunk.
 
@@ -69,6 +108,11 @@ class WorkDir:
                 segment = _read(line)
                 if segment is not None and segment.file == self.name() and self._is_whole(segment):
                     self.done.append(segment)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames in the finished segments."""
+        return sum(segment.frames for segment in self.done)
 
     def name(self) -> str:
         """Return the file name of the next segment."""
@@ -95,17 +139,6 @@ class WorkDir:
             journal.flush()
             os.fsync(journal.fileno())
         self.done.append(segment)
-
-    def chunk(self, number: int) -> "WorkDir":
-        """Return the work directory of chunk `number`, creating it if needed.
-
-        Raises:
-            OSError: The directory cannot be created.
-        """
-        path = chunk_dir(self.path, number)
-        path.mkdir(exist_ok=True)
-        atomic.sweep(path)
-        return WorkDir(path)
 
     def clear(self) -> None:
         """Remove everything in the directory.
@@ -175,11 +208,6 @@ def _prefix(destination: Path) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
-
-
-def chunk_dir(folder: Path, number: int) -> Path:
-    """Return the path of a chunk's work directory inside `folder`."""
-    return folder / f"part-{number:04d}"
 
 
 def release_claims(directory: Path, prefix: str) -> None:

@@ -12,7 +12,7 @@ into place, so outputs that the lost worker had finished are found up to date. I
 at the latest when the run ends.
 
 If there are several workers, this process splits a long video into chunks and joins them afterwards (see
-`engine.video_chunks`).
+`engine.videos`).
 """
 
 import contextlib
@@ -33,15 +33,15 @@ from colorize_cli.engine.cluster.connect import joined
 from colorize_cli.engine.cluster.dispatch import Answer, Dispatcher
 from colorize_cli.engine.cluster.node_check import NodeCheck, prepared_check
 from colorize_cli.engine.cluster.pool import LOST, WorkerPool
-from colorize_cli.engine.cluster.worker import Build, Returned, SessionProtocol
+from colorize_cli.engine.cluster.worker import Build, Item, Returned, SessionProtocol
 from colorize_cli.engine.outputs import make_directory
 from colorize_cli.engine.session import Session, are_many
-from colorize_cli.engine.work_items import ChunkJob, Item, absolute
 from colorize_cli.guidance import Guidance
 from colorize_cli.storage.manifest import State
+from colorize_cli.video.work_dir import Chunk
 
 if TYPE_CHECKING:
-    from colorize_cli.engine.video_chunks import SplitVideo
+    from colorize_cli.engine.videos import SplitVideo
 
 # Jobs per batch. A batch is sent to a worker, and its outcomes come back, together.
 CHUNK = 16
@@ -95,7 +95,13 @@ def run(
         _session,
         plan.root and plan.root.absolute(),
         worker_settings,
-        replace(guidance, hints={absolute(job): hints for job, hints in guidance.hints.items()}),
+        replace(
+            guidance,
+            hints={
+                Job(job.source.absolute(), job.destination.absolute()): hints
+                for job, hints in guidance.hints.items()
+            },
+        ),
         # A value equal to the cores of this machine is the default and not a choice of the user. A worker
         # then takes the number of its cores.
         settings.workers == available_cores(),
@@ -168,33 +174,38 @@ class _SplitVideos:
         self._progress = progress
         self._split_videos: dict[Job, SplitVideo] = {}
 
-    def add(self, job: Job, split_video: "SplitVideo") -> Sequence[ChunkJob]:
-        """Add a video and return its chunk jobs."""
+    def add(self, job: Job, split_video: "SplitVideo") -> Sequence[Chunk]:
+        """Add a video and return its chunks."""
         self._split_videos[job] = split_video
-        return split_video.chunk_jobs
+        return split_video.chunks
 
     def tell(self, item: Item, position: Position) -> None:
         """Report the position of a worker in a video or chunk as the position in the whole video."""
-        if isinstance(item, ChunkJob):
-            position = self._split_videos[item.job].advanced(item, position)
+        if isinstance(item, Chunk):
+            position = self._split_videos[_job_of(item)].advanced(item, position)
         self._progress(position)
 
     def outcomes(self, answers: Iterable[Answer[Item, Returned]]) -> Iterator[Outcome]:
         """Yield the outcomes of the jobs that end with these answers."""
         for answer in answers:
-            item = answer.item
-            if not isinstance(item, ChunkJob):
-                yield _outcome(item, answer)
-                continue
-            video = self._split_videos[item.job].answered(item, _outcome(item.job, answer))
-            if video is not None:
-                del self._split_videos[item.job]
-                yield video
+            item, job = answer.item, _job_of(answer.item)
+            outcome: Outcome | None = _outcome(job, answer)
+            if isinstance(item, Chunk) and outcome is not None:
+                outcome = self._split_videos[job].answered(item, outcome)
+                if outcome is not None:
+                    del self._split_videos[job]
+            if outcome is not None:
+                yield outcome
 
     def close(self) -> None:
         """Give up the claims on videos still under way. Their finished segments stay for the next run."""
         for split_video in self._split_videos.values():
             split_video.close()
+
+
+def _job_of(item: Item) -> Job:
+    """Return the job itself, or the job that a chunk belongs to."""
+    return Job(item.source, item.destination) if isinstance(item, Chunk) else item
 
 
 @contextlib.contextmanager

@@ -17,10 +17,10 @@ from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Position
 from colorize_cli.engine.cluster.dispatch import Worker
 from colorize_cli.engine.cluster.node_check import NodeCheck
-from colorize_cli.engine.cluster.worker import Actor, Build, Returned, sent
-from colorize_cli.engine.work_items import Item, folder_of, job_of
+from colorize_cli.engine.cluster.worker import Actor, Build, Item, Returned, sent
 from colorize_cli.storage import atomic
 from colorize_cli.video import work_dir
+from colorize_cli.video.work_dir import Chunk
 
 # Raised by Ray in place of an answer if the worker or its answer is lost.
 LOST: tuple[type[BaseException], ...] = (
@@ -132,14 +132,14 @@ class WorkerHandle(Worker[Item, Returned]):
         ).future()
         self._under_way[answer] = items
         answer.add_done_callback(self._under_way.pop)
-        if is_video(job_of(items[0]).source):
+        if is_video(items[0].source):
             self._video = items[0], answer
         return answer
 
     def lost(self, items: Sequence[Item]) -> None:
         """Mark the worker as lost, kill it and remove its temporary files. `items` were not finished."""
         self.gone = True
-        self._folders.update(map(folder_of, items))
+        self._folders.update(map(_folder_of, items))
         self.kill()
         self.clear()  # also removes its claim on a video, which would stop the next worker
 
@@ -154,7 +154,7 @@ class WorkerHandle(Worker[Item, Returned]):
             return False
         if self._asked is not None and self._asked.done():
             position = None if self._asked.exception() else self._asked.result()
-            path = job_of(self._video[0]).source
+            path = self._video[0].source
             if position is not None and position.path == path.absolute():
                 tell(self._video[0], replace(position, path=path))
             self._asked = None
@@ -177,7 +177,7 @@ class WorkerHandle(Worker[Item, Returned]):
             A future that fails when the worker has exited; None if there is nothing to wait for.
         """
         unfinished = list(self._under_way.values())
-        self._folders.update(folder_of(item) for items in unfinished for item in items)
+        self._folders.update(_folder_of(item) for items in unfinished for item in items)
         if self._prefix is None:
             self.kill()
             return None
@@ -375,6 +375,11 @@ class WorkerPool:
                 self._announced.add(line)
                 self._announce(line)
         return True
+
+
+def _folder_of(item: Item) -> Path:
+    """Return the directory in which a worker writes the temporary files of `item`."""
+    return item.directory if isinstance(item, Chunk) else item.destination.parent
 
 
 def _examine(check: NodeCheck) -> Path:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -9,11 +10,13 @@ from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Job, Outcome, Position, Progress
 from colorize_cli.engine import process_setup
 from colorize_cli.engine.shared_run import SharedRun
-from colorize_cli.engine.work_items import ChunkJob, Item, absolute_chunk_job
 from colorize_cli.storage import atomic
+from colorize_cli.video.work_dir import Chunk
 
 if TYPE_CHECKING:
-    from colorize_cli.engine.video_chunks import SplitVideo
+    from colorize_cli.engine.videos import SplitVideo
+
+Item = Job | Chunk  # what a worker does at one time, apart from other images
 
 
 class SessionProtocol(Protocol):
@@ -38,7 +41,7 @@ class SessionProtocol(Protocol):
             The split video; its outcome if the job has ended already; or None if one worker must do it whole.
         """
 
-    def colorize_chunk(self, chunk_job: ChunkJob) -> Outcome:
+    def colorize_chunk(self, chunk: Chunk) -> Outcome:
         """Colorize a chunk of a video."""
 
     def close(self) -> None:
@@ -47,7 +50,7 @@ class SessionProtocol(Protocol):
 
 # Transport form, at half the cost of pickled objects: a job as its two paths, and an outcome as its fields
 # without the job, in the order of the jobs. Chunks of videos are few and are sent as they are.
-Sent = tuple[str, str] | ChunkJob
+Sent = tuple[str, str] | Chunk
 Returned = dict[str, Any]
 
 # Makes a session from its number of cores, a function for lines to the user, and a function for positions.
@@ -71,16 +74,16 @@ class Actor:
         self._session.open()
         return lines, atomic.process_prefix()
 
-    def outcomes(self, chunk: Sequence[Sent]) -> list[Returned]:
+    def outcomes(self, batch: Sequence[Sent]) -> list[Returned]:
         """Process a batch: images, or one video, or one chunk of a video."""
-        items = [item if isinstance(item, ChunkJob) else Job(Path(item[0]), Path(item[1])) for item in chunk]
+        items = [item if isinstance(item, Chunk) else Job(Path(item[0]), Path(item[1])) for item in batch]
         return [_fields(outcome) for outcome in self._outcomes(items)]
 
     def _outcomes(self, items: Sequence[Item]) -> list[Outcome]:
         jobs = [item for item in items if isinstance(item, Job)]
         self._position = None
         if len(jobs) < len(items):
-            return [self._session.colorize_chunk(item) for item in items if isinstance(item, ChunkJob)]
+            return [self._session.colorize_chunk(item) for item in items if isinstance(item, Chunk)]
         if is_video(jobs[0].source):
             return [self._session.colorize_video(job) for job in jobs]
         # A worker that was lost may have finished some of them without an answer.
@@ -108,8 +111,11 @@ class Actor:
 
 def sent(item: Item, here: str) -> Sent:
     """Convert an item to its transport form. Relative paths of jobs are relative to `here`."""
-    if isinstance(item, ChunkJob):
-        return absolute_chunk_job(item)
+    if isinstance(item, Chunk):
+        source, destination, folder = (
+            Path(here, path) for path in (item.source, item.destination, item.folder)
+        )
+        return replace(item, source=source, destination=destination, folder=folder)
     return os.path.join(here, item.source), os.path.join(here, item.destination)  # noqa: PTH118
 
 

@@ -17,8 +17,9 @@ import pytest
 from colorize_cli.core.jobs import Position
 from colorize_cli.core.settings import Settings, VideoSettings
 from colorize_cli.inference import model
-from colorize_cli.video import chroma, colorize, encoder, stages, work_dir
-from colorize_cli.video.stages import VideoStages
+from colorize_cli.video import chroma, chunks, encoder, stages, work_dir
+from colorize_cli.video.reader import opened
+from colorize_cli.video.stages import VideoStages, VideoStats
 from tests.colorize_cli.cli.test_run import invoke
 from tests.colorize_cli.video.video_files import Recipe, look, make, packets
 
@@ -26,12 +27,11 @@ from tests.colorize_cli.video.video_files import Recipe, look, make, packets
 LOSSLESS = Settings(video=VideoSettings(codec="ffv1"))
 
 
-def run_video(
-    source: Path, output: Path, network, settings: Settings, progress=lambda _: None
-) -> colorize.VideoStats:
-    stats = colorize.VideoStats()
-    with work_dir.claimed(output, "key") as folder:
-        colorize.colorize_video(source, output, output.suffix, folder, network, settings, stats, progress)
+def run_video(source: Path, output: Path, network, settings: Settings, progress=lambda _: None) -> VideoStats:
+    with work_dir.claimed(output, "key") as folder, opened(source) as video:
+        chunk = work_dir.Chunk(source, output, folder.path)
+        stats = chunks.colorize_chunk(chunk, video, network, settings, progress)
+        chunks.concat([chunk], video.info, output, settings)
         folder.remove()
     return stats
 

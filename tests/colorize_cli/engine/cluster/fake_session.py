@@ -11,8 +11,8 @@ from colorize_cli.core.jobs import Job, Outcome, Position, Progress, Status
 from colorize_cli.core.pipeline import Pipeline, Stage
 from colorize_cli.core.settings import Settings
 from colorize_cli.engine.cluster.node_check import NodeCheck
-from colorize_cli.engine.work_items import ChunkJob
 from colorize_cli.storage import atomic
+from colorize_cli.video.work_dir import Chunk
 
 POISON = "poison.png"
 
@@ -51,8 +51,8 @@ class FakeSession:
     def split_video(self, job: Job, count: int) -> None:
         """Leave videos whole."""
 
-    def colorize_chunk(self, chunk_job: ChunkJob) -> Outcome:
-        raise AssertionError(chunk_job)
+    def colorize_chunk(self, chunk: Chunk) -> Outcome:
+        raise AssertionError(chunk)
 
     def close(self) -> None:
         """Do nothing."""
