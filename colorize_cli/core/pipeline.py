@@ -148,16 +148,15 @@ class _Parcel(Generic[S]):
     value: Any
     seconds: dict[str, float] = field(default_factory=dict)
     batch: int | None = None
-    leave: Callable[[], None] | None = None
+    leave: list[Callable[[], None]] = field(default_factory=list)
 
     def release(self) -> None:
-        """Leave the gate, if the item has passed one."""
-        if self.leave is not None:
-            self.leave()
-            self.leave = None
+        """Leave the gates that the item has passed."""
+        while self.leave:
+            self.leave.pop()()
 
     def result(self) -> Result[S]:
-        """Return the result of an item that has ended, and leave the gate."""
+        """Return the result of an item that has ended, and leave the gates."""
         self.release()
         failed = isinstance(self.value, _Failure)
         value = None if failed else self.value
@@ -361,7 +360,7 @@ class _Running(Generic[S]):
         made: list[Any] = []
         try:
             if stage.gate is not None:
-                parcels[0].leave = self._gates[stage.name].admit(parcels[0].value)
+                parcels[0].leave.append(self._gates[stage.name].admit(parcels[0].value))
                 begun = time.perf_counter()
             made = _call(stage, [parcel.value for parcel in parcels])
         except _StoppedError:

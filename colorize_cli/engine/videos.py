@@ -18,19 +18,19 @@ import numpy as np
 
 from colorize_cli.core.errors import ReadError, WriteError, one_line, reason_of
 from colorize_cli.core.formats import FORMATS, SHEET, is_video
-from colorize_cli.core.jobs import Job, Outcome, Position, Progress, Status
+from colorize_cli.core.jobs import Job, LocalFiles, Outcome, Position, Progress, Status
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings
-from colorize_cli.engine.outputs import Outputs, Skip
+from colorize_cli.engine.outputs import Outputs, Skip, own_files, shown
 from colorize_cli.image.frame import from_image
 from colorize_cli.inference.adapters import ModelInfo
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic, stdio
-from colorize_cli.storage.fingerprint import DAMAGED, SourceFingerprint
+from colorize_cli.storage.filesystem import DAMAGED, SourceFingerprint
 from colorize_cli.video import chunks, pipe, preview, work_dir
 from colorize_cli.video.reader import VideoReader, opened
 from colorize_cli.video.stages import VideoStats
-from colorize_cli.video.work_dir import Chunk
+from colorize_cli.video.work_dir import Chunk, WorkDir
 
 # Seconds. Splitting reads the video once more, in the process that dispatches all work. A shorter video is
 # done by one worker.
@@ -49,7 +49,7 @@ class SplitVideo:
 
     def __init__(
         self,
-        job: Job,
+        files: LocalFiles,
         source: SourceFingerprint,
         video: VideoReader,
         model_info: ModelInfo,
@@ -60,7 +60,7 @@ class SplitVideo:
         """Claim the work directory, so that no other run of this host works on the video, and split it.
 
         Args:
-            job: The job of the video.
+            files: The files of the job.
             source: Fingerprint of the source as it was read.
             video: The open source, at its first frame.
             model_info: Metadata of the model.
@@ -73,18 +73,20 @@ class SplitVideo:
             ReadError: The source is damaged beyond use, or ends before the time range.
             OSError: The work directory cannot be created.
         """
-        self._job, self._source, self._info = job, source, video.info
+        self._files, self._source, self._info = files, source, video.info
         self._settings, self._outputs = settings, outputs
         self._answers: dict[int, Outcome] = {}
         self._frames: dict[int, int] = {}
-        key = f"{outputs.recipe_of(job)} {source.content}"
+        key = f"{outputs.recipe_of(files.job)} {source.content}"
         with contextlib.ExitStack() as stack:
-            folder = stack.enter_context(work_dir.claimed(job.destination, key))
+            folder = stack.enter_context(work_dir.claimed(files.destination, key))
             if folder is None:
                 raise Skip("another run is colorizing it")
             self._folder = folder
-            whole = Chunk(job.source, job.destination, folder.path)
+            whole = Chunk(files.source, files.destination, folder.path)
             self.chunks = chunks.split(video, whole, model_info, settings, count)
+            if len(self.chunks) > 1:  # as far as an earlier run came
+                self._frames = {each.number: WorkDir(each.directory).frames for each in self.chunks}
             self._release = stack.pop_all()
 
     def close(self) -> None:
@@ -114,8 +116,8 @@ class SplitVideo:
             OSError: A file cannot be read or written.
         """
         begun = time.perf_counter()
-        note = _note(self._job, self._source, self._outputs, stats)
-        with atomic.naming(self._job.destination, note) as temporary:
+        note = _note(self._files, self._source, self._outputs, stats)
+        with atomic.naming(self._files.destination, note) as temporary:
             chunks.concat(self.chunks, self._info, temporary, self._settings)
         stats.seconds["join"] = time.perf_counter() - begun
         self._folder.remove()
@@ -137,22 +139,22 @@ class SplitVideo:
             for each, answer in zip(self.chunks, answers, strict=True):
                 total.add(VideoStats(answer.frames or 0, answer.cuts or 0, each.damaged, answer.seconds))
             self.write(total)
-            return _ended(self._job, total, answers[-1].device, answers[-1].batch)
+            return _ended(self._files, total, answers[-1].device, answers[-1].batch)
 
         try:
             failed = next((answer for answer in answers if answer.status is not Status.DONE), None)
-            return failed or explained(self._job, work)
+            return failed or explained(self._files, work)
         finally:
             self.close()
 
 
 def colorize_video(
-    job: Job, network: Model, settings: Settings, outputs: Outputs, progress: Progress
+    files: LocalFiles, network: Model, settings: Settings, outputs: Outputs, progress: Progress
 ) -> Outcome:
     """Colorize one video. Errors become a failed outcome and are not raised.
 
     Args:
-        job: The job; its source or destination may be a standard stream.
+        files: The files of the job; source or destination may be a standard stream.
         network: The model.
         settings: The settings of the run.
         outputs: The outputs of the run.
@@ -162,32 +164,33 @@ def colorize_video(
     def work() -> Outcome:
         stats = VideoStats()
         if settings.video.preview is not None:
-            _preview(job, settings.video.preview, network, settings, outputs, stats)
-        elif STREAM in (job.source, job.destination):
-            _refuse_needless(job, outputs)
-            read = None if job.source == STREAM else _read(job, outputs)
-            _pipe(job, read, network, settings, outputs, stats, progress)
+            _preview(files, settings.video.preview, network, settings, outputs, stats)
+        elif STREAM in (files.source, files.destination):
+            _refuse_needless(files, outputs)
+            read = None if files.source == STREAM else _read(files, outputs)
+            _pipe(files, read, network, settings, outputs, stats, progress)
         else:
-            read = _prepared(job, outputs)
-            with opened(job.source) as video:
-                if _is_copied(job, video, read, settings, outputs):
-                    return _ended(job, stats, None, None)
-                if is_split(job, settings):
-                    _split(job, read, video, network, settings, outputs, stats, progress)
-            if not is_split(job, settings):
-                _pipe(job, read, network, settings, outputs, stats, progress)
-        return _ended(job, stats, network.device, settings.batch_size or network.batch_size)
+            read = _prepared(files, outputs)
+            with opened(files.source) as video:
+                if _is_copied(files, video, read, settings, outputs):
+                    return _ended(files, stats, None, None)
+                if is_split(files, settings):
+                    split = SplitVideo(files, read, video, network.info, settings, outputs, 1)
+                    _colorize_here(split, video, network, settings, stats, progress)
+            if not is_split(files, settings):
+                _pipe(files, read, network, settings, outputs, stats, progress)
+        return _ended(files, stats, network.device, settings.batch_size or network.batch_size)
 
-    return explained(job, work)
+    return explained(files, work)
 
 
 def split_video(
-    job: Job, model_info: ModelInfo, settings: Settings, outputs: Outputs, count: int
+    files: LocalFiles, model_info: ModelInfo, settings: Settings, outputs: Outputs, count: int
 ) -> SplitVideo | Outcome | None:
     """Split a video into chunks if it needs colorizing and is long enough.
 
     Args:
-        job: The job of the video.
+        files: The files of the job.
         model_info: Metadata of the model.
         settings: The settings of the run.
         outputs: The outputs of the run.
@@ -199,21 +202,21 @@ def split_video(
     """
 
     def work() -> SplitVideo | Outcome | None:
-        with opened(job.source) as video:
+        with opened(files.source) as video:
             length, asked = video.seconds - settings.video.start, settings.video.duration
             if (length if asked is None else min(length, asked)) < SHORTEST:
                 return None
-        read = _prepared(job, outputs)
-        with opened(job.source) as video:
-            if _is_copied(job, video, read, settings, outputs):
-                return _ended(job, VideoStats(), None, None)
-            split = SplitVideo(job, read, video, model_info, settings, outputs, count)
+        read = _prepared(files, outputs)
+        with opened(files.source) as video:
+            if _is_copied(files, video, read, settings, outputs):
+                return _ended(files, VideoStats(), None, None)
+            split = SplitVideo(files, read, video, model_info, settings, outputs, count)
             if len(split.chunks) > 1:
                 return split
             split.close()
             return None
 
-    return explained(job, work) if is_split(job, settings) else None
+    return explained(files, work) if is_split(files, settings) else None
 
 
 def colorize_chunk(chunk: Chunk, network: Model, settings: Settings, progress: Progress) -> Outcome:
@@ -229,85 +232,87 @@ def colorize_chunk(chunk: Chunk, network: Model, settings: Settings, progress: P
         An outcome of the video's job that covers only this chunk. A damaged chunk does not fail: damage is
         reported in the outcome of the video.
     """
-    job = Job(chunk.source, chunk.destination)
+    files = own_files(Job(chunk.source, chunk.destination))
 
     def work() -> Outcome:
         with opened(chunk.source) as video:
             stats = chunks.colorize_chunk(chunk, video, network, settings, progress)
         stats.damaged = 0
-        return _ended(job, stats, network.device, settings.batch_size or network.batch_size)
+        return _ended(files, stats, network.device, settings.batch_size or network.batch_size)
 
-    return explained(job, work)
+    return explained(files, work)
 
 
-def explained(job: Job, work: Callable[[], Result]) -> Result | Outcome:
+def explained(files: LocalFiles, work: Callable[[], Result]) -> Result | Outcome:
     """Return the result of `work`, or the outcome that describes the exception it raised."""
     try:
         return work()
     except Skip as skip:
-        return Outcome(job, Status.SKIPPED, str(skip))
+        return Outcome(files.job, Status.SKIPPED, str(skip))
     except (OSError, av.error.FFmpegError) as error:
-        return Outcome(job, Status.FAILED, one_line(error.strerror or error))
+        return Outcome(files.job, Status.FAILED, shown(one_line(error.strerror or error), files))
     except Exception as error:  # any error fails this job only, as for images
-        return Outcome(job, Status.FAILED, reason_of(error))
+        return Outcome(files.job, Status.FAILED, shown(reason_of(error), files))
 
 
-def is_split(job: Job, settings: Settings) -> bool:
+def is_split(files: LocalFiles, settings: Settings) -> bool:
     """Return True if the video is colorized in chunks, in segments that a later run can reuse.
 
     False for a preview, a standard stream or a Y4M output. A stream is read or written once from beginning
     to end.
     """
-    streamed = STREAM in (job.source, job.destination) or job.destination.suffix.lower() == _RAW
+    streamed = STREAM in (files.source, files.destination) or files.destination.suffix.lower() == _RAW
     return not streamed and settings.video.preview is None
 
 
-def _ended(job: Job, stats: VideoStats, device: str | None, batch: int | None) -> Outcome:
+def _ended(files: LocalFiles, stats: VideoStats, device: str | None, batch: int | None) -> Outcome:
     """Return the outcome of a video that was written: done, or failed if its source is damaged.
 
     Device and batch size of the network are None if the network was not used.
     """
-    done = Outcome(job, Status.DONE, None, stats.seconds, device, batch, stats.frames, stats.cuts)
+    done = Outcome(
+        files.job, Status.DONE, None, stats.seconds, device, batch, stats.frames, stats.cuts, files=files
+    )
     if stats.damaged:
         reason = (
             f"{stats.damaged} packets or frames are damaged; the output contains only what could be decoded"
         )
-        return replace(done, status=Status.FAILED, reason=reason)
+        return replace(done, status=Status.FAILED, reason=reason, files=None)
     return done
 
 
-def _refuse_needless(job: Job, outputs: Outputs) -> None:
+def _refuse_needless(files: LocalFiles, outputs: Outputs) -> None:
     """Raise Skip if the output can be left as it is, and WriteError if its suffix is not of a video."""
-    if (reason := outputs.reason_to_skip(job)) is not None:
+    if (reason := outputs.reason_to_skip(files)) is not None:
         raise Skip(reason)
-    if job.destination != STREAM and not is_video(job.destination):
+    if files.destination != STREAM and not is_video(files.destination):
         raise WriteError(
-            f"the output of a video must be a video, not {job.destination.suffix}; choose another suffix"
+            f"the output of a video must be a video, not {files.destination.suffix}; choose another suffix"
         )
 
 
-def _read(job: Job, outputs: Outputs) -> SourceFingerprint:
+def _read(files: LocalFiles, outputs: Outputs) -> SourceFingerprint:
     try:
-        return outputs.source_of(job) or SourceFingerprint.of(job.source)
+        return outputs.source_of(files) or SourceFingerprint.of(files.source)
     except OSError as error:
         raise ReadError(error.strerror or str(error)) from error
 
 
-def _prepared(job: Job, outputs: Outputs) -> SourceFingerprint:
+def _prepared(files: LocalFiles, outputs: Outputs) -> SourceFingerprint:
     """Check what can be checked before a video is opened, and create the output's folder.
 
     Returns:
         The fingerprint of the source. It is taken before the source is opened: if the source is replaced in
         between, the output counts as made from the older one, and the next run makes it again.
     """
-    _refuse_needless(job, outputs)
-    read = _read(job, outputs)
-    outputs.make_folder(job)
+    _refuse_needless(files, outputs)
+    read = _read(files, outputs)
+    outputs.make_folder(files)
     return read
 
 
 def _is_copied(
-    job: Job, video: VideoReader, read: SourceFingerprint, settings: Settings, outputs: Outputs
+    files: LocalFiles, video: VideoReader, read: SourceFingerprint, settings: Settings, outputs: Outputs
 ) -> bool:
     """Return True if the video was in color and was copied unchanged; else it is at its first frame.
 
@@ -319,23 +324,20 @@ def _is_copied(
         return False
     if settings.if_colored == "skip":
         raise Skip("already in color")
-    with atomic.naming(job.destination, outputs.note(job, read)) as temporary:
-        shutil.copyfile(job.source, temporary)
+    with atomic.naming(files.destination, outputs.note(files, read)) as temporary:
+        shutil.copyfile(files.source, temporary)
     return True
 
 
-def _split(
-    job: Job,
-    read: SourceFingerprint,
+def _colorize_here(
+    split: SplitVideo,
     video: VideoReader,
     network: Model,
     settings: Settings,
-    outputs: Outputs,
     stats: VideoStats,
     progress: Progress,
 ) -> None:
-    """Colorize a video here: as one chunk, or in the chunks of the run on a cluster that began it."""
-    split = SplitVideo(job, read, video, network.info, settings, outputs, 1)
+    """Colorize and write a video as one chunk, or in the chunks of the run on a cluster that began it."""
     with contextlib.closing(split):
         for chunk in split.chunks:
             if chunk.number:
@@ -349,25 +351,26 @@ def _split(
 
 
 def _preview(
-    job: Job, frames: int, network: Model, settings: Settings, outputs: Outputs, stats: VideoStats
+    files: LocalFiles, frames: int, network: Model, settings: Settings, outputs: Outputs, stats: VideoStats
 ) -> None:
-    if (reason := outputs.reason_to_skip(job)) is not None:
+    if (reason := outputs.reason_to_skip(files)) is not None:
         raise Skip(reason)
-    if job.source == STREAM:
+    if files.source == STREAM:
         raise ReadError("a preview needs a video that can seek, not standard input; give it as a file")
-    if job.destination != STREAM and job.destination.suffix.lower() != SHEET:
+    if files.destination != STREAM and files.destination.suffix.lower() != SHEET:
         raise WriteError(
-            f"a preview must be written as PNG, not {job.destination.suffix}; give the output the suffix .png"
+            f"a preview must be written as PNG, not {files.destination.suffix};"
+            " give the output the suffix .png"
         )
-    with opened(job.source) as video:
+    with opened(files.source) as video:
         if settings.if_colored != "recolor" and video.is_color():
             raise Skip("already in color")
         sheet = preview.preview(video, frames, network, settings, stats)
-    outputs.write(job, outputs.source_of(job), FORMATS[SHEET], [(from_image(sheet), np.asarray(sheet))])
+    outputs.write(files, outputs.source_of(files), FORMATS[SHEET], [(from_image(sheet), np.asarray(sheet))])
 
 
 def _pipe(
-    job: Job,
+    files: LocalFiles,
     read: SourceFingerprint | None,
     network: Model,
     settings: Settings,
@@ -379,25 +382,25 @@ def _pipe(
 
     On standard output a Y4M source stays Y4M, and everything else becomes Matroska.
     """
-    format_ = stdio.video_format() if job.source == STREAM else None
-    readable = stdio.stdin() if job.source == STREAM else job.source
-    if job.destination == STREAM:
-        kind = _RAW if format_ == _Y4M or job.source.suffix.lower() == _RAW else ".mkv"
+    format_ = stdio.video_format() if files.source == STREAM else None
+    readable = stdio.stdin() if files.source == STREAM else files.source
+    if files.destination == STREAM:
+        kind = _RAW if format_ == _Y4M or files.source.suffix.lower() == _RAW else ".mkv"
         writable = stdio.stdout()
         pipe.pipe(readable, format_, writable, kind, network, settings, stats, progress)
         writable.flush()
         return
-    kind = job.destination.suffix.lower()
-    with atomic.naming(job.destination, _note(job, read, outputs, stats)) as temporary:
+    kind = files.destination.suffix.lower()
+    with atomic.naming(files.destination, _note(files, read, outputs, stats)) as temporary:
         pipe.pipe(readable, format_, temporary, kind, network, settings, stats, progress)
 
 
 def _note(
-    job: Job, read: SourceFingerprint | None, outputs: Outputs, stats: VideoStats
+    files: LocalFiles, read: SourceFingerprint | None, outputs: Outputs, stats: VideoStats
 ) -> Callable[[os.stat_result], None]:
     """Like `Outputs.note`, but records a damaged source as changed, so that the next run tries it again."""
 
     def note(status: os.stat_result) -> None:
-        outputs.note(job, DAMAGED if stats.damaged and read else read)(status)
+        outputs.note(files, DAMAGED if stats.damaged and read else read)(status)
 
     return note

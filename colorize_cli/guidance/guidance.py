@@ -177,7 +177,8 @@ def _reference(image: Image.Image) -> Reference:
 
 def _refuse_replacing(path: Path, plan: Plan) -> None:
     for job in plan.jobs:
-        if job.destination.name == path.name and os.path.realpath(job.destination) == os.path.realpath(path):
+        named = isinstance(job.destination, Path) and job.destination.name == path.name
+        if named and os.path.realpath(str(job.destination)) == os.path.realpath(path):
             raise UsageError(f"{job.source} would replace {path}; inputs are never modified")
 
 
@@ -194,7 +195,8 @@ def _matched(given: Hints | dict[str, DrawnHints], plan: Plan) -> dict[Job, Hint
         raise UsageError(f"these hints are for a single image, but there are {len(jobs)}; name them: {form}")
     paths, names = defaultdict(set), defaultdict(set)
     for job in jobs:
-        for path in (_below_input(job, plan), os.path.normpath(job.source), str(job.source.absolute())):
+        source = Path(str(job.source))  # of a URL it has the text, and names no file
+        for path in (_below_input(job, plan), os.path.normpath(source), str(source.absolute())):
             paths[path].add(job)
         names[job.source.name].add(job)
     hints: dict[Job, Hints] = {}
@@ -209,8 +211,9 @@ def _matched(given: Hints | dict[str, DrawnHints], plan: Plan) -> dict[Job, Hint
 
 def _below_input(job: Job, plan: Plan) -> str:
     """Return the path of an image relative to the input directory; its file name if it was given itself."""
-    depth = 1 if plan.root is None else len(job.destination.relative_to(plan.root).parts)
-    return str(Path(*job.source.parts[-depth:]))
+    source, destination = Path(str(job.source)), Path(str(job.destination))
+    depth = 1 if plan.root is None else len(destination.relative_to(Path(str(plan.root))).parts)
+    return str(Path(*source.parts[-depth:]))
 
 
 def _only(name: str, found: set[Job]) -> Job:

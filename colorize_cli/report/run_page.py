@@ -9,8 +9,8 @@ from typing import IO, Self
 
 from colorize_cli.core.errors import ReadError
 from colorize_cli.core.formats import is_video
-from colorize_cli.core.jobs import Job, Outcome, Status, Transfer
-from colorize_cli.core.location import STREAM
+from colorize_cli.core.jobs import Outcome, Status
+from colorize_cli.core.location import STREAM, Url
 from colorize_cli.core.settings import Settings
 from colorize_cli.image.thumbnail import color_thumbnail, gray_thumbnail
 from colorize_cli.report.html import Page, duration, framed, picture, text
@@ -117,7 +117,7 @@ class Report:
         time_ = f'<span class="faint">{duration(seconds)}</span>' if seconds else ""
         reason = f"<p>{text(outcome.reason)}</p>" if outcome.reason else ""
         return (
-            f'<article class="card">\n<div class="stage">{_pair(job, self._settings.max_pixels)}</div>\n'
+            f'<article class="card">\n<div class="stage">{_pair(outcome, self._settings.max_pixels)}</div>\n'
             f'<p class="links">{self._page.link(job.source, "before")}{time_}'
             f"{self._page.link(job.destination, 'after')}</p>\n"
             f'<h3 class="name">{text(job.source.name)}</h3>\n'
@@ -191,20 +191,20 @@ def _pieces(status: Status, section: _Section) -> Iterator[str | IO[bytes]]:
     yield "</section>\n"
 
 
-def _pair(job: Job | Transfer, max_pixels: int) -> str:
+def _pair(outcome: Outcome, max_pixels: int) -> str:
     """Return both pictures under a slider as HTML, or the reason why there is no preview."""
-    name = job.source.name
-    if isinstance(job, Transfer):
-        if job.files is None:
-            return '<p class="faint">No preview: the file was not fetched</p>'
-        job = job.files
-    if STREAM in (job.source, job.destination):
+    name = outcome.job.source.name
+    files = outcome.files or outcome.job
+    source, destination = files.source, files.destination
+    if isinstance(source, Url) or isinstance(destination, Url):
+        return '<p class="faint">No preview: the file was not fetched</p>'
+    if STREAM in (source, destination):
         return '<p class="faint">No preview: the input or output was a pipe</p>'
     images = []
-    video = is_video(job.source)
+    video = is_video(source)
     for path, thumbnail, what in (
-        (job.source, gray_thumbnail, "Before"),
-        (job.destination, color_thumbnail, "After"),
+        (source, gray_thumbnail, "Before"),
+        (destination, color_thumbnail, "After"),
     ):
         try:
             small = next(stills(path, [_POSITION], SIDE)) if video else thumbnail(path, max_pixels, SIDE)

@@ -17,7 +17,7 @@ import json
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from av.video.frame import VideoFrame
@@ -69,10 +69,10 @@ def split(
             return found
     if count == 1:
         return (whole,)
-    survey = _read_whole(video, model_info, settings)
-    if not survey.marks:
+    points, marks = _survey(video, whole, model_info, settings)
+    if not marks:
         raise ReadError(f"it ends before {settings.video.start:g} seconds")
-    found = tuple(_chunks(whole, survey, count))
+    found = tuple(_chunks(points, marks, video.damaged, count))
     if len(found) == 1:
         return (whole,)
     with atomic.writing(recorded) as file:
@@ -177,94 +177,57 @@ def concat(chunks: Sequence[Chunk], info: VideoInfo, output: Path, settings: Set
     muxer.join(segments, source, info, output, kind, info.time_range(asked.start, asked.duration))
 
 
-@dataclass(frozen=True)
-class _SplitPoint:
-    """A possible beginning of a chunk.
+def _survey(
+    video: VideoReader, whole: Chunk, model_info: ModelInfo, settings: Settings
+) -> tuple[list[Chunk], "array[int]"]:
+    """Decode the whole video.
 
-    Attributes:
-        number: Number of the frame.
-        shown: Presentation time of the frame.
-        damaged: Number of packets and frames before it that could not be decoded.
+    Returns:
+        The possible beginnings of chunks, as chunks without an end, whose `damaged` counts what is damaged
+        before them; and the checksums of all frames.
     """
-
-    number: int
-    shown: int
-    damaged: int
-
-
-@dataclass(frozen=True)
-class _Survey:
-    """Result of reading the whole video: split points, checksums of all frames, and the damage count."""
-
-    points: list[_SplitPoint]
-    marks: "array[int]"
-    damaged: int
-
-
-def _read_whole(video: VideoReader, model_info: ModelInfo, settings: Settings) -> _Survey:
-    cuts, segmenter = _Cuts(SmallCopy(video.info, model_info, settings)), Segmenter(video.info.rate)
-    points: list[_SplitPoint] = []
+    small, segmenter = SmallCopy(video.info, model_info, settings), Segmenter(video.info.rate)
+    tracker = FlowTracker()
+    points: list[Chunk] = []
     marks = array("I")
     before: VideoFrame | None = None
+    tracked: VideoFrame | None = None
     for number, frame in enumerate(video.frames(settings.video.start, settings.video.duration)):
         assert frame.pts is not None  # noqa: S101 - the reader sets it on every frame
         if before is None:
-            points.append(_SplitPoint(0, frame.pts, 0))
-        elif frame.key_frame and segmenter.wants(number) and cuts.between(before, frame):
-            segmenter.split_point = number
-            points.append(_SplitPoint(number, frame.pts, video.damaged))
+            points.append(replace(whole, begins=frame.pts))
+        elif frame.key_frame and segmenter.wants(number):
+            if tracked is not before:
+                tracker = FlowTracker()
+                tracker.next(small(before))
+            motion, tracked = tracker.next(small(frame)), frame
+            if motion is not None and motion.cut:
+                segmenter.split_point = number
+                points.append(replace(whole, first=number, begins=frame.pts, damaged=video.damaged))
         marks.append(_checksum(frame))
         before = frame
-    return _Survey(points, marks, video.damaged)
+    return points, marks
 
 
-class _Cuts:
-    """Detects cuts at selected frames of a video."""
-
-    def __init__(self, small: SmallCopy) -> None:
-        self._small = small
-        self._tracker = FlowTracker()
-        self._seen: VideoFrame | None = None
-
-    def between(self, before: VideoFrame, frame: VideoFrame) -> bool:
-        """Return True if there is a cut between two consecutive frames."""
-        if before is not self._seen:
-            self._tracker = FlowTracker()
-            self._tracker.next(self._small(before))
-        motion = self._tracker.next(self._small(frame))
-        self._seen = frame
-        return motion is not None and motion.cut
-
-
-def _chunks(whole: Chunk, survey: _Survey, count: int) -> Iterator[Chunk]:
-    frames = len(survey.marks)
-    begins = _chunk_begins(survey.points, frames, count)
-    ends = [*begins[1:], _SplitPoint(frames, 0, survey.damaged)]
-    for number, (point, end) in enumerate(zip(begins, ends, strict=True)):
-        marks = survey.marks[point.number : end.number]
-        yield replace(
-            whole,
-            number=number,
-            first=point.number,
-            begins=point.shown,
-            frames=len(marks),
-            damaged=end.damaged - point.damaged,
-            mark=marks[0],
-            marks=functools.reduce(_combined_checksum, marks, 0),
-        )
-
-
-def _chunk_begins(points: Sequence[_SplitPoint], frames: int, count: int) -> list[_SplitPoint]:
-    """Return the split points at which chunks begin, each nearest to an equal share of the frames left."""
-    chosen = [points[0]]
+def _chunks(points: Sequence[Chunk], marks: "array[int]", damaged: int, count: int) -> Iterator[Chunk]:
+    """Yield about `count` chunks. Each begins at the point nearest to an equal share of the frames left."""
+    begins = [points[0]]
     for left in range(count, 1, -1):
-        begun = chosen[-1].number
-        wanted = begun + (frames - begun) / left
-        later = [point for point in points if point.number > begun]
-        if not later:
-            break
-        chosen.append(min(later, key=lambda point: abs(point.number - wanted)))
-    return chosen
+        begun = begins[-1].first
+        wanted = begun + (len(marks) - begun) / left
+        if later := [point for point in points if point.first > begun]:
+            begins.append(min(later, key=lambda point: abs(point.first - wanted)))
+    ends = [*begins[1:], replace(points[0], first=len(marks), damaged=damaged)]
+    for number, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+        own = marks[begin.first : end.first]
+        yield replace(
+            begin,
+            number=number,
+            frames=len(own),
+            damaged=end.damaged - begin.damaged,
+            mark=own[0],
+            marks=functools.reduce(_combined_checksum, own, 0),
+        )
 
 
 class _MismatchError(Exception):

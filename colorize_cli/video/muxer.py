@@ -56,7 +56,7 @@ def join(
         )
         others = _other_packets(original, targets, info, time_range)
         try:
-            for packet in heapq.merge(colorized, others, key=_decoding_seconds):
+            for packet in heapq.merge(colorized, others, key=lambda p: Fraction((p.dts or 0) * p.time_base)):
                 out.mux_one(packet)
         except av.error.FFmpegError as error:
             if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
@@ -223,7 +223,3 @@ def take(packet: "Packet[Any]", time_range: TimeRange, time_base: Fraction) -> b
     if packet.dts is not None:
         packet.dts -= earlier
     return True
-
-
-def _decoding_seconds(packet: "Packet[Any]") -> Fraction:
-    return Fraction((packet.dts or 0) * packet.time_base)

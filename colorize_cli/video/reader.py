@@ -70,7 +70,8 @@ class VideoReader:
             raise ReadError(_reason(error)) from error
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
-            streams = [s for s in self.container.streams.video if not _is_cover(s)]
+            cover = av.stream.Disposition.attached_pic
+            streams = [s for s in self.container.streams.video if not s.disposition & cover]
             if not streams:
                 raise ReadError("it has no video stream")
             self.stream: VideoStream = streams[0]
@@ -219,7 +220,7 @@ class VideoReader:
             return False
         # Frames that follow the key frame in the file but are shown before it may refer to earlier frames,
         # and then cannot be decoded.
-        later = itertools.filterfalse(lambda packet: _is_before(packet, shown), packets)
+        later = (p for p in packets if (time_ := _display_time(p)) is None or time_ >= shown)
         self._frames = self._decoded(itertools.chain((key,), later))
         return self._decode_next()
 
@@ -302,11 +303,6 @@ def _display_time(packet: "Packet[Any]") -> int | None:
     return packet.dts if packet.pts is None else packet.pts
 
 
-def _is_before(packet: "Packet[Any]", time: int) -> bool:
-    shown = _display_time(packet)
-    return shown is not None and shown < time
-
-
 def _is_color(frame: VideoFrame, info: VideoInfo) -> bool:
     size = grayscale.small_size(frame.width, frame.height)
     planes = [
@@ -362,10 +358,6 @@ def _layout(frame: VideoFrame) -> Layout:
 
 def _factor(whole: int, part: int) -> int:
     return max(1, round(whole / part))
-
-
-def _is_cover(stream: VideoStream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
 def _reason(error: av.error.FFmpegError) -> str:

@@ -32,7 +32,7 @@ from colorize_cli.core.settings import Settings
 from colorize_cli.inference.adapters import ModelInfo
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic
-from colorize_cli.video import chroma, encoder, pixel_format
+from colorize_cli.video import encoder, pixel_format
 from colorize_cli.video.encoder import Encoding
 from colorize_cli.video.pixel_format import VideoInfo
 from colorize_cli.video.reader import VideoReader
@@ -149,7 +149,7 @@ class SmallCopy:
 
 
 class VideoStages:
-    """The processing stages of one video, or of a chunk that begins at a split point (see `segments`)."""
+    """The processing stages of one video, or of a chunk that begins at a split point."""
 
     def __init__(
         self,
@@ -295,7 +295,7 @@ class VideoStages:
         info, layout = self._video.info, self._encoding.layout
         assert layout.reduced is not None  # noqa: S101 - encodings have chroma
         turned = np.rot90(item.ab, -info.quarter_turns, axes=(1, 2))
-        cb, cr = chroma.chroma_planes(
+        cb, cr = pixel_format.chroma_planes(
             pixel_format.luma_of(item.frame), turned, self._settings.strength, info, layout.reduced
         )
-        return dataclasses.replace(item, frame=chroma.with_chroma(item.frame, layout, cb, cr))
+        return dataclasses.replace(item, frame=pixel_format.with_chroma(item.frame, layout, cb, cr))

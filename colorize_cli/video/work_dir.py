@@ -19,7 +19,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -41,7 +40,7 @@ class Segment:
         frames: Number of frames.
         size: Size of the file in bytes.
         cuts: Number of cuts in the video up to the segment's end.
-        place: Number of the frame at the latest split point up to the segment's end (see `segments`).
+        place: Number of the frame at the latest split point up to the segment's end (see `stages`).
     """
 
     file: str
@@ -105,9 +104,12 @@ class WorkDir:
         self.done: list[Segment] = []
         with contextlib.suppress(FileNotFoundError):
             for line in (path / _JOURNAL).read_bytes().splitlines():
-                segment = _read(line)
-                if segment is not None and segment.file == self.name() and self._is_whole(segment):
-                    self.done.append(segment)
+                with contextlib.suppress(ValueError, TypeError, OSError):  # torn, or the files are not there
+                    segment = Segment(**json.loads(line))
+                    size = (path / segment.file).stat().st_size
+                    state = (path / _state_of(segment.file)).is_file()
+                    if segment.file == self.name() and size == segment.size and state:
+                        self.done.append(segment)
 
     @property
     def frames(self) -> int:
@@ -155,13 +157,6 @@ class WorkDir:
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.path.parent.rmdir()
-
-    def _is_whole(self, segment: Segment) -> bool:
-        try:
-            size = (self.path / segment.file).stat().st_size
-        except OSError:
-            return False
-        return size == segment.size and (self.path / _state_of(segment.file)).is_file()
 
 
 @contextlib.contextmanager
@@ -223,11 +218,3 @@ def release_claims(directory: Path, prefix: str) -> None:
 
 def _state_of(file: str) -> str:
     return f"{file}.npz"
-
-
-def _read(line: bytes) -> Segment | None:
-    try:
-        values: dict[str, Any] = json.loads(line)
-        return Segment(**values)
-    except (ValueError, TypeError):
-        return None
