@@ -113,7 +113,6 @@ def _run(
 
     process_setup.prepare()
     Image.MAX_IMAGE_PIXELS = None  # `settings.max_pixels` replaces Pillow's limit
-    jobs = [Job(source, path) for source in paths]
     stopped = None
     with Page(path, "page") as page:
         loaded = benchmark.load([(str(named), registry.resolve(named)) for named in models], settings)
@@ -125,7 +124,7 @@ def _run(
                 display.say(f"{candidate.letter} {candidate.named}: {where}")
         comparison = ComparisonPage(page, loaded, settings, side)
         try:
-            display.show(_outcomes(jobs, loaded, comparison, settings.max_pixels, side))
+            display.show(_outcomes(paths, path, loaded, comparison, settings.max_pixels, side))
         except KeyboardInterrupt:
             stopped = "interrupted"
         display.summarize(stopped)
@@ -136,7 +135,8 @@ def _run(
 
 
 def _outcomes(
-    jobs: Sequence[Job],
+    paths: Sequence[Path],
+    destination: Path,
     candidates: "Sequence[BenchmarkedModel]",
     page: "ComparisonPage",
     max_pixels: int,
@@ -145,12 +145,13 @@ def _outcomes(
     """Compare the models on one picture at a time, and add each picture to the page."""
     from colorize_cli.report.benchmark import compare
 
-    for job in jobs:
+    for path in paths:
+        job = Job(path, destination)
         try:
-            compared = compare(job.source, candidates, max_pixels, side)
+            compared = compare(path, candidates, max_pixels, side)
         except Exception as error:  # one bad picture must not stop the others
             reason = reason_of(error)
-            page.fail(job.source, reason)
+            page.fail(path, reason)
             yield Outcome.failed(job, reason)
             continue
         page.add(compared)

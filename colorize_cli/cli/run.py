@@ -6,7 +6,7 @@ start without them.
 
 import contextlib
 import sys
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -17,14 +17,13 @@ from colorize_cli.cli import options
 from colorize_cli.cli.progress import Display
 from colorize_cli.core import formats
 from colorize_cli.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError, printable
-from colorize_cli.core.jobs import Job, Outcome, Plan, Status, Transfer
+from colorize_cli.core.jobs import Outcome, Plan, Status
 from colorize_cli.core.location import STREAM, Location
 from colorize_cli.core.settings import Settings, VideoSettings
 from colorize_cli.storage import discovery
 from colorize_cli.storage.discovery import Selection
 
 if TYPE_CHECKING:
-    from colorize_cli.engine.transfer import RemotePlan
     from colorize_cli.report.run_page import Report
 
 
@@ -100,54 +99,23 @@ def command(
             raise UsageError("--json and the output would both go to standard output; give a file as OUTPUT")
         selection = Selection(include, exclude, shard)
         endings = formats.endings(settings.format, formats.SHEET if video.preview else None)
-        plan = _plan(inputs, output, endings, listed, selection)
+        plan = discovery.plan(inputs, output, endings, listed=listed, selection=selection)
         if dry_run:
-            for job, reason in _previewed(plan, settings):
+            from colorize_cli.engine import session
+
+            for job, reason in session.preview(plan, settings):
                 columns = [printable(job.source), printable(job.destination)]
-                columns = ["colour", *columns] if reason is None else ["skip", *columns, reason]
+                columns = ["colorize", *columns] if reason is None else ["skip", *columns, reason]
                 click.echo("\t".join(columns))
         else:
             display = Display(len(plan.jobs), quiet=quiet, json_lines=sys.stdout if as_json else None)
             context.exit(_run(plan, settings, display, report, fail_fast=fail_fast))
 
 
-def _plan(
-    inputs: Sequence[Location],
-    output: Location,
-    endings: Mapping[str, str],
-    listed: Sequence[Location],
-    selection: Selection,
-) -> "Plan | RemotePlan":
-    if isinstance(output, Path):
-        paths = [location for location in inputs if isinstance(location, Path)]
-        listed_paths = [location for location in listed if isinstance(location, Path)]
-        if (len(paths), len(listed_paths)) == (len(inputs), len(listed)):
-            return discovery.plan(paths, output, endings, listed=listed_paths, selection=selection)
-    from colorize_cli.engine import transfer
-
-    return transfer.plan(inputs, output, endings, listed=listed, selection=selection)
-
-
-def _outcomes(
-    plan: "Plan | RemotePlan", settings: Settings, display: Display
-) -> Generator[Outcome, None, None]:
-    if isinstance(plan, Plan):
-        from colorize_cli.engine import ENGINES
-
-        return ENGINES[settings.engine](plan, settings, display.say, display.video)
-    if settings.engine != "local":
-        raise UsageError(f"--engine {settings.engine} does not support URLs; give paths that all nodes see")
-    from colorize_cli.engine import transfer
-
-    return transfer.run(plan, settings, display.say, display.video)
-
-
-def _run(
-    plan: "Plan | RemotePlan", settings: Settings, display: Display, report: Path | None, *, fail_fast: bool
-) -> int:
+def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, *, fail_fast: bool) -> int:
     if plan.ignored:
         display.say(f"{plan.ignored} files of other kinds ignored")
-    from colorize_cli.engine import process_setup
+    from colorize_cli.engine import ENGINES, process_setup
 
     with contextlib.ExitStack() as stack:
         page = None
@@ -155,7 +123,7 @@ def _run(
             from colorize_cli.report.run_page import Report
 
             page = stack.enter_context(Report(report, settings))
-        outcomes = _outcomes(plan, settings, display)
+        outcomes = ENGINES[settings.engine](plan, settings, display.say, display.video)
         process_setup.prepare()
         stopped = None
         try:
@@ -183,13 +151,3 @@ def _reported(outcomes: Iterable[Outcome], page: "Report | None", *, fail_fast: 
         yield outcome
         if fail_fast and outcome.status is Status.FAILED:
             return
-
-
-def _previewed(plan: "Plan | RemotePlan", settings: Settings) -> Iterable[tuple[Job | Transfer, str | None]]:
-    if isinstance(plan, Plan):
-        from colorize_cli.engine import local
-
-        return local.preview(plan, settings)
-    from colorize_cli.engine import transfer
-
-    return transfer.preview(plan, settings)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from colorize_cli.core.errors import ReadError
+from colorize_cli.core.location import Location
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def check_kind(path: Path) -> None:
         raise ReadError(f"unsupported file type: {path.suffix or 'no suffix'!r} (supported: {known})")
 
 
-def is_video(path: Path) -> bool:
+def is_video(path: Location) -> bool:
     """Return True if the file name has the suffix of a video."""
     return KINDS.get(path.suffix.lower()) == "film"
 

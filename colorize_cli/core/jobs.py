@@ -11,26 +11,52 @@ from colorize_cli.core.location import Location
 
 
 @dataclass(frozen=True)
-class Job:
-    """The source and the destination of one picture or video. Either may be `STREAM`."""
+class FileInfo:
+    """A store's metadata of an object or directory.
 
-    source: Path
-    destination: Path
+    Attributes:
+        path: Path in the store's form. On the web it is the URL, which may hold secrets.
+        is_directory: True for a directory, or a prefix of object names.
+        size: Size in bytes; None if the store does not give it.
+        version: Value that changes with every write; None if the store does not give one.
+    """
+
+    path: str = field(repr=False)
+    is_directory: bool
+    size: int | None
+    version: str | None
 
 
 @dataclass(frozen=True)
-class Transfer:
-    """A job with its source, its destination or both in a remote store.
+class Job:
+    """The source and the destination of one picture or video.
 
     Attributes:
-        source: Location of the input.
-        destination: Location of the output.
-        files: The job with local copies of the files, while they exist; otherwise None.
+        source: Location of the input, or `STREAM`.
+        destination: Location of the output, or `STREAM`.
+        found: The store's metadata of the source when it was listed; None for a path.
+        refused: Reason why the job cannot be done; None if it can.
     """
 
     source: Location
     destination: Location
-    files: Job | None = field(default=None, compare=False)
+    found: FileInfo | None = field(default=None, compare=False)
+    refused: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """The files of a job on this machine: its own, or staged copies of those in a store.
+
+    Attributes:
+        job: The job.
+        source: Path of the input, or `STREAM`. A staged copy exists once it is fetched.
+        destination: Path of the output, or `STREAM`.
+    """
+
+    job: Job
+    source: Path
+    destination: Path
 
 
 class Status(Enum):
@@ -56,9 +82,10 @@ class Outcome:
         cuts: Number of cuts found in a video; None for pictures.
         size: Short side in pixels of the network's input, if memory did not suffice for a larger one;
             otherwise None.
+        files: The files on this machine, until the next outcome is requested; None if there are none.
     """
 
-    job: Job | Transfer
+    job: Job
     status: Status
     reason: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -67,19 +94,20 @@ class Outcome:
     frames: int | None = None
     cuts: int | None = None
     size: int | None = None
+    files: LocalFiles | None = field(default=None, compare=False)
 
     @classmethod
-    def done(cls, job: Job | Transfer, **figures: Any) -> Self:
+    def done(cls, job: Job, **figures: Any) -> Self:
         """Return the outcome of a job whose output was made. `figures` are attributes by name."""
         return cls(job, Status.DONE, **figures)
 
     @classmethod
-    def skipped(cls, job: Job | Transfer, reason: str) -> Self:
+    def skipped(cls, job: Job, reason: str) -> Self:
         """Return the outcome of a job that need not be done."""
         return cls(job, Status.SKIPPED, reason)
 
     @classmethod
-    def failed(cls, job: Job | Transfer, why: str | Exception, **figures: Any) -> Self:
+    def failed(cls, job: Job, why: str | Exception, **figures: Any) -> Self:
         """Return the outcome of a job that failed, with the reason or the error. `figures` as for `done`."""
         reason = why if isinstance(why, str) else reason_of(why)
         return cls(job, Status.FAILED, reason, **figures)
@@ -118,5 +146,5 @@ class Plan:
 
     jobs: tuple[Job, ...]
     ignored: int
-    root: Path | None
+    root: Location | None
     elsewhere: tuple[Job, ...] = ()

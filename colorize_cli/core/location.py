@@ -5,7 +5,7 @@ reports and manifests show URLs without them.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -31,9 +31,12 @@ class Url:
 
     Attributes:
         text: The URL as given by the user. It may hold secrets.
+        path: Path in the store's form, if the store gave it: a name may hold characters that have another
+            meaning in a URL. It may hold secrets on the web.
     """
 
     text: str
+    path: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return "::".join(map(_without_secrets, _CHAIN.split(self.text)))
@@ -64,10 +67,11 @@ class Url:
         """The URL of the containing directory, without secrets."""
         return str(self).rstrip("/").rpartition("/")[0]
 
-    def below(self, name: str) -> "Url":
+    def __truediv__(self, name: str) -> "Url":
         """Return the URL of `name`, which may have several parts, below this one."""
         before, first, after = _first(self.text)
-        return Url(f"{before}{first.rstrip('/')}/{name}{after}")
+        path = None if self.path is None else f"{self.path}/{name}"
+        return Url(f"{before}{first.rstrip('/')}/{name}{after}", path)
 
     def above(self, levels: int) -> "Url":
         """Return the URL without the last `levels` parts of its path."""
@@ -89,6 +93,11 @@ def parse_location(text: str) -> Location:
         if text.startswith(prefix):
             return Path(text.removeprefix(prefix))
     return Url(text) if _URL.match(text) else Path(text)
+
+
+def absolute(location: Location) -> Location:
+    """Return a path as absolute, for a process with another working directory, and a URL as it is."""
+    return location.absolute() if isinstance(location, Path) else location
 
 
 def redacted(text: object) -> str:

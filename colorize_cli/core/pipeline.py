@@ -1,7 +1,7 @@
 """Stages over bounded queues, independent of pictures.
 
 A `Pipeline` is a description. `run` builds it, with threads for every stage, and yields one `Result` per item
-in the order of completion. It guarantees:
+in the order of completion, or in the order of the items if the pipeline is `ordered`. It guarantees:
 
 - Every queue is bounded, so memory does not grow with the number of items. With a `Gate` it does not grow
   with their size either.
@@ -95,22 +95,30 @@ class Pipeline:
         capacity: Maximum number of items in each queue.
         patience: Seconds to wait for the current calls of the stages when the pipeline is stopped. Longer
             calls are abandoned to threads that end with the process. None waits without a limit.
+        ordered: True to yield results in the order of the items. A result that waits for an earlier one still
+            counts in the pipeline's gates.
     """
 
     stages: tuple[Stage, ...]
     capacity: int = 4
     patience: float | None = None
+    ordered: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for a pipeline that cannot work."""
         if not self.stages or self.capacity < 1:
             raise ValueError("a pipeline needs at least one stage and a capacity of at least 1")
+        # Otherwise later items could fill the gate, and wait for an item that waits at the gate.
+        if self.ordered and any(stage.gate for stage in self.stages[1:]):
+            raise ValueError("in an ordered pipeline only the first stage may have a gate")
+        if self.ordered and self.stages[0].gate and self.stages[0].workers > 1:
+            raise ValueError("in an ordered pipeline a stage with a gate must have one worker")
 
     def run(self, items: Iterable[S]) -> Generator[Result[S], None, None]:
         """Run the items through the stages.
 
         Yields:
-            One result per item, in the order of completion.
+            One result per item, in the order of completion or, if `ordered`, of the items.
 
         Raises:
             Exception: The exception of `items` itself, after the results of all items that it yielded.
@@ -135,11 +143,24 @@ class _Ended(Exception):  # noqa: N818  (not an error)
 class _Parcel(Generic[S]):
     """An item on its way through the stages."""
 
+    number: int
     source: S
     value: Any
     seconds: dict[str, float] = field(default_factory=dict)
     batch: int | None = None
-    release: Callable[[], None] | None = None
+    leave: list[Callable[[], None]] = field(default_factory=list)
+
+    def release(self) -> None:
+        """Leave the gates that the item has passed."""
+        while self.leave:
+            self.leave.pop()()
+
+    def result(self) -> Result[S]:
+        """Return the result of an item that has ended, and leave the gates."""
+        self.release()
+        failed = isinstance(self.value, _Failure)
+        value = None if failed else self.value
+        return Result(self.source, value, self.value.error if failed else None, self.seconds, self.batch)
 
 
 @dataclass(frozen=True)
@@ -251,6 +272,7 @@ class _Running(Generic[S]):
 
     def __init__(self, pipeline: Pipeline, items: Iterable[S]) -> None:
         stages = pipeline.stages
+        self._ordered = pipeline.ordered
         producers = [1, *(stage.workers for stage in stages)]
         self._queues = [_Queue(pipeline.capacity, count) for count in producers[:-1]]
         # Every worker may put failures into the last queue. The feeder closes it too, so that the queue does
@@ -272,11 +294,20 @@ class _Running(Generic[S]):
             thread.start()
 
     def results(self) -> Generator[Result[S], None, None]:
+        waiting: dict[int, _Parcel[S]] = {}  # of an ordered pipeline, until all earlier ones are there
+        following = 0
         while True:
             try:
-                yield self._done.get()
+                parcel: _Parcel[S] = self._done.get()
             except (_Ended, _StoppedError):
                 break
+            if not self._ordered:
+                yield parcel.result()
+                continue
+            waiting[parcel.number] = parcel
+            while following in waiting:
+                yield waiting.pop(following).result()
+                following += 1
         if self._defect is not None:
             raise self._defect
         if self._feed_error is not None:
@@ -298,8 +329,8 @@ class _Running(Generic[S]):
 
     def _feed(self, items: Iterable[S]) -> None:
         try:
-            for item in items:
-                self._queues[0].put(_Parcel(item, item))
+            for number, item in enumerate(items):
+                self._queues[0].put(_Parcel(number, item, item))
         except _StoppedError:
             pass
         except BaseException as error:  # raised again for the consumer, in another thread
@@ -329,7 +360,7 @@ class _Running(Generic[S]):
         made: list[Any] = []
         try:
             if stage.gate is not None:
-                parcels[0].release = self._gates[stage.name].admit(parcels[0].value)
+                parcels[0].leave.append(self._gates[stage.name].admit(parcels[0].value))
                 begun = time.perf_counter()
             made = _call(stage, [parcel.value for parcel in parcels])
         except _StoppedError:
@@ -344,7 +375,9 @@ class _Running(Generic[S]):
             if stage.batch is not None:
                 parcel.batch = len(parcels)
             if isinstance(value, _Failure) or index + 1 == len(self._queues):
-                self._finish(parcel)
+                if not self._ordered:
+                    parcel.release()
+                self._done.put(parcel)
             else:
                 self._queues[index + 1].put(parcel)
 
@@ -355,14 +388,6 @@ class _Running(Generic[S]):
             return [first]
         key = stage.key(first.value)
         return [first, *queue.get_ready(stage.batch - 1, lambda other: stage.key(other.value) == key)]
-
-    def _finish(self, parcel: _Parcel[S]) -> None:
-        if parcel.release is not None:
-            parcel.release()
-        failed = isinstance(parcel.value, _Failure)
-        value = None if failed else parcel.value
-        error = parcel.value.error if failed else None
-        self._done.put(Result(parcel.source, value, error, parcel.seconds, parcel.batch))
 
 
 def _call(stage: Stage, values: list[Any]) -> list[Any]:

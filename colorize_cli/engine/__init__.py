@@ -11,7 +11,7 @@ from typing import Protocol
 from colorize_cli.core.errors import UsageError
 from colorize_cli.core.jobs import Outcome, Plan, Progress
 from colorize_cli.core.settings import Settings
-from colorize_cli.engine import local
+from colorize_cli.engine import session
 
 __all__ = ["ENGINES", "Engine"]
 
@@ -42,6 +42,6 @@ def _ray(
 
 
 ENGINES: dict[str, Engine] = {
-    "local": local.run,
+    "local": session.run,
     "ray": _ray,
 }

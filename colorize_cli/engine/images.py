@@ -1,12 +1,16 @@
-"""The pipeline for images: decode -> infer -> compose -> encode. Each stage has its separate threads."""
+"""The pipeline for images: decode -> infer -> compose -> encode. Each stage has its separate threads.
+
+Files in stores have two more, fetch before the others and put after them (see `transfer`).
+"""
 
 import contextlib
 import functools
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -14,20 +18,23 @@ from PIL import Image
 from colorize_cli.color.lab import Floats
 from colorize_cli.color.resize import working_copy
 from colorize_cli.compose import compose, compose16, compose_planes
-from colorize_cli.core.errors import DeviceMemoryError, UsageError, WriteError
+from colorize_cli.core.errors import DeviceMemoryError, UsageError, WriteError, reason_of
 from colorize_cli.core.formats import FORMATS, HOLDS, check_kind, is_video
-from colorize_cli.core.jobs import Job, Outcome
+from colorize_cli.core.jobs import Job, LocalFiles, Outcome
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.pipeline import Gate, Pipeline, Result, Stage
 from colorize_cli.core.settings import Settings
-from colorize_cli.engine.outputs import Outputs, Skip
+from colorize_cli.engine.outputs import Outputs, Skip, own_files, shown
 from colorize_cli.guidance import Guidance, apply_guidance
 from colorize_cli.guidance.hints import Hints
 from colorize_cli.image import reader
 from colorize_cli.image.frame import Colors, Frame, Page
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic, stdio
-from colorize_cli.storage.fingerprint import SourceFingerprint
+from colorize_cli.storage.filesystem import SourceFingerprint
+
+if TYPE_CHECKING:
+    from colorize_cli.engine.transfer import Transfer
 
 # Maximum sum of pixels of all images between the start of decoding and the end of writing. A pixel takes 10
 # bytes in a gray image and up to 20 in a color image, so this bounds the memory. A larger image is processed
@@ -43,49 +50,43 @@ _PATIENCE = 1.2
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    job: Job
+class _Still:
+    """A still image on its way through the stages: decoded, then with its chroma, then with its colors."""
+
+    files: LocalFiles
     source: SourceFingerprint | None
     format: str
     frame: Frame
     small: Floats
-
-
-@dataclass(frozen=True)
-class _Document:
-    """A file with several pages or frames, read page by page while its output is written."""
-
-    job: Job
-    source: SourceFingerprint | None
-    format: str
-
-
-@dataclass(frozen=True)
-class _Original(_Document):
-    """A file already in color, to be copied."""
-
-    same_format: bool
-
-
-@dataclass(frozen=True)
-class _Predicted:
-    decoded: _Decoded
-    ab: Floats
+    ab: Floats | None = None
+    colors: Colors | None = None
     size: int | None = None
 
 
 @dataclass(frozen=True)
-class _Composed:
-    decoded: _Decoded
-    colors: Colors
-    size: int | None
+class _Document:
+    """A file that is read while its output is written: it has several pages, or is already in color."""
+
+    files: LocalFiles
+    source: SourceFingerprint | None
+    format: str
+    is_color: bool = False
+    same_format: bool = False
 
 
 class Images:
     """Colorizes image files. Each may have several pages or frames."""
 
-    def __init__(self, network: Model, settings: Settings, guidance: Guidance, outputs: Outputs) -> None:
+    def __init__(
+        self,
+        network: Model,
+        settings: Settings,
+        guidance: Guidance,
+        outputs: Outputs,
+        transfer: "Transfer | None" = None,
+    ) -> None:
         self._network = network
+        self._transfer = transfer
         self._settings = settings
         self._guidance = guidance
         self._outputs = outputs
@@ -93,89 +94,107 @@ class Images:
         self._stdin = functools.cache(stdio.read_stdin)
 
     def colorize(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
-        """Colorize a stream of jobs and yield outcomes as they end."""
+        """Colorize a stream of jobs and yield outcomes as they end.
+
+        Staged copies of an outcome's files exist until the next outcome is requested.
+        """
         Image.MAX_IMAGE_PIXELS = None  # Pillow's limit, for the whole process; ours is `settings.max_pixels`
-        results = self.pipeline().run(jobs)
+        transfer = self._transfer
+        results = self.pipeline().run(map(own_files if transfer is None else transfer.files_of, jobs))
         try:
             for result in results:
                 yield _outcome(result, self._network.device)
+                if transfer is not None:
+                    transfer.forget(result.source)
+        except BaseException:
+            if transfer is not None:
+                transfer.stop()
+            raise
         finally:
             results.close()
             atomic.abandon()
 
     def pipeline(self) -> Pipeline:
-        """Return the pipeline from a job to the size that `_encode` returns."""
+        """Return the pipeline from the files of a job to the size that `_encode` returns."""
         workers = self._settings.workers
         batch_size = self._settings.batch_size or self._network.batch_size
-        return Pipeline(
-            stages=(
-                Stage("decode", self._decode, workers, gate=Gate(self._weigh, PIXELS_IN_FLIGHT)),
-                Stage("infer", self._infer, self._network.parallel, batch=batch_size, key=_shape),
-                Stage("compose", self._compose, workers),
-                Stage("encode", self._encode, workers),
-            ),
-            capacity=max(_MIN_CAPACITY, batch_size),
-            patience=_PATIENCE,
+
+        def shape(item: _Still | _Document) -> tuple[int, ...] | None:
+            return item.small.shape if isinstance(item, _Still) else None
+
+        stages: tuple[Stage, ...] = (
+            Stage("decode", self._decode, workers, gate=Gate(self._weigh, PIXELS_IN_FLIGHT)),
+            Stage("infer", self._infer, self._network.parallel, batch=batch_size, key=shape),
+            Stage("compose", self._compose, workers),
+            Stage("encode", self._encode, workers),
         )
+        if self._transfer is not None:
+            stages = (self._transfer.fetching(), *stages, self._transfer.putting())
+        return Pipeline(stages, capacity=max(_MIN_CAPACITY, batch_size), patience=_PATIENCE)
 
-    def _weigh(self, job: Job) -> int:
+    def _weigh(self, files: LocalFiles) -> int:
         """Return the number of pixels of the job's source that are in memory at one time."""
-        if job.source != STREAM:
-            check_kind(job.source)
-        return reader.size_of(self._content(job), self._settings.max_pixels)
+        if files.source != STREAM:
+            check_kind(files.source)
+        return reader.size_of(self._content(files), self._settings.max_pixels)
 
-    def _decode(self, job: Job) -> _Decoded | _Document:
+    def _decode(self, files: LocalFiles) -> _Still | _Document:
         # Another process may have made the output since the run began.
-        if (reason := self._outputs.reason_to_skip(job)) is not None:
+        if (reason := self._outputs.reason_to_skip(files)) is not None:
             raise Skip(reason)
-        source = self._outputs.source_of(job)
-        frame = reader.read(self._content(job), self._settings.max_pixels)
-        format_ = self._format(job, frame)
+        source = self._outputs.source_of(files)
+        frame = reader.read(self._content(files), self._settings.max_pixels)
+        format_ = self._format(files, frame)
         if frame.is_color and self._settings.if_colored != "recolor":
             # Standard output must receive an image in every case.
-            if self._settings.if_colored == "skip" and job.destination != STREAM:
+            if self._settings.if_colored == "skip" and files.destination != STREAM:
                 raise Skip("already in color")
-            return _Original(job, source, format_, format_ == frame.format)
+            return _Document(files, source, format_, is_color=True, same_format=format_ == frame.format)
         if frame.pages > 1:
-            return _Document(job, source, format_)
-        return _Decoded(job, source, format_, frame, self._copy(frame))
+            return _Document(files, source, format_)
+        return _Still(files, source, format_, frame, self._copy(frame))
 
-    def _infer(self, batch: list[_Decoded] | list[_Document]) -> list[_Predicted] | list[_Document]:
-        decoded = [item for item in batch if isinstance(item, _Decoded)]
-        if len(decoded) < len(batch):
-            return [item for item in batch if isinstance(item, _Document)]
-        if len(decoded) > 1:
-            return list(map(_Predicted, decoded, self._predict([item.small for item in decoded])))
-        return [_Predicted(decoded[0], *self._predict_one(decoded[0].frame, decoded[0].small))]
+    def _infer(self, batch: list[_Still | _Document]) -> list[_Still | _Document]:
+        stills = [item for item in batch if isinstance(item, _Still)]
+        if len(stills) < len(batch):  # documents have another key, and are never in one batch with stills
+            return batch
+        if len(stills) > 1:
+            predicted = self._predict([item.small for item in stills])
+            return [replace(item, ab=ab) for item, ab in zip(stills, predicted, strict=True)]
+        ab, size = self._predict_one(stills[0].frame, stills[0].small)
+        return [replace(stills[0], ab=ab, size=size)]
 
-    def _compose(self, item: _Predicted | _Document) -> _Composed | _Document:
+    def _compose(self, item: _Still | _Document) -> _Still | _Document:
         if isinstance(item, _Document):
             return item
-        decoded = item.decoded
-        hints = self._guidance.hints.get(decoded.job)
-        return _Composed(decoded, self._colors(decoded.frame, item.ab, decoded.format, hints), item.size)
+        assert item.ab is not None  # noqa: S101 - set by the stage before
+        hints = self._guidance.hints.get(item.files.job)
+        return replace(item, ab=None, colors=self._colors(item.frame, item.ab, item.format, hints))
 
-    def _encode(self, item: _Composed | _Document) -> int | None:
-        """Write the output. Returns the short side of the working copy if memory forced a smaller one."""
-        if isinstance(item, _Original):
-            content, limit = self._content(item.job), self._settings.max_pixels
-            if item.same_format:
-                self._outputs.copy(item.job, item.source, content)
-            else:
-                self._outputs.write(item.job, item.source, item.format, reader.original_pages(content, limit))
-        elif isinstance(item, _Document):
-            self._outputs.write(item.job, item.source, item.format, self._colorized_pages(item))
+    def _encode(self, item: _Still | _Document) -> tuple[LocalFiles, int | None]:
+        """Write the output.
+
+        Returns:
+            The files of the job, and the short side of the working copy if memory forced a smaller one.
+        """
+        if isinstance(item, _Still):
+            assert item.colors is not None  # noqa: S101 - set by the stage before
+            self._outputs.write(item.files, item.source, item.format, [(item.frame, item.colors)])
+            return item.files, item.size
+        content, limit = self._content(item.files), self._settings.max_pixels
+        if item.same_format:
+            self._outputs.copy(item.files, item.source, content)
+        elif item.is_color:
+            self._outputs.write(item.files, item.source, item.format, reader.original_pages(content, limit))
         else:
-            done = item.decoded
-            self._outputs.write(done.job, done.source, done.format, [(done.frame, item.colors)])
-            return item.size
-        return None
+            self._outputs.write(item.files, item.source, item.format, self._colorized_pages(item))
+        return item.files, None
 
     def _colorized_pages(self, document: _Document) -> Iterator[Page]:
         """Yield the colorized pages in order. Reads ahead while earlier pages are colorized."""
-        pages = reader.read_pages(self._content(document.job), self._settings.max_pixels)
+        pages = reader.read_pages(self._content(document.files), self._settings.max_pixels)
         ahead: deque[tuple[Frame, Future[Colors]]] = deque()
-        hints = self._guidance.hints.get(document.job)
+        hints = self._guidance.hints.get(document.files.job)
         with contextlib.closing(pages), ThreadPoolExecutor(self._settings.workers) as pool:
             for frame in pages:
                 while ahead and sum(other.pixels for other, _ in ahead) + frame.pixels > _PAGES_IN_FLIGHT:
@@ -228,24 +247,20 @@ class Images:
         compose_frame = compose16 if frame.deep and HOLDS[format_].deep else compose
         return compose_frame(frame.lightness, ab, self._settings.strength, overlay)
 
-    def _content(self, job: Job) -> Path | bytes:
-        return self._stdin() if job.source == STREAM else job.source
+    def _content(self, files: LocalFiles) -> Path | bytes:
+        return self._stdin() if files.source == STREAM else files.source
 
-    def _format(self, job: Job, frame: Frame) -> str:
+    def _format(self, files: LocalFiles, frame: Frame) -> str:
         """Return Pillow's name of the output format."""
-        if is_video(job.destination):
+        if is_video(files.destination):
             raise WriteError(
-                f"the output of a picture must be a picture, not {job.destination.suffix};"
+                f"the output of a picture must be a picture, not {files.destination.suffix};"
                 " choose another suffix"
             )
-        if job.destination != STREAM:
-            return FORMATS[job.destination.suffix.lower()]
+        if files.destination != STREAM:
+            return FORMATS[files.destination.suffix.lower()]
         source_format = frame.format or "PNG"
         return self._settings.format or HOLDS[source_format].written_as or source_format
-
-
-def _shape(item: _Decoded | _Document) -> tuple[int, ...] | None:
-    return item.small.shape if isinstance(item, _Decoded) else None
 
 
 def _next_page(ahead: deque[tuple[Frame, Future[Colors]]]) -> Page:
@@ -253,11 +268,15 @@ def _next_page(ahead: deque[tuple[Frame, Future[Colors]]]) -> Page:
     return frame, colors.result()
 
 
-def _outcome(result: Result[Job], device: str) -> Outcome:
-    job, error = result.source, result.error
-    if isinstance(error, Skip):
-        return Outcome.skipped(job, str(error))
+def _outcome(result: Result[LocalFiles], device: str) -> Outcome:
+    files, error = result.source, result.error
     used = device if result.batch else None
     if error is None:
-        return Outcome.done(job, seconds=result.seconds, device=used, batch=result.batch, size=result.value)
-    return Outcome.failed(job, error, seconds=result.seconds, device=used, batch=result.batch)
+        size = result.value[1]
+        return Outcome.done(
+            files.job, seconds=result.seconds, device=used, batch=result.batch, size=size, files=files
+        )
+    if isinstance(error, Skip):
+        return Outcome.skipped(files.job, str(error))
+    reason = shown(reason_of(error), files)
+    return Outcome.failed(files.job, reason, seconds=result.seconds, device=used, batch=result.batch)

@@ -3,21 +3,21 @@
 import functools
 import io
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from colorize_cli.core.errors import UsageError, WriteError
 from colorize_cli.core.formats import is_video
-from colorize_cli.core.jobs import Job
-from colorize_cli.core.location import STREAM
+from colorize_cli.core.jobs import Job, LocalFiles
+from colorize_cli.core.location import STREAM, Location, Url, redacted
 from colorize_cli.core.settings import Settings
 from colorize_cli.guidance import Guidance
 from colorize_cli.image import reader, writer
 from colorize_cli.image.frame import Page
 from colorize_cli.inference import model
 from colorize_cli.storage import stdio
-from colorize_cli.storage.fingerprint import Fingerprint, SourceFingerprint
-from colorize_cli.storage.manifest import State
+from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
+from colorize_cli.storage.manifest import State, source_of
 from colorize_cli.storage.manifest_local import LocalManifest
 
 
@@ -25,27 +25,43 @@ class Skip(Exception):  # noqa: N818 - control flow, not an error
     """Raised when a job need not be done after all; the text is the reason."""
 
 
+def own_files(job: Job) -> LocalFiles:
+    """Return the files of a job whose source and destination are on this machine."""
+    if isinstance(job.source, Url) or isinstance(job.destination, Url):
+        raise TypeError(f"{job} is not on this machine")
+    return LocalFiles(job, job.source, job.destination)
+
+
+def shown(text: str, files: LocalFiles) -> str:
+    """Return a message with the locations of a job in place of staged copies, and without secrets."""
+    for path, location in ((files.source, files.job.source), (files.destination, files.job.destination)):
+        if isinstance(location, Url):
+            text = redacted(text.replace(str(path), str(location)))
+    return text
+
+
 class Outputs:
-    """The outputs below one directory, with the manifest that records how each was made."""
+    """The outputs of a run on this machine, with the manifest that records how each was made.
+
+    `transfer.RemoteOutputs` has the outputs in a store.
+    """
 
     def __init__(
-        self,
-        root: Path | None,
-        settings: Settings,
-        guidance: Guidance,
-        *,
-        origins: Mapping[Path, Fingerprint] | None = None,
-        read_only: bool = False,
+        self, root: Location | None, settings: Settings, guidance: Guidance, *, read_only: bool = False
     ) -> None:
-        self._settings = settings
-        self._root = root
-        self._manifest: LocalManifest | None = None
+        """Open the manifest.
+
+        Args:
+            root: The directory that contains all outputs; None if a single file becomes a single file, for
+                which there is no manifest.
+            settings: The settings of the run.
+            guidance: The hints and the reference of the run.
+            read_only: True to write nothing.
+        """
+        self._settings, self._guidance = settings, guidance
         self._video_recipe = settings.video.recipe()
-        self._guidance = guidance
-        if root is not None:
-            self._manifest = LocalManifest(
-                root, self._recipe, self._job_recipe, origins=origins, read_only=read_only
-            )
+        self._root = root if isinstance(root, Path) else None
+        self._manifest = None if self._root is None else LocalManifest(self._root, read_only=read_only)
 
     @functools.cached_property
     def _recipe(self) -> str:
@@ -53,26 +69,36 @@ class Outputs:
 
     def recipe_of(self, job: Job) -> str:
         """Return a digest of everything that determines the job's output, except its source."""
-        return self._recipe + self._job_recipe(job)
-
-    def _job_recipe(self, job: Job) -> str:
         video = self._video_recipe if is_video(job.source) else ""
-        return self._guidance.digest(job).hex() + video
+        return self._recipe + self._guidance.digest(job).hex() + video
 
-    def reason_to_skip(self, job: Job) -> str | None:
-        """Return why the job's output can be left as it is, or None if it must be made."""
-        if self._settings.overwrite or job.destination == STREAM:
+    def reason_to_skip(self, files: LocalFiles) -> str | None:
+        """Return why the job's output can be left as it is, or None if it must be made.
+
+        Raises:
+            ReadError: The store of the output cannot be read.
+        """
+        if self._settings.overwrite or files.destination == STREAM:
             return None
-        if self._manifest is None:
-            return State.FOREIGN.value if _exists(job.destination) else None
-        state = self._manifest.state(job)
+        state = self.state(files)
         return state.value if state in (State.CURRENT, State.FOREIGN) else None
 
-    def write(self, job: Job, source: SourceFingerprint | None, format_: str, pages: Iterable[Page]) -> None:
+    def state(self, files: LocalFiles) -> State | None:
+        """Return the state of the job's output; None if it has to be fetched to find out."""
+        if self._manifest is not None:
+            return self._manifest.state(files, self.recipe_of(files.job))
+        try:
+            return State.FOREIGN if files.destination.is_file() else State.ABSENT
+        except OSError:  # writing will report the error
+            return State.ABSENT
+
+    def write(
+        self, files: LocalFiles, source: SourceFingerprint | None, format_: str, pages: Iterable[Page]
+    ) -> None:
         """Encode and write an output, and record in the manifest how it was made.
 
         Args:
-            job: The job. Its destination may be standard output.
+            files: The files of the job. The destination may be standard output.
             source: Fingerprint of the source as it was read; None to add no record.
             format_: Pillow's name of the format; used for standard output only.
             pages: Each page or frame with its colors.
@@ -80,19 +106,19 @@ class Outputs:
         Raises:
             WriteError: The output cannot be written.
         """
-        if job.destination == STREAM:
+        if files.destination == STREAM:
             file = io.BytesIO()
             writer.encode(file, format_, pages, self._settings.quality)
             stdio.write_stdout(file.getvalue())
             return
-        self.make_folder(job)
-        writer.write(job.destination, pages, self._settings.quality, self.note(job, source))
+        self.make_folder(files)
+        writer.write(files.destination, pages, self._settings.quality, self.note(files, source))
 
-    def copy(self, job: Job, source: SourceFingerprint | None, content: Path | bytes) -> None:
+    def copy(self, files: LocalFiles, source: SourceFingerprint | None, content: Path | bytes) -> None:
         """Write the source unchanged as the output, and record that in the manifest.
 
         Args:
-            job: The job. Its destination may be standard output.
+            files: The files of the job. The destination may be standard output.
             source: Fingerprint of the source as it was read; None to add no record.
             content: The source's path or its bytes.
 
@@ -102,11 +128,11 @@ class Outputs:
         """
         with reader.explained():
             data = content if isinstance(content, bytes) else content.read_bytes()
-        if job.destination == STREAM:
+        if files.destination == STREAM:
             stdio.write_stdout(data)
         else:
-            self.make_folder(job)
-            writer.write_content(job.destination, data, self.note(job, source))
+            self.make_folder(files)
+            writer.write_content(files.destination, data, self.note(files, source))
 
     def make_root(self) -> None:
         """Create the output directory if it does not exist.
@@ -117,7 +143,7 @@ class Outputs:
         if self._root is not None:
             make_directory(self._root)
 
-    def make_folder(self, job: Job) -> None:
+    def make_folder(self, files: LocalFiles) -> None:
         """Create the folder of a job's output, but never the output directory itself.
 
         If the output directory was moved during the run, creating it again would split the outputs between
@@ -126,7 +152,7 @@ class Outputs:
         Raises:
             WriteError: The output directory has disappeared, or the folder cannot be created.
         """
-        folder, root = job.destination.parent, self._root
+        folder, root = files.destination.parent, self._root
         try:
             if root is None:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -135,11 +161,11 @@ class Outputs:
                 for made in (*reversed(below.parents), below)[1:]:
                     (root / made).mkdir(exist_ok=True)
         except OSError as error:
-            raise WriteError(f"cannot write {job.destination}: {error.strerror or error}") from error
+            raise WriteError(f"cannot write {files.destination}: {error.strerror or error}") from error
         if root is not None and not root.is_dir():
             raise WriteError(f"the output directory {root} has disappeared during the run")
 
-    def note(self, job: Job, source: SourceFingerprint | None) -> Callable[[os.stat_result], None]:
+    def note(self, files: LocalFiles, source: SourceFingerprint | None) -> Callable[[os.stat_result], None]:
         """Return a function that records the job's output in the manifest.
 
         It takes the `stat` result of the finished file and must be called just before the file is renamed to
@@ -149,11 +175,11 @@ class Outputs:
 
         def note(status: os.stat_result) -> None:
             if manifest is not None and source is not None:
-                manifest.add(job, source, Fingerprint.of(status))
+                manifest.add(files, source, Fingerprint.of(status), self.recipe_of(files.job))
 
         return note
 
-    def source_of(self, job: Job) -> SourceFingerprint | None:
+    def source_of(self, files: LocalFiles) -> SourceFingerprint | None:
         """Return the source's fingerprint for the manifest, or None if there is no manifest.
 
         Raises:
@@ -162,7 +188,7 @@ class Outputs:
         if self._manifest is None:
             return None
         with reader.explained():
-            return self._manifest.source_of(job)
+            return source_of(files)
 
     def close(self) -> None:
         """Close the manifest."""
@@ -180,10 +206,3 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot create the output directory {path}: {error.strerror}") from error
-
-
-def _exists(destination: Path) -> bool:
-    try:
-        return destination.is_file()
-    except OSError:  # writing will report the error
-        return False

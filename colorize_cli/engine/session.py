@@ -1,34 +1,42 @@
-"""A session: one loaded model and one output root, in one process."""
+"""A session, with one loaded model and one output root in one process, and the engine that needs no more.
 
+The engine runs images in a pipeline of concurrent stages, then videos one after the other.
+"""
+
+import contextlib
 import functools
-from collections.abc import Callable, Generator, Iterable, Mapping
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorize_cli.core.errors import ReadError
+from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.core.formats import is_video
-from colorize_cli.core.jobs import Job, Outcome, Progress
-from colorize_cli.core.location import STREAM
+from colorize_cli.core.jobs import Job, LocalFiles, Outcome, Plan, Position, Progress
+from colorize_cli.core.location import STREAM, Location, Url
 from colorize_cli.core.settings import Settings, available_cores
 from colorize_cli.engine.images import Images
-from colorize_cli.engine.outputs import Outputs
-from colorize_cli.engine.work_items import ChunkJob
+from colorize_cli.engine.outputs import Outputs, own_files
 from colorize_cli.guidance import Guidance
 from colorize_cli.inference import batch_size as batch_sizes
 from colorize_cli.inference import model
 from colorize_cli.inference.adapters import ModelInfo
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic, stdio
-from colorize_cli.storage.fingerprint import Fingerprint
 from colorize_cli.storage.manifest import State
 from colorize_cli.video import work_dir
+from colorize_cli.video.work_dir import Chunk
 
 if TYPE_CHECKING:
-    from colorize_cli.engine.video_chunks import SplitVideo
+    from colorize_cli.engine.transfer import Transfer
+    from colorize_cli.engine.videos import SplitVideo
 
 # Images in the network at one time on the CPU: as many as frames of a video.
 _MAX_IMAGES_IN_NETWORK = Model.batch_size
+# Seconds. An interrupt by the user must take effect within two.
+_PATIENCE = 1.2
 
 
 def is_video_job(job: Job) -> bool:
@@ -46,6 +54,13 @@ def are_many(images: int, *, videos: bool) -> bool:
     return images >= available_cores() and not videos
 
 
+def in_stores(jobs: Sequence[Job]) -> tuple[bool, bool]:
+    """Return if any source, and if the outputs, are in stores. All outputs of a run are, or none."""
+    return any(isinstance(job.source, Url) for job in jobs), any(
+        isinstance(job.destination, Url) for job in jobs[:1]
+    )
+
+
 def _calls(cores: int, batch_size: int | None) -> int:
     """Return how many concurrent calls of the network share the cores.
 
@@ -61,13 +76,16 @@ class Session:
 
     def __init__(
         self,
-        root: Path | None,
+        root: Location | None,
         settings: Settings,
         guidance: Guidance,
         announce: Callable[[str], None] = lambda _: None,
         progress: Progress = lambda _: None,
+        *,
         cores: int | None = None,
-        origins: Mapping[Path, Fingerprint] | None = None,
+        stores: tuple[bool, bool] = (False, False),
+        listed: bool = True,
+        read_only: bool = False,
     ) -> None:
         """Open the manifest of the outputs. The model is loaded by `open`.
 
@@ -75,35 +93,73 @@ class Session:
             root: The directory that contains all outputs; None if a single file becomes a single file.
             settings: The settings of the run.
             guidance: The hints and the reference of the run.
-            announce: See `local.run`.
-            progress: See `local.run`.
+            announce: See `run`.
+            progress: See `run`.
             cores: Number of cores for the network; None for all cores available to this process.
-            origins: See `LocalManifest`.
+            stores: Two values, true if a source of the run, and if its outputs, are in stores.
+            listed: See `RemoteManifest`.
+            read_only: True to write nothing.
+
+        Raises:
+            UsageError: The store of the outputs cannot be read, or there is no directory for staged files.
         """
         self._settings, self._guidance = settings, guidance
         self._cores = cores or available_cores()
         self._announce, self._progress = announce, progress
-        self._outputs = Outputs(root, settings, guidance, origins=origins)
         self._network: Model | None = None
         self._swept: set[Path] = set()
+        self._stack = contextlib.ExitStack()
+        self._transfer: Transfer | None = None
+        self._outputs = Outputs(root, settings, guidance, read_only=read_only)
+        if any(stores):
+            from colorize_cli.engine import transfer
+            from colorize_cli.storage.remote import RemoteStorage
 
-    def skipped(self, job: Job) -> Outcome | None:
-        """Return the outcome of a job whose output can be left as it is, or None if it must be made.
+            storage = RemoteStorage()
+            if stores[1]:
+                self._outputs = transfer.RemoteOutputs(
+                    root if isinstance(root, Url) else None,
+                    settings,
+                    guidance,
+                    storage,
+                    read_only=read_only,
+                    listed=listed,
+                )
+            folder = self._stack.enter_context(transfer.staging_directory())
+            self._transfer = transfer.Transfer(folder, storage, self._outputs)
 
-        Removes what killed runs left beside it: temporary files, and the work directory of a finished video.
+    def files_of(self, job: Job) -> LocalFiles:
+        """Return the files of a job on this machine."""
+        return own_files(job) if self._transfer is None else self._transfer.files_of(job)
+
+    def reason_to_skip(self, job: Job) -> str | None:
+        """Return why the job's output can be left as it is, or None if it must be made.
+
+        Raises:
+            ReadError: The store of the output cannot be read.
         """
-        directory = job.destination.parent
-        if job.destination != STREAM and directory not in self._swept:
-            self._swept.add(directory)
-            atomic.sweep(directory)
-        reason = self._outputs.reason_to_skip(job)
-        if reason == State.CURRENT.value and is_video_job(job):
-            work_dir.discard(job.destination)
-        return None if reason is None else Outcome.skipped(job, reason)
+        return self._outputs.reason_to_skip(self.files_of(job))
 
-    def recipe_of(self, job: Job) -> str:
-        """Return a digest of everything that determines the job's output, except its source."""
-        return self._outputs.recipe_of(job)
+    def ended(self, job: Job) -> Outcome | None:
+        """Return the outcome of a job that cannot or need not be done, or None if it must be done.
+
+        Removes what killed runs left beside its output: temporary files, and the work directory of a finished
+        video.
+        """
+        destination = job.destination
+        if job.refused is not None:
+            return Outcome.failed(job, job.refused)
+        folder = destination.parent if isinstance(destination, Path) and destination != STREAM else None
+        if folder is not None and folder not in self._swept:
+            self._swept.add(folder)
+            atomic.sweep(folder)
+        try:
+            reason = self.reason_to_skip(job)
+        except ReadError as error:
+            return Outcome.failed(job, error)
+        if reason == State.CURRENT.value and is_video_job(job) and isinstance(destination, Path):
+            work_dir.discard(destination)
+        return None if reason is None else Outcome.skipped(job, reason)
 
     @functools.cached_property
     def _info(self) -> ModelInfo:
@@ -143,38 +199,154 @@ class Session:
         Raises:
             Exception: Any error of `open`.
         """
-        yield from Images(self.open(), self._settings, self._guidance, self._outputs).colorize(jobs)
+        images = Images(self.open(), self._settings, self._guidance, self._outputs, self._transfer)
+        yield from images.colorize(jobs)
 
-    def colorize_video(self, job: Job) -> Outcome:
-        """Colorize a video.
+    def colorize_videos(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
+        """Colorize videos one after the other and yield their outcomes.
+
+        Staged copies of an outcome's files exist until the next outcome is requested.
 
         Raises:
             Exception: Any error of `open`.
         """
         from colorize_cli.engine import videos  # PyAV takes longer to load than all of Pillow
 
-        return videos.colorize_video(job, self.open(), self._settings, self._outputs, self._progress)
+        network, transfer = self.open(), self._transfer
+        for job in jobs:
+            files = self.files_of(job)
+
+            def progress(position: Position, job: Job = job) -> None:
+                self._progress(replace(position, path=job.source))
+
+            if transfer is None:
+                yield videos.colorize_video(files, network, self._settings, self._outputs, progress)
+                continue
+            seconds: dict[str, float] = {}
+
+            def work(files: LocalFiles = files, seconds: dict[str, float] = seconds) -> Outcome:
+                with _timed(seconds, "fetch"):
+                    fetched = transfer.fetch(files)
+                outcome = videos.colorize_video(fetched, network, self._settings, self._outputs, progress)
+                seconds.update(outcome.seconds)
+                with _timed(seconds, "put"):
+                    transfer.put(files)
+                return outcome
+
+            try:
+                yield replace(videos.explained(files, work), seconds=seconds)
+            except BaseException:
+                transfer.stop()
+                raise
+            finally:
+                transfer.forget(files)
 
     def split_video(self, job: Job, count: int) -> "SplitVideo | Outcome | None":
-        """Split a video into about `count` chunks; see `video_chunks.begin` for the result.
+        """Split a video into about `count` chunks; see `videos.split_video` for the result.
 
         Raises:
             ModelError: The model cannot be loaded.
         """
-        from colorize_cli.engine import video_chunks
+        from colorize_cli.engine import videos
 
-        return video_chunks.begin(job, self._info, self._settings, self._outputs, count)
+        return videos.split_video(own_files(job), self._info, self._settings, self._outputs, count)
 
-    def colorize_chunk(self, chunk_job: ChunkJob) -> Outcome:
+    def colorize_chunk(self, chunk: Chunk) -> Outcome:
         """Colorize a chunk of a video that another process split.
 
         Raises:
             Exception: Any error of `open`.
         """
-        from colorize_cli.engine import video_chunks
+        from colorize_cli.engine import videos
 
-        return video_chunks.colorize(chunk_job, self.open(), self._settings, self._progress)
+        return videos.colorize_chunk(chunk, self.open(), self._settings, self._progress)
 
-    def close(self) -> None:
-        """Close the manifest."""
-        self._outputs.close()
+    def close(self, patience: float | None = None) -> None:
+        """Close the manifest and remove staged files. Waits for a store for at most `patience` seconds."""
+        if self._transfer is None:
+            self._outputs.close()
+            return
+        closing = threading.Thread(target=self._close_manifest, name="manifest", daemon=True)
+        closing.start()
+        closing.join(patience)
+        self._stack.close()
+
+    def _close_manifest(self) -> None:
+        try:
+            self._outputs.close()
+        except (ReadError, WriteError) as error:  # the next run fetches the affected outputs to compare them
+            self._announce(
+                f"the manifest in the store is incomplete, and the next run will take longer: {error}"
+            )
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] = time.perf_counter() - begun
+
+
+def run(
+    plan: Plan,
+    settings: Settings,
+    announce: Callable[[str], None],
+    progress: Progress = lambda _: None,
+) -> Generator[Outcome, None, None]:
+    """Colorize images, then videos. Yields skipped jobs first, then outcomes as they end.
+
+    Args:
+        plan: The jobs.
+        settings: The settings of the run.
+        announce: Called with lines for the user: about the chosen device if `settings.device` is "auto".
+        progress: Called with the position in a video after each frame.
+
+    Raises:
+        ModelError: The model cannot be loaded. Raised only if at least one job is not skipped.
+        DeviceError: The requested device does not work. Raised only if at least one job is not skipped.
+        UsageError: The output directory cannot be created, a store cannot be read or written, or the hints or
+            the reference cannot be used.
+    """
+    guidance = Guidance.of(settings, plan)
+    if not plan.jobs:
+        return
+    session = Session(plan.root, settings, guidance, announce, progress, stores=in_stores(plan.jobs))
+    try:
+        images: list[Job] = []
+        videos: list[Job] = []
+        for job in plan.jobs:
+            if (ended := session.ended(job)) is not None:
+                yield ended
+            else:
+                (videos if is_video_job(job) else images).append(job)
+        if images or videos:
+            session.open(many=are_many(len(images), videos=bool(videos)))
+        if images:
+            yield from session.colorize_images(images)
+        if videos:
+            yield from session.colorize_videos(videos)
+    except BaseException:
+        session.close(_PATIENCE)
+        raise
+    session.close()
+
+
+def preview(plan: Plan, settings: Settings) -> Iterator[tuple[Job, str | None]]:
+    """Yield each job with the reason why `run` would not do it, or None. Writes nothing.
+
+    Raises:
+        ModelError: The model cannot be read.
+        UsageError: The hints or the reference cannot be used, or a store cannot be read.
+    """
+    session = Session(
+        plan.root,
+        settings,
+        Guidance.of(settings, plan),
+        stores=in_stores(plan.jobs),
+        read_only=True,
+    )
+    with contextlib.closing(session):
+        for job in plan.jobs:
+            yield job, job.refused or session.reason_to_skip(job)

@@ -3,9 +3,9 @@
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 
-from colorize_cli.core.jobs import Job, Outcome, Transfer
+from colorize_cli.core.jobs import Job, Outcome
 
 
 class SharedRun:
@@ -19,7 +19,7 @@ class SharedRun:
         """
         self._run = run
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._awaited: dict[Job | Transfer, Future[Outcome]] = {}
+        self._awaited: dict[Job, Future[Outcome]] = {}
         self._defect: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -50,24 +50,6 @@ class SharedRun:
         if self._thread is not None:
             self._thread.join()
 
-    def stop(self) -> None:
-        """Stop the run without starting further jobs. Present and later callers get a CancelledError."""
-        self._fail(CancelledError())
-        self._inbox.put(None)
-
-    def join(self, patience: float) -> None:
-        """Wait until the run has ended, for at most `patience` seconds."""
-        if self._thread is not None:
-            self._thread.join(patience)
-
-    def _fail(self, error: BaseException) -> None:
-        """Raise `error` in all threads that wait for outcomes, and in later calls."""
-        with self._lock:
-            self._defect = self._defect or error
-            awaited, self._awaited = self._awaited, {}
-        for future in awaited.values():
-            future.set_exception(self._defect)
-
     def _jobs(self) -> Iterator[Job]:
         while (job := self._inbox.get()) is not None:
             yield job
@@ -77,11 +59,13 @@ class SharedRun:
         try:
             for outcome in outcomes:
                 with self._lock:
-                    future = self._awaited.pop(outcome.job, None)
-                if future is None:  # `stop` was called
-                    break
+                    future = self._awaited.pop(outcome.job)
                 future.set_result(outcome)
-        except BaseException as error:  # raised again in the waiting callers
-            self._fail(error)
+        except BaseException as error:  # raised again in all waiting callers, and in later ones
+            with self._lock:
+                self._defect = error
+                awaited, self._awaited = self._awaited, {}
+            for future in awaited.values():
+                future.set_exception(error)
         finally:
             outcomes.close()

@@ -1,41 +1,160 @@
-"""Videos on this machine, one after the other: a single video keeps all stages busy."""
+"""Videos as lists of chunks: one chunk on this machine, several on a cluster, joined where the run began.
+
+    SplitVideo -> colorize_chunk, for each chunk, in any process -> the outcome of the video
+
+Videos on this machine follow one after the other: a single video keeps all stages busy.
+"""
 
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import av
 import numpy as np
 
-from colorize_cli.core.errors import ReadError, WriteError, one_line
+from colorize_cli.core.errors import ReadError, WriteError, one_line, reason_of
 from colorize_cli.core.formats import FORMATS, SHEET, is_video
-from colorize_cli.core.jobs import Job, Outcome, Progress
+from colorize_cli.core.jobs import Job, LocalFiles, Outcome, Position, Progress, Status
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings
-from colorize_cli.engine.outputs import Outputs, Skip
+from colorize_cli.engine.outputs import Outputs, Skip, own_files, shown
 from colorize_cli.image.frame import from_image
+from colorize_cli.inference.adapters import ModelInfo
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic, stdio
-from colorize_cli.storage.fingerprint import DAMAGED, SourceFingerprint
-from colorize_cli.video import colorize, grayscale, preview, reader, work_dir
+from colorize_cli.storage.filesystem import DAMAGED, SourceFingerprint
+from colorize_cli.video import chunks, pipe, preview, work_dir
+from colorize_cli.video.reader import VideoReader, opened
 from colorize_cli.video.stages import VideoStats
-from colorize_cli.video.work_dir import WorkDir
+from colorize_cli.video.work_dir import Chunk, WorkDir
 
+# Seconds. Splitting reads the video once more, in the process that dispatches all work. A shorter video is
+# done by one worker.
+SHORTEST = 20.0
 _Y4M, _RAW = "yuv4mpegpipe", ".y4m"  # uncompressed frames in sequence: FFmpeg's format name, and the suffix
 
 Result = TypeVar("Result")
 
 
+class SplitVideo:
+    """A video in chunks. Its work directory is claimed until `close`.
+
+    Attributes:
+        chunks: The chunks to colorize.
+    """
+
+    def __init__(
+        self,
+        files: LocalFiles,
+        source: SourceFingerprint,
+        video: VideoReader,
+        model_info: ModelInfo,
+        settings: Settings,
+        outputs: Outputs,
+        count: int,
+    ) -> None:
+        """Claim the work directory, so that no other run of this host works on the video, and split it.
+
+        Args:
+            files: The files of the job.
+            source: Fingerprint of the source as it was read.
+            video: The open source, at its first frame.
+            model_info: Metadata of the model.
+            settings: The settings of the run.
+            outputs: The outputs of the run.
+            count: Approximate number of chunks.
+
+        Raises:
+            Skip: Another run is colorizing the video.
+            ReadError: The source is damaged beyond use, or ends before the time range.
+            OSError: The work directory cannot be created.
+        """
+        self._files, self._source, self._info = files, source, video.info
+        self._settings, self._outputs = settings, outputs
+        self._answers: dict[int, Outcome] = {}
+        self._frames: dict[int, int] = {}
+        key = f"{outputs.recipe_of(files.job)} {source.content}"
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(work_dir.claimed(files.destination, key))
+            if folder is None:
+                raise Skip("another run is colorizing it")
+            self._folder = folder
+            whole = Chunk(files.source, files.destination, folder.path)
+            self.chunks = chunks.split(video, whole, model_info, settings, count)
+            if len(self.chunks) > 1:  # as far as an earlier run came
+                self._frames = {each.number: WorkDir(each.directory).frames for each in self.chunks}
+            self._release = stack.pop_all()
+
+    def close(self) -> None:
+        """Give up the claim on the work directory. Finished segments stay for the next run."""
+        self._release.close()
+
+    def advanced(self, chunk: Chunk, position: Position) -> Position:
+        """Return the position in the whole video, given a new position in one chunk.
+
+        The other chunks count with their last known positions.
+        """
+        if chunk.frames is None:
+            return position
+        self._frames[chunk.number] = position.frames
+        expected = sum(each.frames or 0 for each in self.chunks)
+        return replace(position, frames=sum(self._frames.values()), expected=expected)
+
+    def write(self, stats: VideoStats) -> None:
+        """Join the finished chunks under the output's final name, and remove the work directory.
+
+        Args:
+            stats: Statistics of all chunks. The time for joining is added.
+
+        Raises:
+            ReadError: The source can no longer be read.
+            WriteError: A chunk is incomplete, or the container does not accept a stream.
+            OSError: A file cannot be read or written.
+        """
+        begun = time.perf_counter()
+        note = _note(self._files, self._source, self._outputs, stats)
+        with atomic.naming(self._files.destination, note) as temporary:
+            chunks.concat(self.chunks, self._info, temporary, self._settings)
+        stats.seconds["join"] = time.perf_counter() - begun
+        self._folder.remove()
+
+    def answered(self, chunk: Chunk, outcome: Outcome) -> Outcome | None:
+        """Take a worker's outcome of a chunk. After the last one, write the video and return its outcome.
+
+        The video fails if one of its chunks failed. The other chunks then stay in the work directory for the
+        next run.
+        """
+        self._answers[chunk.number] = outcome
+        self._frames[chunk.number] = chunk.frames or 0
+        if len(self._answers) < len(self.chunks):
+            return None
+        answers = [self._answers[each.number] for each in self.chunks]
+
+        def work() -> Outcome:
+            total = VideoStats()
+            for each, answer in zip(self.chunks, answers, strict=True):
+                total.add(VideoStats(answer.frames or 0, answer.cuts or 0, each.damaged, answer.seconds))
+            self.write(total)
+            return _ended(self._files, total, answers[-1].device, answers[-1].batch)
+
+        try:
+            failed = next((answer for answer in answers if answer.status is not Status.DONE), None)
+            return failed or explained(self._files, work)
+        finally:
+            self.close()
+
+
 def colorize_video(
-    job: Job, network: Model, settings: Settings, outputs: Outputs, progress: Progress
+    files: LocalFiles, network: Model, settings: Settings, outputs: Outputs, progress: Progress
 ) -> Outcome:
     """Colorize one video. Errors become a failed outcome and are not raised.
 
     Args:
-        job: The job; its source or destination may be a standard stream.
+        files: The files of the job; source or destination may be a standard stream.
         network: The model.
         settings: The settings of the run.
         outputs: The outputs of the run.
@@ -43,213 +162,249 @@ def colorize_video(
     """
 
     def work() -> Outcome:
-        stats = _colorized(job, network, settings, outputs, progress)
-        return ended(job, stats, network.device, settings.batch_size or network.batch_size)
+        stats = VideoStats()
+        if settings.video.preview is not None:
+            _preview(files, settings.video.preview, network, settings, outputs, stats)
+        elif STREAM in (files.source, files.destination):
+            _refuse_needless(files, outputs)
+            read = None if files.source == STREAM else _read(files, outputs)
+            _pipe(files, read, network, settings, outputs, stats, progress)
+        else:
+            read = _prepared(files, outputs)
+            with opened(files.source) as video:
+                if _is_copied(files, video, read, settings, outputs):
+                    return _ended(files, stats, None, None)
+                if is_split(files, settings):
+                    split = SplitVideo(files, read, video, network.info, settings, outputs, 1)
+                    _colorize_here(split, video, network, settings, stats, progress)
+            if not is_split(files, settings):
+                _pipe(files, read, network, settings, outputs, stats, progress)
+        return _ended(files, stats, network.device, settings.batch_size or network.batch_size)
 
-    return explained(job, work)
+    return explained(files, work)
 
 
-def explained(job: Job, work: Callable[[], Result]) -> Result | Outcome:
+def split_video(
+    files: LocalFiles, model_info: ModelInfo, settings: Settings, outputs: Outputs, count: int
+) -> SplitVideo | Outcome | None:
+    """Split a video into chunks if it needs colorizing and is long enough.
+
+    Args:
+        files: The files of the job.
+        model_info: Metadata of the model.
+        settings: The settings of the run.
+        outputs: The outputs of the run.
+        count: Approximate number of chunks.
+
+    Returns:
+        The split video; its outcome if the job has ended already; or None if one worker must do the whole
+        video.
+    """
+
+    def work() -> SplitVideo | Outcome | None:
+        with opened(files.source) as video:
+            length, asked = video.seconds - settings.video.start, settings.video.duration
+            if (length if asked is None else min(length, asked)) < SHORTEST:
+                return None
+        read = _prepared(files, outputs)
+        with opened(files.source) as video:
+            if _is_copied(files, video, read, settings, outputs):
+                return _ended(files, VideoStats(), None, None)
+            split = SplitVideo(files, read, video, model_info, settings, outputs, count)
+            if len(split.chunks) > 1:
+                return split
+            split.close()
+            return None
+
+    return explained(files, work) if is_split(files, settings) else None
+
+
+def colorize_chunk(chunk: Chunk, network: Model, settings: Settings, progress: Progress) -> Outcome:
+    """Colorize a chunk of a video that another process split.
+
+    Args:
+        chunk: The chunk.
+        network: The model.
+        settings: The settings of the run.
+        progress: Called with the position in the chunk.
+
+    Returns:
+        An outcome of the video's job that covers only this chunk. A damaged chunk does not fail: damage is
+        reported in the outcome of the video.
+    """
+    files = own_files(Job(chunk.source, chunk.destination))
+
+    def work() -> Outcome:
+        with opened(chunk.source) as video:
+            stats = chunks.colorize_chunk(chunk, video, network, settings, progress)
+        stats.damaged = 0
+        return _ended(files, stats, network.device, settings.batch_size or network.batch_size)
+
+    return explained(files, work)
+
+
+def explained(files: LocalFiles, work: Callable[[], Result]) -> Result | Outcome:
     """Return the result of `work`, or the outcome that describes the exception it raised."""
     try:
         return work()
     except Skip as skip:
-        return Outcome.skipped(job, str(skip))
+        return Outcome.skipped(files.job, str(skip))
     except (OSError, av.error.FFmpegError) as error:
-        return Outcome.failed(job, one_line(error.strerror or error))
+        return Outcome.failed(files.job, shown(one_line(error.strerror or error), files))
     except Exception as error:  # any error fails this job only, as for images
-        return Outcome.failed(job, error)
+        return Outcome.failed(files.job, shown(reason_of(error), files))
 
 
-def ended(job: Job, stats: VideoStats, device: str | None, batch: int | None) -> Outcome:
-    """Return the outcome of a video that was written: done, or failed if its source is damaged.
-
-    Args:
-        job: The job of the video.
-        stats: Seconds by stage, frames, cuts and damaged packets or frames.
-        device: Device of the network; None if the network was not used.
-        batch: Batch size of the network; None if the network was not used.
-    """
-    figures = {"device": device, "batch": batch, "frames": stats.frames, "cuts": stats.cuts}
-    if stats.damaged:
-        reason = (
-            f"{stats.damaged} packets or frames are damaged; the output contains only what could be decoded"
-        )
-        return Outcome.failed(job, reason, seconds=stats.seconds, **figures)
-    return Outcome.done(job, seconds=stats.seconds, **figures)
-
-
-def in_segments(job: Job, settings: Settings) -> bool:
-    """Return True if the video is colorized in segments that a later run can reuse.
+def is_split(files: LocalFiles, settings: Settings) -> bool:
+    """Return True if the video is colorized in chunks, in segments that a later run can reuse.
 
     False for a preview, a standard stream or a Y4M output. A stream is read or written once from beginning
     to end.
     """
-    streamed = STREAM in (job.source, job.destination) or job.destination.suffix.lower() == _RAW
+    streamed = STREAM in (files.source, files.destination) or files.destination.suffix.lower() == _RAW
     return not streamed and settings.video.preview is None
 
 
-def prepared(job: Job, settings: Settings, outputs: Outputs) -> SourceFingerprint | None:
-    """Check that the video needs colorizing. Both ends of the job must be files.
+def _ended(files: LocalFiles, stats: VideoStats, device: str | None, batch: int | None) -> Outcome:
+    """Return the outcome of a video that was written: done, or failed if its source is damaged.
 
-    Returns:
-        The fingerprint of the source, or None if the source was in color and was copied unchanged.
-
-    Raises:
-        Skip: The video need not be colorized.
-        ReadError: The source cannot be read.
-        WriteError: The output cannot have this suffix, or its folder cannot be created.
-        OSError: The source cannot be read, or its copy cannot be written.
+    Device and batch size of the network are None if the network was not used.
     """
-    if (reason := outputs.reason_to_skip(job)) is not None:
+    figures = {
+        "seconds": stats.seconds,
+        "device": device,
+        "batch": batch,
+        "frames": stats.frames,
+        "cuts": stats.cuts,
+    }
+    if stats.damaged:
+        reason = (
+            f"{stats.damaged} packets or frames are damaged; the output contains only what could be decoded"
+        )
+        return Outcome.failed(files.job, reason, **figures)
+    return Outcome.done(files.job, **figures, files=files)
+
+
+def _refuse_needless(files: LocalFiles, outputs: Outputs) -> None:
+    """Raise Skip if the output can be left as it is, and WriteError if its suffix is not of a video."""
+    if (reason := outputs.reason_to_skip(files)) is not None:
         raise Skip(reason)
-    _check_destination(job)
-    read = _read(job, outputs)
-    outputs.make_folder(job)
-    if settings.if_colored == "recolor" or not _is_color(job.source):
-        return read
-    if settings.if_colored == "skip":
-        raise Skip("already in color")
-    with atomic.naming(job.destination, outputs.note(job, read)) as temporary:
-        shutil.copyfile(job.source, temporary)
-    return None
-
-
-class VideoWork:
-    """A video with a claimed work directory, to be colorized in segments.
-
-    Attributes:
-        folder: The work directory, which contains the segments.
-        kind: Suffix of the output in lower case.
-    """
-
-    def __init__(self, job: Job, read: SourceFingerprint, outputs: Outputs, folder: WorkDir) -> None:
-        """Keep what `write` needs: the job, the source's fingerprint as it was read, and the outputs."""
-        self._job, self._source, self._outputs = job, read, outputs
-        self.folder, self.kind = folder, job.destination.suffix.lower()
-
-    def write(self, stats: VideoStats, whole: Callable[[Path], None]) -> None:
-        """Write the output under its final name, record it in the manifest, and remove the work directory.
-
-        Args:
-            stats: Statistics of the video, complete once `whole` has returned.
-            whole: Writes the complete video to the given temporary path.
-        """
-        note = _note(self._job, self._source, self._outputs, stats)
-        with atomic.naming(self._job.destination, note) as temporary:
-            whole(temporary)
-        self.folder.remove()
-
-
-@contextlib.contextmanager
-def claimed(job: Job, read: SourceFingerprint, outputs: Outputs) -> Iterator[VideoWork]:
-    """Claim the work directory of a video, so that no other run of this host works on the video.
-
-    Raises:
-        Skip: Another run is colorizing the video.
-        OSError: The work directory cannot be created.
-    """
-    with work_dir.claimed(job.destination, f"{outputs.recipe_of(job)} {read.content}") as folder:
-        if folder is None:
-            raise Skip("another run is colorizing it")
-        yield VideoWork(job, read, outputs, folder)
-
-
-def _colorized(
-    job: Job, network: Model, settings: Settings, outputs: Outputs, progress: Progress
-) -> VideoStats:
-    if STREAM in (job.source, job.destination) or settings.video.preview is not None:
-        if (reason := outputs.reason_to_skip(job)) is not None:
-            raise Skip(reason)
-        if settings.video.preview is not None:
-            return _previewed(job, settings.video.preview, network, settings, outputs)
-        _check_destination(job)
-        known = None if job.source == STREAM else _read(job, outputs)
-        return _piped(job, known, network, settings, outputs, progress)
-    read = prepared(job, settings, outputs)
-    if read is None:
-        return VideoStats()
-    if not in_segments(job, settings):
-        return _piped(job, read, network, settings, outputs, progress)
-    stats = VideoStats()
-    with claimed(job, read, outputs) as work:
-
-        def whole(path: Path) -> None:
-            colorize.colorize_video(
-                job.source, path, work.kind, work.folder, network, settings, stats, progress
-            )
-
-        work.write(stats, whole)
-    return stats
-
-
-def _check_destination(job: Job) -> None:
-    if job.destination != STREAM and not is_video(job.destination):
+    if files.destination != STREAM and not is_video(files.destination):
         raise WriteError(
-            f"the output of a video must be a video, not {job.destination.suffix}; choose another suffix"
+            f"the output of a video must be a video, not {files.destination.suffix}; choose another suffix"
         )
 
 
-def _read(job: Job, outputs: Outputs) -> SourceFingerprint:
+def _read(files: LocalFiles, outputs: Outputs) -> SourceFingerprint:
     try:
-        return outputs.source_of(job) or SourceFingerprint.of(job.source)
+        return outputs.source_of(files) or SourceFingerprint.of(files.source)
     except OSError as error:
         raise ReadError(error.strerror or str(error)) from error
 
 
-def _is_color(path: Path) -> bool:
-    with reader.opened(path) as video:
-        return grayscale.is_color(video)
+def _prepared(files: LocalFiles, outputs: Outputs) -> SourceFingerprint:
+    """Check what can be checked before a video is opened, and create the output's folder.
+
+    Returns:
+        The fingerprint of the source. It is taken before the source is opened: if the source is replaced in
+        between, the output counts as made from the older one, and the next run makes it again.
+    """
+    _refuse_needless(files, outputs)
+    read = _read(files, outputs)
+    outputs.make_folder(files)
+    return read
 
 
-def _previewed(job: Job, frames: int, network: Model, settings: Settings, outputs: Outputs) -> VideoStats:
-    if job.source == STREAM:
-        raise ReadError("a preview needs a video that can seek, not standard input; give it as a file")
-    if job.destination != STREAM and job.destination.suffix.lower() != SHEET:
-        raise WriteError(
-            f"a preview must be written as PNG, not {job.destination.suffix}; give the output the suffix .png"
-        )
-    if settings.if_colored != "recolor" and _is_color(job.source):
+def _is_copied(
+    files: LocalFiles, video: VideoReader, read: SourceFingerprint, settings: Settings, outputs: Outputs
+) -> bool:
+    """Return True if the video was in color and was copied unchanged; else it is at its first frame.
+
+    Raises:
+        Skip: It is in color and is to be skipped.
+        OSError: The copy cannot be written.
+    """
+    if settings.if_colored == "recolor" or not video.is_color():
+        return False
+    if settings.if_colored == "skip":
         raise Skip("already in color")
-    stats = VideoStats()
-    sheet = preview.preview(job.source, frames, network, settings, stats)
-    outputs.write(job, outputs.source_of(job), FORMATS[SHEET], [(from_image(sheet), np.asarray(sheet))])
-    return stats
+    with atomic.naming(files.destination, outputs.note(files, read)) as temporary:
+        shutil.copyfile(files.source, temporary)
+    return True
 
 
-def _piped(
-    job: Job,
+def _colorize_here(
+    split: SplitVideo,
+    video: VideoReader,
+    network: Model,
+    settings: Settings,
+    stats: VideoStats,
+    progress: Progress,
+) -> None:
+    """Colorize and write a video as one chunk, or in the chunks of the run on a cluster that began it."""
+    with contextlib.closing(split):
+        for chunk in split.chunks:
+            if chunk.number:
+                video.rewind()
+
+            def advance(position: Position, chunk: Chunk = chunk) -> None:
+                progress(split.advanced(chunk, position))
+
+            stats.add(chunks.colorize_chunk(chunk, video, network, settings, advance))
+        split.write(stats)
+
+
+def _preview(
+    files: LocalFiles, frames: int, network: Model, settings: Settings, outputs: Outputs, stats: VideoStats
+) -> None:
+    if (reason := outputs.reason_to_skip(files)) is not None:
+        raise Skip(reason)
+    if files.source == STREAM:
+        raise ReadError("a preview needs a video that can seek, not standard input; give it as a file")
+    if files.destination != STREAM and files.destination.suffix.lower() != SHEET:
+        raise WriteError(
+            f"a preview must be written as PNG, not {files.destination.suffix};"
+            " give the output the suffix .png"
+        )
+    with opened(files.source) as video:
+        if settings.if_colored != "recolor" and video.is_color():
+            raise Skip("already in color")
+        sheet = preview.preview(video, frames, network, settings, stats)
+    outputs.write(files, outputs.source_of(files), FORMATS[SHEET], [(from_image(sheet), np.asarray(sheet))])
+
+
+def _pipe(
+    files: LocalFiles,
     read: SourceFingerprint | None,
     network: Model,
     settings: Settings,
     outputs: Outputs,
+    stats: VideoStats,
     progress: Progress,
-) -> VideoStats:
+) -> None:
     """Colorize a video that is read or written once, from beginning to end.
 
     On standard output a Y4M source stays Y4M, and everything else becomes Matroska.
     """
-    stats = VideoStats()
-    format_ = stdio.video_format() if job.source == STREAM else None
-    readable = stdio.stdin() if job.source == STREAM else job.source
-    if job.destination == STREAM:
-        kind = _RAW if format_ == _Y4M or job.source.suffix.lower() == _RAW else ".mkv"
+    format_ = stdio.video_format() if files.source == STREAM else None
+    readable = stdio.stdin() if files.source == STREAM else files.source
+    if files.destination == STREAM:
+        kind = _RAW if format_ == _Y4M or files.source.suffix.lower() == _RAW else ".mkv"
         writable = stdio.stdout()
-        colorize.pipe(readable, format_, writable, kind, network, settings, stats, progress)
+        pipe.pipe(readable, format_, writable, kind, network, settings, stats, progress)
         writable.flush()
-        return stats
-    kind = job.destination.suffix.lower()
-    with atomic.naming(job.destination, _note(job, read, outputs, stats)) as temporary:
-        colorize.pipe(readable, format_, temporary, kind, network, settings, stats, progress)
-    return stats
+        return
+    kind = files.destination.suffix.lower()
+    with atomic.naming(files.destination, _note(files, read, outputs, stats)) as temporary:
+        pipe.pipe(readable, format_, temporary, kind, network, settings, stats, progress)
 
 
 def _note(
-    job: Job, read: SourceFingerprint | None, outputs: Outputs, stats: VideoStats
+    files: LocalFiles, read: SourceFingerprint | None, outputs: Outputs, stats: VideoStats
 ) -> Callable[[os.stat_result], None]:
     """Like `Outputs.note`, but records a damaged source as changed, so that the next run tries it again."""
 
     def note(status: os.stat_result) -> None:
-        outputs.note(job, DAMAGED if stats.damaged and read else read)(status)
+        outputs.note(files, DAMAGED if stats.damaged and read else read)(status)
 
     return note

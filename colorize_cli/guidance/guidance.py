@@ -58,8 +58,8 @@ class Guidance:
         """
         for path in filter(None, (settings.hints, settings.reference)):
             for job in plan.jobs:
-                destination = job.destination
-                if destination.name == path.name and os.path.realpath(destination) == os.path.realpath(path):
+                same_name = job.destination.name == path.name
+                if same_name and os.path.realpath(str(job.destination)) == os.path.realpath(path):
                     raise UsageError(f"{job.source} would replace {path}; inputs are never modified")
         reference, hints = None, {}
         if settings.reference is not None:
@@ -179,10 +179,11 @@ def _matched(given: Hints | dict[str, DrawnHints], plan: Plan) -> dict[Job, Hint
         raise UsageError(f"these hints are for a single image, but there are {len(jobs)}; name them: {form}")
     paths, names = defaultdict(set), defaultdict(set)
     for job in jobs:
-        # The path below the input directory; the file name if the image was given itself.
-        depth = 1 if plan.root is None else len(job.destination.relative_to(plan.root).parts)
-        below_input = str(Path(*job.source.parts[-depth:]))
-        for path in (below_input, os.path.normpath(job.source), str(job.source.absolute())):
+        # A URL is compared as text. The path below the input is the file name if the image was given itself.
+        source, destination = Path(str(job.source)), Path(str(job.destination))
+        depth = 1 if plan.root is None else len(destination.relative_to(Path(str(plan.root))).parts)
+        below_input = str(Path(*source.parts[-depth:]))
+        for path in (below_input, os.path.normpath(source), str(source.absolute())):
             paths[path].add(job)
         names[job.source.name].add(job)
     hints: dict[Job, Hints] = {}

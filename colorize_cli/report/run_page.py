@@ -7,8 +7,8 @@ from typing import Any, Self
 
 from colorize_cli.core.errors import ReadError
 from colorize_cli.core.formats import is_video
-from colorize_cli.core.jobs import Job, Outcome, Status, Transfer
-from colorize_cli.core.location import STREAM
+from colorize_cli.core.jobs import Outcome, Status
+from colorize_cli.core.location import STREAM, Url
 from colorize_cli.core.settings import Settings
 from colorize_cli.image.thumbnail import color_thumbnail, gray_thumbnail
 from colorize_cli.report.html import Page, Spool, embedded
@@ -77,7 +77,7 @@ class Report:
                 rows.add(**record)
             else:
                 named = {"name": job.source.name, "folder": str(job.source.parent)}
-                pictures = _pictures(job, self._settings.max_pixels)
+                pictures = _pictures(outcome, self._settings.max_pixels)
                 cards.add(**record, **named, **pictures, seconds=sum(outcome.seconds.values()))
         except OSError as error:
             self._error = error
@@ -118,19 +118,19 @@ class Report:
         )
 
 
-def _pictures(job: Job | Transfer, max_pixels: int) -> dict[str, Any]:
+def _pictures(outcome: Outcome, max_pixels: int) -> dict[str, Any]:
     """Return the pictures `before` and `after`, or the `problem` for which there are none."""
-    if isinstance(job, Transfer):
-        if job.files is None:
-            return {"problem": "No preview: the file was not fetched"}
-        job = job.files
-    if STREAM in (job.source, job.destination):
+    files = outcome.files or outcome.job
+    source, destination = files.source, files.destination
+    if isinstance(source, Url) or isinstance(destination, Url):
+        return {"problem": "No preview: the file was not fetched"}
+    if STREAM in (source, destination):
         return {"problem": "No preview: the input or output was a pipe"}
     images: dict[str, Any] = {"problem": None}
-    video = is_video(job.source)
+    video = is_video(source)
     for path, thumbnail, what in (
-        (job.source, gray_thumbnail, "before"),
-        (job.destination, color_thumbnail, "after"),
+        (source, gray_thumbnail, "before"),
+        (destination, color_thumbnail, "after"),
     ):
         try:
             small = next(stills(path, [_POSITION], SIDE)) if video else thumbnail(path, max_pixels, SIDE)

@@ -1,22 +1,26 @@
-"""Planning of a run: which files are read, and where their outputs go.
+"""Planning of a run: which files are read, and where their outputs go, here and in stores.
 
-No picture is opened, and a plan holds only paths, so a directory of 50,000 files is planned in a second. Two
-inputs with the same output, and outputs that would replace an input, are found here, before any work is done.
+No picture is opened, and a plan holds only locations, so a directory of 50,000 files is planned in a second.
+Each input in a store is listed once, which also gives the sizes and versions of its objects. Two inputs with
+the same output, and outputs that would replace an input, are found here, before any work is done.
 """
 
 import contextlib
 import fnmatch
-import glob
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from colorize_cli.core.errors import UsageError
-from colorize_cli.core.jobs import Job, Plan, Transfer
+from colorize_cli.core.errors import ReadError, UsageError
+from colorize_cli.core.jobs import Job, Plan
 from colorize_cli.core.location import STREAM, Location, Url, parse_location
+from colorize_cli.storage.filesystem import DOT_PARTS, NOT_THERE, Entry, Storages, inode
+
+_LOOKUP_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,13 @@ class Selection:
 
 
 def plan(
-    inputs: Sequence[Path],
-    output: Path,
+    inputs: Sequence[Location],
+    output: Location,
     endings: Mapping[str, str],
     *,
-    listed: Sequence[Path] = (),
+    listed: Sequence[Location] = (),
     selection: Selection = Selection(),
+    storages: Storages | None = None,
 ) -> Plan:
     """Find the files to colorize and their destinations.
 
@@ -74,30 +79,74 @@ def plan(
 
     A file given by name may have any type, and goes into `output` under the same name. If it is the only
     input, and `output` is not a directory and has the suffix of an output, it is written to `output` itself.
-    A path that does not exist but is a pattern (`scans/*.tif`) stands for its matches. `STREAM` stands for
-    standard input or output, and requires exactly one input.
+    An output URL that ends in / is a directory. A location where nothing is, but which is a pattern
+    (`scans/*.tif`), stands for its matches. `STREAM` stands for standard input or output, and requires
+    exactly one input.
+
+    Objects in stores may have any name. A job whose name would lead out of the output, or is impossible for a
+    local file, is refused.
 
     Args:
-        inputs: Files and directories.
+        inputs: Files, directories and patterns, here and in stores. Web inputs must be files, because web
+            servers do not list their files.
         output: A directory, which need not exist, or a file.
         endings: Suffix of the output by suffix of the input, for all supported types, in lower case with the
             dot.
         listed: Files from a list. A relative path that stays below the working directory keeps its
-            directories below `output`. Directories are ignored, as lists often contain them beside their
-            files.
+            directories below `output`; a URL does not. Directories are ignored, as lists often contain them
+            beside their files.
         selection: Filters for the files found, and the shard.
+        storages: Where to look; None for a new collection.
 
     Raises:
         UsageError: An input does not exist or cannot be searched; `output` is a file where a directory is
-            needed, or has an unknown suffix where a file is meant; two sources have the same destination; a
-            destination is a source, or lies outside of `output` because of a link. The text names the paths.
+            needed, has an unknown suffix where a file is meant, or is on the web; two sources have the same
+            destination; a destination is a source, or lies outside of `output` because of a link. The text
+            names the paths.
     """
+    storages = storages or Storages()
+    if isinstance(output, Url):
+        if output.is_web:
+            raise UsageError(f"{output}: cannot write to the web; give a directory, a file or a store")
+        output = storages.remote.locate(output).url
     with _explained():
-        return _plan(expanded(inputs), output, endings, listed, selection)
+        found = _expanded(inputs, storages)
+        there = storages.of(output).entry(output)
+        is_directory = there is not None and there.is_directory
+        is_directory = is_directory or (isinstance(output, Url) and output.text.endswith("/"))
+        single = len(found) == 1 and not found[0].is_directory and not listed
+        to_file = single and not is_directory and output != STREAM and _is_meant_as_file(output, endings)
+        if STREAM in (*inputs, output):
+            if not single:
+                raise UsageError(
+                    "with - for standard input or output, give exactly one input, which is a file or -"
+                )
+            if output != STREAM and not to_file:
+                raise UsageError(f"with - for the input, the output must be a file or -, not {output}")
+            return Plan((Job(found[0].location, output, found[0].info),), 0, None)
+        if to_file:
+            only = Job(found[0].location, output, found[0].info)
+            _refuse_collisions([only], storages)
+            return _sharded([(only, output.name)], 0, None, selection)
+        if there is not None and not there.is_directory:
+            raise UsageError(f"the output {output} is a file; give a directory")
+        entries, ignored = _searched(found, output, endings, selection, storages)
+        named = [_job(entry, output, endings) for entry in entries]
+        for entry, refused in _listed(listed, storages):
+            if entry is None:
+                ignored += 1
+            else:
+                named.append(_job(entry, output, endings, refused))
+        named = list(dict.fromkeys(named))
+        good = [job for job, _ in named if job.refused is None]
+        _refuse_collisions(good, storages)
+        if isinstance(output, Path):
+            _refuse_escapes(good, output)
+        return _sharded(named, ignored, output, selection)
 
 
 def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[list[Path], int]:
-    """Find files by the rules of `plan`, without destinations.
+    """Find files of this machine by the rules of `plan`, without destinations.
 
     Args:
         inputs: Files, directories and patterns.
@@ -109,15 +158,11 @@ def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[list[Path], in
     Raises:
         UsageError: An input does not exist or cannot be searched. The text names the path.
     """
-    found: dict[Path, None] = {}
-    ignored = 0
+    storages = Storages()
     with _explained():
-        for root, relative in _sources(expanded(inputs), None, Selection()):
-            if relative is None or _suffix(relative) in kinds:
-                found[root if relative is None else root / relative] = None
-            else:
-                ignored += 1
-    return list(found), ignored
+        found, ignored = _searched(_expanded(inputs, storages), None, kinds, Selection(), storages)
+    paths = [entry.location for entry in found if isinstance(entry.location, Path)]
+    return list(dict.fromkeys(paths)), ignored
 
 
 def read_list(stream: BinaryIO, *, nul: bool) -> list[Location]:
@@ -132,71 +177,119 @@ def read_list(stream: BinaryIO, *, nul: bool) -> list[Location]:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Turn an error of the operating system into a UsageError that names the path."""
+    """Turn an error of the operating system or of a store into a UsageError that names the location."""
     try:
         yield
     except OSError as error:
         raise UsageError(f"{error.filename}: {error.strerror}") from error
+    except ReadError as error:
+        raise UsageError(str(error)) from error
 
 
-def expanded(inputs: Sequence[Path]) -> list[Path]:
+def _looked_up(locations: Sequence[Location], storages: Storages) -> list[Entry | None]:
+    """Return the entry of each location. Stores are asked for several at a time."""
+    if not any(isinstance(location, Url) for location in locations):
+        return [storages.of(location).entry(location) for location in locations]
+    storages.remote  # noqa: B018 - made here, as the threads share it
+    with ThreadPoolExecutor(_LOOKUP_THREADS) as pool:
+        return list(pool.map(lambda location: storages.of(location).entry(location), locations))
+
+
+def _expanded(inputs: Sequence[Location], storages: Storages) -> list[Entry]:
     """Return the inputs, with each pattern replaced by its matches.
 
     Raises:
-        UsageError: A path does not exist, and is not a pattern or matches nothing.
+        UsageError: Nothing is at a location, and it is not a pattern or matches nothing.
     """
-    found: list[Path] = []
-    for path in inputs:
-        if path == STREAM or path.exists() or path.is_symlink():
-            found.append(path)
-            continue
-        pattern = str(path)
-        matches = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else []  # noqa: PTH207
-        if not matches:
-            raise UsageError(f"no such file or directory: {path}")
-        found += map(Path, matches)
+    found: list[Entry] = []
+    for location, entry in zip(inputs, _looked_up(inputs, storages), strict=True):
+        entries = storages.of(location).glob(location) if entry is None else [entry]
+        if not entries:
+            raise UsageError(f"no such file or directory: {location}")
+        found += entries
     return found
 
 
-def _plan(
-    inputs: Sequence[Path],
-    output: Path,
-    endings: Mapping[str, str],
-    listed: Sequence[Path],
+def _searched(
+    found: list[Entry],
+    output: Location | None,
+    kinds: Collection[str],
     selection: Selection,
-) -> Plan:
-    if STREAM in (*inputs, output):
-        return _plan_stream(inputs, output, endings, listed)
-    if not listed and _is_file_to_file(inputs, output, endings):
-        only = [Job(inputs[0], output)]
-        refuse_collisions(only)
-        return _sharded(Plan(tuple(only), 0, None), output.parent, selection)
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"the output {output} is a file; give a directory")
-    found, ignored = search(inputs, output, endings, selection, listed)
-    jobs = list(dict.fromkeys(Job(path, output / as_output(name, endings)) for path, name in found))
-    refuse_collisions(jobs)
-    refuse_escapes(jobs, output)
-    return _sharded(Plan(tuple(jobs), ignored, output), output, selection)
+    storages: Storages,
+) -> tuple[list[Entry], int]:
+    """Return the given files, and those of `kinds` in the given directories, and count the other files.
+
+    Raises:
+        UsageError: The output is an input.
+        OSError, ReadError: A directory cannot be searched.
+    """
+    for entry in found:
+        if entry.is_directory and output is not None and _is_same(entry.location, output, storages):
+            raise UsageError(f"the output {output} is the input {entry.location}; inputs are never modified")
+    files: list[Entry] = []
+    ignored = 0
+    for entry in found:
+        if not entry.is_directory:
+            files.append(entry)
+            continue
+        left_out = output if type(output) is type(entry.location) else None
+        storage = storages.of(entry.location)
+        for each in storage.walk(entry.location, left_out, selection.excludes):
+            if not selection.includes(each.name):
+                continue
+            if os.path.splitext(each.name)[1].lower() in kinds:  # noqa: PTH122  (50,000 Paths cost seconds)
+                files.append(each)
+            else:
+                ignored += 1
+    return files, ignored
 
 
-def _plan_stream(
-    inputs: Sequence[Path], output: Path, endings: Mapping[str, str], listed: Sequence[Path]
-) -> Plan:
-    if listed or len(inputs) != 1 or (inputs[0] != STREAM and inputs[0].is_dir()):
-        raise UsageError("with - for standard input or output, give exactly one input, which is a file or -")
-    if output != STREAM and not _is_file_to_file(inputs, output, endings):
-        raise UsageError(f"with - for the input, the output must be a file or -, not {output}")
-    return Plan((Job(inputs[0], output),), 0, None)
+def _is_same(directory: Location, output: Location, storages: Storages) -> bool:
+    if isinstance(directory, Path) and isinstance(output, Path):
+        return inode(directory) == inode(output)
+    return storages.of(directory).identity(directory) == storages.of(output).identity(output)
 
 
-def _is_file_to_file(inputs: Sequence[Path], output: Path, endings: Mapping[str, str]) -> bool:
-    if len(inputs) != 1 or inputs[0].is_dir() or output.is_dir():
-        return False
-    return is_meant_as_file(output, endings)
+def _listed(
+    listed: Sequence[Location], storages: Storages
+) -> Iterator[tuple[Entry, str | None] | tuple[None, None]]:
+    """Yield the entry of each listed file, with the reason if it is refused; None for a directory."""
+    urls = [location for location in listed if isinstance(location, Url)]
+    looked_up = iter(_looked_up(urls, storages))
+    for location in listed:
+        if isinstance(location, Url):
+            entry = next(looked_up)
+            if entry is None:
+                yield Entry(location, location.name, is_directory=False), NOT_THERE
+            else:
+                yield (None, None) if entry.is_directory else (entry, None)
+        elif location.is_dir():
+            yield None, None
+        else:
+            relative = Path(os.path.normpath(location))
+            leads_out = location.is_absolute() or relative.parts[0] == os.pardir
+            yield Entry(location, location.name if leads_out else relative.as_posix(), False), None
 
 
-def is_meant_as_file(output: Location, endings: Mapping[str, str]) -> bool:
+def _job(
+    entry: Entry, output: Location, endings: Mapping[str, str], refused: str | None = None
+) -> tuple[Job, str]:
+    """Return the job of a file, and the path of its output below the output directory."""
+    name = as_output(entry.name, endings)
+    if isinstance(entry.location, Url):
+        parts = name.split("/")
+        if not parts[-1]:
+            refused = "its URL does not end in a file name"
+        elif DOT_PARTS.intersection(parts):
+            refused = "its name has . or .. as a part; rename it"
+        elif isinstance(output, Path) and ("\0" in name or Path(name).parts != tuple(parts)):
+            refused = "its name is impossible for a local file; rename it"
+        if refused and isinstance(output, Path):
+            name = parts[-1].replace("\0", "")
+    return Job(entry.location, output / name, entry.info, refused), name
+
+
+def _is_meant_as_file(output: Location, endings: Mapping[str, str]) -> bool:
     """Return True if an output that is not a directory is meant to be a file, because it has a suffix.
 
     Raises:
@@ -215,171 +308,42 @@ def as_output(name: str, endings: Mapping[str, str]) -> str:
     return name if wanted == suffix.lower() else stem + wanted
 
 
-def _path_below_output(listed: Path) -> Path:
-    """Return the path of a listed file below the output directory."""
-    relative = Path(os.path.normpath(listed))
-    leads_out = listed.is_absolute() or relative.parts[0] == os.pardir
-    return Path(listed.name) if leads_out else relative
-
-
-def _sharded(whole: Plan, output: Path, selection: Selection) -> Plan:
+def _sharded(named: list[tuple[Job, str]], ignored: int, root: Location | None, selection: Selection) -> Plan:
+    """Return a plan with the jobs of this shard, and the others elsewhere. Jobs have their outputs' names."""
     if selection.shard[1] == 1:
-        return whole
+        return Plan(tuple(job for job, _ in named), ignored, root)
     here: list[Job] = []
     elsewhere: list[Job] = []
-    for job in whole.jobs:
-        name = job.destination.relative_to(output).as_posix()
+    for job, name in named:
         (here if selection.owns(name) else elsewhere).append(job)
-    return Plan(tuple(here), whole.ignored, whole.root, tuple(elsewhere))
-
-
-def search(
-    inputs: Sequence[Path],
-    output: Path | None,
-    endings: Mapping[str, str],
-    selection: Selection,
-    listed: Sequence[Path] = (),
-) -> tuple[list[tuple[Path, str]], int]:
-    """Find the files, each with its path below the output directory, and count the other files.
-
-    The paths below the output directory keep the suffixes of the inputs.
-
-    Args:
-        inputs: Existing files and directories.
-        output: Output directory, left out if it lies inside an input; None if it is not on this machine.
-        endings: Its keys are the suffixes to look for in directories.
-        selection: Filters for the files in directories.
-        listed: As in `plan`.
-
-    Raises:
-        UsageError: The output is an input.
-        OSError: A directory cannot be searched.
-    """
-    excluded = None if output is None else _identity(output)
-    for path in inputs:
-        if excluded is not None and path.is_dir() and _identity(path) == excluded:
-            raise UsageError(f"the output {output} is the input {path}; inputs are never modified")
-    found: list[tuple[Path, str]] = []
-    ignored = 0
-    for root, relative in _sources(inputs, excluded, selection):
-        if relative is None:
-            found.append((root, root.name))
-        elif _suffix(relative) in endings:
-            found.append((root / relative, relative))
-        else:
-            ignored += 1
-    for path in listed:
-        if path.is_dir():
-            ignored += 1
-        else:
-            found.append((path, str(_path_below_output(path))))
-    return found, ignored
-
-
-def _sources(
-    inputs: Iterable[Path], excluded: tuple[int, int] | None, selection: Selection
-) -> Iterator[tuple[Path, str | None]]:
-    """Yield each file with None, and each directory with the path of every selected file inside it."""
-    for path in inputs:
-        if not path.is_dir():
-            yield path, None
-            continue
-        for relative in _files(path, excluded, selection):
-            if selection.includes(relative):
-                yield path, relative
-
-
-def _suffix(relative: str) -> str:
-    return os.path.splitext(relative)[1].lower()  # noqa: PTH122  (50,000 Paths cost seconds)
-
-
-def _files(root: Path, output: tuple[int, int] | None, selection: Selection) -> Iterator[str]:
-    """Yield the relative paths of the files below a directory, sorted, without hidden and excluded ones."""
-
-    def walk(relative: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-        with os.scandir(root / relative) as entries:
-            listed = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-        for entry in listed:
-            below = f"{relative}{os.sep}{entry.name}" if relative else entry.name
-            if selection.excludes(below):
-                continue
-            if not _is_directory(entry):
-                yield below
-                continue
-            identity = _identity(Path(entry.path))
-            if identity is not None and identity != output and identity not in above:
-                yield from walk(below, above | {identity})
-
-    identity = _identity(root)
-    yield from walk("", frozenset() if identity is None else frozenset({identity}))
+    return Plan(tuple(here), ignored, root, tuple(elsewhere))
 
 
 def _matches(relative: str, patterns: Iterable[str]) -> bool:
-    name = relative.rpartition(os.sep)[2]
+    name = relative.rpartition("/")[2]
     return any(fnmatch.fnmatch(relative, p) or fnmatch.fnmatch(name, p) for p in patterns)
 
 
-def _is_directory(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself: it will fail as a separate job
-        return False
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return the device and inode numbers of a path; None if nothing can be found there."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino
-
-
-class _RealPaths:
-    """Paths with the links in their directories resolved, cached by directory, and identities of URLs."""
-
-    def __init__(self, identities: Mapping[Url, str]) -> None:
-        self._identities = identities
-        self._directories: dict[str, str] = {}
-
-    def directory(self, path: str) -> str:
-        if path not in self._directories:
-            self._directories[path] = os.path.realpath(path)
-        return self._directories[path]
-
-    def file(self, where: Location) -> str:
-        if isinstance(where, Url):
-            return self._identities[where]
-        directory, name = os.path.split(where)
-        return os.path.normcase(f"{self.directory(directory)}{os.sep}{name}")
-
-
-def refuse_collisions(jobs: Sequence[Job | Transfer], addresses: Mapping[Url, str] | None = None) -> None:
+def _refuse_collisions(jobs: Sequence[Job], storages: Storages) -> None:
     """Refuse jobs if two have the same destination, or a destination is a source.
-
-    Args:
-        jobs: The jobs.
-        addresses: Identity of each URL among the jobs. It is equal for URLs of the same object, and never
-            equal to a path.
 
     Raises:
         UsageError: Two jobs collide. The text names both.
     """
-    real = _RealPaths(addresses or {})
-    owners: dict[str, Job | Transfer] = {}
+    owners: dict[str, Job] = {}
     for job in jobs:
-        other = owners.setdefault(real.file(job.destination), job)
+        other = owners.setdefault(storages.of(job.destination).identity(job.destination), job)
         if other is not job:
             raise UsageError(f"{other.source} and {job.source} would both become {job.destination}")
     for job in jobs:
-        itself = real.file(job.source)
+        itself = storages.of(job.source).identity(job.source)
         led_to = os.path.normcase(os.path.realpath(itself)) if os.path.islink(itself) else itself  # noqa: PTH114
         for source in (itself, led_to):
             if source in owners:
                 raise UsageError(f"{owners[source].source} would replace the input {job.source}")
 
 
-def refuse_escapes(jobs: Sequence[Job | Transfer], output: Path) -> None:
+def _refuse_escapes(jobs: Sequence[Job], output: Path) -> None:
     """Refuse jobs with destinations that a link in the output directory would lead out of it.
 
     Raises:

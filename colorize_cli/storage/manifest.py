@@ -1,16 +1,20 @@
-"""Records of outputs, and the states of an output.
+"""Records of outputs, and the states of an output. Both manifests, here and in stores, have them.
 
-`engine.outputs` decides by them whether a job is skipped; for remote outputs `engine.transfer.running` does.
+`engine.outputs` decides by them whether a job is skipped.
 """
 
+import contextlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
 
-from colorize_cli.storage.fingerprint import Fingerprint, SourceFingerprint
+from colorize_cli.core.jobs import LocalFiles
+from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
 
 DIRECTORY = ".colorize"
+_LEFT_OUT = frozenset({"version", "content", "address"})  # of a line where they are empty
 
 
 class State(Enum):
@@ -28,35 +32,82 @@ class Record:
 
     Attributes:
         output: Path of the output below the output directory.
-        written: Fingerprint of the output.
+        written: Fingerprint of the output. In a store its version is empty until the output is uploaded.
         source: Fingerprint of its source.
         recipe: Digest of the model and of the options that decide pixels.
+        content: Digest of the output's content; in stores only.
+        address: Location of the source, without secrets; in stores only.
     """
 
     output: str
     written: Fingerprint
     source: SourceFingerprint
     recipe: str
+    content: str = ""
+    address: str = ""
 
     def to_line(self) -> bytes:
         """Return the record as a line of JSON. Names that are not valid Unicode are preserved."""
-        values = asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if v or k != "version"})
+        values = asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if v or k not in _LEFT_OUT})
         return json.dumps(values, separators=(",", ":")).encode() + b"\n"
 
     @staticmethod
     def from_line(line: bytes) -> "Record":
-        """Parse a line made by `to_line`.
+        """Parse a line made by `to_line`, or for a store by an earlier version.
 
         Raises:
             ValueError: The line is not a record.
         """
         try:
             values: dict[str, Any] = json.loads(line)
-            return Record(
-                str(values["output"]),
-                Fingerprint(**values["written"]),
-                SourceFingerprint.from_values(values["source"]),
-                str(values["recipe"]),
-            )
+            if "written" not in values:
+                written = Fingerprint(values["size"], 0, values["version"])
+            else:
+                written = Fingerprint(**values["written"])
+            source = SourceFingerprint.from_values(values["source"])
+            content, address = str(values.get("content", "")), str(values.get("address", ""))
+            return Record(str(values["output"]), written, source, str(values["recipe"]), content, address)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a record: {line!r}") from error
+
+
+def source_of(files: LocalFiles) -> SourceFingerprint:
+    """Read a job's source and return its fingerprint. A staged copy has the size and version of its object.
+
+    Raises:
+        OSError: The source cannot be read.
+    """
+    source, found = SourceFingerprint.of(files.source), files.job.found
+    return source if found is None else replace(source, stamp=Fingerprint.of(found))
+
+
+def state_of(records: Sequence[Record], files: LocalFiles, recipe: str) -> tuple[State, Record | None]:
+    """Return the state of an output that exists.
+
+    The source is read if only its time or version has changed since the output was made.
+
+    Args:
+        records: The records with the fingerprint of the output.
+        files: The files of the job.
+        recipe: Digest of the model and of the options that decide pixels, for this run.
+
+    Returns:
+        The state, and a record to add for the next run if the source has changed but not its content.
+
+    Raises:
+        OSError: The source does not exist.
+    """
+    found = files.job.found
+    stamp = Fingerprint.of(files.source.stat() if found is None else found)
+    if not records:
+        return State.FOREIGN, None
+    same = [record for record in records if record.recipe == recipe]
+    if any(record.source.stamp == stamp for record in same):
+        return State.CURRENT, None
+    if same:
+        with contextlib.suppress(OSError):
+            source = source_of(files)
+            for record in same:
+                if record.source.content == source.content:
+                    return State.CURRENT, replace(record, source=source)
+    return State.STALE, None

@@ -15,16 +15,17 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from colorize_cli.core.errors import WriteError
-from colorize_cli.core.jobs import Job
+from colorize_cli.core.jobs import LocalFiles
 from colorize_cli.storage import atomic
-from colorize_cli.storage.fingerprint import Fingerprint, SourceFingerprint
-from colorize_cli.storage.manifest import DIRECTORY, Record, State
-from colorize_cli.storage.manifest_index import Lookup
+from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
+from colorize_cli.storage.manifest import DIRECTORY, Record, State, state_of
 
 _SUFFIX = ".jsonl"
 _UNFINISHED = ".unfinished"  # suffix of a file that others are merged into
@@ -32,6 +33,9 @@ _UNFINISHED = ".unfinished"  # suffix of a file that others are merged into
 _LONGEST = 1 << 40
 _BLOCK = 1 << 16  # bytes, and longer than any line
 _MOST_FILES = 16  # of ended runs; more are merged into one
+_Numbers = npt.NDArray[np.uint64]
+# Entries of a `Lookup` that wait in a dictionary, where each takes ten times as much memory, before a merge.
+_MOST_WAITING = 1 << 16
 
 
 class LocalManifest:
@@ -40,26 +44,17 @@ class LocalManifest:
     def __init__(
         self,
         root: Path,
-        recipe: str,
-        own: Callable[[Job], str] = lambda _: "",
         *,
-        origins: Mapping[Path, Fingerprint] | None = None,
         read_only: bool = False,
     ) -> None:
         """Open the manifest. Records are not read before an output exists for which they are needed.
 
         Args:
             root: The output directory, which need not exist.
-            recipe: Digest of the model and of the options that decide pixels, for this run.
-            own: Function that returns the part of the recipe that is specific to a job, as letters.
-            origins: Fingerprints of objects in a store, by the paths of their present or future local copies.
             read_only: True to write nothing.
         """
         self._read_only = read_only
         self._root = root
-        self._recipe = recipe
-        self._own = own
-        self._origins = origins or {}
         self._folder = root / DIRECTORY
         self._positions = Lookup()
         self._numbers: dict[str, int] = {}  # numbers of the files by name
@@ -71,56 +66,41 @@ class LocalManifest:
             with self._lock:
                 self._compact()
 
-    def state(self, job: Job) -> State:
-        """Return the state of the job's output.
+    def state(self, files: LocalFiles, recipe: str) -> State:
+        """Return the state of a job's output.
 
         If the source's time has changed, but not its content, the new time is recorded for the next run.
-        """
-        try:
-            written = Fingerprint.of(job.destination.lstat())
-            fingerprint = self._origins.get(job.source) or Fingerprint.of(job.source.stat())
-        except OSError:
-            return State.ABSENT  # if the source is missing instead, reading it will report that
-        record = self._known(self._name(job), written)
-        if record is None:
-            return State.FOREIGN
-        if record.recipe != self._recipe + self._own(job):
-            return State.STALE
-        if record.source.stamp == fingerprint:
-            return State.CURRENT
-        try:
-            source = self.source_of(job)
-        except OSError:
-            return State.STALE
-        if source.content != record.source.content:
-            return State.STALE
-        if not self._read_only:
-            with contextlib.suppress(WriteError):  # without the record only the next check takes longer
-                self.add(job, source, written)
-        return State.CURRENT
-
-    def source_of(self, job: Job) -> SourceFingerprint:
-        """Read the job's source and return its fingerprint.
-
-        Raises:
-            OSError: The source cannot be read.
-        """
-        source = SourceFingerprint.of(job.source)
-        origin = self._origins.get(job.source)
-        return source if origin is None else replace(source, stamp=origin)
-
-    def add(self, job: Job, source: SourceFingerprint, written: Fingerprint) -> None:
-        """Record that this run made the job's output from a source.
 
         Args:
-            job: The job.
+            files: The files of the job.
+            recipe: Digest of the model and of the options that decide pixels, for this run.
+        """
+        try:
+            written = Fingerprint.of(files.destination.lstat())
+            record = self._known(self._name(files), written)
+            state, changed = state_of([] if record is None else [record], files, recipe)
+        except OSError:
+            return State.ABSENT  # if the source is missing instead, reading it will report that
+        if changed is not None and not self._read_only:
+            with contextlib.suppress(WriteError):  # without the record only the next check takes longer
+                self._append(changed)
+        return state
+
+    def add(self, files: LocalFiles, source: SourceFingerprint, written: Fingerprint, recipe: str) -> None:
+        """Record that this run made a job's output.
+
+        Args:
+            files: The files of the job.
             source: Fingerprint of the source.
             written: Fingerprint of the output.
+            recipe: Digest of the model and of the options that decide pixels.
 
         Raises:
             WriteError: The record cannot be written.
         """
-        record = Record(self._name(job), written, source, self._recipe + self._own(job))
+        self._append(Record(self._name(files), written, source, recipe))
+
+    def _append(self, record: Record) -> None:
         try:
             with self._lock:
                 if self._file is None:
@@ -136,8 +116,8 @@ class LocalManifest:
                 self._file.close()
                 self._file = None
 
-    def _name(self, job: Job) -> str:
-        return job.destination.relative_to(self._root).as_posix()
+    def _name(self, files: LocalFiles) -> str:
+        return files.destination.relative_to(self._root).as_posix()
 
     def _known(self, name: str, written: Fingerprint) -> Record | None:
         with self._lock:
@@ -213,6 +193,47 @@ class LocalManifest:
             return Fingerprint.of((self._root / record.output).lstat()) == record.written
         except (OSError, ValueError):
             return False
+
+
+class Lookup:
+    """A mapping from 64-bit keys to 64-bit numbers that only grows. Setting a key again replaces its number.
+
+    Entries are stored in sorted arrays, each at least twice as long as the next. So an entry is moved only
+    about log2(n) times among n entries.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, int] = {}
+        self._sorted: list[tuple[_Numbers, _Numbers]] = []
+
+    def __setitem__(self, key: int, number: int) -> None:
+        self._waiting[key] = number
+        if len(self._waiting) >= _MOST_WAITING:
+            self._merge()
+
+    def get(self, key: int) -> int | None:
+        """Return the number of a key; None if it has none."""
+        if key in self._waiting:
+            return self._waiting[key]
+        wanted = np.uint64(key)
+        for keys, numbers in reversed(self._sorted):
+            position = int(np.searchsorted(keys, wanted))
+            if position < len(keys) and keys[position] == wanted:
+                return int(numbers[position])
+        return None
+
+    def _merge(self) -> None:
+        keys = np.fromiter(self._waiting.keys(), np.uint64, len(self._waiting))
+        numbers = np.fromiter(self._waiting.values(), np.uint64, len(self._waiting))
+        self._waiting = {}
+        while self._sorted and len(self._sorted[-1][0]) < 2 * len(keys):
+            older_keys, older_numbers = self._sorted.pop()
+            keys, numbers = np.concatenate([older_keys, keys]), np.concatenate([older_numbers, numbers])
+        order = np.argsort(keys, kind="stable")
+        keys, numbers = keys[order], numbers[order]
+        # The sort is stable and newer entries come last, so the last of equal keys holds the current number.
+        last = np.append(keys[1:] != keys[:-1], True)
+        self._sorted.append((keys[last], numbers[last]))
 
 
 class _ManifestFile:

@@ -13,19 +13,20 @@ once to check its content.
 """
 
 import contextlib
-import json
+import itertools
 import secrets
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from colorize_cli.core.errors import ReadError
+from colorize_cli.core.jobs import FileInfo, LocalFiles
+from colorize_cli.core.location import Url
 from colorize_cli.storage import atomic
-from colorize_cli.storage.fingerprint import Fingerprint, SourceFingerprint
-from colorize_cli.storage.manifest import DIRECTORY, State
-from colorize_cli.storage.remote import FileInfo, MissingError, RemotePath
+from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
+from colorize_cli.storage.manifest import DIRECTORY, Record, State, state_of
+from colorize_cli.storage.remote import MissingError, RemotePath
 
 _SUFFIX = ".jsonl"
 _MOST_LINES = 128  # per object, because each added line writes the object again
@@ -34,130 +35,102 @@ _READ_THREADS = 16
 _READ_TRIES = 3
 
 
-@dataclass(frozen=True)
-class RemoteRecord:
-    """One line of a manifest, which records how an output in a store was made.
-
-    Attributes:
-        output: Path of the output below the output directory.
-        size: Size of the output in bytes.
-        content: Digest of the output's content.
-        address: Location of the source, without secrets.
-        source: Fingerprint of the source.
-        recipe: Digest of the model and of the options that decide pixels.
-        version: Version that the store gave the output; empty if it is not known.
-    """
-
-    output: str
-    size: int
-    content: str
-    address: str
-    source: SourceFingerprint
-    recipe: str
-    version: str = ""
-
-    def is_of(self, found: FileInfo) -> bool:
-        """Return True if size and version of an output in the store match this record."""
-        return bool(self.version) and (found.size, found.version) == (self.size, self.version)
-
-    def to_line(self) -> bytes:
-        """Return the record as a line of JSON."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
-
-    @staticmethod
-    def from_line(line: bytes) -> "RemoteRecord":
-        """Parse a line made by `to_line`.
-
-        Raises:
-            ValueError: The line is not a record.
-        """
-        try:
-            values: dict[str, Any] = json.loads(line)
-            return RemoteRecord(source=SourceFingerprint.from_values(values.pop("source")), **values)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"not a record: {line!r}") from error
-
-
 class RemoteManifest:
     """The records of one directory in a store, for one run. May be used from several threads."""
 
-    def __init__(self, root: RemotePath, *, read_only: bool = False) -> None:
+    def __init__(self, root: RemotePath, *, read_only: bool = False, listed: bool = True) -> None:
         """List the outputs, and read the records of earlier runs.
 
         Args:
             root: The output directory, which need not exist.
             read_only: True to write nothing.
+            listed: False to ask the store for single outputs instead, and for records only if an output
+                exists. This is for the workers of a run, which get only jobs whose output must be made.
 
         Raises:
             ReadError: The store cannot be read.
             WriteError: The records of earlier runs cannot be merged.
         """
         self._root = root
+        self._read_only, self._listed = read_only, listed
         self._folder = root.below(DIRECTORY)
-        self._records: dict[str, set[RemoteRecord]] = {}
+        self._records: dict[str, set[Record]] = {}
         self._lock = threading.Lock()
         self._writer = _Writer(self._folder)
-        below = {root.relative(found): found for found in _below(root)}
-        self._found = {name: found for name, found in below.items() if not name.startswith(f"{DIRECTORY}/")}
-        objects = self._read_objects()
-        if not read_only:
-            self._sweep()
-            self._compact(objects)
+        self._found: dict[str, FileInfo | None] = {}
+        if listed:
+            outputs = [each for each in _below(root) if not root.relative(each).startswith(f"{DIRECTORY}/")]
+            self._found = {root.relative(each): each for each in outputs}
+            objects = self._read_objects()
+            if not read_only:
+                # Partial files that killed runs on this host left, in stores with files.
+                root.file_system.remove(each.path for each in outputs if atomic.is_left_over(_last(each)))
+                self._compact(objects)
 
-    def found(self, name: str) -> FileInfo | None:
-        """Return the object that an output's name had when the run began; None if there was none."""
+    def found(self, files: LocalFiles) -> FileInfo | None:
+        """Return the object that an output had when the run began, or was asked for first; None without."""
+        name = self._name(files)
+        if not self._listed and name not in self._found:
+            self._found[name] = self._root.file_system.info(self._root.below(name).path)
         return self._found.get(name)
 
-    def state(self, name: str, source: Fingerprint, recipe: str) -> State | None:
-        """Return the state of an output; None if only its content can decide.
+    def state(self, files: LocalFiles, recipe: str) -> State | None:
+        """Return the state of an output; None if only its content can decide (see `state_by_content`).
 
         Args:
-            name: Path of the output below the output directory.
-            source: Fingerprint of the source.
+            files: The files of the job.
             recipe: Digest of the model and of the options that decide pixels.
+
+        Raises:
+            ReadError: The store cannot be read.
         """
-        found = self._found.get(name)
+        found = self.found(files)
         if found is None:
             return State.ABSENT
-        known = self._known(name)
-        matching = [record for record in known if record.is_of(found)]
-        if not matching:
-            return None if any(record.size == found.size for record in known) else State.FOREIGN
-        current = any(record.recipe == recipe and record.source.stamp == source for record in matching)
-        return State.CURRENT if current else State.STALE
+        known, matching = self._matching(files, found)
+        if not matching and not self._listed:  # its records are not read yet, or are new
+            self._read_objects()
+            known, matching = self._matching(files, found)
+        if not matching and any(record.written.size == found.size for record in known):
+            return None
+        return self._decided(matching, files, recipe)
 
-    def state_by_content(self, name: str, content: str, source: Fingerprint, recipe: str) -> State:
+    def state_by_content(self, files: LocalFiles, recipe: str, content: str) -> State:
         """Like `state`, for an output whose content is known. Records its version for the next run.
 
         Args:
-            name: Path of the output below the output directory.
-            content: Digest of the output's content.
-            source: Fingerprint of the source.
+            files: The files of the job.
             recipe: Digest of the model and of the options that decide pixels.
+            content: Digest of the output's content.
         """
-        found = self._found[name]
+        found = self.found(files)
+        if found is None:
+            return State.ABSENT
         matching = [
-            record for record in self._known(name) if (record.size, record.content) == (found.size, content)
+            record
+            for record in self._known(files)
+            if (record.written.size, record.content) == (found.size, content)
         ]
         for record in matching:
             self.note(record, found)
-        if not matching:
-            return State.FOREIGN
-        current = any(record.recipe == recipe and record.source.stamp == source for record in matching)
-        return State.CURRENT if current else State.STALE
+        return self._decided(matching, files, recipe)
 
-    def is_made_from(self, name: str, source: SourceFingerprint, recipe: str) -> bool:
-        """Return True if an output was made by that recipe from a source of the same content.
+    def _matching(self, files: LocalFiles, found: FileInfo) -> tuple[tuple[Record, ...], list[Record]]:
+        """Return the records of an output, and those whose size and version are the object's."""
+        known = self._known(files)
+        return known, [
+            record for record in known if record.written.version and record.written == Fingerprint.of(found)
+        ]
 
-        The source's present fingerprint is then recorded for the next run.
-        """
-        found = self._found.get(name)
-        for record in self._known(name):
-            same = (record.recipe, record.source.content) == (recipe, source.content)
-            if same and found is not None and record.is_of(found):
-                self.note(replace(record, source=source), found)
-                return True
-        return False
+    def _decided(self, matching: list[Record], files: LocalFiles, recipe: str) -> State:
+        try:
+            state, changed = state_of(matching, files, recipe)
+        except OSError:  # reading the source will report the error
+            return State.ABSENT
+        found = self.found(files)
+        if changed is not None and found is not None:
+            self.note(changed, found)
+        return state
 
     def prepare(self) -> None:
         """Check that records can be written, by writing an object.
@@ -167,19 +140,30 @@ class RemoteManifest:
         """
         self._writer.flush(even_if_empty=True)
 
-    def intend(self, record: RemoteRecord) -> None:
+    def intend(
+        self, files: LocalFiles, source: SourceFingerprint, made: SourceFingerprint, recipe: str
+    ) -> Record:
         """Record an output before it is uploaded. The record is in the store when this returns.
+
+        Args:
+            files: The files of the job.
+            source: Fingerprint of the source.
+            made: Fingerprint of the output.
+            recipe: Digest of the model and of the options that decide pixels.
 
         Raises:
             WriteError: The record cannot be written.
         """
+        written = Fingerprint(made.stamp.size)
+        record = Record(self._name(files), written, source, recipe, made.content, str(files.job.source))
         self._add(record)
         self._writer.flush()
+        return record
 
-    def note(self, record: RemoteRecord, found: FileInfo) -> None:
+    def note(self, record: Record, found: FileInfo) -> None:
         """Record the version that the store gave an output. It is written by the next `intend` or `close`."""
         if found.version is not None:
-            self._add(replace(record, version=found.version))
+            self._add(replace(record, written=replace(record.written, version=found.version)))
 
     def close(self) -> None:
         """Write the records that are not written yet.
@@ -189,35 +173,35 @@ class RemoteManifest:
         """
         self._writer.close()
 
-    def _add(self, record: RemoteRecord) -> None:
+    def _add(self, record: Record) -> None:
+        if self._read_only:
+            return
         with self._lock:
             self._records.setdefault(record.output, set()).add(record)
         self._writer.add(record.to_line())
 
-    def _known(self, name: str) -> tuple[RemoteRecord, ...]:
+    def _name(self, files: LocalFiles) -> str:
+        destination = files.job.destination
+        assert isinstance(destination, Url)  # noqa: S101 - it is below the root
+        return (destination.path or "").removeprefix(f"{self._root.path}/")
+
+    def _known(self, files: LocalFiles) -> tuple[Record, ...]:
         with self._lock:
-            return tuple(self._records.get(name, ()))
+            return tuple(self._records.get(self._name(files), ()))
 
     def _read_objects(self) -> list[FileInfo]:
         """Read the records of earlier and other runs. Lists again if one is removed by a merge meanwhile."""
         for _ in range(_READ_TRIES):
             objects = [each for each in _below(self._folder) if each.path.endswith(_SUFFIX)]
             with ThreadPoolExecutor(_READ_THREADS) as pool, contextlib.suppress(MissingError):
-                for content in pool.map(lambda each: self._folder.file_system.read(each.path), objects):
-                    self._add_lines(content)
+                contents = pool.map(lambda each: self._folder.file_system.read(each.path), objects)
+                for line in itertools.chain.from_iterable(map(bytes.splitlines, contents)):
+                    with contextlib.suppress(ValueError):  # its output will count as foreign
+                        record = Record.from_line(line)
+                        with self._lock:
+                            self._records.setdefault(record.output, set()).add(record)
                 return objects
         raise ReadError(f"{self._folder.url}: another run removes objects while they are read; try again")
-
-    def _add_lines(self, content: bytes) -> None:
-        for line in content.splitlines():
-            with contextlib.suppress(ValueError):  # its output will count as foreign
-                record = RemoteRecord.from_line(line)
-                self._records.setdefault(record.output, set()).add(record)
-
-    def _sweep(self) -> None:
-        """Remove the partial files that killed runs on this host left in stores with files."""
-        left = [found.path for found in self._found.values() if atomic.is_left_over(_last(found))]
-        self._root.file_system.remove(left)
 
     def _compact(self, objects: Iterable[FileInfo]) -> None:
         """Merge the objects of ended runs on this host, with only the records that still hold.
@@ -230,9 +214,8 @@ class RemoteManifest:
         for name, records in self._records.items():
             found = self._found.get(name)
             for record in records:
-                if found is not None and (
-                    record.is_of(found) or (record.size == found.size and not record.version)
-                ):
+                written = record.written
+                if found and found.size == written.size and written.version in ("", found.version):
                     self._writer.add(record.to_line())
         self._writer.flush()
         unchanged = {(each.path, each.version) for each in _below(self._folder)}

@@ -8,19 +8,20 @@ disabled where they would multiply with those of `retry`.
 import contextlib
 import errno
 import functools
-import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime
+from glob import has_magic
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from colorize_cli.core.errors import ReadError, UsageError, WriteError, one_line
+from colorize_cli.core.jobs import FileInfo
 from colorize_cli.core.location import Url, redacted
 from colorize_cli.storage import atomic
-from colorize_cli.storage.fingerprint import Fingerprint
+from colorize_cli.storage.filesystem import DOT_PARTS, Entry
 from colorize_cli.storage.retry import Patience, Retrier, explained, is_missing
 
 T = TypeVar("T")
@@ -43,31 +44,8 @@ class MissingError(ReadError):
     """The object does not exist, or no longer exists."""
 
 
-@dataclass(frozen=True)
-class FileInfo:
-    """A store's metadata of an object or directory.
-
-    Attributes:
-        path: Path in the store's form. On the web it is the URL, which may hold secrets.
-        is_directory: True for a directory, or a prefix of object names.
-        size: Size in bytes; None if the store does not give it.
-        version: Value that changes with every write; None if the store does not give one.
-    """
-
-    path: str = field(repr=False)
-    is_directory: bool
-    size: int | None
-    version: str | None
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """Fingerprint for a manifest. If the store gives no version, it is unlike any other."""
-        version = self.version or f"unknown {secrets.token_hex(8)}"
-        return Fingerprint(-1 if self.size is None else self.size, 0, version)
-
-
-class FileSystems:
-    """The file systems of a run's stores."""
+class RemoteStorage:
+    """The files of all stores of a run, each in a `FileSystem`."""
 
     def __init__(self, patience: Patience | None = None) -> None:
         """Create an empty collection.
@@ -77,6 +55,7 @@ class FileSystems:
         """
         self._retrier = Retrier(patience or Patience())
         self._known: dict[str, FileSystem] = {}
+        self._located: dict[str, FileSystem] = {}
 
     def locate(self, url: Url) -> "RemotePath":
         """Return the store and the path of a URL, without checking that anything exists there.
@@ -85,11 +64,17 @@ class FileSystems:
             UsageError: fsspec, or the library that it needs for the scheme, is not installed; or the scheme
                 is unknown.
         """
+        base, inside = url.text, (url.path or "").lstrip("/")
+        if inside and not url.is_web and base.endswith(inside):
+            # All else in the path may be what fsspec would not take for a name.
+            base = f"{base.removesuffix(inside)}{inside.partition('/')[0]}"
+            if (known := self._located.get(base)) is not None:
+                return RemotePath(known, url)
         try:
             from fsspec.core import url_to_fs
         except ImportError as error:
             raise UsageError(f"{url}: to use remote stores, {_INSTALL}") from error
-        text = quote(url.text, safe=_UNESCAPED) if url.is_web else url.text
+        text = quote(base, safe=_UNESCAPED) if url.is_web else base
         try:
             files, path = url_to_fs(text, **_options(url))
         except ImportError as error:
@@ -98,7 +83,73 @@ class FileSystems:
             raise UsageError(f"{url}: {redacted(one_line(error))}") from error
         file_system = FileSystem(files, self._retrier)
         file_system = self._known.setdefault(file_system.identity, file_system)
-        return RemotePath(file_system, path.rstrip("/") if not url.is_web else path, url)
+        if base != url.text:
+            self._located[base] = file_system
+        if url.path is None:
+            url = replace(url, path=path if url.is_web else path.rstrip("/"))
+        return RemotePath(file_system, url)
+
+    def entry(self, location: Url) -> Entry | None:
+        """Return the object or directory at a URL."""
+        where = self.locate(location)
+        with _naming(location):
+            info = where.file_system.info(where.path)
+        return None if info is None else Entry(where.url, location.name, info.is_directory, info)
+
+    def glob(self, pattern: Url) -> list[Entry]:
+        """Return what matches a pattern; nothing for web URLs, whose servers do not list their files."""
+        where = self.locate(pattern)
+        if pattern.is_web or not has_magic(where.path):
+            return []
+        with _naming(pattern):
+            matches = where.file_system.match(where.path)
+        parts = where.path.split("/")
+        depth = next(index for index, part in enumerate(parts) if has_magic(part))
+        above = replace(pattern.above(len(parts) - depth), path="/".join(parts[:depth]))
+        directory = RemotePath(where.file_system, above)
+        found = [(above / directory.relative(info), info) for info in matches]
+        return [Entry(url, url.name, info.is_directory, info) for url, info in found]
+
+    def walk(self, directory: Url, output: Url | None, excludes: Callable[[str], bool]) -> Iterator[Entry]:
+        """Yield the objects below a directory. It is listed once."""
+        where = self.locate(directory)
+        left_out = None if output is None else self.locate(output)
+        with _naming(directory):
+            objects = where.file_system.find(where.path)
+        for info in sorted(objects, key=lambda info: info.path.split("/")):
+            name = where.relative(info)
+            parts = name.split("/")
+            hidden = any(part.startswith(".") and part not in DOT_PARTS for part in parts)
+            if hidden or not parts[-1] or (left_out is not None and left_out.contains(where.below(name))):
+                continue
+            if not any(excludes("/".join(parts[: end + 1])) for end in range(len(parts))):
+                yield Entry(where.url / name, name, False, info)
+
+    def identity(self, location: Url) -> str:
+        """Return a text that distinguishes an object from others, in all stores."""
+        return self.locate(location).identity
+
+    def read(self, location: Url, size: int | None = None) -> bytes:
+        """Return the first `size` bytes of an object, or all."""
+        where = self.locate(location)
+        return where.file_system.read(where.path, size)
+
+    def write(self, location: Url, content: bytes) -> None:
+        """Write a small object, completely or not at all."""
+        where = self.locate(location)
+        where.file_system.write(where.path, content)
+
+    def remove(self, locations: Iterable[Url]) -> None:
+        """Remove objects. Those that do not exist are ignored."""
+        for where in map(self.locate, locations):
+            where.file_system.remove([where.path])
+
+    def remove_below(self, directory: Url, beginning: str) -> None:
+        """Remove the objects in a directory whose names begin so. Those that cannot be removed stay."""
+        where = self.locate(directory)
+        with contextlib.suppress(ReadError):
+            found = [info.path for info in where.file_system.find(where.path)]
+            where.file_system.remove(path for path in found if path.rpartition("/")[2].startswith(beginning))
 
     def stop(self) -> None:
         """Stop all retries from now on."""
@@ -232,14 +283,14 @@ class FileSystem:
             raise WriteError("the store accepted it, but does not have it")
         return found
 
-    def read(self, path: str) -> bytes:
-        """Return the content of a small object.
+    def read(self, path: str, size: int | None = None) -> bytes:
+        """Return the first `size` bytes of an object, or all.
 
         Raises:
             MissingError: The object does not exist.
             ReadError: The object cannot be read.
         """
-        return self._try(lambda: bytes(self._files.cat_file(path)))
+        return self._try(lambda: bytes(self._files.cat_file(path, end=size)))
 
     def write(self, path: str, content: bytes) -> None:
         """Write a small object, completely or not at all.
@@ -311,13 +362,16 @@ class RemotePath:
 
     Attributes:
         file_system: The store.
-        path: Path in the store's form, as in `FileInfo`.
-        url: URL for messages.
+        url: URL of the path, which has its form in the store.
     """
 
     file_system: FileSystem
-    path: str = field(repr=False)
     url: Url
+
+    @property
+    def path(self) -> str:
+        """Path in the store's form, as in `FileInfo`."""
+        return self.url.path or ""
 
     @property
     def identity(self) -> str:
@@ -326,7 +380,7 @@ class RemotePath:
 
     def below(self, name: str) -> "RemotePath":
         """Return the path of `name`, which may have several parts, below this one."""
-        return RemotePath(self.file_system, f"{self.path}/{name}", self.url.below(name))
+        return RemotePath(self.file_system, self.url / name)
 
     def relative(self, found: FileInfo) -> str:
         """Return the path of an object below this directory, relative to it."""
@@ -335,6 +389,15 @@ class RemotePath:
     def contains(self, other: "RemotePath") -> bool:
         """Return True if the other path is this one or lies below it."""
         return other.identity == self.identity or other.identity.startswith(f"{self.identity}/")
+
+
+@contextlib.contextmanager
+def _naming(url: Url) -> Iterator[None]:
+    """Prefix the ReadError of a store with the URL."""
+    try:
+        yield
+    except ReadError as error:
+        raise ReadError(f"{url}: {error}") from error
 
 
 def _hint(url: Url) -> str:

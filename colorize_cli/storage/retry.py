@@ -16,10 +16,9 @@ from typing import TypeVar
 
 from colorize_cli.core.errors import one_line
 from colorize_cli.core.location import redacted
+from colorize_cli.storage.filesystem import NOT_THERE
 
 T = TypeVar("T")
-
-NOT_THERE = "there is no such object"
 
 # All statuses from 500 on are transient too, except for the two that mean "not implemented".
 _TRANSIENT_STATUS = frozenset({408, 425, 429})

@@ -14,19 +14,16 @@ from av.stream import Stream
 
 from colorize_cli.core.errors import WriteError, one_line
 from colorize_cli.video.encoder import CONTAINERS
-from colorize_cli.video.pixel_format import VideoInfo, tag
+from colorize_cli.video.pixel_format import TimeRange, VideoInfo, tag
 
 # Path of a segment, and the presentation time of its first frame in units of the video stream's time base.
 TimedSegment = tuple[Path, int]
-# Begin and end of a time range in units of the video stream's time base; the end is None for the video's end.
-TimeRange = tuple[int, int | None]
 _OTHERS = ("audio", "subtitle", "data", "video")
 
 
 def join(
     segments: Sequence[TimedSegment],
     source: Path,
-    video_index: int,
     info: VideoInfo,
     output: Path,
     kind: str,
@@ -37,7 +34,6 @@ def join(
     Args:
         segments: Segments of the colorized video stream, in order.
         source: The source video.
-        video_index: Index of the source's video stream.
         info: Properties of the source's frames.
         output: The file to write.
         kind: Extension of the output's container format, with the dot.
@@ -54,13 +50,13 @@ def join(
         av.open(str(output), "w", format=container.format, options=dict(container.muxing)) as out,
     ):
         describe(original, out, chapters=time_range is None)
-        targets = _streams(original, first, video_index, info, out, kind)
+        targets = _streams(original, first, info, out, kind)
         colorized = _colorized_packets(
-            segments, targets[video_index], info, 0 if time_range is None else time_range[0]
+            segments, targets[info.index], info, 0 if time_range is None else time_range[0]
         )
-        others = _other_packets(original, targets, video_index, time_range, info.time_base)
+        others = _other_packets(original, targets, info, time_range)
         try:
-            for packet in heapq.merge(colorized, others, key=_decoding_seconds):
+            for packet in heapq.merge(colorized, others, key=lambda p: Fraction((p.dts or 0) * p.time_base)):
                 out.mux_one(packet)
         except av.error.FFmpegError as error:
             if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
@@ -78,7 +74,6 @@ def describe(original: InputContainer, out: OutputContainer, *, chapters: bool) 
 def _streams(
     original: InputContainer,
     first: InputContainer,
-    video_index: int,
     info: VideoInfo,
     out: OutputContainer,
     kind: str,
@@ -87,7 +82,7 @@ def _streams(
     targets: dict[int, Stream] = {}
     for stream in original.streams:
         target: Any
-        if stream.index == video_index:
+        if stream.index == info.index:
             target = _add_video_stream(stream, first.streams.video[0], info, out, kind)
         else:
             target = add_beside(stream, out, kind)
@@ -196,17 +191,16 @@ def decoding_times(shown: Sequence[Sequence[int]], step: int) -> list[int]:
 def _other_packets(
     original: InputContainer,
     targets: dict[int, Stream],
-    video_index: int,
+    info: VideoInfo,
     time_range: TimeRange | None,
-    time_base: Fraction,
 ) -> Iterator["Packet[Any]"]:
-    streams = [s for s in original.streams if s.index in targets and s.index != video_index]
+    streams = [s for s in original.streams if s.index in targets and s.index != info.index]
     if not streams:
         return
     for packet in original.demux(streams):
         if packet.dts is None:
             continue
-        if time_range is None or take(packet, time_range, time_base):
+        if time_range is None or take(packet, time_range, info.time_base):
             packet.stream = targets[packet.stream.index]
             yield packet
 
@@ -229,7 +223,3 @@ def take(packet: "Packet[Any]", time_range: TimeRange, time_base: Fraction) -> b
     if packet.dts is not None:
         packet.dts -= earlier
     return True
-
-
-def _decoding_seconds(packet: "Packet[Any]") -> Fraction:
-    return Fraction((packet.dts or 0) * packet.time_base)

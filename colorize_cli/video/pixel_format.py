@@ -1,18 +1,28 @@
-"""Pixel formats: the memory layout of video frames, and the meaning of their samples."""
+"""Pixel formats: the memory layout of video frames, the meaning of their samples, and new chroma for them.
+
+Luma is passed on unchanged from the decoder. If the decoded frame has chroma planes, they are overwritten
+in place. Otherwise its luma is copied to a frame with chroma planes. So a lossless encoder preserves luma bit
+for bit.
+"""
 
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import cv2
 import numpy as np
 from av.video.frame import VideoFrame
 
+from colorize_cli.color import resize
 from colorize_cli.color.lab import Codes, Floats
 from colorize_cli.color.lightness import Lightness
 from colorize_cli.color.ycbcr import Coding, Matrix
+from colorize_cli.compose import compose_chroma
 
 # Planar formats with one luma and two chroma planes: chroma subsampling factors, across and down.
 REDUCED = {"420": (2, 2), "422": (2, 1), "444": (1, 1), "440": (1, 2), "411": (4, 1), "410": (4, 4)}
+# Begin and end of a time range in units of the video stream's time base; the end is None for the video's end.
+TimeRange = tuple[int, int | None]
 _DEPTHS = (8, 9, 10, 12, 14, 16)
 
 
@@ -63,6 +73,8 @@ class VideoInfo:
         aspect: Pixel aspect ratio, width over height.
         time_base: Unit of time stamps in seconds.
         rate: Approximate frame rate, in frames per second.
+        index: Index of the video stream in the container.
+        start: Time stamp of the first frame.
     """
 
     width: int
@@ -74,6 +86,18 @@ class VideoInfo:
     aspect: Fraction
     time_base: Fraction
     rate: Fraction
+    index: int = 0
+    start: int = 0
+
+    def time_of(self, seconds: float) -> int:
+        """Return the time stamp `seconds` after the first frame, in units of `time_base`."""
+        return self.start + round(Fraction(seconds) / self.time_base)
+
+    def time_range(self, start: float, duration: float | None) -> TimeRange | None:
+        """Return the time range of `duration` seconds (None: to the end) after `start`; None for all."""
+        if not start and duration is None:
+            return None
+        return self.time_of(start), None if duration is None else self.time_of(start + duration)
 
 
 def tag(target: Any, source: Any) -> None:
@@ -99,3 +123,61 @@ def plane_of(frame: VideoFrame, index: int) -> Codes:
 def lightness_of(frame: VideoFrame, table: Floats) -> Lightness:
     """Return a frame's lightness, by its coding's lookup table. It shares the frame's memory."""
     return Lightness(luma_of(frame), table)
+
+
+def with_chroma(frame: VideoFrame, layout: Layout, cb: Codes, cr: Codes) -> VideoFrame:
+    """Return a frame with the luma of `frame` and new chroma.
+
+    Args:
+        frame: The decoded frame. Its chroma may be overwritten.
+        layout: Layout of the result.
+        cb: Codes of Cb, at the layout's chroma resolution.
+        cr: Codes of Cr, at the same resolution.
+    """
+    if frame.format.name == layout.name:
+        frame.make_writable()
+        result = frame
+    else:
+        result = VideoFrame(frame.width, frame.height, layout.name)
+        plane_of(result, 0)[:] = plane_of(frame, 0)
+        result.pts, result.time_base = frame.pts, frame.time_base
+        tag(result, frame)
+    plane_of(result, 1)[:] = cb
+    plane_of(result, 2)[:] = cr
+    return result
+
+
+def chroma_planes(
+    luma: Codes, ab: Floats, strength: float, info: VideoInfo, reduced: tuple[int, int]
+) -> tuple[Codes, Codes]:
+    """Return the codes of Cb and Cr for a frame.
+
+    Args:
+        luma: Codes of luma, (H, W).
+        ab: CIE a* and b* at low resolution, (2, h, w).
+        strength: Factor on `ab`.
+        info: Properties of the video's frames.
+        reduced: Chroma subsampling factors, across and down.
+
+    Returns:
+        Two planes of (ceil(H / down), ceil(W / across)). Horizontally subsampled chroma is sited at the left
+        of its cell: H.273's chroma sample location 0, the convention for videos without this metadata.
+    """
+    coding = info.coding
+    across, down = reduced
+    cells = resize.reduced(luma, down, across)
+    lightness = Lightness(cells, coding.lightness_table())
+    values = Lightness(cells, coding.luma_table()).rows(0, len(cells))
+    planes = compose_chroma(lightness, values, np.ascontiguousarray(ab), strength, info.matrix)
+    shift = (reduced[0] - 1) / (2 * reduced[0])  # from the center of a cell to its left sample, in cells
+    cb, cr = (coding.chroma_codes(_moved_left(plane, shift)) for plane in planes)
+    return cb, cr
+
+
+def _moved_left(plane: Floats, shift: float) -> Floats:
+    """Return the plane resampled `shift` of a sample further to the left, by linear interpolation."""
+    if not shift:
+        return plane
+    weights = np.array([[shift, 1 - shift]], np.float32)
+    moved = cv2.filter2D(plane, -1, weights, anchor=(1, 0), borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(moved, np.float32)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from colorize_cli.color.ycbcr import rgb_of
 from colorize_cli.core.errors import ReadError
 from colorize_cli.core.settings import Settings
 from colorize_cli.inference.model import Model
-from colorize_cli.video import reader
 from colorize_cli.video.encoder import Encoding
 from colorize_cli.video.pixel_format import Layout, VideoInfo, planar_name, plane_of
 from colorize_cli.video.reader import VideoReader, opened
@@ -29,37 +27,37 @@ _CLOCK = len("0:00:00.0")
 _BACKGROUND, _FOREGROUND = (24, 24, 24), (220, 220, 220)
 
 
-def preview(path: Path, frames: int, network: Model, settings: Settings, stats: VideoStats) -> Image.Image:
+def preview(
+    video: VideoReader, frames: int, network: Model, settings: Settings, stats: VideoStats
+) -> Image.Image:
     """Return a contact sheet of a video: sampled frames before and after, each colorized by itself.
 
     Args:
-        path: The source video.
+        video: The open source, at its first frame.
         frames: Number of frames, at equal intervals in the requested time range.
         network: The model.
         settings: The settings of the run.
         stats: Updated while frames are processed.
 
     Raises:
-        ReadError: The source is not a supported video, is damaged there, or ends before the time range.
+        ReadError: The source is damaged there, or ends before the time range.
     """
-    requested = settings.video
-    with reader.opened(path) as video:
-        layout = video.info.layout
-        planar = Layout.of(planar_name(layout.reduced or (1, 1), layout.bits))
-        assert planar is not None  # noqa: S101 - a planar format of a known layout
-        stages = VideoStages(video, Encoding("rawvideo", planar, {}), network, settings, stats)
-        length = max(0.0, video.seconds - requested.start)
-        if requested.duration is not None:
-            length = min(length, requested.duration)
-        if not length and requested.start:
-            raise ReadError(f"it ends before {requested.start:g} seconds")
-        times = [requested.start + length * (number + 0.5) / frames for number in range(frames)]
-        pairs: list[Pair] = []
-        for seconds, frame in zip(times, frames_at(video, times), strict=True):
-            before = image_of(frame, video.info, _PREVIEW_SIDE)
-            after = image_of(stages.alone(frame), video.info, _PREVIEW_SIDE)
-            pairs.append(Pair(seconds, before, after))
-            stats.frames += 1
+    requested, layout = settings.video, video.info.layout
+    planar = Layout.of(planar_name(layout.reduced or (1, 1), layout.bits))
+    assert planar is not None  # noqa: S101 - a planar format of a known layout
+    stages = VideoStages(video, Encoding("rawvideo", planar, {}), network, settings, stats)
+    length = max(0.0, video.seconds - requested.start)
+    if requested.duration is not None:
+        length = min(length, requested.duration)
+    if not length and requested.start:
+        raise ReadError(f"it ends before {requested.start:g} seconds")
+    times = [requested.start + length * (number + 0.5) / frames for number in range(frames)]
+    pairs: list[tuple[float, Image.Image, Image.Image]] = []
+    for seconds, frame in zip(times, frames_at(video, times), strict=True):
+        before = image_of(frame, video.info, _PREVIEW_SIDE)
+        after = image_of(stages.alone(frame), video.info, _PREVIEW_SIDE)
+        pairs.append((seconds, before, after))
+        stats.frames += 1
     return contact_sheet(pairs)
 
 
@@ -94,7 +92,7 @@ def frames_at(video: VideoReader, times: Sequence[float]) -> Iterator[VideoFrame
     frame = video.first
     for seconds in times:
         if seconds:
-            frame = next(video.between(video.time_of(seconds)), frame)
+            frame = next(video.between(video.info.time_of(seconds)), frame)
         yield frame
 
 
@@ -118,22 +116,14 @@ def _resized(plane: npt.NDArray[np.generic], size: tuple[int, int]) -> npt.NDArr
     return np.asarray(cv2.resize(plane.astype(np.float32), size, interpolation=method), np.float32)
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A frame before and after, as two images of the same size, and its time in seconds."""
-
-    seconds: float
-    before: Image.Image
-    after: Image.Image
-
-
-def contact_sheet(pairs: Sequence[Pair]) -> Image.Image:
+def contact_sheet(pairs: Sequence[tuple[float, Image.Image, Image.Image]]) -> Image.Image:
     """Arrange pairs in a grid, each under its time: landscape frames stacked, portrait frames side by side.
 
     Args:
-        pairs: At least one pair; all images have the same size.
+        pairs: Time in seconds, and the frame before and after, for each of at least one frame. All images
+            have the same size.
     """
-    width, height = pairs[0].before.size
+    width, height = pairs[0][1].size
     beside = height > width
     across, down = (2 * width, height) if beside else (width, 2 * height)
     cell = across + _MARGIN, down + _TEXT + _MARGIN
@@ -141,11 +131,11 @@ def contact_sheet(pairs: Sequence[Pair]) -> Image.Image:
     rows = -(-len(pairs) // columns)
     sheet = Image.new("RGB", (columns * cell[0] + _MARGIN, rows * cell[1] + _MARGIN), _BACKGROUND)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT - 4)
-    for number, pair in enumerate(pairs):
+    for number, (seconds, before, after) in enumerate(pairs):
         left = _MARGIN + number % columns * cell[0]
         top = _MARGIN + number // columns * cell[1]
-        draw.text((left, top), str(timedelta(seconds=round(pair.seconds, 1)))[:_CLOCK], _FOREGROUND, font)
-        sheet.paste(pair.before, (left, top + _TEXT))
+        draw.text((left, top), str(timedelta(seconds=round(seconds, 1)))[:_CLOCK], _FOREGROUND, font)
+        sheet.paste(before, (left, top + _TEXT))
         offset = (width, 0) if beside else (0, height)
-        sheet.paste(pair.after, (left + offset[0], top + _TEXT + offset[1]))
+        sheet.paste(after, (left + offset[0], top + _TEXT + offset[1]))
     return sheet

@@ -4,79 +4,140 @@ Frames are passed on as decoded, so luma, time stamps and side data reach the en
 """
 
 import contextlib
-import functools
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
-from av.container import InputContainer
+import cv2
+import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from colorize_cli.color.ycbcr import Coding, matrix_of
+from colorize_cli.color.ycbcr import Coding, matrix_of, rgb_of
 from colorize_cli.core.errors import ReadError, one_line
+from colorize_cli.image import grayscale
+from colorize_cli.video import pixel_format
 from colorize_cli.video.pixel_format import REDUCED, Layout, VideoInfo, planar_name
 
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG in libavutil
 # Seconds before a target time at which to look for a key frame, in turn. Some formats are indexed by decoding
 # time and others only approximately, so the first key frame found may be too late.
 _FURTHER_BACK = (0, 2, 20)
+# Demuxers that give packets the same time stamps after seeking; others derive some from the packets before.
+_EXACT = ("matroska", "mov")
+_SAMPLES = 12  # frames that decide whether a video is in color
 
 
 class VideoReader:
     """An open video.
 
     Attributes:
-        info: Properties of its frames.
+        container: The open container.
+        stream: Its first video stream.
+        info: Properties of the frames.
         damaged: Number of damaged packets and frames of the video stream so far.
         others: Packets of the other streams read so far, if they are kept.
     """
 
     def __init__(
-        self,
-        container: InputContainer,
-        key_times: Callable[[], frozenset[int]] | None = None,
-        *,
-        keep_others: bool = False,
+        self, source: Path | BinaryIO, format_: str | None = None, *, keep_others: bool = False
     ) -> None:
         """Find the first video stream and decode its first frame.
 
         Args:
-            container: The open container.
-            key_times: Returns the times of all key frames, by the container's index, or an empty set without
-                an index. Key frames that were not read count as damaged. Called after reading to the end.
+            source: The path or a readable stream.
+            format_: libavformat's name of the format; None to detect it.
             keep_others: Keep the packets of the other streams in `others`.
 
         Raises:
-            ReadError: There is no video stream, it cannot be decoded, or its pixel format is not supported.
+            ReadError: It cannot be opened, has no video stream, or one that cannot be decoded or has an
+                unsupported pixel format.
         """
-        self._container = container
-        streams = [s for s in container.streams.video if not _is_cover(s)]
-        if not streams:
-            raise ReadError("it has no video stream")
-        self.stream: VideoStream = streams[0]
-        # With frame threading libavcodec sometimes decodes VP8 frames incorrectly.
-        self.stream.thread_type = "SLICE" if self.stream.codec_context.name == "vp8" else "AUTO"
-        # Without this the decoder conceals damage without reporting it.
-        self.stream.codec_context.options = {"err_detect": "explode"}
-        self.damaged = 0
+        self._source, self._format, self._keep_others = source, format_, keep_others
         self.others: deque[Packet[Any]] = deque()
-        self._keep_others = keep_others
-        self._key_times = key_times
+        self._open()
+
+    def _open(self) -> None:
+        source = str(self._source) if isinstance(self._source, Path) else self._source
+        try:
+            self.container = av.open(source, "r", format=self._format)
+        except av.error.FFmpegError as error:
+            raise ReadError(_reason(error)) from error
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.close)
+            cover = av.stream.Disposition.attached_pic
+            streams = [s for s in self.container.streams.video if not s.disposition & cover]
+            if not streams:
+                raise ReadError("it has no video stream")
+            self.stream: VideoStream = streams[0]
+            # With frame threading libavcodec sometimes decodes VP8 frames incorrectly.
+            self.stream.thread_type = "SLICE" if self.stream.codec_context.name == "vp8" else "AUTO"
+            # Without this the decoder conceals damage without reporting it.
+            self.stream.codec_context.options = {"err_detect": "explode"}
+            self._begin()
+            if not self._decode_next():
+                raise ReadError("damaged: no frame can be decoded")
+            self.info = _info(self._queue[0], self.stream)
+            stack.pop_all()  # everything is well, so it stays open
+
+    def _begin(self) -> None:
+        """Read on from the container's present position, which is its beginning."""
+        self.damaged = 0
+        self.others.clear()
+        # The Matroska demuxer skips damage silently; other demuxers report it.
+        self._counts_keys = isinstance(self._source, Path) and "matroska" in self.container.format.name
         self._seen_times: set[int | None] = set()
+        self._first_packet: tuple[int | None, ...] | None = None
         self._queue: list[VideoFrame] = []
         self._frames = self._decoded(self._packets())
-        first = next(self._frames, None)
-        if first is None:
-            raise ReadError("damaged: no frame can be decoded")
-        self._queue.append(first)
-        self.info = _info(first, self.stream)
-        self._start = first.pts or 0
+
+    def close(self) -> None:
+        """Close the container."""
+        self.container.close()
+
+    def rewind(self) -> None:
+        """Return to the first frame of a file, as if it had just been opened.
+
+        Raises:
+            ReadError: The file can no longer be opened.
+        """
+        if any(name in self.container.format.name for name in _EXACT):
+            first = self._first_packet
+            with contextlib.suppress(av.error.FFmpegError):
+                self._seek(self.info.start - round(_FURTHER_BACK[-1] / self.info.time_base))
+                self._begin()
+                if self._decode_next() and self._first_packet == first:
+                    return
+        self.close()
+        self._open()
+
+    def is_color(self) -> bool:
+        """Return True if any of twelve frames at equal intervals is in color. Rewinds, if it had to seek."""
+        if self.info.layout.reduced is None:
+            return False
+        if _is_color(self.first, self.info):
+            return True
+        length = self.stream.duration or 0
+        begun = self.stream.start_time or 0
+        if not length and self.container.duration:
+            length = round(self.container.duration / av.time_base / self.info.time_base)
+        if not length:
+            return False
+        for index in range(1, _SAMPLES):
+            try:
+                self.container.seek(begun + length * index // _SAMPLES, stream=self.stream)
+                frame = next(self.container.decode(self.stream), None)
+            except av.error.FFmpegError:  # a frame that cannot be found or decoded is no evidence
+                continue
+            if isinstance(frame, VideoFrame) and _is_color(self.planar(frame), self.info):
+                return True
+        self.rewind()
+        return False
 
     @property
     def first(self) -> VideoFrame:
@@ -84,14 +145,9 @@ class VideoReader:
         return self.planar(self._queue[0])
 
     @property
-    def container(self) -> InputContainer:
-        """The open container."""
-        return self._container
-
-    @property
     def seconds(self) -> float:
         """Duration in seconds according to the container; 0 if unknown."""
-        return (self._container.duration or 0) / av.time_base
+        return (self.container.duration or 0) / av.time_base
 
     @property
     def expected(self) -> int | None:
@@ -110,8 +166,8 @@ class VideoReader:
         Raises:
             ReadError: The frame size or pixel format changes.
         """
-        end = None if duration is None else self.time_of(start + duration)
-        return self.between(self.time_of(start) if start else None, end)
+        end = None if duration is None else self.info.time_of(start + duration)
+        return self.between(self.info.time_of(start) if start else None, end)
 
     def between(self, begin: int | None, end: int | None = None) -> Iterator[VideoFrame]:
         """Yield the frames between two time stamps, like `frames`. Seeks if `begin` is given.
@@ -143,10 +199,6 @@ class VideoReader:
             if begin is None or last >= begin:
                 yield frame
 
-    def time_of(self, seconds: float) -> int:
-        """Return the time stamp `seconds` after the first frame, in units of the stream's time base."""
-        return self._start + round(Fraction(seconds) / self.info.time_base)
-
     def _seek_before(self, time: int) -> None:
         """Resume at a key frame that is not later than `time`, else at the beginning, if seekable."""
         searched, damaged = False, self.damaged
@@ -158,7 +210,7 @@ class VideoReader:
                     return
         self.damaged = damaged
         if searched:
-            self._seek(self._start)
+            self._seek(self.info.start)
 
     def _resume_before(self, time: int) -> bool:
         """Resume at the next key frame if it is not later than `time`. Return True if it could be decoded."""
@@ -168,15 +220,15 @@ class VideoReader:
             return False
         # Frames that follow the key frame in the file but are shown before it may refer to earlier frames,
         # and then cannot be decoded.
-        later = itertools.filterfalse(lambda packet: _is_before(packet, shown), packets)
+        later = (p for p in packets if (time_ := _display_time(p)) is None or time_ >= shown)
         self._frames = self._decoded(itertools.chain((key,), later))
         return self._decode_next()
 
     def _seek(self, time: int) -> None:
-        self._container.seek(time, stream=self.stream)
+        self.container.seek(time, stream=self.stream)
         self._queue.clear()
         self.others.clear()
-        self._key_times = None  # skipped key frames would count as damaged
+        self._counts_keys = False  # skipped key frames would count as damaged
         self._frames = self._decoded(self._packets())
 
     def planar(self, frame: VideoFrame) -> VideoFrame:
@@ -196,8 +248,9 @@ class VideoReader:
     def _packets(self) -> Iterator["Packet[Any]"]:
         """Yield the remaining packets of the video stream. Packets of other streams are queued, if kept."""
         streams = () if self._keep_others else (self.stream,)
-        for packet in self._container.demux(*streams):
+        for packet in self.container.demux(*streams):
             if packet.stream.index == self.stream.index:
+                self._first_packet = self._first_packet or (packet.pos, packet.pts, packet.dts, packet.size)
                 yield packet
             elif packet.dts is not None:
                 self.others.append(packet)
@@ -211,11 +264,11 @@ class VideoReader:
                 # A failure in one decoder thread can make all threads fail permanently.
                 if packet.is_keyframe and failed > context.thread_count:
                     context.flush_buffers()
-                if packet.is_keyframe and self._key_times is not None:
+                if packet.is_keyframe and self._counts_keys:
                     self._seen_times.update((packet.pts, packet.dts))
                 frames = packet.decode()
             except (StopIteration, EOFError):
-                if self._key_times is not None:
+                if self._counts_keys:
                     self.damaged += len(self._key_times() - self._seen_times)
                 return
             except av.error.FFmpegError:
@@ -228,43 +281,21 @@ class VideoReader:
                 self.damaged += frame.is_corrupt
                 yield frame
 
+    def _key_times(self) -> frozenset[int]:
+        """Return the times of all key frames by the container's index; empty if it has none. Seeks."""
+        with contextlib.suppress(av.error.FFmpegError):
+            self.container.seek(self.stream.start_time or 0, stream=self.stream)  # reads the index
+            return frozenset(entry.timestamp for entry in self.stream.index_entries if entry.is_keyframe)
+        return frozenset()
+
 
 @contextlib.contextmanager
 def opened(
     source: Path | BinaryIO, format_: str | None = None, *, others: bool = False
 ) -> Iterator[VideoReader]:
-    """Open a video from a file or a readable stream.
-
-    Args:
-        source: The path or the stream.
-        format_: libavformat's name of the format; None to detect it.
-        others: Keep the packets of other streams.
-
-    Raises:
-        ReadError: It cannot be opened, or holds no supported video.
-    """
-    try:
-        container = av.open(str(source) if isinstance(source, Path) else source, "r", format=format_)
-    except av.error.FFmpegError as error:
-        raise ReadError(_reason(error)) from error
-    with container:
-        key_times = functools.partial(_key_times, source) if isinstance(source, Path) else None
-        yield VideoReader(container, key_times, keep_others=others)
-
-
-def _key_times(path: Path) -> frozenset[int]:
-    """Return the times of key frames in the first video stream, by a Matroska file's index.
-
-    Returns an empty set for other formats and for files without an index. The Matroska demuxer skips damage
-    silently; other demuxers report it.
-    """
-    with contextlib.suppress(av.error.FFmpegError, IndexError), av.open(str(path)) as container:
-        if "matroska" not in container.format.name:
-            return frozenset()
-        stream = container.streams.video[0]
-        container.seek(stream.start_time or 0, stream=stream)  # reads the index
-        return frozenset(entry.timestamp for entry in stream.index_entries if entry.is_keyframe)
-    return frozenset()
+    """Open a video as long as the block lasts; see `VideoReader` for the arguments and errors."""
+    with contextlib.closing(VideoReader(source, format_, keep_others=others)) as video:
+        yield video
 
 
 def _display_time(packet: "Packet[Any]") -> int | None:
@@ -272,9 +303,15 @@ def _display_time(packet: "Packet[Any]") -> int | None:
     return packet.dts if packet.pts is None else packet.pts
 
 
-def _is_before(packet: "Packet[Any]", time: int) -> bool:
-    shown = _display_time(packet)
-    return shown is not None and shown < time
+def _is_color(frame: VideoFrame, info: VideoInfo) -> bool:
+    size = grayscale.small_size(frame.width, frame.height)
+    planes = [
+        cv2.resize(pixel_format.plane_of(frame, index), size, interpolation=cv2.INTER_AREA)
+        for index in range(3)
+    ]
+    rgb = rgb_of(*info.coding.values(*(np.asarray(plane, np.float32) for plane in planes)), info.matrix)
+    small = np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+    return grayscale.spread_of(small) > grayscale.COLOR_SPREAD
 
 
 def _info(frame: VideoFrame, stream: VideoStream) -> VideoInfo:
@@ -296,6 +333,8 @@ def _info(frame: VideoFrame, stream: VideoStream) -> VideoInfo:
         aspect=Fraction(aspect) if aspect else Fraction(1),
         time_base=Fraction(time_base),
         rate=Fraction(rate),
+        index=stream.index,
+        start=frame.pts or 0,
     )
 
 
@@ -319,10 +358,6 @@ def _layout(frame: VideoFrame) -> Layout:
 
 def _factor(whole: int, part: int) -> int:
     return max(1, round(whole / part))
-
-
-def _is_cover(stream: VideoStream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
 def _reason(error: av.error.FFmpegError) -> str:

@@ -3,14 +3,23 @@
     frames -> network input -> optical flow -> model, in batches -> temporal filter -> chroma -> encoder
 
 Each stage runs in its own thread. At most `_FRAMES_IN_FLIGHT` frames are in memory. Frames leave in order.
+
+They are encoded in segments. Candidate split points are key frames of the source right after a cut: no chroma
+is carried over a cut, and decoding can begin at a key frame. A candidate becomes a split point if it is at
+least two seconds after the previous split point. The first frame of the video is the first split point. A
+segment begins at every split point, and whenever the current segment is ten seconds long.
+
+So the split points depend only on cuts and key frames, and the output from a split point on does not depend
+on anything before it. A worker that begins at a split point divides the rest of the video in the same way.
 """
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -23,16 +32,21 @@ from colorize_cli.core.settings import Settings
 from colorize_cli.inference.adapters import ModelInfo
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic
-from colorize_cli.video import chroma, encoder, pixel_format
+from colorize_cli.video import encoder, pixel_format
 from colorize_cli.video.encoder import Encoding
 from colorize_cli.video.pixel_format import VideoInfo
 from colorize_cli.video.reader import VideoReader
-from colorize_cli.video.segments import Segmenter
 from colorize_cli.video.temporal import FlowTracker, KeyframeSelector, Motion, TemporalFilter
 from colorize_cli.video.work_dir import Segment as DoneSegment
 from colorize_cli.video.work_dir import WorkDir
 
 _FRAMES_IN_FLIGHT = 48
+# Seconds. This is the most work that is lost when a run is killed. Every segment begins with a key frame, but
+# most encoders would place key frames about as often.
+_LONGEST = 10
+# Seconds. Shorter segments would cost little time (less than 3 percent for a video of half-second shots), but
+# many files: two per segment, with a state file larger than the video, and three disk syncs.
+_LEAST = 2
 # Share of the previous frame's chroma that `--steady 1` keeps where that frame is fully trusted.
 MOST_KEPT = 0.98
 
@@ -53,6 +67,14 @@ class VideoStats:
     damaged: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def add(self, other: "VideoStats") -> None:
+        """Add the statistics of another chunk of the same video."""
+        self.frames += other.frames
+        self.cuts += other.cuts
+        self.damaged += other.damaged
+        for stage, seconds in other.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
 
 @dataclass(frozen=True)
 class _Item:
@@ -67,6 +89,48 @@ class _Item:
     cuts: int = 0
     begins: bool = False  # True for the first frame of a segment
     split_point: int = 0  # number of the frame at the latest split point
+
+
+class Segmenter:
+    """Divides a video into segments. Takes the frames in order.
+
+    Attributes:
+        split_point: Number of the frame at the latest split point.
+    """
+
+    def __init__(self, rate: Fraction, split_point: int = 0) -> None:
+        """Begin at the start of a segment.
+
+        Args:
+            rate: Approximate frame rate, in frames per second.
+            split_point: Number of the frame at the latest split point so far.
+        """
+        self.split_point = split_point
+        self._length, self._least = (max(1, round(seconds * rate)) for seconds in (_LONGEST, _LEAST))
+        self._begun: int | None = None
+
+    def wants(self, number: int) -> bool:
+        """Return True if frame `number` is far enough from the latest split point to be the next one."""
+        return number - self.split_point >= self._least
+
+    def begins(self, number: int, *, is_split_point: bool) -> bool:
+        """Return True if a segment begins with frame `number`. Call once for every frame.
+
+        Args:
+            number: Number of the frame.
+            is_split_point: True if the frame is a key frame right after a cut.
+        """
+        taken = is_split_point and self.wants(number)
+        if taken:
+            self.split_point = number
+        if taken or self._begun is None or number == self._begun + self._length:
+            self._begun = number
+            return True
+        return False
+
+    def is_last(self, number: int) -> bool:
+        """Return True if the segment ends with frame `number`, whatever follows. Call after `begins`."""
+        return self._begun is not None and number + 1 == self._begun + self._length
 
 
 class SmallCopy:
@@ -85,7 +149,7 @@ class SmallCopy:
 
 
 class VideoStages:
-    """The processing stages of one video, or of a chunk that begins at a split point (see `segments`)."""
+    """The processing stages of one video, or of a chunk that begins at a split point."""
 
     def __init__(
         self,
@@ -133,6 +197,7 @@ class VideoStages:
             expected: Expected number of frames, if known.
             progress: Called after every frame.
         """
+        info, stats = self._video.info, self._stats
         # Every chunk but the first begins at a cut.
         self._filter.cuts = int(self._first > 0)
         if (state := folder.state()) is not None:
@@ -140,56 +205,34 @@ class VideoStages:
             self._tracker.next(small)
             self._filter.resume(ab, folder.done[-1].cuts)
             self._segmenter.split_point = folder.done[-1].place
-        finished = sum(segment.frames for segment in folder.done)
-        items = self.ordered(frames, finished)
-        self._stats.frames, self._stats.cuts = finished, self._filter.cuts
-        rate = float(self._video.info.rate)
+        stats.frames, stats.cuts = folder.frames, self._filter.cuts
         begun = time.perf_counter()
+        with contextlib.closing(self.ordered(frames, folder.frames)) as items:
+            following = next(items, None)
+            while following is not None:
+                item, count, name = following, 0, folder.name()
+                first, interlaced = item.frame.pts, item.frame.interlaced_frame
+                with (
+                    atomic.naming(folder.path / name) as temporary,
+                    encoder.segment(temporary, info, self._encoding, interlaced) as segment,
+                ):
+                    while following is not None and not (count and following.begins):
+                        item = following
+                        segment.add(item.frame)
+                        count += 1
+                        stats.frames += 1
+                        progress(Position(path, stats.frames, expected, float(info.rate)))
+                        following = next(items, None)
+                assert first is not None  # noqa: S101 - the reader sets it on every frame
+                assert item.small is not None  # noqa: S101 - set by the stages
+                assert item.ab is not None  # noqa: S101
+                stats.cuts = item.cuts
+                size = (folder.path / name).stat().st_size
+                done = DoneSegment(name, first, count, size, item.cuts, item.split_point)
+                folder.add(done, item.small, item.ab)
+        stats.seconds["film"] = time.perf_counter() - begun
 
-        def advance() -> None:
-            self._stats.frames += 1
-            progress(Position(path, self._stats.frames, expected, rate))
-
-        try:
-            item = next(items, None)
-            while item is not None:
-                item = self._encode_segment(folder, item, items, advance)
-        finally:
-            items.close()
-        self._stats.seconds["film"] = time.perf_counter() - begun
-
-    def _encode_segment(
-        self,
-        folder: WorkDir,
-        item: _Item,
-        items: Iterator[_Item],
-        advance: Callable[[], None],
-    ) -> _Item | None:
-        """Encode the segment that begins with `item` and return the first item of the next segment."""
-        name, first = folder.name(), item.frame.pts
-        assert first is not None  # noqa: S101 - the reader sets it on every frame
-        path, frames = folder.path / name, 0
-        following: _Item | None = item
-        with (
-            atomic.naming(path) as temporary,
-            encoder.segment(
-                temporary, self._video.info, self._encoding, item.frame.interlaced_frame
-            ) as segment,
-        ):
-            while following is not None and not (frames and following.begins):
-                item = following
-                segment.add(item.frame)
-                frames += 1
-                advance()
-                following = next(items, None)
-        assert item.small is not None  # noqa: S101 - set by the stages
-        assert item.ab is not None  # noqa: S101
-        self._stats.cuts = item.cuts
-        done = DoneSegment(name, first, frames, path.stat().st_size, item.cuts, item.split_point)
-        folder.add(done, item.small, item.ab)
-        return following
-
-    def ordered(self, frames: Iterator[VideoFrame], skipped: int = 0) -> Any:
+    def ordered(self, frames: Iterator[VideoFrame], skipped: int = 0) -> Generator[_Item, None, None]:
         """Yield colorized frames, as items in order.
 
         Args:
@@ -206,23 +249,17 @@ class VideoStages:
                 Stage("chroma", self._colorized, self._settings.workers),
             ),
             capacity=max(4, batch),
+            ordered=True,
         )
         number = self._first + skipped
         numbered = (_Item(n, frame) for n, frame in enumerate(frames, self._first) if n >= number)
-        waiting: dict[int, _Item] = {}
-        results = pipeline.run(numbered)
-        try:
+        with contextlib.closing(pipeline.run(numbered)) as results:
             for result in results:
                 if result.error is not None:
                     raise result.error
                 for stage, seconds in result.seconds.items():
                     self._stats.seconds[stage] = self._stats.seconds.get(stage, 0.0) + seconds
-                waiting[result.value.number] = result.value
-                while number in waiting:
-                    yield waiting.pop(number)
-                    number += 1
-        finally:
-            results.close()
+                yield result.value
 
     def alone(self, frame: VideoFrame) -> VideoFrame:
         """Return a frame in color, independent of the frames before it."""
@@ -258,7 +295,7 @@ class VideoStages:
         info, layout = self._video.info, self._encoding.layout
         assert layout.reduced is not None  # noqa: S101 - encodings have chroma
         turned = np.rot90(item.ab, -info.quarter_turns, axes=(1, 2))
-        cb, cr = chroma.chroma_planes(
+        cb, cr = pixel_format.chroma_planes(
             pixel_format.luma_of(item.frame), turned, self._settings.strength, info, layout.reduced
         )
-        return dataclasses.replace(item, frame=chroma.with_chroma(item.frame, layout, cb, cr))
+        return dataclasses.replace(item, frame=pixel_format.with_chroma(item.frame, layout, cb, cr))

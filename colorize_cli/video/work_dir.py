@@ -19,7 +19,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -41,7 +40,7 @@ class Segment:
         frames: Number of frames.
         size: Size of the file in bytes.
         cuts: Number of cuts in the video up to the segment's end.
-        place: Number of the frame at the latest split point up to the segment's end (see `segments`).
+        place: Number of the frame at the latest split point up to the segment's end (see `stages`).
     """
 
     file: str
@@ -50,6 +49,45 @@ class Segment:
     size: int
     cuts: int
     place: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk of a video, or of its requested time range, that is colorized by itself.
+
+    Attributes:
+        source: The video.
+        destination: The output of the whole video.
+        folder: The video's work directory, claimed by the process that will write the output.
+        number: Number of the chunk, from 0.
+        first: Number of its first frame.
+        begins: Presentation time of its first frame, in units of the stream's time base.
+        frames: Number of frames; None for the chunk that is the whole video, which was not surveyed.
+        damaged: Number of its packets and frames that could not be decoded in the survey.
+        mark: Checksum of its first frame.
+        marks: Combined checksum of all its frames.
+    """
+
+    source: Path
+    destination: Path
+    folder: Path
+    number: int = 0
+    first: int = 0
+    begins: int = 0
+    frames: int | None = None
+    damaged: int = 0
+    mark: int = 0
+    marks: int = 0
+
+    @property
+    def directory(self) -> Path:
+        """The work directory of the chunk, inside the video's. The whole video has no other."""
+        return self.folder if self.frames is None else self.folder / f"part-{self.number:04d}"
+
+    @property
+    def kind(self) -> str:
+        """Suffix of the output with the dot, in lower case."""
+        return self.destination.suffix.lower()
 
 
 class WorkDir:
@@ -66,9 +104,17 @@ class WorkDir:
         self.done: list[Segment] = []
         with contextlib.suppress(FileNotFoundError):
             for line in (path / _JOURNAL).read_bytes().splitlines():
-                segment = _read(line)
-                if segment is not None and segment.file == self.name() and self._is_whole(segment):
-                    self.done.append(segment)
+                with contextlib.suppress(ValueError, TypeError, OSError):  # torn, or the files are not there
+                    segment = Segment(**json.loads(line))
+                    size = (path / segment.file).stat().st_size
+                    state = (path / _state_of(segment.file)).is_file()
+                    if segment.file == self.name() and size == segment.size and state:
+                        self.done.append(segment)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames in the finished segments."""
+        return sum(segment.frames for segment in self.done)
 
     def name(self) -> str:
         """Return the file name of the next segment."""
@@ -96,17 +142,6 @@ class WorkDir:
             os.fsync(journal.fileno())
         self.done.append(segment)
 
-    def chunk(self, number: int) -> "WorkDir":
-        """Return the work directory of chunk `number`, creating it if needed.
-
-        Raises:
-            OSError: The directory cannot be created.
-        """
-        path = chunk_dir(self.path, number)
-        path.mkdir(exist_ok=True)
-        atomic.sweep(path)
-        return WorkDir(path)
-
     def clear(self) -> None:
         """Remove everything in the directory.
 
@@ -122,13 +157,6 @@ class WorkDir:
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.path.parent.rmdir()
-
-    def _is_whole(self, segment: Segment) -> bool:
-        try:
-            size = (self.path / segment.file).stat().st_size
-        except OSError:
-            return False
-        return size == segment.size and (self.path / _state_of(segment.file)).is_file()
 
 
 @contextlib.contextmanager
@@ -177,11 +205,6 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
-def chunk_dir(folder: Path, number: int) -> Path:
-    """Return the path of a chunk's work directory inside `folder`."""
-    return folder / f"part-{number:04d}"
-
-
 def release_claims(directory: Path, prefix: str) -> None:
     """Release the claims of a process that has ended, perhaps on another host.
 
@@ -195,11 +218,3 @@ def release_claims(directory: Path, prefix: str) -> None:
 
 def _state_of(file: str) -> str:
     return f"{file}.npz"
-
-
-def _read(line: bytes) -> Segment | None:
-    try:
-        values: dict[str, Any] = json.loads(line)
-        return Segment(**values)
-    except (ValueError, TypeError):
-        return None

@@ -72,7 +72,7 @@ def colorize(engine: str, source: Path, output: Path) -> dict[str, float]:
 class Idle:
     """Session whose stages do nothing."""
 
-    def skipped(self, _: Job) -> Outcome | None:
+    def ended(self, _: Job) -> Outcome | None:
         return None
 
     def open(self) -> None:
@@ -89,10 +89,10 @@ class Idle:
         for result in Pipeline(stages, capacity=8).run(jobs):
             yield Outcome(result.source, Status.DONE, None, result.seconds, "cpu", result.batch)
 
-    def colorize_video(self, job: Job) -> Outcome:
-        raise NotImplementedError(job)
+    def colorize_videos(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self, patience: float | None = None) -> None:
         pass
 
 

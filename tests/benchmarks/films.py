@@ -34,8 +34,9 @@ from colorize_cli.color.resize import working_copy
 from colorize_cli.core.settings import Settings, VideoSettings, available_cores
 from colorize_cli.engine import process_setup
 from colorize_cli.inference import model
-from colorize_cli.video import colorize, encoder, pixel_format, reader, work_dir
+from colorize_cli.video import chunks, encoder, pixel_format, reader, work_dir
 from colorize_cli.video.pixel_format import plane_of
+from colorize_cli.video.stages import VideoStats
 
 RATE = 25
 
@@ -80,12 +81,14 @@ def small_copies(path: Path, network: model.Model) -> list[np.ndarray]:
     return [np.stack(copies[start : start + step])[:, None] for start in range(0, len(copies), step)]
 
 
-def whole(path: Path, folder: Path, network: model.Model, settings: Settings) -> colorize.VideoStats:
-    """Colorize the film."""
-    stats, output = colorize.VideoStats(), folder / "whole.mkv"
-    with work_dir.claimed(output, "benchmark") as work:
+def whole(path: Path, folder: Path, network: model.Model, settings: Settings) -> VideoStats:
+    """Colours."""
+    output = folder / "whole.mkv"
+    with work_dir.claimed(output, "benchmark") as work, reader.opened(path) as video:
         assert work is not None
-        colorize.colorize_video(path, output, ".mkv", work, network, settings, stats)
+        chunk = work_dir.Chunk(path, output, work.path)
+        stats = chunks.colorize_chunk(chunk, video, network, settings)
+        chunks.concat([chunk], video.info, output, settings)
         work.remove()
     return stats
 
@@ -138,7 +141,7 @@ def measure_once(
     }
     with cores(1):
         found["codecs on one core"] = timed(lambda: codecs(path, folder, settings))
-    stats: list[colorize.VideoStats] = []
+    stats: list[VideoStats] = []
     for name, every in (("whole", 1), ("whole, auto", None)):
         video = dataclasses.replace(settings.video, every=every)
         requested = dataclasses.replace(settings, video=video)

@@ -4,15 +4,15 @@
 
 This process decides job by job which outputs can be left as they are, before it connects to a cluster. If
 nothing is to be done, no cluster is started, and no node reads the manifest, which may have millions of
-records. Jobs and outcomes are never held in a complete list, and the work under way is bounded (see
-`dispatch`).
+records. Workers fetch sources from stores, and put outputs there, themselves. Jobs and outcomes are never
+held in a complete list, and the work under way is bounded (see `dispatch`).
 
 If a worker is lost, alone or with its node, another worker repeats its unfinished jobs. Outputs are renamed
 into place, so outputs that the lost worker had finished are found up to date. Its temporary files are removed
 at the latest when the run ends.
 
 If there are several workers, this process splits a long video into chunks and joins them afterwards (see
-`engine.video_chunks`).
+`engine.videos`).
 """
 
 import contextlib
@@ -27,27 +27,29 @@ from ray import exceptions
 from colorize_cli.core.errors import ColorizeError, UsageError, one_line
 from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Job, Outcome, Plan, Position, Progress, Status
-from colorize_cli.core.location import STREAM
+from colorize_cli.core.location import STREAM, Location, Url, absolute
 from colorize_cli.core.settings import Settings, available_cores
 from colorize_cli.engine.cluster.connect import joined
 from colorize_cli.engine.cluster.dispatch import Answer, Dispatcher
 from colorize_cli.engine.cluster.node_check import NodeCheck, prepared_check
 from colorize_cli.engine.cluster.pool import LOST, WorkerPool
-from colorize_cli.engine.cluster.worker import Build, Returned, SessionProtocol
+from colorize_cli.engine.cluster.worker import Build, Item, Returned, SessionProtocol, absolute_job
 from colorize_cli.engine.outputs import make_directory
-from colorize_cli.engine.session import Session, are_many
-from colorize_cli.engine.work_items import ChunkJob, Item, absolute
+from colorize_cli.engine.session import Session, are_many, in_stores
 from colorize_cli.guidance import Guidance
-from colorize_cli.storage.manifest import State
+from colorize_cli.storage.manifest import DIRECTORY, State
+from colorize_cli.video.work_dir import Chunk
 
 if TYPE_CHECKING:
-    from colorize_cli.engine.video_chunks import SplitVideo
+    from colorize_cli.engine.videos import SplitVideo
 
 # Jobs per batch. A batch is sent to a worker, and its outcomes come back, together.
 CHUNK = 16
 # Chunks of a video per worker. With two, a worker can start its second chunk at once, and a slow or lost
 # worker delays the video less.
 CHUNKS_PER_WORKER = 2
+# Seconds. How long an interrupted run waits until the manifest in a store is written.
+_PATIENCE = 1.2
 
 
 def run(
@@ -87,21 +89,27 @@ def run(
 
     def check(job: Job) -> contextlib.AbstractContextManager[NodeCheck]:
         # The check writes to the folder of an output, where a later run sweeps files that this run may leave.
+        source = absolute(job.source)
+        if isinstance(job.destination, Url):
+            root = plan.root if isinstance(plan.root, Url) else job.destination.above(1)
+            return prepared_check(worker_settings, root / DIRECTORY, source)
         folder = job.destination.parent.absolute()
         make_directory(folder)
-        return prepared_check(worker_settings, folder, job.source.absolute())
+        return prepared_check(worker_settings, folder, source)
 
+    stores = in_stores(plan.jobs)
     build = partial(
         _session,
-        plan.root and plan.root.absolute(),
+        plan.root and absolute(plan.root),
+        stores,
         worker_settings,
-        replace(guidance, hints={absolute(job): hints for job, hints in guidance.hints.items()}),
+        replace(guidance, hints={absolute_job(job): hints for job, hints in guidance.hints.items()}),
         # A value equal to the cores of this machine is the default and not a choice of the user. A worker
         # then takes the number of its cores.
         settings.workers == available_cores(),
         are_many(len(plan.jobs), videos=any(is_video(job.source) for job in plan.jobs)),
     )
-    local_session = Session(plan.root, settings, guidance)
+    local_session = Session(plan.root, settings, guidance, announce, stores=stores)
     yield from run_jobs(plan.jobs, local_session, build, settings, check, announce, progress)
 
 
@@ -132,11 +140,11 @@ def run_jobs(
     pool: WorkerPool | None = None
     videos = _SplitVideos(progress)
     with _explained(), contextlib.ExitStack() as stack:
-        stack.callback(local_session.close)
+        stack.push(lambda kind, *_: local_session.close(None if kind is None else _PATIENCE))
         stack.callback(videos.close)  # runs after the workers have ended
         for job in jobs:
-            if (skipped := local_session.skipped(job)) is not None:
-                yield skipped
+            if (ended := local_session.ended(job)) is not None:
+                yield ended
                 continue
             if pool is None:
                 stack.enter_context(joined(settings.address))
@@ -145,7 +153,8 @@ def run_jobs(
                 stack.callback(pool.end)
                 dispatcher = Dispatcher[Item, Returned](pool.arrived, CHUNK, LOST)
             items: Sequence[Item] = [job]
-            if is_video(job.source) and (workers := pool.size()) > 1:
+            here = isinstance(job.source, Path) and isinstance(job.destination, Path)
+            if here and is_video(job.source) and (workers := pool.size()) > 1:
                 # This process reads the video while the workers are busy.
                 split_video = local_session.split_video(job, CHUNKS_PER_WORKER * workers)
                 if isinstance(split_video, Outcome):
@@ -168,33 +177,38 @@ class _SplitVideos:
         self._progress = progress
         self._split_videos: dict[Job, SplitVideo] = {}
 
-    def add(self, job: Job, split_video: "SplitVideo") -> Sequence[ChunkJob]:
-        """Add a video and return its chunk jobs."""
+    def add(self, job: Job, split_video: "SplitVideo") -> Sequence[Chunk]:
+        """Add a video and return its chunks."""
         self._split_videos[job] = split_video
-        return split_video.chunk_jobs
+        return split_video.chunks
 
     def tell(self, item: Item, position: Position) -> None:
         """Report the position of a worker in a video or chunk as the position in the whole video."""
-        if isinstance(item, ChunkJob):
-            position = self._split_videos[item.job].advanced(item, position)
+        if isinstance(item, Chunk):
+            position = self._split_videos[_job_of(item)].advanced(item, position)
         self._progress(position)
 
     def outcomes(self, answers: Iterable[Answer[Item, Returned]]) -> Iterator[Outcome]:
         """Yield the outcomes of the jobs that end with these answers."""
         for answer in answers:
-            item = answer.item
-            if not isinstance(item, ChunkJob):
-                yield _outcome(item, answer)
-                continue
-            video = self._split_videos[item.job].answered(item, _outcome(item.job, answer))
-            if video is not None:
-                del self._split_videos[item.job]
-                yield video
+            item, job = answer.item, _job_of(answer.item)
+            outcome: Outcome | None = _outcome(job, answer)
+            if isinstance(item, Chunk) and outcome is not None:
+                outcome = self._split_videos[job].answered(item, outcome)
+                if outcome is not None:
+                    del self._split_videos[job]
+            if outcome is not None:
+                yield outcome
 
     def close(self) -> None:
         """Give up the claims on videos still under way. Their finished segments stay for the next run."""
         for split_video in self._split_videos.values():
             split_video.close()
+
+
+def _job_of(item: Item) -> Job:
+    """Return the job itself, or the job that a chunk belongs to."""
+    return Job(item.source, item.destination) if isinstance(item, Chunk) else item
 
 
 @contextlib.contextmanager
@@ -213,7 +227,8 @@ def _explained() -> Iterator[None]:
 
 
 def _session(
-    root: Path | None,
+    root: Location | None,
+    stores: tuple[bool, bool],
     settings: Settings,
     guidance: Guidance,
     by_cores: bool,
@@ -223,7 +238,16 @@ def _session(
     progress: Progress,
 ) -> Session:
     workers = cores if by_cores else settings.workers
-    session = Session(root, replace(settings, workers=workers), guidance, announce, progress, cores)
+    session = Session(
+        root,
+        replace(settings, workers=workers),
+        guidance,
+        announce,
+        progress,
+        cores=cores,
+        stores=stores,
+        listed=False,
+    )
     session.open(many=many)
     return session
 

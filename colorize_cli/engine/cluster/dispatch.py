@@ -190,7 +190,10 @@ class Dispatcher(Generic[Item, Result]):
     def _collect(self, *, wait: bool) -> Iterator[Answer[Item, Result]]:
         """Yield the answers that are ready. With `wait`, wait up to one tick for at least one batch."""
         tick = _TICK if self._slots else _SHORT_TICK
-        self._add_workers(tick)
+        now = time.monotonic()
+        if now - self._asked >= tick:
+            self._asked = now
+            self._slots += [_Slot(worker) for worker in self._arrived()]
         while True:
             try:
                 future = self._ended.get(wait, tick)
@@ -198,12 +201,6 @@ class Dispatcher(Generic[Item, Result]):
                 return
             wait = False
             yield from self._answers(future)
-
-    def _add_workers(self, tick: float) -> None:
-        now = time.monotonic()
-        if now - self._asked >= tick:
-            self._asked = now
-            self._slots += [_Slot(worker) for worker in self._arrived()]
 
     def _answers(self, future: "Future[Sequence[Result]]") -> Iterator[Answer[Item, Result]]:
         slot, batch = self._under_way.pop(future)

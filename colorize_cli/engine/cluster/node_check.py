@@ -1,7 +1,8 @@
 """A check that a node sees the same code, model, inputs and output directory as this machine.
 
 The machine that leads a run makes a `NodeCheck`. Each node runs `examine`, which writes an answer to the
-output directory, and the leading machine reads it back with `confirm`. Transport is left to the caller.
+output directory, here or in a store, and the leading machine reads it back with `confirm`. Transport is left
+to the caller.
 """
 
 import contextlib
@@ -12,10 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from colorize_cli.core.errors import ColorizeError, UsageError
+from colorize_cli.core.errors import ColorizeError, ReadError, UsageError, WriteError
+from colorize_cli.core.location import Location, Url
 from colorize_cli.core.settings import Settings
 from colorize_cli.inference import model
 from colorize_cli.storage import atomic
+from colorize_cli.storage.filesystem import Storages
 
 _SUFFIX = ".probe"
 _BEGINNING = 1 << 16  # number of bytes compared at the beginning of an input
@@ -39,12 +42,12 @@ class NodeCheck:
     version: str
     settings: Settings
     recipe: str
-    file: Path
+    file: Location
     content: bytes
-    source: Path
+    source: Location
     beginning: tuple[str, str]
 
-    def examine(self) -> Path:
+    def examine(self) -> Location:
         """Compare this view with the view of the machine on which the method runs.
 
         Returns:
@@ -64,61 +67,62 @@ class NodeCheck:
         if recipe != self.recipe:
             which = f"model {self.settings.model}" if self.settings.model else "built-in model"
             raise UsageError(f"has a different {which}; use the same file on all nodes")
+        storages, shared = Storages(), _shared(self.file)
+        storage = storages.of(self.file)
         try:
-            seen = self.file.read_bytes()
-        except OSError as error:
+            seen = storage.read(self.file)
+        except (OSError, ReadError) as error:
             raise UsageError(
-                f"does not see the files of this machine in the output directory {self.file.parent};"
-                f" use a shared file system: {error.strerror}"
+                f"does not see the files of this machine in the output directory {self.file.parent}{shared}:"
+                f" {_why(error)}"
             ) from error
         if seen != self.content:
-            raise UsageError(
-                f"sees a different output directory {self.file.parent}; use a shared file system"
-            )
-        beginning = _beginning(self.source)
+            raise UsageError(f"sees a different output directory {self.file.parent}{shared}")
+        beginning = _beginning(self.source, storages)
         if beginning != self.beginning:
             reason = beginning[1] or "its content is different there"
-            raise UsageError(f"does not see the input {self.source}; use a shared file system: {reason}")
+            raise UsageError(f"does not see the input {self.source}{_shared(self.source)}: {reason}")
         # Named after the leading machine's file, so that this machine removes an answer it never received.
-        answer = self.file.with_suffix(f".{secrets.token_hex(8)}{_SUFFIX}")
+        stem = self.file.name.removesuffix(_SUFFIX)
+        folder = self.file.above(1) if isinstance(self.file, Url) else self.file.parent
+        answer = folder / f"{stem}.{secrets.token_hex(8)}{_SUFFIX}"
         try:
-            answer.write_bytes(self.content)
-        except OSError as error:
+            storage.write(answer, self.content)
+        except (OSError, WriteError) as error:
             raise UsageError(
-                f"cannot write to the output directory {self.file.parent}: {error.strerror}"
+                f"cannot write to the output directory {self.file.parent}: {_why(error)}"
             ) from error
-        if not self.file.exists():  # the leading machine has stopped waiting
-            answer.unlink(missing_ok=True)
+        if storage.entry(self.file) is None:  # the leading machine has stopped waiting
+            storage.remove([answer])
         return answer
 
-    def confirm(self, answer: Path) -> None:
+    def confirm(self, answer: Location) -> None:
         """Read back the answer of another machine and remove it.
 
         Raises:
             UsageError: The answer is missing or has different content.
         """
+        storage, shared = Storages().of(answer), _shared(self.file)
         try:
-            seen = answer.read_bytes()
-            answer.unlink()
-        except OSError as error:
+            seen = storage.read(answer)
+            storage.remove([answer])
+        except (OSError, ReadError) as error:
             raise UsageError(
-                f"writes a file to {self.file.parent} that this machine cannot read;"
-                f" use a shared file system: {error.strerror}"
+                f"writes a file to {self.file.parent} that this machine cannot read{shared}: {_why(error)}"
             ) from error
         if seen != self.content:
             raise UsageError(
-                f"writes a file to {self.file.parent} that has different content on this machine;"
-                " use a shared file system"
+                f"writes a file to {self.file.parent} that has different content on this machine{shared}"
             )
 
 
 @contextlib.contextmanager
-def prepared_check(settings: Settings, folder: Path, source: Path) -> Iterator[NodeCheck]:
+def prepared_check(settings: Settings, folder: Location, source: Location) -> Iterator[NodeCheck]:
     """Prepare a check that is valid as long as the block lasts.
 
     Args:
         settings: Settings of the run, with an absolute path of the model.
-        folder: The output directory, which must exist.
+        folder: The output directory, which must exist, or a directory in a store.
         source: One of the inputs.
 
     Raises:
@@ -128,15 +132,19 @@ def prepared_check(settings: Settings, folder: Path, source: Path) -> Iterator[N
     recipe = settings.recipe(model.digest(settings.model))
     content = secrets.token_bytes(32)
     name = atomic.claim(_SUFFIX)
-    file = folder / name
+    file, storages = folder / name, Storages()
     try:
         try:
-            file.write_bytes(content)
-        except OSError as error:
-            raise UsageError(f"cannot write to the output directory {folder}: {error.strerror}") from error
-        yield NodeCheck(_version(), settings, recipe, file, content, source, _beginning(source))
+            storages.of(file).write(file, content)
+        except (OSError, WriteError) as error:
+            raise UsageError(f"cannot write to the output directory {folder}: {_why(error)}") from error
+        beginning = _beginning(source, storages)
+        yield NodeCheck(_version(), settings, recipe, file, content, source, beginning)
     finally:
-        atomic.remove_named_after(file)
+        if isinstance(file, Path):
+            atomic.remove_named_after(file)
+        else:
+            storages.remote.remove_below(file.above(1), name.removesuffix(_SUFFIX))
         atomic.release(name)
 
 
@@ -144,13 +152,22 @@ def _version() -> str:
     return importlib.metadata.version("colorize-cli")
 
 
-def _beginning(path: Path) -> tuple[str, str]:
+def _beginning(location: Location, storages: Storages) -> tuple[str, str]:
     """Return a digest of the first bytes of a file and "", or "" and the reason why it cannot be read.
 
     An input that fails in the same way on both machines does not reject a node: its job will fail by itself.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.blake2b(file.read(_BEGINNING), digest_size=16).hexdigest(), ""
-    except OSError as error:
-        return "", error.strerror or type(error).__name__
+        content = storages.of(location).read(location, _BEGINNING)
+    except (OSError, ReadError) as error:
+        return "", _why(error)
+    return hashlib.blake2b(content, digest_size=16).hexdigest(), ""
+
+
+def _why(error: OSError | ColorizeError) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _shared(location: Location) -> str:
+    """Return advice for a message about a file that another machine does not see."""
+    return "; use a shared file system" if isinstance(location, Path) else ""

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,12 +15,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from colorize_cli.core.errors import ColorizeError, DeviceError, UsageError, one_line
 from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Position
+from colorize_cli.core.location import Location, absolute
 from colorize_cli.engine.cluster.dispatch import Worker
 from colorize_cli.engine.cluster.node_check import NodeCheck
-from colorize_cli.engine.cluster.worker import Actor, Build, Returned, sent
-from colorize_cli.engine.work_items import Item, folder_of, job_of
+from colorize_cli.engine.cluster.worker import Actor, Build, Item, Returned, sent
 from colorize_cli.storage import atomic
 from colorize_cli.video import work_dir
+from colorize_cli.video.work_dir import Chunk
 
 # Raised by Ray in place of an answer if the worker or its answer is lost.
 LOST: tuple[type[BaseException], ...] = (
@@ -132,14 +133,14 @@ class WorkerHandle(Worker[Item, Returned]):
         ).future()
         self._under_way[answer] = items
         answer.add_done_callback(self._under_way.pop)
-        if is_video(job_of(items[0]).source):
+        if is_video(items[0].source):
             self._video = items[0], answer
         return answer
 
     def lost(self, items: Sequence[Item]) -> None:
         """Mark the worker as lost, kill it and remove its temporary files. `items` were not finished."""
         self.gone = True
-        self._folders.update(map(folder_of, items))
+        self._folders.update(_folders_of(items))
         self.kill()
         self.clear()  # also removes its claim on a video, which would stop the next worker
 
@@ -154,8 +155,8 @@ class WorkerHandle(Worker[Item, Returned]):
             return False
         if self._asked is not None and self._asked.done():
             position = None if self._asked.exception() else self._asked.result()
-            path = job_of(self._video[0]).source
-            if position is not None and position.path == path.absolute():
+            path = self._video[0].source
+            if position is not None and position.path == absolute(path):
                 tell(self._video[0], replace(position, path=path))
             self._asked = None
         if self._asked is None:
@@ -177,7 +178,8 @@ class WorkerHandle(Worker[Item, Returned]):
             A future that fails when the worker has exited; None if there is nothing to wait for.
         """
         unfinished = list(self._under_way.values())
-        self._folders.update(folder_of(item) for items in unfinished for item in items)
+        for items in unfinished:
+            self._folders.update(_folders_of(items))
         if self._prefix is None:
             self.kill()
             return None
@@ -211,7 +213,7 @@ class _NodeWorkers:
     """
 
     info: NodeInfo
-    admission: "Future[Path] | None"
+    admission: "Future[Location] | None"
     deadline: float
     handles: list[WorkerHandle] = field(default_factory=list)
     failed_starts: int = 0
@@ -377,5 +379,14 @@ class WorkerPool:
         return True
 
 
-def _examine(check: NodeCheck) -> Path:
+def _folders_of(items: Iterable[Item]) -> Iterator[Path]:
+    """Yield the directories of outputs in which a worker writes temporary files, which are not in stores."""
+    for item in items:
+        if isinstance(item, Chunk):
+            yield item.directory
+        elif isinstance(item.destination, Path):
+            yield item.destination.parent
+
+
+def _examine(check: NodeCheck) -> Location:
     return check.examine()

@@ -2,25 +2,29 @@
 
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Job, Outcome, Position, Progress
+from colorize_cli.core.location import Url, absolute
 from colorize_cli.engine import process_setup
 from colorize_cli.engine.shared_run import SharedRun
-from colorize_cli.engine.work_items import ChunkJob, Item, absolute_chunk_job
 from colorize_cli.storage import atomic
+from colorize_cli.video.work_dir import Chunk
 
 if TYPE_CHECKING:
-    from colorize_cli.engine.video_chunks import SplitVideo
+    from colorize_cli.engine.videos import SplitVideo
+
+Item = Job | Chunk  # what a worker does at one time, apart from other images
 
 
 class SessionProtocol(Protocol):
     """The methods of `session.Session` that a worker uses."""
 
-    def skipped(self, job: Job) -> Outcome | None:
-        """Return the outcome of a job that need not be done, or None."""
+    def ended(self, job: Job) -> Outcome | None:
+        """Return the outcome of a job that cannot or need not be done, or None."""
 
     def open(self) -> Any:
         """Load the model."""
@@ -28,8 +32,8 @@ class SessionProtocol(Protocol):
     def colorize_images(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
         """Colorize a stream of images."""
 
-    def colorize_video(self, job: Job) -> Outcome:
-        """Colorize a video."""
+    def colorize_videos(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
+        """Colorize videos."""
 
     def split_video(self, job: Job, count: int) -> "SplitVideo | Outcome | None":
         """Split a video into chunks for workers.
@@ -38,16 +42,16 @@ class SessionProtocol(Protocol):
             The split video; its outcome if the job has ended already; or None if one worker must do it whole.
         """
 
-    def colorize_chunk(self, chunk_job: ChunkJob) -> Outcome:
+    def colorize_chunk(self, chunk: Chunk) -> Outcome:
         """Colorize a chunk of a video."""
 
-    def close(self) -> None:
-        """Close the manifest."""
+    def close(self, patience: float | None = None) -> None:
+        """Close the manifest and remove staged files, waiting for a store for at most `patience` seconds."""
 
 
 # Transport form, at half the cost of pickled objects: a job as its two paths, and an outcome as its fields
-# without the job, in the order of the jobs. Chunks of videos are few and are sent as they are.
-Sent = tuple[str, str] | ChunkJob
+# without the job, in the order of the jobs. Jobs with URLs, and chunks of videos, are sent as they are.
+Sent = tuple[str, str] | Job | Chunk
 Returned = dict[str, Any]
 
 # Makes a session from its number of cores, a function for lines to the user, and a function for positions.
@@ -71,20 +75,24 @@ class Actor:
         self._session.open()
         return lines, atomic.process_prefix()
 
-    def outcomes(self, chunk: Sequence[Sent]) -> list[Returned]:
+    def outcomes(self, batch: Sequence[Sent]) -> list[Returned]:
         """Process a batch: images, or one video, or one chunk of a video."""
-        items = [item if isinstance(item, ChunkJob) else Job(Path(item[0]), Path(item[1])) for item in chunk]
-        return [_fields(outcome) for outcome in self._outcomes(items)]
+        items = [Job(Path(item[0]), Path(item[1])) if isinstance(item, tuple) else item for item in batch]
+        left_out = ("job", "files")  # they are of this process
+        return [
+            {name: value for name, value in vars(outcome).items() if name not in left_out}
+            for outcome in self._outcomes(items)
+        ]
 
     def _outcomes(self, items: Sequence[Item]) -> list[Outcome]:
         jobs = [item for item in items if isinstance(item, Job)]
         self._position = None
         if len(jobs) < len(items):
-            return [self._session.colorize_chunk(item) for item in items if isinstance(item, ChunkJob)]
+            return [self._session.colorize_chunk(item) for item in items if isinstance(item, Chunk)]
         if is_video(jobs[0].source):
-            return [self._session.colorize_video(job) for job in jobs]
+            return list(self._session.colorize_videos(jobs))
         # A worker that was lost may have finished some of them without an answer.
-        known = [self._session.skipped(job) for job in jobs]
+        known = [self._session.ended(job) for job in jobs]
         done = iter(self._images.outcomes([job for job, out in zip(jobs, known, strict=True) if not out]))
         return [out or next(done) for out in known]
 
@@ -100,18 +108,25 @@ class Actor:
     def leave(self) -> None:
         """Remove temporary files and exit the process."""
         atomic.abandon()
+        self._session.close(0.0)
         os._exit(0)
 
     def _note(self, position: Position) -> None:
         self._position = position
 
 
+def absolute_job(job: Job) -> Job:
+    """Return the job with absolute paths, for a process with another working directory."""
+    return replace(job, source=absolute(job.source), destination=absolute(job.destination))
+
+
 def sent(item: Item, here: str) -> Sent:
     """Convert an item to its transport form. Relative paths of jobs are relative to `here`."""
-    if isinstance(item, ChunkJob):
-        return absolute_chunk_job(item)
+    if isinstance(item, Chunk):
+        source, destination, folder = (
+            Path(here, path) for path in (item.source, item.destination, item.folder)
+        )
+        return replace(item, source=source, destination=destination, folder=folder)
+    if isinstance(item.source, Url) or isinstance(item.destination, Url):
+        return absolute_job(item)
     return os.path.join(here, item.source), os.path.join(here, item.destination)  # noqa: PTH118
-
-
-def _fields(outcome: Outcome) -> Returned:
-    return {name: value for name, value in vars(outcome).items() if name != "job"}

@@ -163,7 +163,7 @@ def test_dry_run_prints_the_plan_to_stdout(models, make_folder, tmp_path):
     assert (code, err) == (0, "")
     assert out.splitlines() == [
         f"skip\t{source}/0000.png\t{output}/0000.png\tthere already, not as colorize left it",
-        f"colour\t{source}/sub/0001.jpg\t{output}/sub/0001.jpg",
+        f"colorize\t{source}/sub/0001.jpg\t{output}/sub/0001.jpg",
     ]
     assert len(contents(output)) == 1
 

@@ -55,7 +55,7 @@ def test_what_is_a_path():
 )
 def test_above_and_below(text, levels, above, below):
     assert Url(text).above(levels) == Url(above)
-    assert Url(text).below("x/y.jpg") == Url(below)
+    assert Url(text) / "x/y.jpg" == Url(below)
 
 
 def test_secrets_in_texts():

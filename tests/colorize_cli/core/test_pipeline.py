@@ -39,6 +39,49 @@ def test_many_workers_lose_nothing(workers):
     assert sorted(values(pipeline.run(range(500)))) == [4 * n for n in range(500)]
 
 
+@pytest.mark.parametrize("workers", [1, 8])
+def test_ordered_pipeline_yields_results_and_failures_in_the_order_of_the_items(workers):
+    def uneven(n: int) -> int:
+        time.sleep(0.002 * (n % 7 == 0))
+        return fails_on_multiples_of_3(n)
+
+    pipeline = Pipeline(
+        (Stage("uneven", uneven, workers), Stage("double", double, workers)), capacity=2, ordered=True
+    )
+    results = list(pipeline.run(range(200)))
+    assert [result.source for result in results] == list(range(200))
+    assert values(results) == [2 * n if n % 3 else None for n in range(200)]
+
+
+def test_ordered_pipeline_counts_waiting_results_in_its_gate():
+    release, passed = threading.Event(), []
+
+    def slow(n: int) -> int:
+        if n == 0:
+            assert release.wait(5)
+        passed.append(n)
+        return n
+
+    stages = (Stage("gate", double, gate=Gate(lambda _: 1, 10)), Stage("slow", slow, 4))
+    results = Pipeline(stages, capacity=2, ordered=True).run(range(100))
+    threading.Timer(0.2, release.set).start()
+    assert next(results).value == 0
+    assert len(passed) <= 10, "the gate admits no more before the first result is taken"
+    assert values(results) == [2 * n for n in range(1, 100)]
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        (Stage("a", double, 2, gate=Gate(lambda _: 1, 1)),),
+        (Stage("a", double), Stage("b", double, gate=Gate(lambda _: 1, 1))),
+    ],
+)
+def test_ordered_pipeline_that_could_block_at_its_gate_is_refused(stages):
+    with pytest.raises(ValueError, match="in an ordered pipeline"):
+        Pipeline(stages, ordered=True)
+
+
 def test_no_items():
     assert list(Pipeline((Stage("double", double, 3),)).run([])) == []
 

@@ -1,4 +1,4 @@
-"""A cluster of this machine alone, shared by the tests that need one.
+"""A server with the S3 protocol, and a cluster of this machine alone, shared by the tests that need one.
 
 Tests that start Ray run only with `pytest -m heavy`.
 """
@@ -6,6 +6,10 @@ Tests that start Ray run only with `pytest -m heavy`.
 from collections.abc import Iterator
 
 import pytest
+
+from tests.colorize_cli.store_servers import _server, bucket, colorize, environment, hasty, local, server
+
+__all__ = ["_server", "bucket", "colorize", "environment", "hasty", "local", "server"]
 
 
 @pytest.fixture(scope="session")
@@ -19,5 +23,5 @@ def cluster() -> Iterator[None]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if {"cluster", "nodes", "many"} & set(getattr(item, "fixturenames", ())):
+        if {"cluster", "nodes", "store_nodes", "many"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.heavy)

@@ -1,5 +1,6 @@
 """Videos through the command line."""
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -11,8 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from colorize_cli.core import formats
+from colorize_cli.core.jobs import Position, Status
+from colorize_cli.engine import ENGINES
+from colorize_cli.engine.session import Session
+from colorize_cli.guidance import Guidance
+from colorize_cli.storage import discovery
 from colorize_cli.video.preview import stills
 from tests.colorize_cli.cli.test_run import invoke
+from tests.colorize_cli.video import test_chunks
 from tests.colorize_cli.video.video_files import BT601, BT709, BT2020, Recipe, look, make
 
 UNEVEN = (0, 40, 41, 90, 200, 210, 300, 350, 400, 900)
@@ -143,6 +151,50 @@ def test_pictures_and_films_in_one_folder_and_no_work_twice(models, make_folder,
     assert "5 up to date" in colorize(folder, tmp_path / "out", models.tinted).stderr
     again = colorize(folder, tmp_path / "out", models.tinted, "--steady", "0")
     assert "1 done, 4 skipped" in again.stderr
+
+
+def test_source_is_opened_three_times(models, tmp_path):
+    """For its fingerprint, for its frames, and for its other streams."""
+    source = make(tmp_path / "a.mp4", Recipe(sounds=1, time_base=Fraction(1, 12800)))
+    code = (
+        "import runpy, sys, av\n"
+        "opens, open_ = [], av.open\n"
+        "def audit(event, args):\n"
+        "    if event == 'open' and args[0] == sys.argv[1]: opens.append('python')\n"
+        "def count(file, *args, **how):\n"
+        "    if file == sys.argv[1]: opens.append('av')\n"
+        "    return open_(file, *args, **how)\n"
+        "sys.addaudithook(audit)\n"
+        "av.open = count\n"
+        "try: runpy.run_module('colorize_cli', run_name='__main__', alter_sys=True)\n"
+        "finally: print(sorted(opens))"
+    )
+    line = [sys.executable, "-c", code, source, tmp_path / "b.mp4", "--model", models.tinted, "-q"]
+    done = subprocess.run(list(map(str, line)), stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.strip() == "['av', 'av', 'python']"
+
+
+def test_run_here_goes_on_with_the_chunks_that_a_cluster_began(models, tmp_path):
+    source = make(tmp_path / "a.mkv", test_chunks.VIDEO)
+    settings = dataclasses.replace(test_chunks.LOSSLESS, model=models.tinted, device="cpu")
+    for name, begun in (("whole", False), ("chunks", True)):
+        plan = discovery.plan([source], tmp_path / name / "a.mkv", formats.endings())
+        if begun:
+            session = Session(plan.root, settings, Guidance())
+            split = session.split_video(plan.jobs[0], 4)
+            assert len(split.chunks) == 4
+            assert session.colorize_chunk(split.chunks[2]).status is Status.DONE
+            split.close()
+            session.close()
+        seen: list[Position] = []
+        (outcome,) = ENGINES["local"](plan, settings, print, seen.append)
+        assert (outcome.status, outcome.frames, outcome.cuts) == (Status.DONE, 100, len(test_chunks.SHOTS))
+        assert {position.path for position in seen} == {source}
+        if begun:
+            assert len(seen) == 100 - split.chunks[2].frames
+            assert seen[-1].frames == seen[-1].expected == 100
+        assert not (tmp_path / name / ".colorize").exists()
+    test_chunks.assert_same(tmp_path / "whole" / "a.mkv", tmp_path / "chunks" / "a.mkv")
 
 
 def test_every_and_auto_color_alike(models, tmp_path):

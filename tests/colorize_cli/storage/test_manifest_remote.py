@@ -1,15 +1,17 @@
 import itertools
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from colorize_cli.core.jobs import FileInfo, Job, LocalFiles
 from colorize_cli.core.location import Url
 from colorize_cli.storage import atomic
-from colorize_cli.storage.fingerprint import Fingerprint, SourceFingerprint
-from colorize_cli.storage.manifest import DIRECTORY, State
-from colorize_cli.storage.manifest_remote import RemoteManifest, RemoteRecord
-from colorize_cli.storage.remote import FileSystems, RemotePath
+from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
+from colorize_cli.storage.manifest import DIRECTORY, Record, State
+from colorize_cli.storage.manifest_remote import RemoteManifest
+from colorize_cli.storage.remote import RemotePath, RemoteStorage
 
 pytestmark = pytest.mark.usefixtures("environment")
 
@@ -19,7 +21,7 @@ SOURCE = SourceFingerprint(Fingerprint(3, 0, "v1"), "content")
 
 @pytest.fixture
 def root() -> RemotePath:
-    return FileSystems().locate(Url(f"memory://manifest-{next(PLACES)}"))
+    return RemoteStorage().locate(Url(f"memory://manifest-{next(PLACES)}"))
 
 
 def parts(root: RemotePath) -> list[str]:
@@ -31,66 +33,128 @@ def parts(root: RemotePath) -> list[str]:
     )
 
 
-def record(root: RemotePath, name: str, **changes) -> RemoteRecord:
-    """What is noted of an output that is put now."""
+MADE = SourceFingerprint(Fingerprint(6), "digest")
+
+
+def files(root: RemotePath, name: str, version: str = "v1", copy: Path = Path("absent")) -> LocalFiles:
+    """The files of a job whose source has a version in its store, and a staged copy or none."""
+    job = Job(Url("s3://b/a"), root.url / name, FileInfo("b/a", False, 3, version))
+    return LocalFiles(job, copy, Path("absent"))
+
+
+def intend(notes: RemoteManifest, root: RemotePath, name: str, recipe: str = "r") -> Record:
+    """Put an output, and record it."""
     root.file_system.write(root.below(name).path, b"output")
-    values = {"address": "s3://b/a", "source": SOURCE, "recipe": "r"} | changes
-    return RemoteRecord(name, 6, "digest", **values)
+    return notes.intend(files(root, name), SOURCE, MADE, recipe)
+
+
+def note(notes: RemoteManifest, root: RemotePath, name: str, recipe: str = "r") -> None:
+    notes.note(intend(notes, root, name, recipe), root.file_system.info(root.below(name).path))
+
+
+def line(name: str, recipe: str = "r") -> bytes:
+    return Record(name, Fingerprint(6), SOURCE, recipe, "digest", "s3://b/a").to_line()
 
 
 def test_lines_survive():
-    each = RemoteRecord("ä/\udcff.png", 6, "digest", "s3://b/a", SOURCE, "r", "v")
-    assert RemoteRecord.from_line(each.to_line()) == each
-    for line in (b"", b"[]", b"{}", b'{"output": "a"}', b"null", each.to_line()[:-20]):
+    each = Record("ä/\udcff.png", Fingerprint(6, 0, "v"), SOURCE, "r", "digest", "s3://b/a")
+    assert Record.from_line(each.to_line()) == each
+    for damaged in (b"", b"[]", b"{}", b'{"output": "a"}', b"null", each.to_line()[:-20]):
         with pytest.raises(ValueError):  # noqa: PT011
-            RemoteRecord.from_line(line)
+            Record.from_line(damaged)
 
 
-def test_states(root):
+def test_line_of_an_earlier_version_is_read():
+    source = '{"stamp":{"size":3,"mtime_ns":0,"version":"v1"},"content":"content"}'
+    text = (
+        f'{{"output":"a.png","size":6,"content":"digest","address":"s3://b/a","source":{source},"recipe":"r"'
+    )
+    for version in ("", "v"):
+        found = Record.from_line(f'{text},"version":"{version}"}}'.encode())
+        assert found == Record("a.png", Fingerprint(6, 0, version), SOURCE, "r", "digest", "s3://b/a")
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_states(root, listed):
     notes = RemoteManifest(root)
-    for name in ("noted.png", "intended.png"):
-        made = record(root, name)
-        notes.intend(made)
-        if name == "noted.png":
-            notes.note(made, root.file_system.info(root.below(name).path))
+    note(notes, root, "noted.png")
+    intend(notes, root, "intended.png")
     notes.close()
     root.file_system.write(root.below("foreign.png").path, b"?")
-    notes = RemoteManifest(root)
-    fingerprint = SOURCE.stamp
-    assert notes.state("absent.png", fingerprint, "r") is State.ABSENT
-    assert notes.state("foreign.png", fingerprint, "r") is State.FOREIGN
-    assert notes.state("noted.png", fingerprint, "r") is State.CURRENT
-    assert notes.state("noted.png", fingerprint, "other") is State.STALE
-    assert notes.state("noted.png", Fingerprint(3, 0, "v2"), "r") is State.STALE
-    assert notes.state("intended.png", fingerprint, "r") is None
-    assert notes.state_by_content("intended.png", "other", fingerprint, "r") is State.FOREIGN
-    assert notes.state_by_content("intended.png", "digest", fingerprint, "other") is State.STALE
-    assert notes.state_by_content("intended.png", "digest", fingerprint, "r") is State.CURRENT
+    notes = RemoteManifest(root, listed=listed)
+    assert notes.state(files(root, "absent.png"), "r") is State.ABSENT
+    assert notes.state(files(root, "foreign.png"), "r") is State.FOREIGN
+    assert notes.state(files(root, "noted.png"), "r") is State.CURRENT
+    assert notes.state(files(root, "noted.png"), "other") is State.STALE
+    assert notes.state(files(root, "noted.png", "v2"), "r") is State.STALE
+    intended = files(root, "intended.png")
+    assert notes.state(intended, "r") is None
+    assert notes.state_by_content(intended, "r", "other") is State.FOREIGN
+    assert notes.state_by_content(intended, "other", "digest") is State.STALE
+    assert notes.state_by_content(intended, "r", "digest") is State.CURRENT
     notes.close()
-    assert RemoteManifest(root).state("intended.png", fingerprint, "r") is State.CURRENT
+    assert RemoteManifest(root, listed=listed).state(intended, "r") is State.CURRENT
 
 
-def test_a_source_of_the_same_content(root):
+def test_manifest_without_a_list_sees_records_of_other_workers(root):
+    """A worker that repeats the jobs of a lost one must not take its outputs for those of others."""
+    one, other = RemoteManifest(root, listed=False), RemoteManifest(root, listed=False)
+    note(other, root, "a.png")
+    note(one, root, "b.png")
+    intend(one, root, "c.png")
+    assert other.state(files(root, "a.png"), "r") is State.CURRENT
+    assert other.state(files(root, "b.png"), "r") is State.CURRENT
+    assert other.state(files(root, "c.png"), "r") is None
+    assert other.state_by_content(files(root, "c.png"), "r", "digest") is State.CURRENT
+
+
+def test_manifest_without_a_list_reads_records_once_for_outputs_that_it_knows(root, monkeypatch):
+    for number in range(5):
+        notes = RemoteManifest(root)
+        note(notes, root, f"{number}.png")
+        notes.close()
+    notes, read, asked = RemoteManifest(root, listed=False), type(root.file_system).read, []
+
+    def reading(self, path, *size):
+        asked.append(path)
+        return read(self, path, *size)
+
+    monkeypatch.setattr(type(root.file_system), "read", reading)
+    assert notes.state(files(root, "absent.png"), "r") is State.ABSENT
+    assert asked == []
+    for number in range(5):
+        assert notes.state(files(root, f"{number}.png"), "another") is State.STALE
+    assert len(asked) == 5
+
+
+def test_a_source_of_the_same_content(root, tmp_path):
     notes = RemoteManifest(root)
-    made = record(root, "a.png")
-    notes.intend(made)
+    copy = tmp_path / "copy"
+    copy.write_bytes(b"gray")
+    source = SourceFingerprint(SOURCE.stamp, SourceFingerprint.of(copy).content)
+    root.file_system.write(root.below("a.png").path, b"output")
+    made = notes.intend(files(root, "a.png"), source, MADE, "r")
     notes.note(made, root.file_system.info(root.below("a.png").path))
     notes.close()
     notes = RemoteManifest(root)
-    moved = SourceFingerprint(Fingerprint(3, 0, "v2"), "content")
-    assert not notes.is_made_from("a.png", SourceFingerprint(moved.stamp, "other"), "r")
-    assert not notes.is_made_from("a.png", moved, "other")
-    assert not notes.is_made_from("b.png", moved, "r")
-    assert notes.is_made_from("a.png", moved, "r")
+    assert notes.state(files(root, "a.png", "v2"), "r") is State.STALE, "the source is not fetched yet"
+    fetched = files(root, "a.png", "v2", copy)
+    assert notes.state(fetched, "other") is State.STALE
+    assert notes.state(files(root, "b.png", "v2", copy), "r") is State.ABSENT
+    copy.write_bytes(b"grey")
+    assert notes.state(fetched, "r") is State.STALE
+    copy.write_bytes(b"gray")
+    assert RemoteManifest(root, read_only=True).state(fetched, "r") is State.CURRENT
+    assert notes.state(fetched, "r") is State.CURRENT
     notes.close()
-    assert RemoteManifest(root).state("a.png", moved.stamp, "r") is State.CURRENT
+    assert RemoteManifest(root).state(files(root, "a.png", "v2"), "r") is State.CURRENT
 
 
 def test_an_intention_is_written_when_it_returns(root):
     notes = RemoteManifest(root)
-    notes.intend(record(root, "a.png"))
+    intend(notes, root, "a.png")
     (part,) = parts(root)
-    assert root.file_system.read(part) == record(root, "a.png").to_line()
+    assert root.file_system.read(part) == line("a.png")
 
 
 def test_who_waits_is_written_by_one_for_all(root, monkeypatch):
@@ -103,20 +167,22 @@ def test_who_waits_is_written_by_one_for_all(root, monkeypatch):
         write(self, path, content)
 
     monkeypatch.setattr(type(root.file_system), "write", slow)
-    records = [RemoteRecord(f"{n}.png", 6, "digest", "-", SOURCE, "r") for n in range(12)]
-    threads = [threading.Thread(target=notes.intend, args=(each,)) for each in records]
+    names = [f"{n}.png" for n in range(12)]
+    threads = [
+        threading.Thread(target=notes.intend, args=(files(root, name), SOURCE, MADE, "r")) for name in names
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(written) < 6
-    assert sorted(written[-1].splitlines(keepends=True)) == sorted(each.to_line() for each in records)
+    assert sorted(written[-1].splitlines(keepends=True)) == sorted(map(line, names))
 
 
 def test_parts_are_of_a_bounded_length(root):
     notes = RemoteManifest(root)
     for number in range(300):
-        notes.intend(RemoteRecord(f"{number}.png", 6, "digest", "-", SOURCE, "r"))
+        notes.intend(files(root, f"{number}.png"), SOURCE, MADE, "r")
     notes.close()
     sizes = [len(root.file_system.read(part).splitlines()) for part in parts(root)]
     assert sum(sizes) == 300
@@ -134,53 +200,55 @@ def test_a_run_that_makes_nothing_leaves_nothing(root):
 def test_who_only_asks_writes_nothing(root):
     for _ in range(20):
         name = atomic.claim(".jsonl")
-        root.file_system.write(root.below(DIRECTORY).below(name).path, record(root, "a.png").to_line())
+        root.file_system.write(root.below(DIRECTORY).below(name).path, line("a.png"))
         atomic.release(name)
+    root.file_system.write(root.below("a.png").path, b"output")
     before = parts(root)
     assert len(before) == 20
-    assert RemoteManifest(root, read_only=True).state("a.png", SOURCE.stamp, "r") is None
+    notes = RemoteManifest(root, read_only=True)
+    assert notes.state(files(root, "a.png"), "r") is None
+    notes.close()
     assert parts(root) == before
 
 
 def test_parts_of_ended_runs_are_made_into_one(root, monkeypatch):
     for number in range(20):
-        made = record(root, f"{number % 5}.png", recipe=f"r{number}")
         notes = RemoteManifest(root)
-        notes.intend(made)
-        notes.note(made, root.file_system.info(root.below(made.output).path))
+        note(notes, root, f"{number % 5}.png", f"r{number}")
         notes.close()
         assert len(parts(root)) <= 18
     other = root.below(DIRECTORY).below(".colorize-01234567-0000000001-000001.x.jsonl").path
-    root.file_system.write(other, record(root, "other.png").to_line())
+    root.file_system.write(other, line("other.png"))
+    root.file_system.write(root.below("other.png").path, b"output")
     notes = RemoteManifest(root)
     assert other in parts(root)
     for number in range(5):
-        assert notes.state(f"{number}.png", SOURCE.stamp, f"r{15 + number}") is State.CURRENT
-    assert notes.state("other.png", SOURCE.stamp, "r") is None
+        assert notes.state(files(root, f"{number}.png"), f"r{15 + number}") is State.CURRENT
+    assert notes.state(files(root, "other.png"), "r") is None
     assert all(atomic.is_left_over(part.rpartition("/")[2]) for part in parts(root) if part != other)
 
 
 def test_what_is_damaged_in_it_counts_as_nothing(root):
-    made = record(root, "a.png")
+    root.file_system.write(root.below("a.png").path, b"output")
     path = root.below(DIRECTORY).below("damaged.jsonl").path
-    root.file_system.write(path, b"\xff\n" + made.to_line() + made.to_line()[:30])
+    root.file_system.write(path, b"\xff\n" + line("a.png") + line("a.png")[:30])
     notes = RemoteManifest(root)
-    assert notes.state("a.png", SOURCE.stamp, "r") is None
+    assert notes.state(files(root, "a.png"), "r") is None
 
 
 def test_parts_that_vanish_are_looked_for_anew(root, monkeypatch):
     """As when another run makes them into one."""
-    made = record(root, "a.png")
+    root.file_system.write(root.below("a.png").path, b"output")
     folder = root.below(DIRECTORY)
     root.file_system.write(folder.below("1.jsonl").path, b"")
     root.file_system.write(folder.below("2.jsonl").path, b"")
     read = type(root.file_system).read
 
-    def vanishing(self, path):
+    def vanishing(self, path, *size):
         if path.endswith("1.jsonl"):
             self.remove([path])
-            self.write(folder.below("3.jsonl").path, made.to_line())
-        return read(self, path)
+            self.write(folder.below("3.jsonl").path, line("a.png"))
+        return read(self, path, *size)
 
     monkeypatch.setattr(type(root.file_system), "read", vanishing)
-    assert RemoteManifest(root).state("a.png", SOURCE.stamp, "r") is None
+    assert RemoteManifest(root).state(files(root, "a.png"), "r") is None

@@ -1,6 +1,7 @@
 """What every store promises, whatever is behind it."""
 
 import itertools
+import pickle
 import sys
 import threading
 from pathlib import Path
@@ -12,7 +13,8 @@ from fsspec.implementations.local import LocalFileSystem
 from colorize_cli.core.errors import ReadError, UsageError, WriteError
 from colorize_cli.core.location import Url
 from colorize_cli.storage import atomic
-from colorize_cli.storage.remote import FileSystems, MissingError, RemotePath
+from colorize_cli.storage.filesystem import Fingerprint
+from colorize_cli.storage.remote import MissingError, RemotePath, RemoteStorage
 from colorize_cli.storage.retry import Patience
 
 pytestmark = pytest.mark.usefixtures("environment")
@@ -40,7 +42,7 @@ def root(request, bucket, tmp_path) -> RemotePath:
         "memory": f"memory://root-{next(PLACES)}",
         "files": f"files://{tmp_path}/root",
     }[request.param]
-    return FileSystems(Patience(tries=3, first=0.001)).locate(Url(url))
+    return RemoteStorage(Patience(tries=3, first=0.001)).locate(Url(url))
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ def test_versions_tell_changes(root, file):
     second = root.file_system.put(file, path)
     assert first.size == second.size
     assert first.version != second.version
-    assert first.fingerprint != second.fingerprint == root.file_system.info(path).fingerprint
+    assert Fingerprint.of(first) != Fingerprint.of(second) == Fingerprint.of(root.file_system.info(path))
 
 
 def test_of_what_changed_since_it_was_listed_all_is_fetched(root, file, tmp_path):
@@ -115,8 +117,19 @@ def test_objects_lie_in_others(root):
     assert str(root.below("a/b").url) == f"{root.url}/a/b"
 
 
+def test_name_that_fsspec_takes_for_a_chain_of_urls_is_located_by_another_process(root, file):
+    """As a worker does that gets a job."""
+    url = root.url / "a::b.png"
+    root.file_system.put(file, url.path)
+    (entry,) = RemoteStorage().walk(root.url, None, lambda _: False)
+    assert (entry.location, entry.name) == (url, "a::b.png")
+    where = RemoteStorage().locate(pickle.loads(pickle.dumps(entry.location)))  # noqa: S301
+    assert where.path == url.path
+    assert where.file_system.read(where.path) == b"content"
+
+
 def test_of_files_none_is_half_there(tmp_path, file, monkeypatch):
-    root = FileSystems(Patience(tries=1)).locate(Url(f"files://{tmp_path}/root"))
+    root = RemoteStorage(Patience(tries=1)).locate(Url(f"files://{tmp_path}/root"))
     copied = []
 
     def put_file(_, source, destination, **__):
@@ -132,7 +145,7 @@ def test_of_files_none_is_half_there(tmp_path, file, monkeypatch):
 
 
 def test_a_directory_that_cannot_be_listed_is_no_empty_one(tmp_path, file, monkeypatch):
-    root = FileSystems(Patience(tries=2, first=0.001)).locate(Url(f"files://{tmp_path}/root"))
+    root = RemoteStorage(Patience(tries=2, first=0.001)).locate(Url(f"files://{tmp_path}/root"))
     root.file_system.put(file, root.below("sub/a.png").path)
     ls, asked = Files.ls, []
 
@@ -149,7 +162,7 @@ def test_a_directory_that_cannot_be_listed_is_no_empty_one(tmp_path, file, monke
 
 
 def test_threads_may_share_a_store(bucket, file, tmp_path):
-    root = FileSystems().locate(Url(f"{bucket.url}/root"))
+    root = RemoteStorage().locate(Url(f"{bucket.url}/root"))
     errors = []
 
     def work(number: int) -> None:
@@ -185,7 +198,7 @@ def test_what_is_not_installed_is_said_in_one_line(monkeypatch, url, absent, tex
     if absent == "s3fs":
         monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
     with pytest.raises(UsageError) as raised:
-        FileSystems().locate(Url(url))
+        RemoteStorage().locate(Url(url))
     assert str(raised.value) == text
 
 
@@ -193,7 +206,7 @@ def test_a_users_configuration_of_fsspec_counts(monkeypatch):
     monkeypatch.setitem(
         fsspec.config.conf, "s3", {"max_concurrency": 3, "config_kwargs": {"read_timeout": 9}}
     )
-    files = FileSystems().locate(Url("s3://bucket/a")).file_system._files
+    files = RemoteStorage().locate(Url("s3://bucket/a")).file_system._files
     assert files.max_concurrency == 3
     assert files.config_kwargs == {"read_timeout": 9, "retries": {"total_max_attempts": 1}}
     assert files.retries == 1

@@ -46,9 +46,9 @@ class EncodedFrames:
             self._segments[folder.path / segment.file] = self._open
             add_segment(folder, segment, *state)
 
-        def joining(segments: Sequence[tuple[Path, int]], path: Path, index, picture, output: Path, *rest):
+        def joining(segments: Sequence[tuple[Path, int]], path: Path, info, output: Path, *rest):
             self.of[output] = [frame for file, _ in segments for frame in self._segments[file]]
-            join(segments, path, index, picture, output, *rest)
+            join(segments, path, info, output, *rest)
 
         monkeypatch.setattr(encoder, "segment", encoding)
         monkeypatch.setattr(encoder.Encoder, "add", adding)

@@ -20,11 +20,11 @@ import pytest
 from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.core.settings import Settings, VideoSettings
 from colorize_cli.inference import model
-from colorize_cli.video import chunks, colorize, work_dir
-from colorize_cli.video.chunks import Chunk
+from colorize_cli.video import chunks, work_dir
 from colorize_cli.video.pixel_format import plane_of
+from colorize_cli.video.reader import opened
 from colorize_cli.video.stages import VideoStats
-from colorize_cli.video.work_dir import WorkDir
+from colorize_cli.video.work_dir import Chunk, WorkDir
 from tests.colorize_cli.video.encoded import EncodedFrames, assert_same_packets
 from tests.colorize_cli.video.video_files import Recipe, look, make
 
@@ -53,22 +53,44 @@ def video(tmp_path_factory) -> Path:
     return make(tmp_path_factory.mktemp("film") / "a.mkv", VIDEO)
 
 
+def whole(path: Path, output: Path, folder: WorkDir) -> Chunk:
+    return Chunk(path, output, folder.path)
+
+
+def split(path: Path, folder: WorkDir, network, settings: Settings, count: int) -> tuple[Chunk, ...]:
+    with opened(path) as video:
+        return chunks.split(video, whole(path, Path("out.mkv"), folder), network.info, settings, count)
+
+
+def colorize_chunk(chunk: Chunk, network, settings: Settings) -> VideoStats:
+    with opened(chunk.source) as video:
+        return chunks.colorize_chunk(chunk, video, network, settings)
+
+
+def concat(chunked, output: Path, settings: Settings) -> None:
+    with opened(chunked[0].source) as video:
+        info = video.info
+    chunked = [dataclasses.replace(chunk, destination=output) for chunk in chunked]
+    chunks.concat(chunked, info, output, settings)
+
+
 def one_pass(path: Path, output: Path, network, settings: Settings) -> VideoStats:
-    stats = VideoStats()
     with work_dir.claimed(output, "one go") as folder:
-        colorize.colorize_video(path, output, output.suffix, folder, network, settings, stats)
+        chunk = whole(path, output, folder)
+        stats = colorize_chunk(chunk, network, settings)
+        concat([chunk], output, settings)
     return stats
 
 
 def in_chunks(path: Path, output: Path, network, settings: Settings, count: int = 4) -> VideoStats:
     """Colorize the chunks in reverse order and join them."""
-    stats = VideoStats()
-    with work_dir.claimed(output, "in parts") as folder:
-        chunked = chunks.split(path, folder, network.info, settings, count)
+    total = VideoStats()
+    with work_dir.claimed(output, "in parts") as folder, opened(path) as video:
+        chunked = chunks.split(video, whole(path, output, folder), network.info, settings, count)
         for chunk in reversed(chunked):
-            chunks.colorize_chunk(path, output.suffix, folder, chunk, network, settings, VideoStats())
-        chunks.concat_chunks(path, output, output.suffix, folder, chunked, settings, stats)
-    return stats
+            total.add(colorize_chunk(chunk, network, settings))
+        chunks.concat(chunked, video.info, output, settings)
+    return total
 
 
 def folder_of(output: Path, key: str) -> WorkDir:
@@ -168,12 +190,15 @@ def chunks_of(
 ) -> list[Chunk]:
     (folder / str(count)).mkdir()
     work = WorkDir(folder / str(count))
-    return list(chunks.split(video, work, network.info, settings or Settings(), count))
+    return list(split(video, work, network, settings or Settings(), count))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 9, 100])
 def test_chunks_are_complete_about_equal_and_as_many_as_requested(video, network, tmp_path, count):
     chunked = chunks_of(video, tmp_path, network, count)
+    if count == 1:
+        assert chunked == [Chunk(video, Path("out.mkv"), tmp_path / "1")]
+        return
     assert min(count, len(SPLIT_POINTS)) - 1 <= len(chunked) <= min(count, len(SPLIT_POINTS))
     assert {chunk.first for chunk in chunked} <= set(SPLIT_POINTS)
     assert [chunk.number for chunk in chunked] == list(range(len(chunked)))
@@ -193,10 +218,22 @@ def test_chunks_cover_the_requested_time_range(video, network, tmp_path):
 
 def test_a_split_is_kept(video, network, tmp_path):
     folder = WorkDir(tmp_path)
-    chunked = chunks.split(video, folder, network.info, Settings(), 3)
-    assert chunks.split(tmp_path / "none.mkv", folder, network.info, Settings(), 7) == chunked
+    chunked = split(video, folder, network, Settings(), 3)
+    assert len(chunked) == 3
+    for count in (1, 7):
+        assert split(video, folder, network, Settings(), count) == chunked
     (tmp_path / "parts.json").write_text(json.dumps([{"number": 0}]))
-    assert len(chunks.split(video, folder, network.info, Settings(), 7)) == 7
+    assert len(split(video, folder, network, Settings(), 7)) == 7
+
+
+def test_split_of_a_video_that_was_begun_whole_is_the_whole(video, network, tmp_path):
+    """Also if chunks are recorded, as by a run of an earlier version on a cluster."""
+    (tmp_path / "000000.nut").write_bytes(b"abc")
+    ab = np.zeros((2, 4, 4), np.float32)
+    folder = WorkDir(tmp_path)
+    assert len(split(video, folder, network, Settings(), 3)) == 3
+    folder.add(work_dir.Segment("000000.nut", 0, 5, 3, 0, 0), ab[0], ab)
+    assert split(video, folder, network, Settings(), 3) == (Chunk(video, Path("out.mkv"), tmp_path),)
 
 
 WORKER = """
@@ -206,10 +243,9 @@ from colorize_cli.core.settings import VideoSettings, Settings
 from colorize_cli.engine import process_setup
 from colorize_cli.inference import model
 from colorize_cli.video import chunks
-from colorize_cli.video.stages import VideoStats
-from colorize_cli.video.work_dir import WorkDir
+from colorize_cli.video.reader import opened
 
-path, folder, network, at = sys.argv[1:]
+network, at = sys.argv[1:]
 chunk = pickle.loads(sys.stdin.buffer.read())
 
 def progress(position):
@@ -219,14 +255,15 @@ def progress(position):
 
 process_setup.prepare()
 network = model.load(Path(network), "cpu", threads=1)
-work, settings = WorkDir(Path(folder)), Settings(video=VideoSettings(codec="ffv1"))
-chunks.colorize_chunk(Path(path), ".mkv", work, chunk, network, settings, VideoStats(), progress)
+settings = Settings(video=VideoSettings(codec="ffv1"))
+with opened(chunk.source) as video:
+    chunks.colorize_chunk(chunk, video, network, settings, progress)
 """
 
 
-def worker(video: Path, folder: Path, network: Path, chunk: Chunk, at: int = 0) -> tuple[int, list[int]]:
+def worker(network: Path, chunk: Chunk, at: int = 0) -> tuple[int, list[int]]:
     """Colorize a chunk in a process that kills itself at a frame. Returns its status and the frames done."""
-    line = [sys.executable, "-c", WORKER, video, folder, network, str(at)]
+    line = [sys.executable, "-c", WORKER, network, str(at)]
     done = subprocess.run(line, input=pickle.dumps(chunk), stdout=subprocess.PIPE, check=False)
     stats = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
     assert {expected for _, expected in stats} <= {chunk.frames}
@@ -237,21 +274,20 @@ def test_chunks_of_killed_processes_are_resumed(video, models, network, tmp_path
     stats, other = one_pass(video, tmp_path / "one.mkv", network, LOSSLESS), VideoStats()
     output = tmp_path / "parts.mkv"
     with work_dir.claimed(output, "in parts") as folder:
-        first, second, third = chunks.split(video, folder, network.info, LOSSLESS, 3)
+        chunked = first, second, third = split(video, folder, network, LOSSLESS, 3)
         assert (first.first, second.first, third.first) == (0, 36, 68)
-        work = video, folder.path, models.tinted
-        assert worker(*work, third) == (0, list(range(1, 33)))
+        assert worker(models.tinted, third) == (0, list(range(1, 33)))
         # One is killed in its second segment, and one before its first segment is complete.
-        assert worker(*work, second, at=25) == (-signal.SIGKILL, list(range(1, 26)))
-        assert worker(*work, first, at=3)[0] == -signal.SIGKILL
+        assert worker(models.tinted, second, at=25) == (-signal.SIGKILL, list(range(1, 26)))
+        assert worker(models.tinted, first, at=3)[0] == -signal.SIGKILL
         with pytest.raises(WriteError, match="its chunk 0 is incomplete: 0 of 36 frames are done"):
-            chunks.concat_chunks(
-                video, output, ".mkv", folder, (first, second, third), LOSSLESS, VideoStats()
-            )
-        assert worker(*work, first) == (0, list(range(1, 37)))
-        assert worker(*work, second) == (0, list(range(21, 33)))
-        assert worker(*work, third) == (0, [])
-        chunks.concat_chunks(video, output, ".mkv", folder, (first, second, third), LOSSLESS, other)
+            concat(chunked, output, LOSSLESS)
+        assert worker(models.tinted, first) == (0, list(range(1, 37)))
+        assert worker(models.tinted, second) == (0, list(range(21, 33)))
+        assert worker(models.tinted, third) == (0, [])
+        for chunk in chunked:
+            other.add(colorize_chunk(chunk, network, LOSSLESS))
+        concat(chunked, output, LOSSLESS)
     assert_same(tmp_path / "one.mkv", output)
     assert (stats.frames, stats.cuts) == (other.frames, other.cuts) == (FRAMES, len(SHOTS))
 
@@ -271,16 +307,16 @@ def test_a_chunk_that_does_not_match_is_read_from_the_beginning_of_the_video(
     monkeypatch.setattr(chunks, "_from_the_beginning", from_the_beginning)
     one_pass(video, tmp_path / "one.mkv", network, LOSSLESS)
     with work_dir.claimed(tmp_path / "parts.mkv", "in parts") as folder:
-        chunked = chunks.split(video, folder, network.info, LOSSLESS, 3)
+        chunked = split(video, folder, network, LOSSLESS, 3)
         for chunk in chunked:
             given = (
                 dataclasses.replace(chunk, **{field: getattr(chunk, field) + 1})
                 if chunk.number == 1
                 else chunk
             )
-            chunks.colorize_chunk(video, ".mkv", folder, given, network, LOSSLESS, VideoStats())
+            colorize_chunk(given, network, LOSSLESS)
         assert read == [0, 1]
-        chunks.concat_chunks(video, tmp_path / "parts.mkv", ".mkv", folder, chunked, LOSSLESS, VideoStats())
+        concat(chunked, tmp_path / "parts.mkv", LOSSLESS)
     assert_same(tmp_path / "one.mkv", tmp_path / "parts.mkv")
 
 
@@ -290,19 +326,19 @@ def test_segments_of_another_split_are_not_reused(video, network, tmp_path):
     with work_dir.claimed(output, "in parts") as folder:
         for count in (2, 5):
             (folder.path / "parts.json").unlink(missing_ok=True)
-            chunked = chunks.split(video, folder, network.info, LOSSLESS, count)
+            chunked = split(video, folder, network, LOSSLESS, count)
             for chunk in chunked:
-                chunks.colorize_chunk(video, ".mkv", folder, chunk, network, LOSSLESS, VideoStats())
-        chunks.concat_chunks(video, output, ".mkv", folder, chunked, LOSSLESS, VideoStats())
+                colorize_chunk(chunk, network, LOSSLESS)
+        concat(chunked, output, LOSSLESS)
     assert_same(tmp_path / "one.mkv", output)
 
 
 def test_a_video_that_was_truncated_after_the_split_fails(video, network, tmp_path):
     folder = WorkDir(tmp_path)
-    *_, last = chunks.split(video, folder, network.info, Settings(), 3)
+    *_, last = split(video, folder, network, Settings(), 3)
     longer = dataclasses.replace(last, frames=last.frames + 5)
     with pytest.raises(ReadError, match="it had 105 frames, and has 100 now"):
-        chunks.colorize_chunk(video, ".mkv", folder, longer, network, Settings(), VideoStats())
+        colorize_chunk(longer, network, Settings())
 
 
 def damaged(video: Path, source: Path) -> Path:

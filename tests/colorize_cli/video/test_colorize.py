@@ -17,8 +17,9 @@ import pytest
 from colorize_cli.core.jobs import Position
 from colorize_cli.core.settings import Settings, VideoSettings
 from colorize_cli.inference import model
-from colorize_cli.video import chroma, colorize, encoder, stages, work_dir
-from colorize_cli.video.stages import VideoStages
+from colorize_cli.video import chunks, encoder, pixel_format, stages, work_dir
+from colorize_cli.video.reader import opened
+from colorize_cli.video.stages import VideoStages, VideoStats
 from tests.colorize_cli.cli.test_run import invoke
 from tests.colorize_cli.video.video_files import Recipe, look, make, packets
 
@@ -26,12 +27,11 @@ from tests.colorize_cli.video.video_files import Recipe, look, make, packets
 LOSSLESS = Settings(video=VideoSettings(codec="ffv1"))
 
 
-def run_video(
-    source: Path, output: Path, network, settings: Settings, progress=lambda _: None
-) -> colorize.VideoStats:
-    stats = colorize.VideoStats()
-    with work_dir.claimed(output, "key") as folder:
-        colorize.colorize_video(source, output, output.suffix, folder, network, settings, stats, progress)
+def run_video(source: Path, output: Path, network, settings: Settings, progress=lambda _: None) -> VideoStats:
+    with work_dir.claimed(output, "key") as folder, opened(source) as video:
+        chunk = work_dir.Chunk(source, output, folder.path)
+        stats = chunks.colorize_chunk(chunk, video, network, settings, progress)
+        chunks.concat([chunk], video.info, output, settings)
         folder.remove()
     return stats
 
@@ -162,7 +162,7 @@ def test_two_runs_cannot_claim_the_same_video(tmp_path):
 
 def test_the_claim_of_an_ended_run_is_released(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from colorize_cli.video import chroma, work_dir\n"
+        "import os, sys; from pathlib import Path; from colorize_cli.video import pixel_format, work_dir\n"
         "with work_dir.claimed(Path(sys.argv[1]), 'key'): os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "a.mkv"], check=True)
@@ -229,8 +229,8 @@ def test_chroma_is_where_the_colors_are_and_left_sited():
     )
     luma = np.full((32, 64), 120, np.uint8)
     ramp = np.broadcast_to(np.linspace(-20, 20, 32, dtype=np.float32), (2, 16, 32))
-    cb, cr = chroma.chroma_planes(luma, ramp, 1.0, info, (2, 2))
-    whole, _ = chroma.chroma_planes(luma, ramp, 1.0, info, (1, 1))
+    cb, cr = pixel_format.chroma_planes(luma, ramp, 1.0, info, (2, 2))
+    whole, _ = pixel_format.chroma_planes(luma, ramp, 1.0, info, (1, 1))
     assert cb.shape == cr.shape == (16, 32)
     # Left-sited samples at half the width coincide with the even samples at full width.
     difference = cb[:, 4:-4].astype(float) - whole[::2, 8:-8:2]

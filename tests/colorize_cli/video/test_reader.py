@@ -46,6 +46,54 @@ def test_frames_after_seeking_are_those_read_from_the_beginning(tmp_path, name):
             np.testing.assert_array_equal(one, other)
 
 
+def frames_of(video: reader.VideoReader) -> list[tuple[int, bool, bytes]]:
+    return [(f.pts, bool(f.key_frame), pixel_format.luma_of(f).tobytes()) for f in video.frames()]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rewound_reader_gives_the_frames_of_a_new_one(tmp_path, name):
+    recipe = CASES[name]
+    path = make(tmp_path / name, Recipe(**{**vars(recipe), "frames": 90}))
+    with reader.opened(path) as video:
+        expected = frames_of(video)
+    with reader.opened(path) as video:
+        assert not video.is_color()
+        assert frames_of(video) == expected
+        assert video.damaged == 0
+        video.rewind()
+        assert len(list(video.between(expected[50][0]))) == 40
+        video.rewind()
+        assert frames_of(video) == expected
+        assert video.damaged == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "opens"), [("open.mp4", 1), ("open.mkv", 1), ("vp8.webm", 1), ("open.ts", 2)]
+)
+def test_reader_opens_a_file_again_only_if_its_format_has_inexact_times(tmp_path, monkeypatch, name, opens):
+    path = make(tmp_path / name, CASES[name])
+    asked, open_ = [], av.open
+    monkeypatch.setattr(reader.av, "open", lambda *given, **how: (asked.append(1), open_(*given, **how))[1])
+    with reader.opened(path) as video:
+        assert not video.is_color()
+        assert len(list(video.frames())) == CASES[name].frames
+    assert len(asked) == opens
+
+
+def test_rewound_reader_counts_damage_again(tmp_path):
+    path = make(tmp_path / "a.mkv", Recipe(frames=60, options={"crf": "10", "g": "10", "bf": "0"}))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = bytes(400)
+    path.write_bytes(content)
+    with reader.opened(path) as video:
+        expected, damaged = frames_of(video), video.damaged
+    with reader.opened(path) as video:
+        assert not video.is_color()
+        assert (frames_of(video), video.damaged) == (expected, damaged)
+    assert damaged > 0
+
+
 def test_a_missing_packet_loses_only_the_frames_that_refer_to_it(tmp_path):
     """The packets of one group of pictures are dropped in turn, since frames differ in references to them."""
     path = make(tmp_path / "a.mkv", Recipe(frames=120, options={"crf": "10", "g": "12"}))

@@ -11,8 +11,8 @@ from colorize_cli.core.jobs import Job, Outcome, Position, Progress, Status
 from colorize_cli.core.pipeline import Pipeline, Stage
 from colorize_cli.core.settings import Settings
 from colorize_cli.engine.cluster.node_check import NodeCheck
-from colorize_cli.engine.work_items import ChunkJob
 from colorize_cli.storage import atomic
+from colorize_cli.video.work_dir import Chunk
 
 POISON = "poison.png"
 
@@ -31,7 +31,7 @@ class FakeSession:
     cores: int = 0
     progress: Progress = lambda _: None
 
-    def skipped(self, _: Job) -> Outcome | None:
+    def ended(self, _: Job) -> Outcome | None:
         return None
 
     def open(self) -> None:
@@ -42,19 +42,20 @@ class FakeSession:
         for result in Pipeline(stages).run(jobs):
             yield self._outcome(result.source)
 
-    def colorize_video(self, job: Job) -> Outcome:
-        for frame in range(3):
-            self.progress(Position(job.source, frame, 3, 25.0))
-            time.sleep(self.seconds)
-        return self._outcome(job)
+    def colorize_videos(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+        for job in jobs:
+            for frame in range(3):
+                self.progress(Position(job.source, frame, 3, 25.0))
+                time.sleep(self.seconds)
+            yield self._outcome(job)
 
     def split_video(self, job: Job, count: int) -> None:
         """Leave videos whole."""
 
-    def colorize_chunk(self, chunk_job: ChunkJob) -> Outcome:
-        raise AssertionError(chunk_job)
+    def colorize_chunk(self, chunk: Chunk) -> Outcome:
+        raise AssertionError(chunk)
 
-    def close(self) -> None:
+    def close(self, patience: float | None = None) -> None:
         """Do nothing."""
 
     def _look(self, job: Job) -> Job:

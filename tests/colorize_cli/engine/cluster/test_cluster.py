@@ -24,7 +24,7 @@ from colorize_cli.core import formats
 from colorize_cli.core.errors import ModelError
 from colorize_cli.core.jobs import Job, Outcome, Position, Status
 from colorize_cli.core.settings import Settings, available_cores
-from colorize_cli.engine import ENGINES, video_chunks
+from colorize_cli.engine import ENGINES, videos
 from colorize_cli.engine import cluster as engine
 from colorize_cli.engine.cluster import connect as clusters
 from colorize_cli.engine.cluster.dispatch import Answer
@@ -303,14 +303,14 @@ class Both:
         self.folder, self.source = folder, folder / "in" / "a.mkv"
         self.settings = dataclasses.replace(test_chunks.LOSSLESS, model=model, device="cpu")
         self.answers: list[tuple[int, Status]] = []
-        answered = video_chunks.SplitVideo.answered
+        answered = videos.SplitVideo.answered
 
-        def noted(video, chunk_job, outcome):
-            self.answers.append((chunk_job.chunk.number, outcome.status))
-            return answered(video, chunk_job, outcome)
+        def noted(video, chunk, outcome):
+            self.answers.append((chunk.number, outcome.status))
+            return answered(video, chunk, outcome)
 
         monkeypatch.setattr(WorkerPool, "size", lambda _: 2)
-        monkeypatch.setattr(video_chunks.SplitVideo, "answered", noted)
+        monkeypatch.setattr(videos.SplitVideo, "answered", noted)
 
     def outcome(self, engine: str, **options) -> Outcome:
         self.answers.clear()
@@ -361,7 +361,7 @@ def test_where_a_part_fails_the_film_does_and_the_others_are_not_done_again(both
     assert sorted(both.answers, key=str) == [*ALL_DONE[:3], (3, Status.FAILED)]
     (folder,) = both.folder.glob("ray/.colorize/film-*")
     assert [path.name for path in folder.iterdir() if path.name.endswith(".claim")] == []
-    assert all(work_dir.WorkDir(work_dir.chunk_dir(folder, number)).done for number in range(3))
+    assert all(work_dir.WorkDir(folder / f"part-{number:04d}").done for number in range(3))
     assert both.outcome("ray").status is Status.DONE
     both.assert_same()
 
@@ -576,7 +576,7 @@ def test_a_dry_run_needs_no_ray(make_folder, tmp_path):
     line += ["--engine", "ray"]
     done = subprocess.run(list(map(str, line)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("colour\t") == 2
+    assert done.stdout.count("colorize\t") == 2
 
 
 def test_nodes_that_come_later_are_put_to_work_and_gpus_have_an_actor_each(nodes, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from colorize_cli.core import formats
 from colorize_cli.core.settings import Settings
-from colorize_cli.engine import local, session
+from colorize_cli.engine import session
 from colorize_cli.engine.session import Session
 from colorize_cli.guidance import Guidance
 from colorize_cli.storage import discovery
@@ -56,7 +56,7 @@ def test_what_a_run_is_to_do_decides(models, make_folder, tmp_path, monkeypatch)
     source, out = make_folder(tmp_path / "in", 3), tmp_path / "out"
     settings = Settings(model=models.tinted, device="cpu", workers=1)
     for many in (True, False):
-        assert len(list(local.run(discovery.plan([source], out, formats.endings()), settings, print))) == 3
+        assert len(list(session.run(discovery.plan([source], out, formats.endings()), settings, print))) == 3
         assert asked[0] == {"many": many}
         asked.clear()
         for path in sorted(out.glob("[!.]*.*"))[:1]:  # the next run must make it again

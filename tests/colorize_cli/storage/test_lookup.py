@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colorize_cli.storage import manifest_index
-from colorize_cli.storage.manifest_index import Lookup
+from colorize_cli.storage import manifest_local
+from colorize_cli.storage.manifest_local import Lookup
 
 bits = st.integers(0, 2**64 - 1)
 
@@ -13,7 +13,7 @@ bits = st.integers(0, 2**64 - 1)
 @given(st.lists(st.tuples(st.integers(0, 40) | bits, bits), max_size=200), st.integers(1, 20))
 def test_it_is_as_a_dictionary(pairs, most):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest_index, "_MOST_WAITING", most)
+        patch.setattr(manifest_local, "_MOST_WAITING", most)
         found, expected = Lookup(), {}
         for key, number in pairs:
             found[key] = number

@@ -5,7 +5,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colorize_cli.video.segments import Segmenter
+from colorize_cli.video.stages import Segmenter
 
 RATE = Fraction(5)  # so that 10 seconds are 50 frames and 2 seconds 10
 

@@ -7,9 +7,7 @@ import pytest
 from colorize_cli.core import formats
 from colorize_cli.core.errors import UsageError
 from colorize_cli.core.location import STREAM, Url
-from colorize_cli.storage import discovery
-from colorize_cli.storage.discovery import Selection
-from colorize_cli.storage.remote_discovery import plan
+from colorize_cli.storage.discovery import Selection, plan
 
 pytestmark = pytest.mark.usefixtures("environment")
 
@@ -32,7 +30,7 @@ def memory():
 
 
 def pairs(planned) -> list[tuple[str, str]]:
-    return [(str(job.transfer.source), str(job.transfer.destination)) for job in planned.jobs]
+    return [(str(job.source), str(job.destination)) for job in planned.jobs]
 
 
 def test_it_is_as_of_the_same_files_here(memory, tmp_path):
@@ -56,7 +54,7 @@ def test_it_is_as_of_the_same_files_here(memory, tmp_path):
         Selection(exclude=("deep", "*.tif")),
         Selection(shard=(2, 3)),
     ):
-        here = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS, selection=selection)
+        here = plan([tmp_path / "in"], tmp_path / "out", ENDINGS, selection=selection)
         there = plan([Url(url)], Url(f"{url}-out"), ENDINGS, selection=selection)
         assert pairs(there) == [
             (
@@ -151,11 +149,11 @@ def test_names_that_lead_out_of_a_directory_here(memory, tmp_path):
             files, "", b"x"
         )
     planned = plan([Url(url)], tmp_path / "out", ENDINGS)
-    assert {str(job.transfer.source).removeprefix(f"{url}/"): job.refused for job in planned.jobs} == names
+    assert {str(job.source).removeprefix(f"{url}/"): job.refused for job in planned.jobs} == names
     for job in planned.jobs:
         assert os.path.normpath(job.destination).startswith(f"{tmp_path}/out/")
     refused = {
-        str(job.transfer.source).removeprefix(f"{url}/")
+        str(job.source).removeprefix(f"{url}/")
         for job in plan([Url(url)], Url(f"{url}-out"), ENDINGS).jobs
         if job.refused
     }
@@ -166,7 +164,7 @@ def test_lists_and_streams(memory, tmp_path):
     url = memory("sub/a.jpg", "b.jpg")
     listed = [Url(f"{url}/sub/a.jpg"), Url(f"{url}/absent.jpg"), Url(f"{url}/sub")]
     planned = plan([], tmp_path / "out", ENDINGS, listed=listed)
-    assert [(job.name, job.refused) for job in planned.jobs] == [
+    assert [(job.destination.name, job.refused) for job in planned.jobs] == [
         ("a.jpg", None),
         ("absent.jpg", "there is no such object"),
     ]

@@ -1,12 +1,6 @@
-"""Colorizing one video, from the source file to the output file.
-
-Encoded segments are kept in a work directory beside the output until all frames are done. Then they are
-joined and muxed with the source's other streams.
-"""
+"""Colorizing one video from or to a pipe, in one pass from beginning to end."""
 
 import contextlib
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,78 +10,13 @@ from av.stream import Stream
 
 from colorize_cli.core.errors import ReadError
 from colorize_cli.core.jobs import Position, Progress
-from colorize_cli.core.settings import Settings, VideoSettings
+from colorize_cli.core.settings import Settings
 from colorize_cli.inference.model import Model
 from colorize_cli.video import muxer, reader
 from colorize_cli.video.encoder import CONTAINERS, Encoder, choose
-from colorize_cli.video.muxer import TimeRange
+from colorize_cli.video.pixel_format import TimeRange
 from colorize_cli.video.reader import VideoReader
 from colorize_cli.video.stages import VideoStages, VideoStats
-from colorize_cli.video.work_dir import WorkDir
-
-
-def colorize_video(
-    path: Path,
-    output: Path,
-    kind: str,
-    folder: WorkDir,
-    network: Model,
-    settings: Settings,
-    stats: VideoStats,
-    progress: Progress = lambda _: None,
-) -> None:
-    """Colorize a video into a file.
-
-    Args:
-        path: The source video.
-        output: The file to write.
-        kind: The final file name's extension with the dot, in lower case.
-        folder: Work directory for the segments.
-        network: The model.
-        settings: The settings of the run.
-        stats: Updated while the video is processed.
-        progress: Called after every frame.
-
-    Raises:
-        ReadError: The source is not a supported video, or is damaged beyond use.
-        WriteError: The encoder or the container does not accept the video.
-        UsageError: The requested encoding is not possible.
-        OSError: A file cannot be read or written.
-    """
-    with reader.opened(path) as video:
-        asked = settings.video
-        stages = VideoStages(video, choose(kind, video.info, asked), network, settings, stats)
-        stages.run(path, folder, video.frames(asked.start, asked.duration), video.expected, progress)
-        stats.damaged = video.damaged
-        if not folder.done:
-            raise ReadError(f"it ends before {asked.start:g} seconds")
-    join(path, output, kind, [folder], settings, stats)
-
-
-def join(
-    path: Path, output: Path, kind: str, folders: Sequence[WorkDir], settings: Settings, stats: VideoStats
-) -> None:
-    """Write the output video from finished segments and the source's other streams.
-
-    Args:
-        path: The source video.
-        output: The file to write.
-        kind: The final file name's extension with the dot, in lower case.
-        folders: Work directories of the segments, in order.
-        settings: The settings with which the video was colorized.
-        stats: Receives the time taken.
-
-    Raises:
-        ReadError: The source cannot be read.
-        WriteError: The container does not accept a stream.
-        OSError: A file cannot be read or written.
-    """
-    begun = time.perf_counter()
-    with reader.opened(path) as video:
-        info, index, time_range = video.info, video.stream.index, _time_range(video, settings.video)
-    segments = [(folder.path / segment.file, segment.first) for folder in folders for segment in folder.done]
-    muxer.join(segments, path, index, info, output, kind, time_range)
-    stats.seconds["join"] = time.perf_counter() - begun
 
 
 def pipe(
@@ -121,7 +50,7 @@ def pipe(
     container = CONTAINERS[kind]
     with reader.opened(readable, format_, others=True) as video:
         chosen = choose(kind, video.info, settings.video)
-        time_range = _time_range(video, settings.video)
+        time_range = video.info.time_range(settings.video.start, settings.video.duration)
         opened: Any = str(writable) if isinstance(writable, Path) else writable
         with av.open(opened, "w", format=container.format, options=dict(container.muxing)) as out:
             muxer.describe(video.container, out, chapters=time_range is None)
@@ -144,14 +73,6 @@ def pipe(
             encoder.finish()
             _pass_on(video, out, targets, time_range)
         stats.damaged = video.damaged
-
-
-def _time_range(video: VideoReader, asked: VideoSettings) -> TimeRange | None:
-    """Return the requested time range of a video; None for the whole video."""
-    if not asked.start and asked.duration is None:
-        return None
-    end = None if asked.duration is None else video.time_of(asked.start + asked.duration)
-    return video.time_of(asked.start), end
 
 
 def _pass_on(

@@ -11,7 +11,7 @@ import pytest
 
 from colorize_cli.core.formats import endings
 from colorize_cli.core.location import Url
-from colorize_cli.engine.transfer import plan
+from colorize_cli.storage.discovery import plan
 from tests.colorize_cli.cli.test_run import contents
 
 pytestmark = pytest.mark.usefixtures("environment")

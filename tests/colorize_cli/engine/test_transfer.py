@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from colorize_cli.engine.transfer import running
+from colorize_cli.engine import transfer
 from tests.colorize_cli.cli.test_run import contents, finish, piped, process
 from tests.colorize_cli.video.video_files import Recipe, make
 
@@ -178,10 +178,7 @@ def test_without_the_second_lines_outputs_are_known_by_their_content(colorize, l
     (part,) = bucket.keys("out/.colorize/")
     lines = bucket.get(part).splitlines(keepends=True)
     assert len(lines) == 8
-    bucket.put(
-        part,
-        b"".join(line for line in lines if b'"version":"",' in line or line.endswith(b'"version":""}\n')),
-    )
+    bucket.put(part, b"".join(line for line in lines if "version" not in json.loads(line)["written"]))
     assert len(bucket.notes("out")) == 4
     bucket.put("out/0002.png", bucket.get("out/0002.png")[::-1])
     server.asked.clear()
@@ -191,6 +188,20 @@ def test_without_the_second_lines_outputs_are_known_by_their_content(colorize, l
     server.asked.clear()
     colorize(f"{bucket.url}/in", f"{bucket.url}/out")
     assert asked(server, "GET", "/out/0") + asked(server, "GET", "/out/sub") == 1  # the changed one
+
+
+def test_outputs_of_an_earlier_version_are_up_to_date(colorize, local, bucket):
+    source, _ = local(4)
+    bucket.fill(source, "in")
+    assert colorize(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
+    (part,) = bucket.keys("out/.colorize/")
+    lines = []
+    for values in map(json.loads, bucket.get(part).splitlines()):
+        written = values.pop("written")
+        lines.append(values | {"size": written["size"], "version": written.get("version", "")})
+    bucket.put(part, "".join(f"{json.dumps(values)}\n" for values in lines).encode())
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
+    assert "0 done, 4 skipped (4 up to date), 0 failed" in result.stderr
 
 
 def test_killed_at_random_moments_and_started_again(models, local, bucket, tmp_path):
@@ -262,7 +273,7 @@ def test_bytes_in_flight_are_bounded(colorize, local, bucket, server, monkeypatc
     source, expected = local(30)
     bucket.fill(source, "in")
     largest = max(path.stat().st_size for path in source.rglob("*.*"))
-    monkeypatch.setattr(running, "BYTES_IN_FLIGHT", 3 * largest)
+    monkeypatch.setattr(transfer, "BYTES_IN_FLIGHT", 3 * largest)
     seen: list[int] = []
 
     def look() -> None:

@@ -1,5 +1,0 @@
-"""Fixtures of a server with the S3 protocol, for tests that use its `environment`."""
-
-from tests.colorize_cli.store_servers import _server, bucket, colorize, environment, hasty, local, server
-
-__all__ = ["_server", "bucket", "colorize", "environment", "hasty", "local", "server"]
