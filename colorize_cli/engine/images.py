@@ -14,7 +14,7 @@ from PIL import Image
 from colorize_cli.color.lab import Floats
 from colorize_cli.color.resize import working_copy
 from colorize_cli.compose import compose, compose16, compose_planes
-from colorize_cli.core.errors import DeviceMemoryError, UsageError, WriteError, reason_of
+from colorize_cli.core.errors import DeviceMemoryError, ReadError, UsageError, WriteError, reason_of
 from colorize_cli.core.formats import FORMATS, HOLDS, check_kind, is_video
 from colorize_cli.core.jobs import Job, Outcome, Status
 from colorize_cli.core.location import STREAM
@@ -27,7 +27,7 @@ from colorize_cli.image import reader
 from colorize_cli.image.frame import Colors, Frame, Page
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic, stdio
-from colorize_cli.storage.fingerprint import SourceFingerprint
+from colorize_cli.storage.fingerprint import DAMAGED, SourceFingerprint
 
 # Maximum sum of pixels of all images between the start of decoding and the end of writing. A pixel takes 10
 # bytes in a gray image and up to 20 in a color image, so this bounds the memory. A larger image is processed
@@ -58,6 +58,7 @@ class _Document:
     job: Job
     source: SourceFingerprint | None
     format: str
+    damage: str | None
 
 
 @dataclass(frozen=True)
@@ -130,14 +131,16 @@ class Images:
             raise Skip(reason)
         source = self._outputs.source_of(job)
         frame = reader.read(self._content(job), self._settings.max_pixels)
+        if frame.damage and source is not None:
+            source = DAMAGED  # the next run tries it again
         format_ = self._format(job, frame)
         if frame.is_color and self._settings.if_colored != "recolor":
             # Standard output must receive an image in every case.
             if self._settings.if_colored == "skip" and job.destination != STREAM:
                 raise Skip("already in color")
-            return _Original(job, source, format_, format_ == frame.format)
+            return _Original(job, source, format_, frame.damage, format_ == frame.format)
         if frame.pages > 1:
-            return _Document(job, source, format_)
+            return _Document(job, source, format_, frame.damage)
         return _Decoded(job, source, format_, frame, self._copy(frame))
 
     def _infer(self, batch: list[_Decoded] | list[_Document]) -> list[_Predicted] | list[_Document]:
@@ -156,7 +159,11 @@ class Images:
         return _Composed(decoded, self._colors(decoded.frame, item.ab, decoded.format, hints), item.size)
 
     def _encode(self, item: _Composed | _Document) -> int | None:
-        """Write the output. Returns the short side of the working copy if memory forced a smaller one."""
+        """Write the output. Returns the short side of the working copy if memory forced a smaller one.
+
+        Raises:
+            ReadError: The source is damaged. The output has been written.
+        """
         if isinstance(item, _Original):
             content, limit = self._content(item.job), self._settings.max_pixels
             if item.same_format:
@@ -168,8 +175,10 @@ class Images:
         else:
             done = item.decoded
             self._outputs.write(done.job, done.source, done.format, [(done.frame, item.colors)])
-            return item.size
-        return None
+        damage = item.decoded.frame.damage if isinstance(item, _Composed) else item.damage
+        if damage is not None:
+            raise ReadError(f"damaged: {damage}; the output contains only what could be decoded")
+        return item.size if isinstance(item, _Composed) else None
 
     def _colorized_pages(self, document: _Document) -> Iterator[Page]:
         """Yield the colorized pages in order. Reads ahead while earlier pages are colorized."""
