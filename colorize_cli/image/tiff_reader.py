@@ -5,6 +5,7 @@ that it refuses it gets a copy of them (see `open_image`).
 """
 
 import io
+import logging
 import struct
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -65,6 +66,9 @@ _TURNS = {
 }
 
 _Entries = dict[int, tuple[int, int, bytes]]
+
+# tifffile logs what it finds odd about a file that it reads all the same.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class TagsOnly(TiffImagePlugin.TiffImageFile):
