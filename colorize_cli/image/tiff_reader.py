@@ -4,6 +4,7 @@ tifffile and imagecodecs decode the samples. Pillow reads only the tags that des
 that it refuses it gets a copy of them (see `open_image`).
 """
 
+import contextlib
 import io
 import logging
 import struct
@@ -20,7 +21,10 @@ from colorize_cli.image.frame import unit_codes
 
 # TIFF 6.0 and its supplements.
 _BITS, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 338, 339
-_EXIF, _GPS, _INTEROPERABILITY, _SUBDIRECTORIES = 34665, 34853, 40965, 330
+_SUBDIRECTORIES = 330
+# Tags that point to other directories: EXIF, with interoperability below it, and GPS.
+_Pointers = dict[int, "_Pointers"]
+_POINTERS: _Pointers = {34665: {40965: {}}, 34853: {}}
 # Tags of how the samples are stored.
 _LAYOUT = frozenset(
     {258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 338, 339, 347}
@@ -72,7 +76,13 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class TagsOnly(TiffImagePlugin.TiffImageFile):
-    """An image whose pixels Pillow cannot decode, for the tags and sizes of its pages."""
+    """An image whose pixels Pillow cannot decode, for the tags and sizes of its pages.
+
+    Attributes:
+        original: The file that the tags were copied from.
+    """
+
+    original: BinaryIO
 
 
 def open_image(file: BinaryIO) -> TiffImagePlugin.TiffImageFile:
@@ -86,7 +96,9 @@ def open_image(file: BinaryIO) -> TiffImagePlugin.TiffImageFile:
                 return image
         except (SyntaxError, KeyError, TypeError, ValueError, OSError):
             file.seek(0)
-    return TagsOnly(io.BytesIO(_tags(file)), "")
+    tags = TagsOnly(io.BytesIO(_tags(file)), "")
+    tags.original = file
+    return tags
 
 
 def is_plain(image: Image.Image) -> bool:
@@ -234,27 +246,31 @@ def _tags(file: BinaryIO) -> bytes:
     while offset and offset not in seen and len(seen) < _MOST_PAGES:
         seen.add(offset)
         try:
-            entries, offset = _directory(file, offset, order, is_big)
+            entries, offset = _copied(file, offset, order, is_big, copied, _POINTERS)
         except (struct.error, OverflowError, ValueError, OSError) as error:
             raise ReadError("damaged TIFF header") from error
         for tag in _LAYOUT | {_SUBDIRECTORIES}:
             entries.pop(tag, None)
-        for tag in (_EXIF, _GPS):
-            if tag in entries:
-                kind, _, data = entries.pop(tag)
-                try:
-                    (at,) = struct.unpack(order + ("Q" if _SIZES[kind] == 8 else "I"), data)
-                    below, _ = _directory(file, at, order, is_big)
-                except (struct.error, OverflowError, ValueError, OSError):
-                    continue  # damaged metadata does not cost the picture
-                below.pop(_INTEROPERABILITY, None)
-                entries[tag] = (_LONG, 1, struct.pack(order + "I", _append(copied, below, order)))
         for tag, value in ((258, 8), (259, 1), (262, 1), (273, 0), (277, 1), (278, 1), (279, 0)):
             entries[tag] = (_SHORT, 1, struct.pack(order + "H", value))
         start = _append(copied, entries, order)
         struct.pack_into(order + "I", copied, link, start)
         link = start + 2 + 12 * len(entries)
     return bytes(copied)
+
+
+def _copied(
+    file: BinaryIO, offset: int, order: str, is_big: bool, copied: bytearray, pointers: _Pointers
+) -> tuple[_Entries, int]:
+    """Like `_directory`, but appends the directories below to the copy, and points to them there."""
+    entries, following = _directory(file, offset, order, is_big)
+    for tag in pointers.keys() & entries:
+        kind, _, data = entries.pop(tag)
+        with contextlib.suppress(struct.error, OverflowError, ValueError, OSError):  # damaged metadata
+            (at,) = struct.unpack(order + ("Q" if _SIZES[kind] == 8 else "I"), data)
+            below, _ = _copied(file, at, order, is_big, copied, pointers[tag])
+            entries[tag] = (_LONG, 1, struct.pack(order + "I", _append(copied, below, order)))
+    return entries, following
 
 
 def _directory(file: BinaryIO, offset: int, order: str, is_big: bool) -> tuple[_Entries, int]:
