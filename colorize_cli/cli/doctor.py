@@ -43,14 +43,17 @@ MODULES: dict[str, str] = {
     "av": "av",
     "click": "click",
     "cv2": "opencv-python-headless",
+    "imagecodecs": "imagecodecs",
     "jinja2": "jinja2",
     "onnxruntime": "onnxruntime-gpu" if _HAS_GPU_WHEEL else "onnxruntime",
     "PIL": "pillow",
+    "pillow_heif": "pillow-heif",
     "platformdirs": "platformdirs",
     "rich": "rich",
     "simplejpeg": "simplejpeg",
+    "tifffile": "tifffile",
 }
-_NEED_NUMPY = ("cv2", "onnxruntime", "simplejpeg")
+_NEED_NUMPY = ("cv2", "imagecodecs", "onnxruntime", "simplejpeg", "tifffile")
 _WITH_CUDA = "onnxruntime-gpu[cuda,cudnn]"
 # Largest accepted difference in a* or b* between CUDA and the CPU: TF32 and fp16 round more than fp32.
 TOLERANCE = 2.0

@@ -60,16 +60,16 @@ def command(
 ) -> None:
     """Colorize black-and-white photographs and videos.
 
-    INPUT... are photographs (JPEG, PNG, WebP, TIFF, AVIF, BMP, JPEG 2000, GIF), videos (MP4, MOV, MKV, WebM,
-    AVI, MPEG), glob patterns, and directories, which are searched recursively. OUTPUT is a directory, with
-    the same subdirectories as the inputs, or a file for a single photograph or video. A single input may come
-    from standard input and go to standard output, both written as -; a video is then Y4M or Matroska. Inputs
-    and outputs may be in a remote store (s3://, gs:// and other protocols of fsspec); inputs may also be
-    https:// URLs.
+    INPUT... are photographs (JPEG, PNG, WebP, TIFF, AVIF, HEIC, BMP, JPEG 2000, GIF), videos (MP4, MOV, MKV,
+    WebM, AVI, MPEG), glob patterns, and directories, which are searched recursively. OUTPUT is a directory,
+    with the same subdirectories as the inputs, or a file for a single photograph or video. A single input may
+    come from standard input and go to standard output, both written as -; a video is then Y4M or Matroska.
+    Inputs and outputs may be in a remote store (s3://, gs:// and other protocols of fsspec); inputs may also
+    be https:// URLs.
 
     Outputs keep the detail and lightness of the input. All pages of a TIFF and all frames of an animation are
-    colorized. Outputs have the format of their input (GIF becomes PNG). They appear under their name only
-    when they are complete. Inputs are never modified.
+    colorized. Outputs have the format of their input (GIF becomes PNG, HEIC becomes JPEG). They appear under
+    their name only when they are complete. Inputs are never modified.
 
     Finished work is not repeated. An output is skipped if the content of its input, the model and the options
     that affect pixels are unchanged. Otherwise it is made again, unless colorize did not make it or it was

@@ -57,7 +57,12 @@ def linear_to_srgb(linear: npt.ArrayLike) -> Floats:
 
 def srgb_to_lab(srgb: npt.ArrayLike) -> Floats:
     """Convert sRGB values (..., 3) in [0, 1] to CIE L*a*b* (..., 3)."""
-    xyz = srgb_to_linear(srgb) @ _RELATIVE_XYZ_FROM_RGB.T.astype(np.float32)
+    return linear_to_lab(srgb_to_linear(srgb))
+
+
+def linear_to_lab(linear: Floats) -> Floats:
+    """Convert linear light (..., 3), which may lie outside [0, 1], to CIE L*a*b* (..., 3)."""
+    xyz = linear @ _RELATIVE_XYZ_FROM_RGB.T.astype(np.float32)
     fx, fy, fz = np.moveaxis(_f(xyz), -1, 0)
     return np.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)], axis=-1)
 
@@ -111,6 +116,11 @@ def fit_gamut(lab: npt.ArrayLike) -> Floats:
 def lightness_of_gray(srgb: npt.ArrayLike) -> Floats:
     """Return L* of the gray whose three sRGB values are all `srgb`, in [0, 1]."""
     return 116 * _f(srgb_to_linear(srgb)) - 16
+
+
+def lightness_of_linear(linear: Floats) -> Floats:
+    """Return L* of colors in linear light (..., 3)."""
+    return 116 * _f(linear @ _RELATIVE_XYZ_FROM_RGB[1].astype(np.float32)) - 16
 
 
 def compose_rgb8(lightness: Floats, a: Floats, b: Floats) -> Bytes:

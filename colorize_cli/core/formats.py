@@ -47,6 +47,8 @@ HOLDS: dict[str, Format] = {
     "BMP": Format((".bmp",)),
     # With 256 colors a colorized photograph would not keep its lightness. Browsers show animated PNG too.
     "GIF": Format((".gif",), written_as="PNG"),
+    # What phones write; it is read only.
+    "HEIF": Format((".heic", ".heif", ".hif"), written_as="JPEG"),
     "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), longest=65500),
     "JPEG2000": Format((".jp2", ".j2k", ".j2c", ".jpx"), alpha=True),
     "PNG": Format((".png", ".apng"), alpha=True, deep=True, animated=True, saving={"compress_level": 2}),

@@ -31,7 +31,7 @@ from colorize_cli.image import reader
 from colorize_cli.image.frame import Colors, Frame, Page
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic, stdio
-from colorize_cli.storage.filesystem import SourceFingerprint
+from colorize_cli.storage.filesystem import DAMAGED, SourceFingerprint
 
 if TYPE_CHECKING:
     from colorize_cli.engine.transfer import Transfer
@@ -70,6 +70,7 @@ class _Document:
     files: LocalFiles
     source: SourceFingerprint | None
     format: str
+    damage: str | None
     is_color: bool = False
     same_format: bool = False
 
@@ -144,14 +145,16 @@ class Images:
             raise Skip(reason)
         source = self._outputs.source_of(files)
         frame = reader.read(self._content(files), self._settings.max_pixels)
+        if frame.damage and source is not None:
+            source = DAMAGED  # the next run tries it again
         format_ = self._format(files, frame)
         if frame.is_color and self._settings.if_colored != "recolor":
             # Standard output must receive an image in every case.
             if self._settings.if_colored == "skip" and files.destination != STREAM:
                 raise Skip("already in color")
-            return _Document(files, source, format_, is_color=True, same_format=format_ == frame.format)
+            return _Document(files, source, format_, frame.damage, True, format_ == frame.format)
         if frame.pages > 1:
-            return _Document(files, source, format_)
+            return _Document(files, source, format_, frame.damage)
         return _Still(files, source, format_, frame, self._copy(frame))
 
     def _infer(self, batch: list[_Still | _Document]) -> list[_Still | _Document]:
@@ -171,16 +174,17 @@ class Images:
         hints = self._guidance.hints.get(item.files.job)
         return replace(item, ab=None, colors=self._colors(item.frame, item.ab, item.format, hints))
 
-    def _encode(self, item: _Still | _Document) -> tuple[LocalFiles, int | None]:
+    def _encode(self, item: _Still | _Document) -> tuple[LocalFiles, int | None, str | None]:
         """Write the output.
 
         Returns:
-            The files of the job, and the short side of the working copy if memory forced a smaller one.
+            The files of the job, the short side of the working copy if memory forced a smaller one, and the
+            damage of the source.
         """
         if isinstance(item, _Still):
             assert item.colors is not None  # noqa: S101 - set by the stage before
             self._outputs.write(item.files, item.source, item.format, [(item.frame, item.colors)])
-            return item.files, item.size
+            return item.files, item.size, item.frame.damage
         content, limit = self._content(item.files), self._settings.max_pixels
         if item.same_format:
             self._outputs.copy(item.files, item.source, content)
@@ -188,7 +192,7 @@ class Images:
             self._outputs.write(item.files, item.source, item.format, reader.original_pages(content, limit))
         else:
             self._outputs.write(item.files, item.source, item.format, self._colorized_pages(item))
-        return item.files, None
+        return item.files, None, item.damage
 
     def _colorized_pages(self, document: _Document) -> Iterator[Page]:
         """Yield the colorized pages in order. Reads ahead while earlier pages are colorized."""
@@ -270,13 +274,17 @@ def _next_page(ahead: deque[tuple[Frame, Future[Colors]]]) -> Page:
 
 def _outcome(result: Result[LocalFiles], device: str) -> Outcome:
     files, error = result.source, result.error
-    used = device if result.batch else None
-    if error is None:
-        size = result.value[1]
-        return Outcome.done(
-            files.job, seconds=result.seconds, device=used, batch=result.batch, size=size, files=files
-        )
     if isinstance(error, Skip):
         return Outcome.skipped(files.job, str(error))
-    reason = shown(reason_of(error), files)
-    return Outcome.failed(files.job, reason, seconds=result.seconds, device=used, batch=result.batch)
+    figures = {
+        "seconds": result.seconds,
+        "device": device if result.batch else None,
+        "batch": result.batch,
+    }
+    if error is not None:
+        return Outcome.failed(files.job, shown(reason_of(error), files), **figures)
+    _, size, damage = result.value
+    if damage is not None:
+        reason = f"damaged: {damage}; the output contains only what could be decoded"
+        return Outcome.failed(files.job, reason, **figures)
+    return Outcome.done(files.job, **figures, size=size, files=files)

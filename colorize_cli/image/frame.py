@@ -1,6 +1,6 @@
 """Decoded pictures (`Frame`), and the conversions from and to Pillow images."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -9,17 +9,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, JpegImagePlugin
 
-from colorize_cli.color.lab import Bytes, Codes, srgb_to_lab
-from colorize_cli.color.lightness import GRAY8, UNIFORM16, Lightness, uniform_codes
+from colorize_cli.color import lab
+from colorize_cli.color.lab import Bytes, Codes, Floats
+from colorize_cli.color.lightness import UNIFORM16, Lightness, uniform_codes
 from colorize_cli.color.ycbcr import BytePlanes
 from colorize_cli.core.errors import ReadError
-from colorize_cli.image import grayscale, high_depth
-from colorize_cli.image.icc import gray_table, is_srgb, to_srgb
+from colorize_cli.image import grayscale
+from colorize_cli.image.icc import ToLinear, gray_table, to_linear, to_srgb
 from colorize_cli.image.metadata import Metadata, upright
 
-Convert = Callable[[Image.Image], Image.Image]
-
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0
+# Floats outside [0, 1] by at most this are clipped to it.
+_FLOAT_SLACK = 0.01
+# L* of 8-bit codes of CIE L*a*b*.
+_LAB8 = (np.arange(256) * (100 / 255)).astype(np.float32)
 # Pixels are copied from Pillow in stripes of about this size, to bound the memory of intermediate arrays.
 _STRIPE_PIXELS = 1 << 20
 NO_METADATA = Metadata()
@@ -49,6 +51,8 @@ class Frame:
         metadata: Metadata of the file.
         format: Pillow's name of the file's format, or None.
         luma_table: Luma quantization table of a JPEG, 64 numbers, or None.
+        lossless: True if the file is a WebP without loss.
+        damage: What is wrong with a file whose pixels could be decoded only in part, on one line, or None.
         pages: Number of pages or frames in the file.
         showing: Timing, for a frame of an animation.
         spread: Spread of the colors at equal lightness (see `grayscale`); 0 for a gray picture.
@@ -60,6 +64,8 @@ class Frame:
     metadata: Metadata = NO_METADATA
     format: str | None = None
     luma_table: tuple[int, ...] | None = None
+    lossless: bool = False
+    damage: str | None = None
     pages: int = 1
     showing: Showing | None = None
     spread: float = 0.0
@@ -91,15 +97,14 @@ def from_image(image: Image.Image) -> Frame:
     if not (image.width and image.height):
         raise ReadError(f"the picture has no pixels ({image.width} x {image.height})")
     icc = image.info.get("icc_profile")
-    tags = getattr(image, "tag_v2", {})
     turned, metadata = upright(image)
     plain = _plain(turned)
     format_ = "JPEG" if image.format == "MPO" else image.format
     alpha: Codes | None
     if plain.mode == "F" or plain.mode.startswith("I;16"):
-        codes = _codes16(plain, tags)
-        lightness, alpha = Lightness(codes, gray_table(icc, 65536)), _alpha16(plain, codes)
-        return Frame(lightness, alpha, True, metadata, format_)
+        samples = np.asarray(plain)
+        codes = unit_codes(samples) if plain.mode == "F" else samples.astype(np.uint16)
+        return Frame(Lightness(codes, gray_table(icc, 65536)), None, True, metadata, format_)
     alpha = np.asarray(plain.getchannel("A")) if plain.mode in ("LA", "RGBA") else None
     lightness = lightness_of(plain, icc)
     spread = 0.0 if lightness.table is not UNIFORM16 else _spread(plain, icc)
@@ -107,30 +112,82 @@ def from_image(image: Image.Image) -> Frame:
 
 
 def from_samples(
-    samples: npt.NDArray[np.uint16], icc: bytes | None, metadata: Metadata, format_: str
+    samples: npt.NDArray[Any], space: str, icc: bytes | None, metadata: Metadata, format_: str
 ) -> Frame:
-    """Make a frame from 16-bit color samples.
+    """Make a frame from samples of any depth.
 
     Args:
-        samples: (H, W, 3) RGB or (H, W, 4) with transparency, in the orientation that a viewer shows.
-        icc: ICC profile, or None. If it is not sRGB, colors are converted at 8 bits and grays at 16.
+        samples: (H, W, channels) uint8 or uint16, in the orientation that a viewer shows. A channel after
+            those of the color space is the transparency.
+        space: "GRAY", "RGB", "CMYK" or "LAB". Codes of L* are proportional to L*. Those of a* and b* are in
+            CIE units (at 16 bits in units of 1/256), with zero in the middle of the range.
+        icc: ICC profile, or None.
         metadata: Metadata of the file.
         format_: Pillow's name of the format.
     """
-    alpha = np.ascontiguousarray(samples[..., 3]) if samples.shape[2] == 4 else None
-    red, green, blue = (samples[..., i] for i in range(3))
-    spread = 0.0
-    if np.array_equal(red, green) and np.array_equal(green, blue):
-        lightness = Lightness(np.ascontiguousarray(green), gray_table(icc, 65536))
-    elif is_srgb(icc):
-        lightness = Lightness(_uniform_codes(samples[..., :3]), UNIFORM16)
-        size = grayscale.small_size(samples.shape[1], samples.shape[0])
-        small = np.asarray(cv2.resize(samples, size, interpolation=cv2.INTER_AREA), np.uint16)
-        spread = grayscale.spread_of(small[..., :3], None if alpha is None else small[..., 3])
+    channels = {"GRAY": 1, "RGB": 3, "CMYK": 4, "LAB": 3}[space]
+    alpha = np.ascontiguousarray(samples[..., channels]) if samples.shape[2] > channels else None
+    colors = samples[..., :channels]
+    deep, spread = samples.dtype == np.uint16, 0.0
+    if space == "GRAY" or (space == "RGB" and _is_gray(colors)):
+        codes = np.ascontiguousarray(colors[..., 0])
+        lightness = Lightness(codes, gray_table(icc, 65536 if deep else 256))
     else:
-        image = Image.fromarray((samples[..., :3] >> 8).astype(np.uint8))
-        lightness, spread = lightness_of(image, icc), _spread(image, icc)
-    return Frame(lightness, alpha, True, metadata, format_, spread=spread)
+        size = grayscale.small_size(samples.shape[1], samples.shape[0])
+        resized = cv2.resize(np.ascontiguousarray(colors), size, interpolation=cv2.INTER_AREA)
+        small: npt.NDArray[Any] = np.asarray(resized, samples.dtype)
+        shown = ... if alpha is None else cv2.resize(alpha, size, interpolation=cv2.INTER_AREA) > 0
+        if space == "LAB":
+            lightness = Lightness(np.ascontiguousarray(colors[..., 0]), UNIFORM16 if deep else _LAB8)
+            small_lab = _lab(small)
+        else:
+            convert = to_linear(icc, space)
+            lightness = Lightness(_uniform(colors.shape[:2], colors.__getitem__, convert), UNIFORM16)
+            small_lab = lab.linear_to_lab(convert(small))
+        spread = grayscale.spread(small_lab[shown].reshape(-1, 3))
+    return Frame(lightness, alpha, deep, metadata, format_, spread=spread)
+
+
+def srgb_of(samples: Codes, space: str, icc: bytes | None) -> Bytes:
+    """Convert samples, as in `from_samples`, to 8-bit sRGB, (H, W, 3)."""
+    if space == "GRAY":
+        table = lab.srgb_of_lightness(gray_table(icc, 65536 if samples.dtype == np.uint16 else 256))
+        return np.asarray(np.rint(255 * table).astype(np.uint8)[samples[..., [0, 0, 0]]])
+    convert = _lab_to_linear if space == "LAB" else to_linear(icc, space)
+    channels = 4 if space == "CMYK" else 3
+    rgb = np.empty((*samples.shape[:2], 3), np.uint8)
+    step = max(1, _STRIPE_PIXELS // samples.shape[1])
+    for start in range(0, len(samples), step):
+        linear = convert(samples[start : start + step, :, :channels])
+        rgb[start : start + step] = np.rint(255 * lab.linear_to_srgb(np.clip(linear, 0, 1)))
+    return rgb
+
+
+def _lab_to_linear(codes: Codes) -> Floats:
+    return lab.lab_to_linear(_lab(codes))
+
+
+def _lab(codes: npt.NDArray[Any]) -> Floats:
+    """Convert codes of CIE L*a*b*, as in `from_samples`, to L*a*b*."""
+    deep = codes.dtype == np.uint16
+    table = UNIFORM16 if deep else _LAB8
+    ab = codes[..., 1:] / np.float32(256 if deep else 1) - np.float32(128)
+    return np.dstack([table.take(codes[..., 0]), ab])
+
+
+def unit_codes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+    """Convert floats (0 is black, 1 is white) to 16-bit codes.
+
+    Raises:
+        ReadError: The floats have another scale, or NaN is among them.
+    """
+    least, greatest = float(values.min()), float(values.max())
+    if not (least >= -_FLOAT_SLACK and greatest <= 1 + _FLOAT_SLACK):  # true of NaN too
+        raise ReadError(
+            f"floats from {least:g} to {greatest:g} are not supported; use 0 for black, 1 for white"
+        )
+    codes: npt.NDArray[np.float32] = np.clip(values, 0, 1).astype(np.float32, copy=False) * np.float32(65535)
+    return np.rint(codes, out=codes).astype(np.uint16)
 
 
 def to_image(frame: Frame, rgb: Bytes) -> Image.Image:
@@ -165,15 +222,16 @@ def lightness_of(image: Image.Image, icc: bytes | None) -> Lightness:
     if image.mode in ("L", "LA"):
         codes = np.asarray(image if image.mode == "L" else image.getchannel("L"))
         return Lightness(codes, gray_table(icc, 256))
-    convert = to_srgb(icc, _space(image))
-    gray = _gray_codes(image, convert)
+    gray = _gray_codes(image) if image.mode != "CMYK" else None
     if gray is not None:
-        return Lightness(gray, GRAY8)
-    steps = np.empty((image.height, image.width), np.uint16)
-    for start, rgb in _stripes(image, convert):
-        lab = srgb_to_lab(rgb / np.float32(255))
-        steps[start : start + len(rgb)] = uniform_codes(lab[..., 0])
-    return Lightness(steps, UNIFORM16)
+        return Lightness(gray, gray_table(icc, 256))
+
+    def rows(part: slice) -> Codes:
+        stripe = image.crop((0, part.start, image.width, part.stop))
+        return np.asarray(stripe.convert("RGB") if stripe.mode == "RGBA" else stripe)
+
+    convert = to_linear(icc, _space(image))
+    return Lightness(_uniform((image.height, image.width), rows, convert), UNIFORM16)
 
 
 def own_colors(image: Image.Image) -> Bytes:
@@ -209,14 +267,27 @@ def _spread(image: Image.Image, icc: bytes | None) -> float:
     return grayscale.spread_of(np.asarray(to_srgb(icc, _space(rgb))(rgb)), alpha)
 
 
-def _uniform_codes(samples: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
-    """Convert (H, W, 3) sRGB to L*, as codes of UNIFORM16."""
-    codes = np.empty(samples.shape[:2], np.uint16)
-    step = max(1, _STRIPE_PIXELS // samples.shape[1])
-    for start in range(0, len(samples), step):
-        lab = srgb_to_lab(samples[start : start + step] / np.float32(65535))
-        codes[start : start + step] = uniform_codes(lab[..., 0])
+def _uniform(
+    shape: tuple[int, int], rows: Callable[[slice], Codes], convert: ToLinear
+) -> npt.NDArray[np.uint16]:
+    """Return the lightness (H, W) of colors as codes of UNIFORM16.
+
+    Args:
+        shape: H and W.
+        rows: Function that returns a range of rows of the stored codes.
+        convert: Function from stored codes to linear light.
+    """
+    codes = np.empty(shape, np.uint16)
+    step = max(1, _STRIPE_PIXELS // shape[1])
+    for start in range(0, shape[0], step):
+        part = slice(start, min(start + step, shape[0]))
+        codes[part] = uniform_codes(lab.lightness_of_linear(convert(rows(part))))
     return codes
+
+
+def _is_gray(colors: Codes) -> bool:
+    red, green, blue = np.moveaxis(colors, -1, 0)
+    return np.array_equal(red, green) and np.array_equal(green, blue)
 
 
 def _luma_table(image: Image.Image) -> tuple[int, ...] | None:
@@ -225,34 +296,19 @@ def _luma_table(image: Image.Image) -> tuple[int, ...] | None:
     return tuple(image.quantization[min(image.quantization)])
 
 
-def _codes16(image: Image.Image, tags: Mapping[int, Any]) -> npt.NDArray[np.uint16]:
-    """Return 16-bit codes, 0 for black. Applies a TIFF's bit depth and polarity, which Pillow ignores."""
-    samples = np.asarray(image)
-    codes = high_depth.unit_codes(samples) if image.mode == "F" else samples.astype(np.uint16)
-    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
-    if bits < 16:
-        codes = (codes.astype(np.uint32) * 65535 // (2**bits - 1)).astype(np.uint16)
-    return 65535 - codes if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else codes
-
-
-def _alpha16(image: Image.Image, codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16] | None:
-    """Return the transparency (H, W) of a 16-bit gray PNG that declares one code transparent, else None."""
-    clear = image.info.get("transparency")
-    return np.where(codes == clear, 0, 65535).astype(np.uint16) if isinstance(clear, int) else None
-
-
-def _gray_codes(image: Image.Image, convert: Convert) -> Bytes | None:
-    """Return the gray codes (H, W) of a color image with equal channels, or None if the channels differ."""
+def _gray_codes(image: Image.Image) -> Bytes | None:
+    """Return the codes (H, W) of a color image with equal channels, or None if the channels differ."""
     codes = np.empty((image.height, image.width), np.uint8)
-    for start, rgb in _stripes(image, convert):
-        red, green, blue = np.moveaxis(rgb, -1, 0)
-        if not (np.array_equal(red, green) and np.array_equal(green, blue)):
+    for start, rgb in _stripes(image, lambda stripe: stripe):
+        if not _is_gray(rgb):
             return None
-        codes[start : start + len(rgb)] = green
+        codes[start : start + len(rgb)] = rgb[..., 1]
     return codes
 
 
-def _stripes(image: Image.Image, convert: Convert) -> Iterator[tuple[int, Bytes]]:
+def _stripes(
+    image: Image.Image, convert: Callable[[Image.Image], Image.Image]
+) -> Iterator[tuple[int, Bytes]]:
     """Yield the first row and the sRGB values (rows, W, 3) of each stripe, from the top."""
     step = max(1, _STRIPE_PIXELS // image.width)
     for start in range(0, image.height, step):

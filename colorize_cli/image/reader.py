@@ -9,7 +9,6 @@ written one at a time. An animation counts as one picture with the pixels of all
 
 import contextlib
 import dataclasses
-import functools
 import io
 import stat
 import struct
@@ -25,31 +24,31 @@ from PIL import (
     ImageFile,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,
 )
 
+from colorize_cli.color.lab import Bytes, Codes
 from colorize_cli.core.errors import ReadError, one_line
-from colorize_cli.core.formats import HOLDS
-from colorize_cli.image import containers, gif, high_depth
-from colorize_cli.image.frame import Frame, Page, Showing, from_image, from_samples, own_colors
+from colorize_cli.image import containers, gif, heif, jpeg, png, tiff_reader, webp
+from colorize_cli.image.frame import Frame, Page, Showing, from_image, from_samples, own_colors, srgb_of
 from colorize_cli.image.metadata import STORED, described, orientation_of
 
 T = TypeVar("T")
 
-# Each plugin registers itself with Pillow when it is imported; naming them here imports them.
-_PLUGINS = (
-    AvifImagePlugin.AvifImageFile,
-    BmpImagePlugin.BmpImageFile,
-    GifImagePlugin.GifImageFile,
-    Jpeg2KImagePlugin.Jpeg2KImageFile,
-    JpegImagePlugin.JpegImageFile,
-    PngImagePlugin.PngImageFile,
-    TiffImagePlugin.TiffImageFile,
-    WebPImagePlugin.WebPImageFile,
-)
+# What opens a file of each format, by Pillow's name. Importing a plugin registers with Pillow how its format
+# is recognized.
+_OPENERS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
+    "AVIF": AvifImagePlugin.AvifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "HEIF": heif.open_image,
+    "JPEG": jpeg.open_image,
+    "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    "PNG": png.open_image,
+    "TIFF": tiff_reader.open_image,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}
 
 # TIFF 6.0, NewSubfileType: a smaller copy of another page, or its transparency.
 _SUBFILE_TYPE, _NO_PAGE = 254, 1 | 4
@@ -103,33 +102,29 @@ def read_pages(source: Path | bytes, max_pixels: int) -> Generator[Frame, None, 
     Raises:
         ReadError: As in `read`. If there are several pages, the message names the page.
     """
-    return _pages(source, max_pixels, _frame)
+    return _pages(source, max_pixels, lambda image, pages: _page(image, source, pages)[0])
 
 
 def original_pages(source: Path | bytes, max_pixels: int) -> Generator[Page, None, None]:
     """Like `read_pages`, but yields each page with its original colors, at 8 bits."""
 
-    def page(image: ImageFile.ImageFile, content: Callable[[], bytes], pages: int) -> Page:
-        if high_depth.is_float(image):
-            raise ReadError("colors of 32-bit floats cannot be copied to another format; keep the format")
-        return dataclasses.replace(_frame(image, content, pages), deep=False), own_colors(image)
+    def page(image: ImageFile.ImageFile, pages: int) -> Page:
+        frame, colors = _page(image, source, pages)
+        return dataclasses.replace(frame, deep=False), colors()
 
     return _pages(source, max_pixels, page)
 
 
 def _pages(
-    source: Path | bytes,
-    max_pixels: int,
-    read_page: Callable[[ImageFile.ImageFile, Callable[[], bytes], int], T],
+    source: Path | bytes, max_pixels: int, read_page: Callable[[ImageFile.ImageFile, int], T]
 ) -> Generator[T, None, None]:
-    content = functools.cache(lambda: source if isinstance(source, bytes) else source.read_bytes())
     with opened(source, max_pixels) as image:
         pages = _page_numbers(image)
         for number, page in enumerate(pages, 1):
             try:
                 with explained():
                     _turn_to(image, page, source)
-                    result = read_page(image, content, len(pages))
+                    result = read_page(image, len(pages))
             except ReadError as error:
                 if len(pages) == 1:
                     raise
@@ -143,7 +138,7 @@ def _checked_size(image: ImageFile.ImageFile, max_pixels: int) -> int:
         raise ReadError("damaged: the file ends too early")  # Pillow would silently read the frames before
     pages = _page_numbers(image)
     sizes = []
-    for page in pages if image.format == "TIFF" else (0,):
+    for page in pages if image.format == "TIFF" else pages[:1]:
         image.seek(page)
         width, height = image.size
         if width < 1 or height < 1:
@@ -165,6 +160,8 @@ def _page_numbers(image: ImageFile.ImageFile) -> list[int]:
     # The other pictures in a JPEG (MPO) are previews, depth maps or other views of the first.
     if image.format in ("JPEG", "MPO"):
         return [0]
+    if image.format == "HEIF":  # opened at the primary picture
+        return [image.tell()]
     numbers = list(range(getattr(image, "n_frames", 1)))
     if image.format != "TIFF" or len(numbers) == 1:
         return numbers
@@ -193,18 +190,51 @@ def _turn_to(image: ImageFile.ImageFile, page: int, source: Path | bytes) -> Non
         image.info.pop("dpi", None)
 
 
-def _frame(image: ImageFile.ImageFile, content: Callable[[], bytes], pages: int) -> Frame:
-    """Decode the current page of an image with `pages` pages."""
+def _page(image: ImageFile.ImageFile, source: Path | bytes, pages: int) -> tuple[Frame, Callable[[], Bytes]]:
+    """Decode the current page of an image with `pages` pages.
+
+    Returns:
+        The page, and a function that returns its original colors, (H, W, 3) 8-bit sRGB.
+    """
     if pages > 1 and image.format != "TIFF":
         # Pillow composes color frames at 8 bits.
-        return dataclasses.replace(from_image(image), deep=False, pages=pages, showing=_showing(image))
-    if not high_depth.is_deep(image):
-        return dataclasses.replace(from_image(image), pages=pages)
-    orientation = orientation_of(image)
-    samples = high_depth.read(content(), image, orientation)
-    metadata = described(image, orientation, (samples.shape[1], samples.shape[0]))
-    frame = from_samples(samples, image.info.get("icc_profile"), metadata, str(image.format))
-    return dataclasses.replace(frame, pages=pages)
+        frame = dataclasses.replace(from_image(image), deep=False, showing=_showing(image))
+    elif (decoded := _samples(image, source)) is not None:
+        samples, space = decoded
+        orientation, icc = orientation_of(image), image.info.get("icc_profile")
+        samples = tiff_reader.turned(samples, orientation)
+        metadata = described(image, orientation, (samples.shape[1], samples.shape[0]))
+        frame = from_samples(samples, space, icc, metadata, str(image.format))
+        return dataclasses.replace(frame, pages=pages), lambda: srgb_of(samples, space, icc)
+    else:
+        damage = None
+        if isinstance(image, JpegImagePlugin.JpegImageFile):
+            content = source if isinstance(source, bytes) else source.read_bytes()
+            decoded_image, damage = jpeg.read(content, image.mode)
+            image.im, image.tile = decoded_image.im, []
+        frame = dataclasses.replace(from_image(image), damage=damage)
+    if image.format == "WEBP":
+        with _open(source) as file:
+            frame = dataclasses.replace(frame, lossless=webp.is_lossless(file))
+    return dataclasses.replace(frame, pages=pages), lambda: own_colors(image)
+
+
+def _samples(image: ImageFile.ImageFile, source: Path | bytes) -> tuple[Codes, str] | None:
+    """Decode what Pillow would reduce to 8 bits, misread or refuse. Returns None for other pictures.
+
+    Returns:
+        The samples and the color space for `from_samples`.
+    """
+    with _open(source) as file:
+        if image.format == "TIFF" and not tiff_reader.is_plain(image):
+            return tiff_reader.read(file, image.tell())
+        if image.format == "PNG" and png.is_deep(file):
+            return png.read(file)
+        if image.format == "HEIF" and heif.is_deep(image):
+            return heif.read(file)
+        if isinstance(image, jpeg.TwelveBits):
+            return jpeg.read_12_bits(file.read())
+    return None
 
 
 def _showing(image: ImageFile.ImageFile) -> Showing:
@@ -253,12 +283,17 @@ def _opened(file: BinaryIO) -> ImageFile.ImageFile:
     prefix = file.read(16)
     if not prefix:
         raise ReadError("the file is empty")
-    for format_ in HOLDS:
-        factory, accept = Image.OPEN[format_]
-        if accept is not None and accept(prefix) is True:
-            file.seek(0)
-            try:
-                return factory(file, "")
-            except (SyntaxError, IndexError, TypeError, struct.error) as error:
-                raise ReadError(f"damaged {format_} header: {one_line(error)}") from error
+    format_ = None
+    if heif.is_heif(file):  # before AVIF, since some of them begin alike
+        format_ = "HEIF"
+    else:
+        for name, (_, accept) in Image.OPEN.items():
+            if name in _OPENERS and accept is not None and accept(prefix) is True:
+                format_ = name
+    if format_ is not None:
+        file.seek(0)
+        try:
+            return _OPENERS[format_](file)
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:
+            raise ReadError(f"damaged {format_} header: {one_line(error)}") from error
     raise ReadError("the content is not a picture in a supported format")

@@ -23,6 +23,8 @@ from colorize_cli.storage import atomic
 # JPEG quality for inputs that are not JPEG. Color conversion rounds where gray does not, so the quality is
 # raised by two: the error of lightness is then no larger than in the gray picture saved at the given quality.
 _JPEG_QUALITY, _FINER = 95, 2
+# `quality` is the effort here.
+_LOSSLESS_WEBP = {"lossless": True, "exact": True, "quality": 50}
 _MOST_LOOPS = 65535  # limit of WebP
 
 
@@ -108,6 +110,8 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
         return
     if quality is not None and format_ in LOSSY:
         saving["quality"] = quality
+    elif format_ == "WEBP" and first.lossless:
+        saving |= _LOSSLESS_WEBP
     if format_ == "PNG" and isinstance(colors, np.ndarray) and colors.dtype == np.uint16:
         png16.write(file, np.asarray(_samples(format_, first, colors), np.uint16), saving)
         return

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import click
 import cv2
+import imagecodecs
 import numpy as np
 import numpy.typing as npt
+import tifffile
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -47,6 +49,25 @@ def deep(gray: Gray) -> npt.NDArray[np.uint16]:
     return gray.astype(np.uint16) * 257
 
 
+def planar(gray: Gray, path: Path) -> None:
+    """Write toned 16-bit RGB, plane by plane."""
+    planes = np.stack([deep(np.clip(gray, low, None)) for low in (40, 20, 0)])
+    tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate")
+
+
+def adobe_rgb(gray: Gray, path: Path) -> None:
+    """Write toned 16-bit Adobe RGB."""
+    profile = imagecodecs.cms_profile(
+        "rgb",
+        whitepoint=(0.3127, 0.329, 1),
+        primaries=(0.64, 0.33, 1, 0.21, 0.71, 1, 0.15, 0.06, 1),
+        gamma=563 / 256,
+    )
+    tifffile.imwrite(
+        path, np.asarray(rgb(gray)).astype(np.uint16) * 257, photometric="rgb", iccprofile=profile
+    )
+
+
 KINDS: dict[str, tuple[str, Callable[[Gray, Path], object]]] = {
     "gray JPEG": (".jpg", lambda gray, path: Image.fromarray(gray).save(path, quality=90)),
     "toned JPEG": (".jpg", lambda gray, path: rgb(gray).save(path, quality=90)),
@@ -54,6 +75,8 @@ KINDS: dict[str, tuple[str, Callable[[Gray, Path], object]]] = {
     "toned TIFF": (".tif", lambda gray, path: rgb(gray).save(path)),
     "16-bit gray PNG": (".png", lambda gray, path: cv2.imwrite(str(path), deep(gray))),
     "16-bit RGB TIFF": (".tif", lambda gray, path: cv2.imwrite(str(path), cv2.merge([deep(gray)] * 3))),
+    "16-bit planar TIFF": (".tif", planar),
+    "16-bit Adobe RGB TIFF": (".tif", adobe_rgb),
 }
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import imagecodecs
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -25,6 +26,7 @@ from colorize_cli.cli.run import command
 from colorize_cli.core.errors import ReadError
 from colorize_cli.image import reader, writer
 from tests.colorize_cli.image.test_animations import animation
+from tests.colorize_cli.image.test_heif import heic, picture
 from tests.colorize_cli.image.test_oddities import linear_profile
 from tests.colorize_cli.image.test_pages import (
     EXTRA_SAMPLES,
@@ -35,6 +37,8 @@ from tests.colorize_cli.image.test_pages import (
     in_depth,
     tiff,
 )
+from tests.colorize_cli.image.test_png import GRAY, chunk, gamma, png
+from tests.colorize_cli.image.test_tiff_reader import SEPARATE, written
 
 T = TypeVar("T")
 LIMIT = 1_000_000
@@ -71,6 +75,10 @@ def several_pages() -> bytes:
     return tiff((gray(), {}), (in_depth(gray(), np.uint8), profile), (alpha, {EXTRA_SAMPLES: 1}))
 
 
+def in_planes(dtype: type) -> np.ndarray:
+    return np.moveaxis(in_depth(gray(), dtype), -1, 0)
+
+
 FILES = {
     "a.jpg": saved("JPEG"),
     "progressive.jpg": saved("JPEG", "RGB", progressive=True, icc_profile=linear_profile("linear")),
@@ -93,6 +101,14 @@ FILES = {
     "jpeg.tif": saved("TIFF", "RGB", compression="jpeg"),
     "deep.tif": of_16_bits("TIFF"),
     "pages.tif": several_pages(),
+    "planar.tif": written(in_planes(np.uint16), compression="deflate", predictor=True, **SEPARATE),
+    "big.tif": written(gray(), bigtiff=True, byteorder=">", rowsperstrip=5),
+    "lzw16.tif": written(in_planes(np.uint16), tile=(16, 16), compression="lzw", **SEPARATE),
+    "bits.tiff": written(gray().astype(np.uint16), bitspersample=12),
+    "12bits.jpg": imagecodecs.jpeg8_encode(gray().astype(np.uint16) * 16, bitspersample=12),
+    "gamma.png": png(gray(), GRAY, 8, gamma(100000), chunk(b"tRNS", b"\0\x50")),
+    "lossless.webp": saved("WEBP", "RGB", lossless=True),
+    "a.heic": heic(picture(gray(64, 64))),
     "floats.tif": tiff((in_depth(gray(), np.float32), {}), (in_depth(gray(), np.float32, 1), {})),
 }
 NUMBERS = (

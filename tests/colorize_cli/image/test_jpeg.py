@@ -1,12 +1,17 @@
 import io
+import shutil
+import subprocess
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import color
 
 from colorize_cli.color.ycbcr import BytePlanes
-from colorize_cli.image import jpeg
-from tests.colorize_cli.cli.test_run import invoke
+from colorize_cli.core.errors import ReadError
+from colorize_cli.image import jpeg, reader
+from tests.colorize_cli.cli.test_run import finish, invoke
 
 
 def test_qualities_and_tables_are_libjpegs():
@@ -116,3 +121,146 @@ def test_an_output_has_its_inputs_fineness(models, gray_photo, tmp_path, saving,
     with Image.open(tmp_path / "b.jpg") as output:
         assert tuple(output.quantization[0]) == luma
         assert tuple(output.quantization[1]) == chroma
+
+
+LIMIT = 2_000_000
+
+
+def scene(height: int = 400, width: int = 600) -> np.ndarray:
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width]
+    waves = 128 + 60 * np.sin(x / 17) + 40 * np.cos(y / 23)
+    return np.clip(waves + random.normal(0, 4, (height, width)), 0, 255).astype(np.uint8)
+
+
+def encoded(mode: str = "L", **options) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(scene()).convert(mode).save(file, "JPEG", quality=90, **options)
+    return file.getvalue()
+
+
+def with_zeros(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes(4096) + data[middle + 4096 :]
+
+
+def lightness_of(data: bytes) -> np.ndarray:
+    return reader.read(data, LIMIT).lightness.rows(0, 400)
+
+
+def by_djpeg(data: bytes) -> tuple[np.ndarray, int]:
+    """The picture as libjpeg's own program decodes it, and the exit status."""
+    djpeg = shutil.which("djpeg")
+    if djpeg is None:
+        pytest.skip("djpeg is not installed")
+    done = subprocess.run([djpeg, "-pnm"], input=data, capture_output=True, check=False)
+    return np.asarray(Image.open(io.BytesIO(done.stdout)).convert("RGB")), done.returncode
+
+
+KINDS = {
+    "gray": ("L", {}),
+    "color": ("RGB", {}),
+    "subsampled": ("RGB", {"subsampling": "4:2:0"}),
+    "progressive": ("L", {"progressive": True}),
+    "progressive color": ("RGB", {"progressive": True}),
+    "restarts": ("L", {"restart_marker_rows": 1}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pixels_are_those_of_djpeg(kind):
+    mode, options = KINDS[kind]
+    data = encoded(mode, **options)
+    wanted, status = by_djpeg(data)
+    assert status == 0
+    frame = reader.read(data, LIMIT)
+    assert frame.damage is None
+    np.testing.assert_allclose(lightness_of(data), color.rgb2lab(wanted)[..., 0], atol=0.003)
+
+
+def test_inks_are_those_of_pillow():
+    data = encoded("CMYK")
+    wanted = Image.open(io.BytesIO(data)).convert("RGB")
+    np.testing.assert_allclose(lightness_of(data), color.rgb2lab(np.asarray(wanted))[..., 0], atol=0.3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_in_the_middle_is_heard(kind):
+    mode, options = KINDS[kind]
+    data = with_zeros(encoded(mode, **options))
+    assert by_djpeg(data)[1] == 2
+    damage = reader.read(data, LIMIT).damage
+    assert damage is not None
+    assert "\n" not in damage
+
+
+def test_a_damaged_picture_is_written_and_the_run_fails(models, tmp_path):
+    (tmp_path / "in").mkdir()
+    damaged = with_zeros(encoded())
+    (tmp_path / "in" / "a.jpg").write_bytes(damaged)
+    (tmp_path / "in" / "b.jpg").write_bytes(encoded())
+    command = (tmp_path / "in", tmp_path / "out", "--model", models.tinted, "--device", "cpu", "-q")
+    for _ in range(2):  # it is tried again, since the file may have been replaced
+        code, out, err = finish(*command)
+        assert (code, out) == (1, "")
+        (line,) = err.splitlines()
+        assert line.startswith(f"{tmp_path}/in/a.jpg: damaged: Corrupt JPEG data: ")
+        assert line.endswith("; the output contains only what could be decoded")
+        for name, data in (("a.jpg", damaged), ("b.jpg", encoded())):
+            found = color.rgb2lab(np.asarray(Image.open(tmp_path / "out" / name)))[..., 0]
+            assert np.abs(found - color.rgb2lab(by_djpeg(data)[0])[..., 0]).mean() < 1
+    (tmp_path / "in" / "a.jpg").write_bytes(encoded())
+    assert finish(*command) == (0, "", "")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_that_lacks_only_its_end_is_whole(kind):
+    mode, options = KINDS[kind]
+    data = encoded(mode, **options)
+    frame = reader.read(data[:-2], LIMIT)
+    assert frame.damage is None
+    np.testing.assert_array_equal(lightness_of(data[:-2]), lightness_of(data))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("missing", [40, 1000, 20_000])
+def test_a_picture_that_lacks_rows_is_truncated(kind, missing):
+    mode, options = KINDS[kind]
+    with pytest.raises(ReadError, match="truncated"):
+        reader.read(encoded(mode, **options)[:-missing], LIMIT)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_progressive_picture_that_lacks_whole_scans_is_truncated(mode):
+    data = encoded(mode, progressive=True)
+    scans = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
+    for at in scans[1:]:
+        with pytest.raises(ReadError, match="truncated"):
+            reader.read(data[:at], LIMIT)
+
+
+def test_bytes_after_the_end_are_no_damage():
+    data = encoded()
+    assert reader.read(data + bytes(5000), LIMIT).damage is None
+    np.testing.assert_array_equal(lightness_of(data + encoded()), lightness_of(data))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_12_bits_are_read(models, tmp_path, mode):
+    y, x = np.mgrid[:400, :600]
+    codes = np.rint(4095 * (0.05 + 0.9 * x / 600 * (0.7 + 0.3 * y / 400))).astype(np.uint16)
+    stored = codes if mode == "L" else np.dstack([codes, codes, codes // 2])
+    data = imagecodecs.jpeg8_encode(
+        stored, level=98, bitspersample=12, subsampling="444" if mode == "RGB" else None
+    )
+    frame = reader.read(data, LIMIT)
+    assert frame.deep
+    rgb = stored if mode == "RGB" else np.dstack([stored] * 3)
+    off = np.abs(lightness_of(data) - color.rgb2lab(rgb / 4095)[..., 0])
+    assert off.mean() < (0.03 if mode == "L" else 0.1)
+    (tmp_path / "a.jpg").write_bytes(data)
+    for name in ("b.jpg", "b.png"):
+        options = ("--model", models.tinted, "--device", "cpu", "--if-colored", "recolor")
+        assert invoke(tmp_path / "a.jpg", tmp_path / name, *options).exit_code == 0
+        with Image.open(tmp_path / name) as image:
+            assert image.size == (600, 400)

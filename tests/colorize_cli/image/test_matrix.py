@@ -7,7 +7,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
+import tifffile
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from colorize_cli.color.lab import lightness_of_gray, srgb_to_lab
@@ -15,6 +17,7 @@ from colorize_cli.compose import compose, compose16
 from colorize_cli.core.formats import HOLDS
 from colorize_cli.image import reader, writer
 from colorize_cli.image.metadata import SRGB_PROFILE
+from tests.colorize_cli.image import test_png
 from tests.colorize_cli.image.test_oddities import linear_profile
 from tests.colorize_cli.image.test_reader import gray_profile
 
@@ -23,6 +26,7 @@ SHAPE = (48, 80)
 MODES = {
     "AVIF": ("L", "RGB", "RGBA"),
     "BMP": ("1", "L", "P", "RGB"),
+    "HEIF": ("L", "RGB"),
     "JPEG": ("L", "RGB", "CMYK"),
     "JPEG2000": ("L", "LA", "RGB", "RGBA", "I;16"),
     "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "RGB;16", "RGBA;16"),
@@ -33,8 +37,17 @@ TURNED = frozenset(
     {"JPEG", "PNG", "TIFF", "WEBP"}
 )  # formats whose orientation can be made in every mode here
 PROFILED = frozenset({"JPEG", "PNG", "TIFF"})
+# Layouts of TIFF, as options of tifffile.
+LAYOUTS = {
+    "planar": {"planarconfig": "separate", "compression": "deflate"},
+    "tiled": {"tile": (16, 32), "compression": "lzw"},
+    "BigTIFF": {"bigtiff": True},
+    "big-endian BigTIFF": {"bigtiff": True, "byteorder": ">"},
+}
+LUMINANCE = (0.2126729, 0.7151522, 0.0721750)  # of the primaries of sRGB
+GAMMA = 461 / 256  # of the profile of gray pictures; that of colors is linear
 # Allowed mean difference in L* between output and input, by the loss of the format.
-LOSSES = {"AVIF": 1.2, "JPEG": 0.8, "WEBP": 1.2}
+LOSSES = {"AVIF": 1.2, "HEIF": 1.2, "JPEG": 0.8, "lossy": 1.2}
 
 
 @dataclass(frozen=True)
@@ -43,22 +56,44 @@ class Case:
     mode: str
     orientation: int
     profile: bool
+    layout: str = ""  # of LAYOUTS, or "tRNS", or "lossy" for WebP
 
     def __str__(self) -> str:
-        return f"{self.format} {self.mode} {self.orientation}{' profile' if self.profile else ''}"
+        words = (
+            self.format,
+            self.mode,
+            self.layout,
+            str(self.orientation),
+            "profile" if self.profile else "",
+        )
+        return " ".join(filter(None, words))
 
     @property
     def deep(self) -> bool:
-        return "16" in self.mode
+        return "16" in self.mode or "32" in self.mode
+
+    @property
+    def loss(self) -> float | None:
+        return LOSSES.get(self.layout, LOSSES.get(self.format))
 
 
 CASES = [
     Case(format_, mode, orientation, profile)
     for format_, modes in MODES.items()
     for mode in modes
-    for orientation in ((1, 2, 5, 6, 8) if format_ in TURNED and ";16" not in mode[-3:] else (1,))
+    for orientation in ((1, 2, 5, 6, 8) if format_ in TURNED else (1,))
     for profile in ((False, True) if format_ in PROFILED and mode not in ("1", "P", "CMYK") else (False,))
-] + [Case("PNG", mode, turn, False) for mode in ("I;16", "RGB;16", "RGBA;16") for turn in range(2, 9)]
+]
+CASES += [Case("PNG", mode, turn, False) for mode in ("I;16", "RGB;16", "RGBA;16") for turn in range(2, 9)]
+CASES += [
+    Case("TIFF", mode, orientation, profile, layout)
+    for layout in LAYOUTS
+    for mode in ("L", "RGB", "RGBA", "I;16", "LA;16", "RGB;16", "RGBA;16", "F;32", "RGB;32")
+    for orientation in (1, 6)
+    for profile in (False, True)
+]
+CASES += [Case("PNG", mode, 1, False, "tRNS") for mode in ("1", "L;2", "L;4", "L", "RGB", "I;16", "RGB;16")]
+CASES += [Case("WEBP", mode, 1, False, "lossy") for mode in ("L", "RGB", "RGBA")]
 
 
 def gray16() -> np.ndarray:
@@ -76,6 +111,12 @@ def samples(mode: str) -> np.ndarray:
     gray = gray16()
     if mode == "I;16":
         return gray
+    if mode == "LA;16":
+        return np.dstack([gray, transparency().astype(np.uint16) * 257])
+    if mode.endswith(";32"):
+        return (gray if mode == "F;32" else samples("RGB;16")) / np.float32(65535)
+    if mode.endswith((";2", ";4")):
+        return gray >> 16 - int(mode[-1])
     if mode.endswith(";16"):
         tinted = np.stack([gray, np.sqrt(gray / 65535) * 65535, gray], -1).astype(np.uint16)
         return tinted if mode == "RGB;16" else np.dstack([tinted, transparency().astype(np.uint16) * 257])
@@ -89,6 +130,11 @@ def as_image(mode: str) -> Image.Image:
         image.putalpha(Image.fromarray(transparency()))
         return image
     return Image.fromarray(gray16()) if mode == "I;16" else gray.convert(mode)
+
+
+def clear_code(case: Case) -> np.ndarray:
+    """The code that the chunk tRNS declares transparent."""
+    return samples(case.mode)[20, 40]
 
 
 def metadata(case: Case) -> dict:
@@ -109,25 +155,68 @@ def metadata(case: Case) -> dict:
     if case.format == "PNG":
         chosen["pnginfo"] = PngImagePlugin.PngInfo()
         chosen["pnginfo"].add_text("Title", "a title")
-    if case.format == "WEBP":
+    if case.format == "WEBP" and not case.layout:
         chosen |= {"lossless": True, "exact": True}
+    if case.format == "HEIF":
+        chosen["quality"] = 95
     if case.format == "AVIF":
         chosen["quality"] = 100
     if case.profile:
-        gray = case.mode in ("L", "LA", "I;16")
-        chosen["icc_profile"] = gray_profile(1.8) if gray else linear_profile("linear")
+        chosen["icc_profile"] = gray_profile(GAMMA) if is_gray(case) else linear_profile("linear")
     return chosen
+
+
+def is_gray(case: Case) -> bool:
+    return case.mode in ("1", "L", "LA", "I;16", "LA;16", "F;32", "L;2", "L;4")
 
 
 def make(case: Case, path: Path) -> None:
     chosen = metadata(case)
-    if not case.mode.endswith("B;16") and not case.mode.endswith("A;16"):
+    if case.format == "HEIF":
+        pillow_heif.register_heif_opener()
+    if case.layout == "tRNS":
+        bits = {"1": 1, "L;2": 2, "L;4": 4}.get(case.mode, 16 if case.deep else 8)
+        clear = test_png.chunk(
+            b"tRNS", np.broadcast_to(clear_code(case), 1 if is_gray(case) else 3).astype(">u2").tobytes()
+        )
+        kind = test_png.GRAY if is_gray(case) else test_png.RGB
+        path.write_bytes(test_png.png(samples(case.mode), kind, bits, clear))
+    elif case.format == "TIFF" and (case.layout or case.deep):
+        make_tiff(case, path)
+    elif case.mode.endswith("B;16") or case.mode.endswith("A;16"):
+        order = [2, 1, 0, 3][: samples(case.mode).shape[2]]
+        cv2.imwrite(str(path), np.ascontiguousarray(samples(case.mode)[..., order]))
+    else:
         as_image(case.mode).save(path, case.format, **chosen)
         return
-    order = [2, 1, 0, 3][: samples(case.mode).shape[2]]
-    cv2.imwrite(str(path), np.ascontiguousarray(samples(case.mode)[..., order]))
-    if case.format == "TIFF":
-        return
+    if case.format == "PNG":
+        add_metadata(path, chosen)
+
+
+def make_tiff(case: Case, path: Path) -> None:
+    array, layout = samples(case.mode), LAYOUTS.get(case.layout, {})
+    if array.ndim == 3 and layout.get("planarconfig"):
+        array = np.moveaxis(array, -1, 0)
+    elif array.ndim == 3:
+        layout = layout | {"planarconfig": "contig"}
+    else:
+        layout = {key: value for key, value in layout.items() if key != "planarconfig"}
+    tifffile.imwrite(
+        path,
+        array,
+        photometric="minisblack" if is_gray(case) else "rgb",
+        extrasamples=["unassalpha"] if "A" in case.mode else None,
+        iccprofile=metadata(case).get("icc_profile"),
+        resolution=(300, 150),
+        resolutionunit=2,
+        extratags=[(271, 2, 0, "Maker", True), (274, 3, 1, case.orientation, True)],
+        metadata=None,
+        **layout,
+    )
+
+
+def add_metadata(path: Path, chosen: dict) -> None:
+    """Add to a PNG what Pillow's `save` writes beside the pixels."""
     small = io.BytesIO()
     Image.new("RGB", (1, 1)).save(small, "PNG", **chosen)
     data, head = path.read_bytes(), 8 + 25
@@ -171,26 +260,21 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def test_there_are_enough_of_them():
-    assert len(set(CASES)) >= 150
+    assert len(set(CASES)) >= 350
 
 
 @pytest.mark.parametrize("case", sorted(set(CASES), key=str), ids=str)
 def test_what_goes_in_comes_out_colored(tmp_path, case):
     suffix = HOLDS[case.format].suffixes[0]
-    source, output = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    format_ = HOLDS[case.format].written_as or case.format
+    source, output = tmp_path / f"a{suffix}", tmp_path / f"b{HOLDS[format_].suffixes[0]}"
     make(case, source)
     frame = reader.read(source, LIMIT)
-    orientation = (
-        case.orientation
-        if "exif" in metadata(case)
-        and not (case.format == "TIFF" and case.mode.endswith(";16") and case.mode != "I;16")
-        else 1
-    )
-    shape = SHAPE if orientation < 5 else SHAPE[::-1]
+    shape = SHAPE if case.orientation < 5 else SHAPE[::-1]
     assert frame.lightness.shape == shape
     assert frame.deep == case.deep
 
-    deep = frame.deep and HOLDS[case.format].deep
+    deep = frame.deep and HOLDS[format_].deep
     ab = np.stack([np.full((3, 5), 6), np.full((3, 5), 9)]).astype(np.float32)
     writer.write(output, [(frame, (compose16 if deep else compose)(frame.lightness, ab))])
     found = pixels(output)
@@ -200,46 +284,55 @@ def test_what_goes_in_comes_out_colored(tmp_path, case):
     wanted = frame.lightness.rows(0, shape[0])
     lab = srgb_to_lab(found[..., :3] / (65535 if deep else 255))
     difference = np.abs(lab[..., 0] - wanted)
-    assert difference.mean() <= (0.003 if deep else LOSSES.get(case.format, 0.15))
-    if case.mode != "1":  # black and white have no chroma
+    assert difference.mean() <= (0.003 if deep else case.loss or 0.15)
+    if case.mode not in ("1", "L;2"):  # black and white have no chroma
         assert np.abs(lab[..., 2].mean() - 9) < 1.5, "it is colorized"
 
-    check_lightness(case, frame, orientation)
-    check_transparency(case, frame, found, orientation)
-    check_metadata(case, output, orientation)
+    check_lightness(case, frame)
+    check_transparency(case, frame, found)
+    check_metadata(case, output, format_)
 
 
-def check_lightness(case, frame, orientation):
-    """The decoded picture is the one that a viewer shows."""
-    if case.profile or case.format in LOSSES or case.mode in ("1", "P", "CMYK"):
+def check_lightness(case, frame):
+    """The decoded picture is the one that a viewer shows; pictures of 16 bits at 16 bits."""
+    if case.loss or case.mode in ("P", "CMYK"):
         return
     content = samples(case.mode)
-    scale = 65535 if content.dtype == np.uint16 else 255
-    if content.ndim == 3 and content.shape[2] >= 3:
-        wanted = srgb_to_lab(content[..., :3] / scale)[..., 0]
+    white = {"L;2": 3, "L;4": 15}.get(case.mode)
+    if white is None:
+        white = 1 if content.dtype.kind in "fb" else np.iinfo(content.dtype).max
+    content = np.atleast_3d(content)
+    values = (content[..., 0] if is_gray(case) else content[..., :3]) / white
+    if case.profile:
+        linear = values**GAMMA if is_gray(case) else values @ LUMINANCE
+        wanted = np.where(linear > (6 / 29) ** 3, 116 * np.cbrt(linear) - 16, linear * (29 / 3) ** 3)
     else:
-        wanted = lightness_of_gray((content if content.ndim == 2 else content[..., 0]) / scale)
-    codes = turned(np.rint(wanted * 655.35).astype(np.uint16), orientation)
-    height = frame.lightness.shape[0]
-    np.testing.assert_allclose(frame.lightness.rows(0, height), codes / 655.35, atol=0.004)
+        wanted = lightness_of_gray(values) if is_gray(case) else srgb_to_lab(values)[..., 0]
+    codes = turned(np.rint(wanted * 655.35).astype(np.uint16), case.orientation)
+    found = frame.lightness.rows(0, frame.lightness.shape[0])
+    np.testing.assert_allclose(found, codes / 655.35, atol=0.02 if case.profile and not case.deep else 0.004)
 
 
-def check_transparency(case, frame, found, orientation):
-    if case.mode not in ("LA", "RGBA", "RGBA;16"):
+def check_transparency(case, frame, found):
+    if case.layout == "tRNS":
+        content = samples(case.mode)
+        clear = content == clear_code(case)
+        np.testing.assert_array_equal(found[..., 3] == 0, clear if is_gray(case) else clear.all(-1))
+        assert set(np.unique(found[..., 3])) == {0, np.iinfo(found.dtype).max}
+        return
+    if "A" not in case.mode:
         assert frame.alpha is None
         assert found.shape[2] == 3
         return
-    alpha = turned(transparency(), orientation).astype(int)
+    alpha = turned(transparency(), case.orientation).astype(int)
     depth = 257 if found.dtype == np.uint16 else 1
     assert np.abs(found[..., 3].astype(int) - alpha * depth).max() <= (10 if case.format == "AVIF" else 0)
 
 
-def check_metadata(case, output, orientation):
+def check_metadata(case, output, format_):
     with Image.open(output) as image:
         image.load()
         chosen = metadata(case)
-        if case.mode.endswith(";16") and case.format == "TIFF" and case.mode != "I;16":
-            return  # OpenCV makes these without any
         exif = image.getexif()
         assert exif.get(ExifTags.Base.Orientation, 1) == 1
         if "exif" in chosen:
@@ -248,7 +341,7 @@ def check_metadata(case, output, orientation):
                 details = exif.get_ifd(ExifTags.IFD.Exif)
                 assert details[ExifTags.Base.DateTimeOriginal] == "1931:05:06 07:08:09"
         if "dpi" in chosen:
-            wanted = (300, 150) if orientation < 5 else (150, 300)
+            wanted = (300, 150) if case.orientation < 5 else (150, 300)
             assert tuple(round(float(side)) for side in image.info["dpi"]) == wanted
         if "xmp" in chosen:
             assert image.info["xmp"] == chosen["xmp"]
@@ -256,5 +349,5 @@ def check_metadata(case, output, orientation):
             assert image.info["comment"] == b"a comment"
         if case.format == "PNG":
             assert image.text["Title"] == "a title"
-        if case.format not in ("BMP", "JPEG2000"):
+        if format_ not in ("BMP", "JPEG2000"):
             assert image.info["icc_profile"] == SRGB_PROFILE

@@ -313,7 +313,8 @@ def test_one_bit_becomes_color_of_eight(tmp_path):
     np.testing.assert_array_equal(rgb[..., 1] > 127, np.asarray(bits))
 
 
-def test_colors_of_floats_are_not_put_into_another_format_as_they_are():
+def test_colors_of_floats_are_put_into_another_format_as_they_are():
     colors = np.random.default_rng(0).random((20, 30, 3), np.float32)
-    with pytest.raises(ReadError, match="colors of 32-bit floats cannot be copied to another format; keep"):
-        next(reader.original_pages(tiff((colors, {})), LIMIT))
+    ((frame, rgb),) = reader.original_pages(tiff((colors, {})), LIMIT)
+    assert not frame.deep
+    np.testing.assert_array_equal(rgb, np.rint(np.rint(colors * 65535) / 257))
