@@ -15,7 +15,7 @@ from PIL import Image
 from colorize_cli.color.resize import working_copy
 from colorize_cli.compose import compose
 from colorize_cli.core.settings import Settings
-from colorize_cli.guidance import Reference, apply_guidance, hints_of, reference_of
+from colorize_cli.guidance import Palette, apply_guidance, hints_of, reference_of
 from colorize_cli.guidance.hints import Hints
 from colorize_cli.image.frame import from_image, to_image
 from colorize_cli.inference import model
@@ -103,7 +103,7 @@ class Colorizer:
             )
         return np.asarray(self._colorize(Image.fromarray(image), marks, palette))
 
-    def _colorize(self, image: Image.Image, hints: Hints | None, reference: Reference | None) -> Image.Image:
+    def _colorize(self, image: Image.Image, hints: Hints | None, reference: Palette | None) -> Image.Image:
         frame = from_image(image)
         small = working_copy(frame.lightness, self._size, self.model.info.multiple_of)
         ab = self.model.predict(small[None, None])[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from colorize_cli.storage import atomic
 from trainer.config import Config, ConfigError, from_json, to_json
 from trainer.models import Generator, build_generator
 from trainer.step import TrainState
@@ -45,14 +45,14 @@ def save_checkpoint(path: Path, state: TrainState, config: Config, progress: Pro
         **{name: part.state_dict() for name, part in _parts(state).items()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    with temporary.open("wb") as file:
+    atomic.sweep(path.parent)  # a run that was killed may have left a file as large as a checkpoint
+
+    def keep(_: object) -> None:
+        if path.exists():
+            path.replace(previous(path))
+
+    with atomic.writing(path, ready=keep) as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    if path.exists():
-        path.replace(previous(path))
-    temporary.replace(path)
 
 
 def previous(path: Path) -> Path:
@@ -164,7 +164,8 @@ def save_weights(path: Path, generator: nn.Module, config: Config) -> None:
     if not all(value.isfinite().all() for value in weights.values()):
         raise CheckpointError(f"{path}: not written: some weights exceed the range of fp16")
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, path, metadata={"config": to_json(config.published)})
+    with atomic.naming(path) as temporary:
+        save_file(weights, temporary, metadata={"config": to_json(config.published)})
 
 
 def start_from(state: TrainState, path: Path) -> None:

@@ -283,6 +283,7 @@ def export(
     weights: Path | None,
 ) -> None:
     """Write the averaged generator of CHECKPOINT as ONNX to OUT."""
+    from colorize_cli.core.errors import ColorizeError
     from trainer.checkpoint import CheckpointError, blended, load_generator, save_weights
     from trainer.export import Calibration, ExportError, ModelFacts
     from trainer.export import export as run
@@ -298,7 +299,7 @@ def export(
         difference = run(generator, config, facts, out)
         if weights is not None:
             save_weights(weights, generator, config)
-    except (CheckpointError, ExportError, OSError) as error:
+    except (CheckpointError, ColorizeError, ExportError, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{out}: onnxruntime agrees with torch to {difference:.4f} in a* and b*", err=True)
 

@@ -1,8 +1,6 @@
 """Export a checkpoint to ONNX. Fails unless torch and onnxruntime give the same result.
 
-The contract with `colorize_cli`, version 1: input `lightness` float32 (N, 1, H, W), L* in [0, 100]; output
-`ab` float32 (N, 2, H/s, W/s), a* and b* in CIE units; N, H and W dynamic. The metadata's keys begin with
-`colorize.`.
+`colorize_cli.inference.adapters.native` describes the file.
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,15 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from colorize_cli.inference import sessions
+from colorize_cli.inference.adapters import ModelInfo
+from colorize_cli.inference.adapters.native import INPUT, OUTPUT
+from colorize_cli.storage import atomic
 from trainer.config import Config, to_json
 from trainer.models import Generator
 
-CONTRACT_VERSION = "1"
 PARITY_TOLERANCE = 0.5
 """Largest difference of a* or b*, in CIE units, that storing the weights as fp16 may make."""
 _SMALL = 10_000
@@ -135,19 +134,13 @@ def export(generator: Generator, config: Config, facts: ModelFacts, path: Path) 
 def write_model(model: ModelProto, path: Path) -> None:
     """Write a model; under its name it appears complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
+    with atomic.writing(path) as file:
         file.write(model.SerializeToString())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def parity(generator: Generator, model: ModelProto) -> float:
     """Largest |ab| difference between torch and onnxruntime on the CPU, over batches and sizes."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = sessions.on_cpu(model.SerializeToString())
     random = torch.Generator().manual_seed(0)
     multiple = generator.multiple_of
     worst = 0.0
@@ -156,7 +149,7 @@ def parity(generator: Generator, model: ModelProto) -> float:
             lightness = _synthetic_lightness(batch, rows * multiple, columns * multiple, random)
             with torch.inference_mode():
                 expected = generator(lightness).numpy()
-            found = session.run(["ab"], {"lightness": lightness.numpy()})[0]
+            found = session.run([OUTPUT], {INPUT: lightness.numpy()})[0]
             if found.shape != expected.shape:
                 raise ExportError(f"onnxruntime gives {found.shape} where torch gives {expected.shape}")
             if not (np.isfinite(found).all() and np.isfinite(expected).all()):
@@ -179,12 +172,12 @@ def _trace(generator: Generator) -> ModelProto:
     multiple = generator.multiple_of
     rows, columns = (torch.export.Dim(name, min=2, max=1024) for name in ("rows", "columns"))
     example = torch.zeros(2, 1, 4 * multiple, 5 * multiple)
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             generator,
             (example,),
-            input_names=["lightness"],
-            output_names=["ab"],
+            input_names=[INPUT],
+            output_names=[OUTPUT],
             dynamic_shapes=({0: torch.export.Dim("N"), 2: multiple * rows, 3: multiple * columns},),
             dynamo=True,
             verbose=False,
@@ -194,17 +187,16 @@ def _trace(generator: Generator) -> ModelProto:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks about itself (torchvision, its own deprecations) from the user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """Suppress the remarks of torch's exporter about itself, and those of onnxruntime about a model."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*treespec.*")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(level)
 
 
 def _store_half(model: ModelProto) -> None:
@@ -238,17 +230,13 @@ def _describe(model: ModelProto, generator: Generator, config: Config, facts: Mo
             if name is not None:
                 dimension.dim_param = name
     model.producer_name, model.producer_version = "colorize-train", ""
-    helper.set_model_props(
-        model,
-        {
-            "colorize.contract": CONTRACT_VERSION,
-            "colorize.name": facts.name,
-            "colorize.working_size": str(facts.working_size),
-            "colorize.multiple_of": str(generator.multiple_of),
-            "colorize.trained_on": facts.trained_on,
-            "colorize.licence": facts.license,
-            "colorize.calibration": json.dumps(asdict(facts.calibration)),
-            "colorize.config_hash": config.hash,
-            "colorize.config": to_json(config.published),
-        },
+    info = ModelInfo(
+        name=facts.name,
+        working_size=facts.working_size,
+        multiple_of=generator.multiple_of,
+        trained_on=facts.trained_on,
+        license=facts.license,
+        config_hash=config.hash,
     )
+    calibration = json.dumps(asdict(facts.calibration))
+    helper.set_model_props(model, info.to_metadata(calibration=calibration, config=to_json(config.published)))

@@ -24,7 +24,7 @@ from trainer.config import Config, ConfigError, Phase, from_json
 from trainer.data.dataset import Batch, Crops, Shard, draw_batch, load_crops, resize, to_batch
 from trainer.losses import ADVERSARIAL, RECONSTRUCTION
 from trainer.metrics import measure
-from trainer.models import DISCRIMINATORS, build_generator
+from trainer.models import build_discriminator, build_generator
 from trainer.models.encoders import ENCODER_MULTIPLE, ENCODERS
 from trainer.optim import set_learning_rate
 from trainer.run_log import CONFIG_NAME, RunLog
@@ -208,27 +208,29 @@ def _check(config: Config, crops: Crops, run: Run, processes: int) -> None:
     for name, value, table in (
         ("loss.reconstruction", config.loss.reconstruction, RECONSTRUCTION),
         ("loss.gan", config.loss.gan, ADVERSARIAL),
-        ("model.discriminator", config.model.discriminator, DISCRIMINATORS),
         ("model.encoder", config.model.encoder, ENCODERS),
     ):
         if value not in table:
             raise ConfigError(f"{name}: {value!r} is not one of {', '.join(table)}")
     with torch.device("meta"):
         generator = build_generator(config.model)
+        discriminator = build_discriminator(config.model, generator)
     if config.evaluate_size % generator.multiple_of:
         raise ConfigError(
             f"evaluate_size: {config.evaluate_size} is not a multiple of {generator.multiple_of}, "
             "as the generator requires"
         )
-    projected = config.model.discriminator == "projected"
     for i, phase in enumerate(config.phases):
-        seen_by_encoder = phase.perceptual > 0 or (phase.adversarial > 0 and projected)
-        multiple = math.lcm(generator.multiple_of, ENCODER_MULTIPLE if seen_by_encoder else 1)
+        multiples = [generator.multiple_of]
+        if phase.perceptual:
+            multiples.append(ENCODER_MULTIPLE)
+        if phase.adversarial:
+            multiples.append(discriminator.multiple_of)
+        multiple = math.lcm(*multiples)
         where = f"phases.{i}.crop_size: {phase.crop_size}"
         if phase.crop_size % multiple:
             raise ConfigError(f"{where} is not a multiple of {multiple}, as the networks require")
-        smallest = 3 * 2**config.model.discriminator_layers
-        if phase.adversarial and not projected and phase.crop_size // generator.chroma_scale < smallest:
+        if phase.adversarial and phase.crop_size // generator.chroma_scale < discriminator.minimum_chroma:
             raise ConfigError(f"{where} is too small for the discriminator")
         for name in ("batch_size", "samples"):
             if getattr(phase, name) % processes:

@@ -12,23 +12,23 @@ The fp16 variant is for GPUs: all operators are converted, and input and output 
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from trainer.export import ExportError, write_model
+from colorize_cli.inference import sessions
+from colorize_cli.inference.adapters import ModelInfo
+from colorize_cli.inference.adapters.native import INPUT, OUTPUT
+from trainer.export import ExportError, quiet, write_model
 
 MOST_DIFFERENCE = 1.0
 """Maximum mean difference of a* and b*, in CIE units, between a variant and the model."""
@@ -49,7 +49,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         """Return the next input, or None at the end."""
         copy = next(self._copies, None)
-        return None if copy is None else {"lightness": copy[None, None]}
+        return None if copy is None else {INPUT: copy[None, None]}
 
 
 def quantize(source: Path, copies: Copies, out: Path, precision: str = "int8") -> float:
@@ -75,9 +75,9 @@ def quantize(source: Path, copies: Copies, out: Path, precision: str = "int8") -
     calibration = [copy for number, copy in enumerate(copies) if number % _CHECKED]
     model = PRECISIONS[precision](source, calibration)
     metadata = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
-    digest = hashlib.sha256(content).hexdigest()
-    metadata |= {"colorize.precision": precision, "colorize.variant_of": digest}
-    helper.set_model_props(model, metadata)
+    info = ModelInfo.from_metadata(metadata)
+    variant = replace(info, precision=precision, variant_of=hashlib.sha256(content).hexdigest())
+    helper.set_model_props(model, metadata | variant.to_metadata())
     difference = _difference(content, model.SerializeToString(), copies[::_CHECKED])
     if not difference <= MOST_DIFFERENCE:
         raise ExportError(f"{out}: a* and b* differ by {difference:.3g} on average (limit {MOST_DIFFERENCE})")
@@ -86,7 +86,7 @@ def quantize(source: Path, copies: Copies, out: Path, precision: str = "int8") -
 
 
 def _to_int8(source: Path, copies: Copies) -> ModelProto:
-    with TemporaryDirectory() as folder, _quiet():
+    with TemporaryDirectory() as folder, quiet():
         prepared, quantized = Path(folder, "prepared.onnx"), Path(folder, "quantized.onnx")
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         convolutions = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"]
@@ -106,7 +106,7 @@ def _to_int8(source: Path, copies: Copies) -> ModelProto:
 
 
 def _to_fp16(source: Path, _: Copies) -> ModelProto:
-    with _quiet():
+    with quiet():
         converted: ModelProto = convert_float_to_float16(onnx.load(source), keep_io_types=True)
     return converted
 
@@ -115,24 +115,9 @@ PRECISIONS: dict[str, Callable[[Path, Copies], ModelProto]] = {"int8": _to_int8,
 
 
 def _difference(one: bytes, other: bytes, copies: Copies) -> float:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    sessions = [ort.InferenceSession(m, options, providers=["CPUExecutionProvider"]) for m in (one, other)]
-
-    def chroma(session: Any, copy: NDArray[np.float32]) -> Any:
-        return session.run(["ab"], {"lightness": copy[None, None]})[0]
-
-    return float(
-        np.mean([np.abs(np.subtract(*(chroma(s, copy) for s in sessions))).mean() for copy in copies])
-    )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress onnxruntime's remarks about the model."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(level)
+    networks = [sessions.on_cpu(one), sessions.on_cpu(other)]
+    differences = []
+    for copy in copies:
+        first, second = (network.run([OUTPUT], {INPUT: copy[None, None]})[0] for network in networks)
+        differences.append(np.abs(first - second).mean())
+    return float(np.mean(differences))

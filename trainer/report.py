@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from PIL import Image
 
+from colorize_cli.report import html
 from trainer.run_log import CONFIG_NAME, METRICS_NAME, SAMPLES_NAME
 
 _WIDTH, _HEIGHT = 460, 220  # of a chart, in CSS pixels
@@ -42,22 +39,21 @@ def report(run: Path, out: Path, evaluation: Path | None = None) -> None:
         OSError: if the page cannot be written.
     """
     config = _read(run / CONFIG_NAME)
-    series = _series(_read(run / METRICS_NAME))
-    scores = _scores(evaluation) if evaluation is not None else ""
-    page = _PAGE.substitute(
-        name=escape(run.resolve().name),
-        style=_STYLE,
-        script=_SCRIPT,
-        sheets=_slider(_chosen(sorted((run / SAMPLES_NAME).glob("*.png")))),
-        curves="\n".join(_chart(*curve) for curve in series.items())
-        or "<p>Nothing has been measured yet.</p>",
-        scores=scores,
-        config=escape(config),
-    )
+    curves = [_chart(*curve) for curve in _series(_read(run / METRICS_NAME)).items()]
+    sheets = _chosen(sorted((run / SAMPLES_NAME).glob("*.png")))
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.part")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(out)
+    html.write(
+        out,
+        "training.html",
+        name=run.resolve().name,
+        about=f"colorize-train, {html.now()}",
+        sheets=[{"image": _embedded(sheet), "samples": _samples(sheet)} for sheet in sheets],
+        curves=[curve for curve in curves if curve is not None],
+        scores=None if evaluation is None else _scores(evaluation),
+        config=config.splitlines(),
+        width=_WIDTH,
+        height=_HEIGHT,
+    )
 
 
 def _read(path: Path) -> str:
@@ -91,69 +87,39 @@ def _chosen(sheets: Sequence[Path]) -> list[Path]:
     return [sheets[round(i * (len(sheets) - 1) / (_SHEETS - 1))] for i in range(_SHEETS)]
 
 
-def _slider(sheets: Sequence[Path]) -> str:
-    """Render all sheets, with the last one visible, and the slider that chooses among them."""
-    if not sheets:
-        return "<p>No sample sheet has been written yet.</p>"
-    images = "\n".join(
-        f'<img src="{_embedded(sheet)}" alt="After {_samples(sheet)} samples: gray, predicted and true '
-        f'pictures" data-samples="{_samples(sheet)}"{"" if sheet == sheets[-1] else " hidden"}>'
-        for sheet in sheets
-    )
-    return (
-        '<p><label>After <output id="seen"></output> samples <input type="range" id="sheet" min="0" '
-        f'max="{len(sheets) - 1}" value="{len(sheets) - 1}"></label></p>'
-        f'\n<div id="sheets">\n{images}\n</div>'
-    )
-
-
 def _samples(sheet: Path) -> str:
-    return escape(f"{int(sheet.stem):,}" if sheet.stem.isdigit() else sheet.stem)
+    return f"{int(sheet.stem):,}" if sheet.stem.isdigit() else sheet.stem
 
 
-def _embedded(sheet: Path) -> str:
+def _embedded(sheet: Path) -> dict[str, Any]:
     """Encode a sheet as a data URL."""
     try:
         with Image.open(sheet) as image:
-            file = io.BytesIO()
-            image.convert("RGB").save(file, "WEBP", quality=_SHEET_QUALITY)
+            return html.embedded(image.convert("RGB"), "WEBP", quality=_SHEET_QUALITY)
     except (OSError, ValueError, SyntaxError) as error:
         raise ReportError(f"{sheet}: damaged ({error})") from error
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _chart(name: str, points: Sequence[Point]) -> str:
-    """Render a curve as SVG, with its last value in the caption."""
+def _chart(name: str, points: Sequence[Point]) -> dict[str, Any] | None:
+    """Return a curve with its axes in pixels of the SVG and its last value; None if no value is finite."""
     finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if not finite:
-        return ""
+        return None
     across, up = _ticks(x for x, _ in finite), _ticks(y for _, y in finite)
 
-    def to_pixels(x: float, y: float) -> Point:
-        right = (x - across[0]) / (across[-1] - across[0])
-        above = (y - up[0]) / (up[-1] - up[0])
-        return (
-            _LEFT + right * (_WIDTH - _LEFT - _RIGHT),
-            _HEIGHT - _BOTTOM - above * (_HEIGHT - _TOP - _BOTTOM),
-        )
+    def column(x: float) -> float:
+        return _LEFT + (x - across[0]) / (across[-1] - across[0]) * (_WIDTH - _LEFT - _RIGHT)
 
-    parts = []
-    for y in up:
-        (left, level), (right, _) = to_pixels(across[0], y), to_pixels(across[-1], y)
-        parts.append(f'<line x1="{left:.1f}" x2="{right:.1f}" y1="{level:.1f}" y2="{level:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{level + 4:.1f}" text-anchor="end">{y:g}</text>')
-    parts += [
-        f'<text x="{to_pixels(x, up[0])[0]:.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{_short(x)}</text>'
-        for x in across
-    ]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (to_pixels(*point) for point in finite))
-    parts.append(f'<polyline points="{line}"/>')
-    title = escape(name)
-    return (
-        f"<figure><figcaption>{title} <b>{finite[-1][1]:.4g}</b></figcaption>"
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{title} over samples">'
-        f"{''.join(parts)}</svg></figure>"
-    )
+    def row(y: float) -> float:
+        return _HEIGHT - _BOTTOM - (y - up[0]) / (up[-1] - up[0]) * (_HEIGHT - _TOP - _BOTTOM)
+
+    return {
+        "name": name,
+        "last": f"{finite[-1][1]:.4g}",
+        "across": [(round(column(x), 1), _short(x)) for x in across],
+        "up": [(round(row(y), 1), f"{y:g}") for y in up],
+        "points": " ".join(f"{column(x):.1f},{row(y):.1f}" for x, y in finite),
+    }
 
 
 def _ticks(values: Iterable[float]) -> list[float]:
@@ -176,78 +142,24 @@ def _short(samples: float) -> str:
     return f"{samples:g}"
 
 
-def _scores(path: Path) -> str:
-    """Render the table of an evaluation."""
+def _scores(path: Path) -> dict[str, Any]:
+    """Return the caption and the rows of the table of an evaluation."""
     try:
         values = json.loads(_read(path))
-        columns: dict[str, Mapping[str, float]] = {name: values[name] for name in ("model", "gray", "truth")}
-        rows = "\n".join(
-            f"<tr><th>{escape(name)}</th>"
-            + "".join(
-                f"<td>{column[name]:.3f}</td>" if name in column else "<td></td>"
-                for column in columns.values()
-            )
-            + "</tr>"
-            for name in columns["model"]
-        )
-        caption = (
-            f"{values['pictures']} pictures; {values['gain']:+.3f} dB above gray at "
-            f"{values['colorfulness_share']:.1%} of the true colorfulness"
-        )
+        columns: list[Mapping[str, float]] = [values[name] for name in ("model", "gray", "truth")]
+        gains = {
+            f"gain at {at['share']:.0%} colorfulness, dB": [f"{at['gain']:+.3f}", "", ""]
+            for at in values.get("gains", ())
+            if at["gain"] is not None
+        }
+        return {
+            "caption": f"{values['pictures']} pictures; {values['gain']:+.3f} dB above gray at "
+            f"{values['colorfulness_share']:.1%} of the true colorfulness",
+            "rows": {
+                name: [f"{column[name]:.3f}" if name in column else "" for column in columns]
+                for name in columns[0]
+            }
+            | gains,
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise ReportError(f"{path}: not the output of `colorize-train evaluate --json`") from error
-    head = "".join(f"<th>{name}</th>" for name in ("", "model", "left gray", "truth"))
-    return f"<h2>Evaluation</h2>\n<table><caption>{caption}</caption><tr>{head}</tr>\n{rows}</table>"
-
-
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$name</title>
-<style>$style</style>
-<h1>$name</h1>
-<h2>Samples</h2>
-$sheets
-<h2>Curves</h2>
-<div class="curves">
-$curves
-</div>
-$scores
-<h2>Configuration</h2>
-<pre>$config</pre>
-<script>$script</script>
-</html>
-""")
-
-_STYLE = """
-:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
-body { max-width: 1440px; margin: 2rem auto; padding: 0 1rem; }
-#sheets img { max-width: 100%; height: auto; image-rendering: pixelated; }
-#sheet { width: min(40rem, 100%); vertical-align: middle; }
-output { display: inline-block; min-width: 6em; text-align: right; font-variant-numeric: tabular-nums; }
-.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr)); gap: 1rem; }
-figure { margin: 0; }
-svg { width: 100%; height: auto; }
-svg text { font-size: 11px; fill: currentColor; opacity: .7; }
-svg line { stroke: currentColor; opacity: .15; }
-svg polyline { fill: none; stroke: #3b7dd8; stroke-width: 1.6; stroke-linejoin: round; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: .5rem; }
-th, td { padding: .15rem .9rem; text-align: right; border-bottom: 1px solid #8884; }
-tr th:first-child { text-align: left; }
-pre { overflow-x: auto; }
-"""
-
-_SCRIPT = """
-const slider = document.getElementById("sheet");
-if (slider) {
-  const sheets = document.querySelectorAll("#sheets img");
-  const show = () => {
-    sheets.forEach((sheet, number) => { sheet.hidden = number != slider.value; });
-    document.getElementById("seen").value = sheets[slider.value].dataset.samples;
-  };
-  slider.addEventListener("input", show);
-  show();
-}
-"""

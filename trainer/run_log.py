@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from colorize_cli.storage import atomic
 from trainer.checkpoint import Progress
 from trainer.config import Config, to_json
 from trainer.data.dataset import Batch
@@ -82,9 +83,8 @@ def _drop_lines_after(path: Path, samples: int) -> None:
     if not path.exists():
         return
     kept = [line for line in path.read_text().splitlines() if _samples_of(line) <= samples]
-    temporary = path.with_suffix(".part")
-    temporary.write_text("".join(f"{line}\n" for line in kept))
-    temporary.replace(path)
+    with atomic.writing(path) as file:
+        file.write("".join(f"{line}\n" for line in kept).encode())
 
 
 def _samples_of(line: str) -> float:

@@ -22,33 +22,14 @@ if TYPE_CHECKING:
     from colorize_cli.report.benchmark import BenchmarkedModel, Comparison
     from colorize_cli.report.comparison_page import ComparisonPage
 
-NAME = "compare"
 _FEWEST, _MOST = 2, 4
 _SIDES = (64, 4096)
 _SIDE = 640
 
 
-def is_meant(arguments: Sequence[str]) -> bool:
-    """Return True if `compare` at the start of the command line is this command, not a file or folder.
-
-    It is this command in three cases: --help follows; an argument ends in .html or .htm and --report, which
-    takes such a name too, is absent; or --model is repeated, which `colorize` itself does not allow. A file
-    or folder of this name is always available as ./compare.
-
-    Args:
-        arguments: The arguments of `colorize`, without the program name.
-    """
-    if arguments[:1] != [NAME] or len(arguments) < 2:
-        return False
-    if arguments[1] in ("--help", "-h"):
-        return True
-    named = [argument.partition("=")[0] for argument in arguments]
-    page = any(argument.lower().endswith((".html", ".htm")) for argument in arguments[1:])
-    return named.count("--model") > 1 or (page and "--report" not in named)
-
-
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"]},
+    short_help="Compare models on the same pictures, in one HTML page.",
     epilog="Exit status: 0 all done, 1 some failed, 2 wrong usage, 3 device does not work, 130 interrupted.",
 )
 @click.argument("inputs", nargs=-1, type=click.Path(path_type=Path), metavar="INPUT...")
@@ -98,17 +79,16 @@ def command(
     per picture (network and composition, without reading and writing) and the colorfulness of its results.
     Only the first 200 are shown; further pictures are listed with their figures.
 
-    To colorize a folder named compare, run colorize ./compare OUTPUT.
-
     \b
     Examples:
       colorize compare scans/ --model default --model ddcolor.onnx page.html
       colorize compare 'scans/*.tif' --model old.onnx --model new.onnx --side 1200 page.html
     """  # noqa: D301 - click needs the backspace
-    with options.told(context):
+    with options.exit_on_error(context):
         if not _FEWEST <= len(models) <= _MOST:
-            given = f"{len(models)} given"
-            raise UsageError(f"compare takes {_FEWEST} to {_MOST} models, each after --model; {given}")
+            text = f"compare takes {_FEWEST} to {_MOST} models, each after --model; {len(models)} given"
+            folder = "; to colorize a directory of this name, give ./compare" if not models else ""
+            raise UsageError(f"{text}{folder}")
         if STREAM in inputs:
             raise UsageError("compare cannot read standard input (-); give files or directories")
         paths, ignored = discovery.find(inputs, FORMATS)
@@ -172,11 +152,11 @@ def _outcomes(
         except Exception as error:  # one bad picture must not stop the others
             reason = reason_of(error)
             page.fail(path, reason)
-            yield Outcome(job, Status.FAILED, reason)
+            yield Outcome.failed(job, reason)
             continue
         page.add(compared)
         failures = _failures(compared, candidates)
-        yield Outcome(job, Status.FAILED if failures else Status.DONE, failures)
+        yield Outcome.failed(job, failures) if failures else Outcome.done(job)
 
 
 def _failures(compared: "Comparison", candidates: "Sequence[BenchmarkedModel]") -> str | None:

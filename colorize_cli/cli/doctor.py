@@ -1,8 +1,8 @@
 """Check this installation, and find the command that fixes each problem.
 
-The module level imports only the standard library and modules of this package that need nothing else, since
-any other module may be broken. Each finding is yielded immediately, so that earlier findings are printed even
-if a native library crashes the process.
+The module level imports only the standard library, click, without which no command starts, and modules of
+this package that need nothing else, since any other module may be broken. Each finding is yielded
+immediately, so that earlier findings are printed even if a native library crashes the process.
 """
 
 import contextlib
@@ -23,7 +23,10 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colorize_cli.core.errors import EXIT_FAILED, EXIT_OK, ColorizeError, ReadError, reason_of
+import click
+
+from colorize_cli.cli import options
+from colorize_cli.core.errors import EXIT_FAILED, EXIT_OK, ColorizeError, ReadError, printable, reason_of
 from colorize_cli.core.settings import available_cores
 from colorize_cli.inference import cuda
 
@@ -40,6 +43,7 @@ MODULES: dict[str, str] = {
     "av": "av",
     "click": "click",
     "cv2": "opencv-python-headless",
+    "jinja2": "jinja2",
     "onnxruntime": "onnxruntime-gpu" if _HAS_GPU_WHEEL else "onnxruntime",
     "PIL": "pillow",
     "platformdirs": "platformdirs",
@@ -79,6 +83,22 @@ class Finding:
     mend: str | None = None
 
 
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    short_help="Check this installation.",
+    epilog="Exit status: 0 no problem, 1 some problems, 2 wrong usage.",
+)
+@options.model
+@click.pass_context
+def command(context: click.Context, model: Path | None) -> None:
+    """Check this installation, and print commands that fix its problems.
+
+    Checks that the libraries can be loaded, that pictures can be written and read, and that the model runs on
+    the CPU and, if there is one, on the GPU.
+    """
+    context.exit(tell(examine(model), lambda line: click.echo(printable(line))))
+
+
 def examine(model: Path | None = None) -> Iterator[Finding]:
     """Check this installation. Yields a finding, and never raises, for anything broken.
 
@@ -99,7 +119,9 @@ def examine(model: Path | None = None) -> Iterator[Finding]:
         yield finding
     yield from _guarded("formats", _formats(owners), explained=bool(problems))
     yield from _guarded("model", _network(model, owners), explained=bool(problems))
-    yield _machine()
+    memory = _memory()
+    text = f"memory: {memory / 2**30:.1f} GiB" if memory else "memory: unknown"
+    yield Finding("machine", Verdict.OK, f"CPU cores for this process: {available_cores()}, {text}")
 
 
 def tell(findings: Iterable[Finding], write: Callable[[str], None]) -> int:
@@ -342,12 +364,6 @@ def _cuda_major() -> int:
     import onnxruntime
 
     return int(onnxruntime.cuda_version.partition(".")[0])
-
-
-def _machine() -> Finding:
-    memory = _memory()
-    text = f"memory: {memory / 2**30:.1f} GiB" if memory else "memory: unknown"
-    return Finding("machine", Verdict.OK, f"CPU cores for this process: {available_cores()}, {text}")
 
 
 def _memory() -> int | None:

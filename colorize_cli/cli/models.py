@@ -6,7 +6,6 @@ from dataclasses import asdict
 import click
 
 from colorize_cli.core.errors import printable
-from colorize_cli.inference.registry import entries, folder
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -16,11 +15,13 @@ def command(as_json: bool) -> None:
 
     They are the bundled model and the ONNX files in your model folder, whose path is printed to stderr.
     """
+    from colorize_cli.inference import registry  # loads platformdirs, without which `doctor` must start
+
     if as_json:
-        for entry in entries():
+        for entry in registry.entries():
             click.echo(json.dumps(asdict(entry)))
         return
-    for entry in entries():
+    for entry in registry.entries():
         click.echo(printable(entry.name))
         if entry.problem:
             click.echo(f"  cannot be used: {printable(entry.problem)}")
@@ -28,4 +29,4 @@ def command(as_json: bool) -> None:
             click.echo(f"  {printable(entry.says)}, {entry.kind}, working size {entry.working_size} pixels")
             click.echo(f"  license: {printable(entry.licence)}")
         click.echo(f"  {entry.size / 1e6:.1f} MB, SHA-256 {entry.sha256}")
-    click.echo(f"More models are looked for in {printable(folder())}", err=True)
+    click.echo(f"More models are looked for in {printable(registry.folder())}", err=True)

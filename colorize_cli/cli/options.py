@@ -1,7 +1,7 @@
-"""The options of `colorize`, as groups of decorators, and the exit of a command on errors.
+"""The options of the commands, as groups of decorators, and the exit of a command on errors.
 
-Modules that load Pillow, OpenCV or onnxruntime are imported inside functions: `--doctor` must start without
-them.
+Modules that load Pillow, OpenCV or onnxruntime are imported inside functions: the command `doctor` must
+start without them.
 """
 
 import contextlib
@@ -47,16 +47,9 @@ class PathOrStream(click.ParamType[Location]):
         return click.Path().shell_complete(ctx, param, incomplete)
 
 
-class _Every(click.ParamType[int | None]):
-    """A number of frames; auto becomes None."""
-
-    name = "every"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """Return the number of frames, or None for auto."""
-        if value in (None, "auto"):
-            return None
-        return click.IntRange(min=1).convert(value, param, ctx)
+def _every(context: click.Context, option: click.Parameter, value: Any) -> int | None:
+    """Return a number of frames, or None for auto."""
+    return None if value == "auto" else click.IntRange(min=1).convert(value, option, context)
 
 
 def _shard(value: str) -> tuple[int, int]:
@@ -80,12 +73,11 @@ def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
     if asked:
         from colorize_cli.cli import doctor
 
-        findings = doctor.examine(context.params.get("model"))
-        context.exit(doctor.tell(findings, lambda line: click.echo(printable(line))))
+        context.invoke(doctor.command, model=context.params.get("model"))
 
 
 @contextlib.contextmanager
-def told(context: click.Context) -> Iterator[None]:
+def exit_on_error(context: click.Context) -> Iterator[None]:
     """Exit with the status of an error raised in the block, after printing it as one line on stderr."""
     try:
         yield
@@ -116,6 +108,16 @@ device = click.option(
     help="Where the network runs. cuda fails unless the whole network runs on the GPU; auto uses "
     "the GPU if it works, else the CPU, and reports its choice. With several GPUs, cuda:0,2 uses GPUs 0 and "
     "2, and cuda:all uses all.",
+)
+model = click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    default=None,
+    callback=_named_model,
+    is_eager=True,
+    metavar="FILE|NAME",
+    help="An ONNX file made by colorize-train or exported from DDColor or DeOldify, or a name from the "
+    "list of `colorize models`.  [default: the bundled model]",
 )
 precision = click.option(
     "--precision",
@@ -197,16 +199,7 @@ network = _group(
         default=_DEFAULTS.workers,
         help="Threads for each of reading, composing and writing.  [default: one per core]",
     ),
-    click.option(
-        "--model",
-        type=click.Path(path_type=Path),
-        default=None,
-        callback=_named_model,
-        is_eager=True,
-        metavar="FILE|NAME",
-        help="An ONNX file made by colorize-train or exported from DDColor or DeOldify, or a name from the "
-        "list of `colorize models`.  [default: the bundled model]",
-    ),
+    model,
     click.option(
         "--model-kind",
         type=click.Choice(MODEL_KINDS),
@@ -263,7 +256,7 @@ videos = _group(
     ),
     click.option(
         "--every",
-        type=_Every(),
+        callback=_every,
         default="auto",
         show_default=True,
         metavar="auto|N",
@@ -348,8 +341,8 @@ running = _group(
         is_flag=True,
         is_eager=True,
         expose_value=False,
+        hidden=True,
         callback=_examine,
-        help="Check this installation, print commands that fix its problems, and exit. To check another "
-        "model, put --model before it.",
+        help="The command `doctor`, as an option. To check another model, put --model before it.",
     ),
 )

@@ -37,7 +37,7 @@ from colorize_cli.core.location import Location
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from colorize_cli.cli.progress_bar import Bar, Screen
+    from colorize_cli.cli.progress_bar import Bar
 
 
 def to_json(outcome: Outcome) -> str:
@@ -65,11 +65,12 @@ class Display:
         self, total: int, *, quiet: bool, json_lines: TextIO | None = None, console: "Console | None" = None
     ) -> None:
         """Prepare to show `total` outcomes. With `quiet`, only failures are printed on stderr."""
-        self._screen: Screen | None = None
-        if console is not None or _on_terminal():
-            from colorize_cli.cli import progress_bar
+        self._console = console
+        forced = not {"FORCE_COLOR", "TTY_COMPATIBLE"}.isdisjoint(os.environ)  # rich obeys these too
+        if console is None and (forced or (sys.stderr is not None and sys.stderr.isatty())):
+            from rich.console import Console
 
-            self._screen = progress_bar.Screen(console)
+            self._console = Console(stderr=True)
         self._total = total
         self._quiet = quiet
         self._json_lines = json_lines
@@ -86,14 +87,16 @@ class Display:
 
     def show(self, outcomes: Iterable[Outcome]) -> None:
         """Show outcomes as they arrive, and count them."""
-        bar = None if self._quiet or self._screen is None else self._screen.bar(self._total)
-        if bar is None:
+        console = self._console
+        if self._quiet or console is None or not console.is_terminal or console.is_dumb_terminal:
             for outcome in outcomes:
                 self._count(outcome)
                 if outcome.status is Status.DONE and self._json_lines is None:
                     self.say(f"{outcome.job.source} -> {outcome.job.destination}")
             return
-        with bar:
+        from colorize_cli.cli.progress_bar import Bar
+
+        with Bar(console, self._total) as bar:
             self._bar = bar
             for outcome in outcomes:
                 self._count(outcome)
@@ -137,12 +140,14 @@ class Display:
             self._print(f"{outcome.job.source}: {outcome.reason}", bad=True)
 
     def _print(self, line: str, *, bad: bool = False) -> None:
-        if self._screen is None:
+        if self._console is None:
             click.echo(printable(line), err=True)
         else:
-            self._screen.print(printable(line), bad=bad)
-
-
-def _on_terminal() -> bool:
-    forced = {"FORCE_COLOR", "TTY_COMPATIBLE"} & set(os.environ)  # rich obeys these too
-    return bool(forced) or (sys.stderr is not None and sys.stderr.isatty())
+            self._console.print(
+                printable(line),
+                style="red" if bad else None,
+                markup=False,
+                emoji=False,
+                highlight=False,
+                soft_wrap=True,
+            )

@@ -18,23 +18,6 @@ from rich.text import Text
 _DESCRIPTION = "colorizing"
 
 
-class Screen:
-    """A terminal that shows lines and a progress bar."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        """Use `console`, or by default one on stderr that prints lines without markup or wrapping."""
-        self._console = console or Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-
-    def print(self, line: str, *, bad: bool = False) -> None:
-        """Print a line, above the bar if there is one."""
-        self._console.print(Text(line, style="red" if bad else ""))
-
-    def bar(self, total: int) -> "Bar | None":
-        """Return a bar for `total` jobs; None if the console cannot redraw lines."""
-        console = self._console
-        return Bar(console, total) if console.is_terminal and not console.is_dumb_terminal else None
-
-
 class Bar:
     """A bar with the number of completed files, the rate and the time left. Shown inside `with`."""
 

@@ -1,7 +1,7 @@
-"""The command `colorize`: converts options to `Settings` and outcomes to an exit code.
+"""The command `colorize run`: converts options to `Settings` and outcomes to an exit code.
 
-Modules that load Pillow, OpenCV or onnxruntime are imported inside functions: `--doctor` must start without
-them.
+Modules that load Pillow, OpenCV or onnxruntime are imported inside functions: `--help` and `--doctor` must
+start without them.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"]},
+    short_help="Colorize photographs and videos. This is the default.",
     epilog="Exit status: 0 all done, 1 some failed, 2 wrong usage, 3 device does not work, 130 interrupted.",
 )
 @click.argument("inputs", nargs=-1, type=options.PathOrStream(), metavar="[INPUT...]")
@@ -75,8 +76,6 @@ def command(
     changed since (see --overwrite). The same command thus resumes an interrupted run. Inputs that are already
     in color are skipped (see --if-colored).
 
-    `colorize compare` shows several models on one page, and `colorize models` lists the models.
-
     \b
     Examples:
       colorize scans/ colorized/
@@ -90,7 +89,7 @@ def command(
       colorize --shard 2/5 /mnt/scans /mnt/colorized    # on the second of five machines
       eval "$(_COLORIZE_COMPLETE=bash_source colorize)"    # completion: also zsh_source, fish_source
     """  # noqa: D301 - click needs the backspace
-    with options.told(context):
+    with options.exit_on_error(context):
         video = VideoSettings(**{field.name: asked.pop(field.name) for field in fields(VideoSettings)})
         settings = Settings(**asked, video=video)
         listed = discovery.read_list(files_from, nul=null) if files_from is not None else []
@@ -102,7 +101,12 @@ def command(
         endings = formats.endings(settings.format, formats.SHEET if video.preview else None)
         plan = discovery.plan(inputs, output, endings, listed=listed, selection=selection)
         if dry_run:
-            _print_plan(plan, settings)
+            from colorize_cli.engine import session
+
+            for job, reason in session.preview(plan, settings):
+                columns = [printable(job.source), printable(job.destination)]
+                columns = ["colorize", *columns] if reason is None else ["skip", *columns, reason]
+                click.echo("\t".join(columns))
         else:
             display = Display(len(plan.jobs), quiet=quiet, json_lines=sys.stdout if as_json else None)
             context.exit(_run(plan, settings, display, report, fail_fast=fail_fast))
@@ -147,12 +151,3 @@ def _reported(outcomes: Iterable[Outcome], page: "Report | None", *, fail_fast: 
         yield outcome
         if fail_fast and outcome.status is Status.FAILED:
             return
-
-
-def _print_plan(plan: Plan, settings: Settings) -> None:
-    from colorize_cli.engine import session
-
-    for job, reason in session.preview(plan, settings):
-        action = "colour" if reason is None else "skip"
-        columns = (action, printable(job.source), printable(job.destination), *([reason] if reason else []))
-        click.echo("\t".join(columns))

@@ -194,8 +194,9 @@ def _inside(lightness: Floats, a: Floats, b: Floats) -> _Planes:
     linear = _linear(fy, a, b)
     outside = np.flatnonzero(_is_outside(linear))
     if outside.size:
-        fitted = _fitted(*(plane.ravel()[outside] for plane in (fy, a, b)))
-        for plane, values in zip(linear, fitted, strict=True):
+        fy, a, b = (plane.ravel()[outside] for plane in (fy, a, b))
+        k = _chroma_limit(fy, a, b)
+        for plane, values in zip(linear, _linear(fy, a * k, b * k), strict=True):
             np.put(plane, outside, values)
     return linear
 
@@ -205,12 +206,6 @@ def _is_outside(linear: _Planes) -> npt.NDArray[np.bool_]:
     least = np.minimum(np.minimum(red, green), blue)
     greatest = np.maximum(np.maximum(red, green), blue)
     return np.asarray((least < np.float32(-_GAMUT_SLACK)) | (greatest > np.float32(1 + _GAMUT_SLACK)))
-
-
-def _fitted(fy: Floats, a: Floats, b: Floats) -> _Planes:
-    """Convert colors outside sRGB to linear light, with chroma reduced to the gamut boundary."""
-    k = _chroma_limit(fy, a, b)
-    return _linear(fy, a * k, b * k)
 
 
 def _chroma_limit(fy: Floats, a: Floats, b: Floats) -> Floats:

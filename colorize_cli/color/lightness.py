@@ -37,7 +37,7 @@ class Lightness:
 
     def levels(self) -> Bytes:
         """Return the nearest 8-bit sRGB grays, (H, W) uint8. Shares memory with codes that are such grays."""
-        if self.table is GRAY8 and self.codes.dtype == np.uint8:
+        if self.codes.dtype == np.uint8 and np.array_equal(self.table, GRAY8):
             return np.asarray(self.codes, np.uint8)
         nearest = np.rint(np.interp(self.table, GRAY8, np.arange(256))).astype(np.uint8)
         grays = np.empty(self.shape, np.uint8)

@@ -51,18 +51,15 @@ def working_copy(lightness: Lightness, size: int, multiple_of: int, aspect: floa
     """
     old_height, old_width = lightness.shape
     height, width = working_shape((old_height, max(1, round(old_width * aspect))), size, multiple_of)
-    down, across = (_halves(old / (_FINER * new)) for old, new in ((old_height, height), (old_width, width)))
+    # The largest powers of 2 that leave enough pixels, but at least 1.
+    down = 1 << max(0, int(old_height / (_FINER * height)).bit_length() - 1)
+    across = 1 << max(0, int(old_width / (_FINER * width)).bit_length() - 1)
     codes = reduced(lightness.codes, down, across)
     finer = Lightness(codes, lightness.table).rows(0, len(codes))
     box = 0, 0, old_width / across, old_height / down  # without the padding of the last cells
     return np.array(
         Image.fromarray(finer).resize((width, height), Image.Resampling.BILINEAR, box), np.float32
     )
-
-
-def _halves(most: float) -> int:
-    """Return the largest power of 2 not above `most`, but at least 1."""
-    return 1 << max(0, int(most).bit_length() - 1)
 
 
 def resized(lightness: Lightness, shape: tuple[int, int]) -> Floats:

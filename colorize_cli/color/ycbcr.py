@@ -141,7 +141,11 @@ def fit_chroma(luma: Floats, cb: Floats, cr: Floats, matrix: Matrix) -> None:
         cr: (H, W).
         matrix: Matrix of the video.
     """
-    steps = _steps_to_rgb(cb, cr, matrix)
+    # Differences of R', G' and B' from luma.
+    red, blue = cr * np.float32(2 * (1 - matrix.red)), cb * np.float32(2 * (1 - matrix.blue))
+    green = red * np.float32(-matrix.red / (1 - matrix.red - matrix.blue))
+    green -= blue * np.float32(matrix.blue / (1 - matrix.red - matrix.blue))
+    steps = red, green, blue
     least, greatest = functools.reduce(np.minimum, steps), functools.reduce(np.maximum, steps)
     outside = np.flatnonzero((luma + least < 0) | (luma + greatest > 1))
     if not outside.size:
@@ -201,11 +205,3 @@ def luma_of(planes: Planes, matrix: Matrix) -> Floats:
     red, green, blue = planes
     weight = np.float32(1 - matrix.red - matrix.blue)
     return np.asarray(np.float32(matrix.red) * red + weight * green + np.float32(matrix.blue) * blue)
-
-
-def _steps_to_rgb(cb: Floats, cr: Floats, matrix: Matrix) -> Planes:
-    """Return the differences of R', G' and B' from luma."""
-    red, blue = cr * np.float32(2 * (1 - matrix.red)), cb * np.float32(2 * (1 - matrix.blue))
-    green = red * np.float32(-matrix.red / (1 - matrix.red - matrix.blue))
-    green -= blue * np.float32(matrix.blue / (1 - matrix.red - matrix.blue))
-    return red, green, blue

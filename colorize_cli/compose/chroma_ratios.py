@@ -136,7 +136,12 @@ def ratios_of(cells: Bytes, size: int, ab: Floats) -> ChromaRatios:
     """
     lightness = Lightness(cells, GRAY8)
     guide = resized(lightness, (ab.shape[1], ab.shape[2]))
-    upsampler = GuidedUpsampler.of(guide, np.stack(_of_color(guide, ab)))
+    red, green, blue = lab.planes_to_srgb(guide, *ab)  # with chroma reduced to the gamut
+    luma = luma_of((red, green, blue), BT601)
+    gray = lab.srgb_of_lightness(guide) + np.float32(OFFSET / 255)
+    blue = (blue - luma) / (gray * np.float32(_BLUE_OF_BLUE))
+    red = (red - luma) / (gray * np.float32(_RED_OF_RED))
+    upsampler = GuidedUpsampler.of(guide, np.stack([blue, red]))
     blue, red = upsampler.whole(lightness.rows(0, lightness.shape[0]))
     headroom = _headroom(
         cells if size == 1 else np.minimum(cv2.dilate(cells, _NEIGHBORS), 255 - int(_GRAIN)) + _GRAIN
@@ -157,14 +162,6 @@ def ratios_of(cells: Bytes, size: int, ab: Floats) -> ChromaRatios:
 def _headroom(grays: Bytes) -> Floats:
     """Return the largest factor that keeps the product of each gray at or below 255."""
     return np.float32(255 + OFFSET) / (grays + np.float32(OFFSET))
-
-
-def _of_color(lightness: Floats, ab: Floats) -> tuple[Floats, Floats]:
-    """Return the factors of Cb and Cr of L*a*b* colors, with chroma reduced to the sRGB gamut."""
-    red, green, blue = lab.planes_to_srgb(lightness, *ab)
-    luma = luma_of((red, green, blue), BT601)
-    gray = lab.srgb_of_lightness(lightness) + np.float32(OFFSET / 255)
-    return (blue - luma) / (gray * np.float32(_BLUE_OF_BLUE)), (red - luma) / (gray * np.float32(_RED_OF_RED))
 
 
 def _inside(blue: Floats, red: Floats, headroom: Floats) -> tuple[Floats, Floats, Floats]:

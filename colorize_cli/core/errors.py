@@ -73,4 +73,5 @@ def printable(text: object) -> str:
             return character
         return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
-    return "".join(map(escaped, str(text)))
+    whole = str(text)
+    return whole if whole.isprintable() else "".join(map(escaped, whole))

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Any, Self
 
+from colorize_cli.core.errors import reason_of
 from colorize_cli.core.location import Location
 
 
@@ -67,7 +69,7 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a job.
+    """The result of a job. `done`, `skipped` and `failed` make one.
 
     Attributes:
         job: The job.
@@ -93,6 +95,22 @@ class Outcome:
     cuts: int | None = None
     size: int | None = None
     files: LocalFiles | None = field(default=None, compare=False)
+
+    @classmethod
+    def done(cls, job: Job, **figures: Any) -> Self:
+        """Return the outcome of a job whose output was made. `figures` are attributes by name."""
+        return cls(job, Status.DONE, **figures)
+
+    @classmethod
+    def skipped(cls, job: Job, reason: str) -> Self:
+        """Return the outcome of a job that need not be done."""
+        return cls(job, Status.SKIPPED, reason)
+
+    @classmethod
+    def failed(cls, job: Job, why: str | Exception, **figures: Any) -> Self:
+        """Return the outcome of a job that failed, with the reason or the error. `figures` as for `done`."""
+        reason = why if isinstance(why, str) else reason_of(why)
+        return cls(job, Status.FAILED, reason, **figures)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from colorize_cli.color.resize import working_copy
 from colorize_cli.compose import compose, compose16, compose_planes
 from colorize_cli.core.errors import DeviceMemoryError, UsageError, WriteError, reason_of
 from colorize_cli.core.formats import FORMATS, HOLDS, check_kind, is_video
-from colorize_cli.core.jobs import Job, LocalFiles, Outcome, Status
+from colorize_cli.core.jobs import Job, LocalFiles, Outcome
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.pipeline import Gate, Pipeline, Result, Stage
 from colorize_cli.core.settings import Settings
@@ -273,10 +273,10 @@ def _outcome(result: Result[LocalFiles], device: str) -> Outcome:
     used = device if result.batch else None
     if error is None:
         size = result.value[1]
-        return Outcome(
-            files.job, Status.DONE, None, result.seconds, used, result.batch, size=size, files=files
+        return Outcome.done(
+            files.job, seconds=result.seconds, device=used, batch=result.batch, size=size, files=files
         )
     if isinstance(error, Skip):
-        return Outcome(files.job, Status.SKIPPED, str(error))
+        return Outcome.skipped(files.job, str(error))
     reason = shown(reason_of(error), files)
-    return Outcome(files.job, Status.FAILED, reason, result.seconds, used, result.batch)
+    return Outcome.failed(files.job, reason, seconds=result.seconds, device=used, batch=result.batch)

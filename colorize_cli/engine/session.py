@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.core.formats import is_video
-from colorize_cli.core.jobs import Job, LocalFiles, Outcome, Plan, Position, Progress, Status
+from colorize_cli.core.jobs import Job, LocalFiles, Outcome, Plan, Position, Progress
 from colorize_cli.core.location import STREAM, Location, Url
 from colorize_cli.core.settings import Settings, available_cores
 from colorize_cli.engine.images import Images
@@ -148,7 +148,7 @@ class Session:
         """
         destination = job.destination
         if job.refused is not None:
-            return Outcome(job, Status.FAILED, job.refused)
+            return Outcome.failed(job, job.refused)
         folder = destination.parent if isinstance(destination, Path) and destination != STREAM else None
         if folder is not None and folder not in self._swept:
             self._swept.add(folder)
@@ -156,10 +156,10 @@ class Session:
         try:
             reason = self.reason_to_skip(job)
         except ReadError as error:
-            return Outcome(job, Status.FAILED, str(error))
+            return Outcome.failed(job, error)
         if reason == State.CURRENT.value and is_video_job(job) and isinstance(destination, Path):
             work_dir.discard(destination)
-        return None if reason is None else Outcome(job, Status.SKIPPED, reason)
+        return None if reason is None else Outcome.skipped(job, reason)
 
     @functools.cached_property
     def _info(self) -> ModelInfo:

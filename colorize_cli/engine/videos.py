@@ -248,11 +248,11 @@ def explained(files: LocalFiles, work: Callable[[], Result]) -> Result | Outcome
     try:
         return work()
     except Skip as skip:
-        return Outcome(files.job, Status.SKIPPED, str(skip))
+        return Outcome.skipped(files.job, str(skip))
     except (OSError, av.error.FFmpegError) as error:
-        return Outcome(files.job, Status.FAILED, shown(one_line(error.strerror or error), files))
+        return Outcome.failed(files.job, shown(one_line(error.strerror or error), files))
     except Exception as error:  # any error fails this job only, as for images
-        return Outcome(files.job, Status.FAILED, shown(reason_of(error), files))
+        return Outcome.failed(files.job, shown(reason_of(error), files))
 
 
 def is_split(files: LocalFiles, settings: Settings) -> bool:
@@ -270,15 +270,19 @@ def _ended(files: LocalFiles, stats: VideoStats, device: str | None, batch: int 
 
     Device and batch size of the network are None if the network was not used.
     """
-    done = Outcome(
-        files.job, Status.DONE, None, stats.seconds, device, batch, stats.frames, stats.cuts, files=files
-    )
+    figures = {
+        "seconds": stats.seconds,
+        "device": device,
+        "batch": batch,
+        "frames": stats.frames,
+        "cuts": stats.cuts,
+    }
     if stats.damaged:
         reason = (
             f"{stats.damaged} packets or frames are damaged; the output contains only what could be decoded"
         )
-        return replace(done, status=Status.FAILED, reason=reason, files=None)
-    return done
+        return Outcome.failed(files.job, reason, **figures)
+    return Outcome.done(files.job, **figures, files=files)
 
 
 def _refuse_needless(files: LocalFiles, outputs: Outputs) -> None:

@@ -6,7 +6,7 @@ directory. A name that matches no image or several, and two names for the same i
 mistakes would only show in the results.
 """
 
-import hashlib
+import functools
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -37,24 +37,16 @@ _SIDE = 256
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A reference photograph: its palette, and a digest of its pixels."""
-
-    palette: Palette
-    digest: bytes
-
-
-@dataclass(frozen=True)
 class Guidance:
     """The guidance of a run.
 
     Attributes:
         hints: The hints of each image that has any.
-        reference: The reference for all images, or None.
+        reference: The palette of the reference for all images, or None.
     """
 
     hints: Mapping[Job, Hints] = field(default_factory=dict)
-    reference: Reference | None = None
+    reference: Palette | None = None
 
     @staticmethod
     def of(settings: Settings, plan: Plan) -> "Guidance":
@@ -64,9 +56,11 @@ class Guidance:
             UsageError: A file cannot be read, has the wrong format, does not match the plan, or would be
                 replaced by an output. The message names it.
         """
-        for path in (settings.hints, settings.reference):
-            if path is not None:
-                _refuse_replacing(path, plan)
+        for path in filter(None, (settings.hints, settings.reference)):
+            for job in plan.jobs:
+                same_name = job.destination.name == path.name
+                if same_name and os.path.realpath(str(job.destination)) == os.path.realpath(path):
+                    raise UsageError(f"{job.source} would replace {path}; inputs are never modified")
         reference, hints = None, {}
         if settings.reference is not None:
             reference = read_reference(settings.reference, settings.max_pixels)
@@ -86,7 +80,7 @@ class Guidance:
 
 
 def apply_guidance(
-    lightness: Lightness, ab: Floats, hints: Hints | None, reference: Reference | None
+    lightness: Lightness, ab: Floats, hints: Hints | None, reference: Palette | None
 ) -> tuple[Floats, Overlay | None]:
     """Apply the guidance to the predicted chroma of an image.
 
@@ -94,7 +88,7 @@ def apply_guidance(
         lightness: Lightness of the image, (H, W).
         ab: Predicted CIE a* and b*, (2, h, w).
         hints: Hints for the image, if any.
-        reference: The reference, if any. It is applied before the hints.
+        reference: The palette of the reference, if any. It is applied before the hints.
 
     Returns:
         The new a* and b*, (2, h, w), and the overlay of the hints, both for `compose`.
@@ -105,8 +99,10 @@ def apply_guidance(
     if hints is not None:
         hints.check(lightness.shape)
     if reference is not None:
-        ab = transfer(lightness, ab, reference.palette)
-    return ab, None if hints is None else spread(lightness, hints)
+        ab = transfer(lightness, ab, reference)
+    if hints is None:
+        return ab, None
+    return ab, spread(lightness, functools.partial(hints.rows, lightness.shape))
 
 
 def hints_of(given: Mapping[str, Any] | Image.Image | Path, max_pixels: int) -> Hints:
@@ -125,8 +121,8 @@ def hints_of(given: Mapping[str, Any] | Image.Image | Path, max_pixels: int) -> 
     return read
 
 
-def reference_of(given: Image.Image | Path, max_pixels: int) -> Reference:
-    """Return a reference from a Python API argument.
+def reference_of(given: Image.Image | Path, max_pixels: int) -> Palette:
+    """Return the palette of a reference from a Python API argument.
 
     Raises:
         UsageError: The reference cannot be read or is gray.
@@ -135,7 +131,7 @@ def reference_of(given: Image.Image | Path, max_pixels: int) -> Reference:
         return read_reference(given, max_pixels)
     image = given.convert("RGB")
     image.thumbnail((_SIDE, _SIDE))
-    return _reference(image)
+    return Palette.of(np.asarray(image))
 
 
 def read_hints(path: Path, max_pixels: int) -> Hints | dict[str, DrawnHints]:
@@ -157,29 +153,17 @@ def read_hints(path: Path, max_pixels: int) -> Hints | dict[str, DrawnHints]:
         raise UsageError(f"{path}: {error}") from error
 
 
-def read_reference(path: Path, max_pixels: int) -> Reference:
-    """Read a reference photograph from a file.
+def read_reference(path: Path, max_pixels: int) -> Palette:
+    """Read the palette of a reference photograph.
 
     Raises:
         UsageError: The file cannot be read, or the photograph is gray. The message names the file.
     """
     try:
-        return _reference(thumbnail.color_thumbnail(path, max_pixels, _SIDE))
+        image = thumbnail.color_thumbnail(path, max_pixels, _SIDE)
+        return Palette.of(np.asarray(image.convert("RGB")))
     except (ReadError, UsageError) as error:
         raise UsageError(f"cannot use the reference {path}: {error}") from error
-
-
-def _reference(image: Image.Image) -> Reference:
-    rgb = np.asarray(image.convert("RGB"))
-    content = repr(rgb.shape).encode() + rgb.tobytes()
-    return Reference(Palette.of(rgb), hashlib.blake2b(content, digest_size=16).digest())
-
-
-def _refuse_replacing(path: Path, plan: Plan) -> None:
-    for job in plan.jobs:
-        named = isinstance(job.destination, Path) and job.destination.name == path.name
-        if named and os.path.realpath(str(job.destination)) == os.path.realpath(path):
-            raise UsageError(f"{job.source} would replace {path}; inputs are never modified")
 
 
 def _matched(given: Hints | dict[str, DrawnHints], plan: Plan) -> dict[Job, Hints]:
@@ -195,8 +179,11 @@ def _matched(given: Hints | dict[str, DrawnHints], plan: Plan) -> dict[Job, Hint
         raise UsageError(f"these hints are for a single image, but there are {len(jobs)}; name them: {form}")
     paths, names = defaultdict(set), defaultdict(set)
     for job in jobs:
-        source = Path(str(job.source))  # of a URL it has the text, and names no file
-        for path in (_below_input(job, plan), os.path.normpath(source), str(source.absolute())):
+        # A URL is compared as text. The path below the input is the file name if the image was given itself.
+        source, destination = Path(str(job.source)), Path(str(job.destination))
+        depth = 1 if plan.root is None else len(destination.relative_to(Path(str(plan.root))).parts)
+        below_input = str(Path(*source.parts[-depth:]))
+        for path in (below_input, os.path.normpath(source), str(source.absolute())):
             paths[path].add(job)
         names[job.source.name].add(job)
     hints: dict[Job, Hints] = {}
@@ -207,13 +194,6 @@ def _matched(given: Hints | dict[str, DrawnHints], plan: Plan) -> dict[Job, Hint
             raise UsageError(f"{owners[job]!r} and {name!r} are both {job.source}; use one name for it")
         owners[job], hints[job] = name, marks
     return hints
-
-
-def _below_input(job: Job, plan: Plan) -> str:
-    """Return the path of an image relative to the input directory; its file name if it was given itself."""
-    source, destination = Path(str(job.source)), Path(str(job.destination))
-    depth = 1 if plan.root is None else len(destination.relative_to(Path(str(plan.root))).parts)
-    return str(Path(*source.parts[-depth:]))
 
 
 def _only(name: str, found: set[Job]) -> Job:

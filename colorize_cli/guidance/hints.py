@@ -83,7 +83,7 @@ class DrawnHints:
                     raise UsageError(f"the hint at x {x:g}, y {y:g} lies outside of {where}")
 
     def rows(self, shape: tuple[int, int], start: int, stop: int) -> Pins | None:
-        """Return the hints on the rows [start, stop) of an image (see `propagation.HintRows`)."""
+        """Return the hints on the rows [start, stop) of an image of `shape` (see `propagation.spread`)."""
         marks = [mark for mark in self.marks if mark.span[0] < stop and mark.span[1] >= start]
         if not marks:
             return None
@@ -123,7 +123,7 @@ class PaintedHints:
             raise UsageError(f"the hints and the image differ in aspect ratio: {sizes}")
 
     def rows(self, shape: tuple[int, int], start: int, stop: int) -> Pins | None:
-        """Return the hints on the rows [start, stop) of an image (see `propagation.HintRows`)."""
+        """Return the hints on the rows [start, stop) of an image of `shape` (see `propagation.spread`)."""
         own_height, own_width = self.rgba.shape[:2]
         rows = np.arange(start, stop) * own_height // shape[0]
         columns = np.arange(shape[1]) * own_width // shape[1]
@@ -153,7 +153,13 @@ def parse(text: str | bytes) -> DrawnHints | dict[str, DrawnHints]:
     if not isinstance(given, dict) or not given:
         raise UsageError("not an object with points or strokes, or with such objects by image name")
     if all(isinstance(value, dict) for value in given.values()):
-        return {name: _within(f"{name!r}: ", value) for name, value in given.items()}
+        hints = {}
+        for name, value in given.items():
+            try:
+                hints[name] = from_object(value)
+            except UsageError as error:
+                raise UsageError(f"{name!r}: {error}") from error
+        return hints
     return from_object(given)
 
 
@@ -231,13 +237,6 @@ def _stroke(where: str, given: Any) -> Mark:
         raise UsageError(f"{where} has no points")
     radius = _positive(f"{where}.width", given.get("width", WIDTH)) / 2
     return Mark(tuple(places), max(radius, _LEAST_RADIUS), _chroma(f"{where}.color", given.get("color")))
-
-
-def _within(where: str, given: Mapping[str, Any]) -> DrawnHints:
-    try:
-        return from_object(given)
-    except UsageError as error:
-        raise UsageError(f"{where}{error}") from error
 
 
 def _check_keys(where: str, given: Any, known: frozenset[str]) -> None:

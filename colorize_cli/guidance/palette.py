@@ -6,6 +6,7 @@ Welsh et al. 2002 ("Transferring Color to Greyscale Images", ACM TOG 21(3)). As 
 image's lightness is first matched to the reference's. The result depends only on the image and the reference.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,12 +37,14 @@ class Palette:
         means: Means of a* and b* in each zone of lightness, (zones, 2).
         deviations: Standard deviations of a* and b* in each zone of lightness, (zones, 2).
         strongest: 99th percentile of chroma.
+        digest: Digest of the pixels.
     """
 
     lightness: tuple[float, float]
     means: Floats
     deviations: Floats
     strongest: float
+    digest: bytes
 
     @staticmethod
     def of(rgb: Bytes) -> "Palette":
@@ -56,7 +59,10 @@ class Palette:
             raise UsageError("it has no colors")
         means, deviations = _statistics(lab[:, 0], lab[:, 1:])
         lightness = float(lab[:, 0].mean()), float(lab[:, 0].std())
-        return Palette(lightness, means, deviations, float(np.quantile(chroma, 1 - _STRONGEST_SHARE)))
+        strongest = float(np.quantile(chroma, 1 - _STRONGEST_SHARE))
+        content = repr(rgb.shape).encode() + rgb.tobytes()
+        digest = hashlib.blake2b(content, digest_size=16).digest()
+        return Palette(lightness, means, deviations, strongest, digest)
 
 
 def transfer(lightness: Lightness, ab: Floats, palette: Palette) -> Floats:
@@ -71,7 +77,11 @@ def transfer(lightness: Lightness, ab: Floats, palette: Palette) -> Floats:
         The new a* and b*, (2, h, w). The contrast of chroma within a zone of lightness at most doubles. The
         chroma of a pixel does not exceed the larger of its previous chroma and the palette's strongest.
     """
-    values = _like(resized(lightness, (ab.shape[1], ab.shape[2])).ravel(), palette.lightness)
+    values = resized(lightness, (ab.shape[1], ab.shape[2])).ravel()
+    # Shift and scale L* to the mean and the standard deviation of the palette.
+    mean, deviation = palette.lightness
+    gain = np.clip(deviation / max(float(values.std()), 1e-3), 1 / _MOST_GAIN, _MOST_GAIN)
+    values = np.asarray((values - values.mean()) * gain + mean, np.float32)
     chroma = ab.reshape(2, -1).T
     means, deviations = _statistics(values, chroma)
     gains = np.clip(palette.deviations / np.maximum(deviations, np.float32(1e-3)), 1 / _MOST_GAIN, _MOST_GAIN)
@@ -81,13 +91,6 @@ def transfer(lightness: Lightness, ab: Floats, palette: Palette) -> Floats:
     limit = np.maximum(before, np.float32(palette.strongest))
     moved *= np.minimum(1, limit / np.maximum(strength, np.float32(1e-6)))[:, None]
     return np.ascontiguousarray(moved.T, np.float32).reshape(ab.shape)
-
-
-def _like(lightness: Floats, wanted: tuple[float, float]) -> Floats:
-    """Return L* shifted and scaled to the wanted mean and standard deviation, within the gain limit."""
-    mean, deviation = wanted
-    gain = np.clip(deviation / max(float(lightness.std()), 1e-3), 1 / _MOST_GAIN, _MOST_GAIN)
-    return np.asarray((lightness - lightness.mean()) * gain + mean, np.float32)
 
 
 def _zones(lightness: Floats) -> Floats:

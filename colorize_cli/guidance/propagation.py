@@ -9,10 +9,8 @@ The linear system of Levin et al. 2004 ("Colorization using Optimization") has n
 the network's colors, a small hint fades within its object and leaks through every edge.
 """
 
-import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,23 +38,17 @@ _CONVERGED, _MAX_SWEEPS = 0.02, 200
 _STRIPE_PIXELS = 1 << 20
 
 
-class HintRows(Protocol):
-    """Hints that can be drawn on the rows of an image."""
-
-    def rows(self, shape: tuple[int, int], start: int, stop: int) -> Pins | None:
-        """Return the hints on the rows [start, stop) of an image of `shape` (height, width); None if none.
-
-        Returns:
-            A mask of the covered pixels, (stop - start, width), and the a* and b* of these pixels, (2, n).
-        """
+# Draws the hints on the rows [start, stop) of an image; None if there are none.
+HintRows = Callable[[int, int], Pins | None]
 
 
-def spread(lightness: Lightness, marks: HintRows) -> Overlay:
+def spread(lightness: Lightness, rows: HintRows) -> Overlay:
     """Return the chroma that hints give to an image.
 
     Args:
         lightness: Lightness of the image, (H, W).
-        marks: The hints.
+        rows: The hints: a mask of the pixels of rows [start, stop) that they cover, (stop - start, width),
+            and the a* and b* of these pixels, (2, n); None if there are none.
 
     Returns:
         The overlay for the network's chroma. On the hints it is exactly their chroma. Its weight is close to
@@ -69,78 +61,67 @@ def spread(lightness: Lightness, marks: HintRows) -> Overlay:
     chroma = np.zeros((2, *guide.shape), np.float32)
     nearest = np.full(guide.shape, _FAR, np.float32)
     costs = _Costs.of(guide)
-    for colors, begin in _Seeds.of(lightness, marks, guide).groups():
+    for colors, begin in _groups(guide.shape, *_seeds(lightness, rows, guide)):
         distances = costs.distances(begin)
         weights = (1 + distances) ** np.float32(-_FALLOFF)
         total += weights.sum(axis=0)
         chroma += np.tensordot(colors, weights, ((0,), (0,)))
         np.minimum(nearest, distances.min(axis=0), out=nearest)
-    cover = _cover(nearest)
+    # A smooth step from 1 at `_NEAR` to 0 at `_FAR`.
+    t = np.clip((np.float32(_FAR) - nearest) * np.float32(1 / (_FAR - _NEAR)), 0, 1)
+    cover = np.asarray(t * t * (3 - 2 * t), np.float32)
     chroma *= cover / np.maximum(total, np.float32(1e-12))
-    return Overlay(np.stack([*chroma, cover]), functools.partial(marks.rows, lightness.shape))
+    return Overlay(np.stack([*chroma, cover]), rows)
 
 
-def _cover(distance: Floats) -> Floats:
-    """Return the weight of hints at a distance: a smooth step from 1 at `_NEAR` to 0 at `_FAR`."""
-    t = np.clip((np.float32(_FAR) - distance) * np.float32(1 / (_FAR - _NEAR)), 0, 1)
-    return np.asarray(t * t * (3 - 2 * t), np.float32)
+def _seeds(
+    lightness: Lightness, rows: HintRows, guide: Floats
+) -> tuple[npt.NDArray[np.intp], Floats, Floats]:
+    """Find the pixels of the reduced image that hints touch.
 
-
-@dataclass(frozen=True)
-class _Seeds:
-    """The pixels of the reduced image that hints touch.
-
-    Attributes:
-        shape: Height and width of the reduced image.
-        pixels: Indices of the pixels in the flattened image, (n,).
-        distances: Initial distances, (n,): the difference between the L* of the pixel and the mean L* of its
-            part under the hints.
-        chroma: Mean a* and b* of the hints in each pixel, (n, 2).
+    Returns:
+        Indices of the pixels in the flattened image, (n,); initial distances, (n,): the difference between
+        the L* of the pixel and the mean L* of its part under the hints; and the mean a* and b* of the hints
+        in each pixel, (n, 2).
     """
+    height, width = lightness.shape
+    sums = np.zeros((4, guide.size))  # a*, b*, L* and number of hint pixels
+    step = max(1, _STRIPE_PIXELS // width)
+    for start in range(0, height, step):
+        stop = min(start + step, height)
+        pins = rows(start, stop)
+        if pins is None:
+            continue
+        mask, ab = pins
+        y, x = np.nonzero(mask)
+        flat = (y + start) * guide.shape[0] // height * guide.shape[1] + x * guide.shape[1] // width
+        for total, values in zip(sums, (*ab, lightness.rows(start, stop)[mask], None), strict=True):
+            total += np.bincount(flat, values, guide.size)
+    pixels = np.flatnonzero(sums[3])
+    a, b, mean_lightness = (sums[:3, pixels] / sums[3, pixels]).astype(np.float32)
+    return pixels, np.abs(guide.ravel()[pixels] - mean_lightness), np.stack([a, b], axis=1)
 
-    shape: tuple[int, int]
-    pixels: npt.NDArray[np.intp]
-    distances: Floats
-    chroma: Floats
 
-    @staticmethod
-    def of(lightness: Lightness, marks: HintRows, guide: Floats) -> "_Seeds":
-        height, width = lightness.shape
-        sums = np.zeros((4, guide.size))  # a*, b*, L* and number of hint pixels
-        step = max(1, _STRIPE_PIXELS // width)
-        for start in range(0, height, step):
-            stop = min(start + step, height)
-            pins = marks.rows(lightness.shape, start, stop)
-            if pins is None:
-                continue
-            mask, ab = pins
-            y, x = np.nonzero(mask)
-            flat = (y + start) * guide.shape[0] // height * guide.shape[1] + x * guide.shape[1] // width
-            for total, values in zip(sums, (*ab, lightness.rows(start, stop)[mask], None), strict=True):
-                total += np.bincount(flat, values, guide.size)
-        pixels = np.flatnonzero(sums[3])
-        a, b, mean_lightness = (sums[:3, pixels] / sums[3, pixels]).astype(np.float32)
-        distances = np.abs(guide.ravel()[pixels] - mean_lightness)
-        return _Seeds(guide.shape, pixels, distances, np.stack([a, b], axis=1))
-
-    def groups(self) -> Iterator[tuple[Floats, Floats]]:
-        """Yield groups of k colors, (k, 2), with their initial distances, (h, k, w)."""
-        step = _FINEST
-        while True:
-            keys = np.rint(self.chroma / np.float32(step)).astype(np.intp)
-            found, group = np.unique(keys, axis=0, return_inverse=True)
-            if len(found) <= _MAX_COLORS:
-                break
-            step *= 1.5
-        y, x = np.divmod(self.pixels, self.shape[1])
-        for first in range(0, len(found), _GROUP_SIZE):
-            numbers = range(first, min(first + _GROUP_SIZE, len(found)))
-            colors = np.stack([self.chroma[group == number].mean(axis=0) for number in numbers])
-            begin = np.full((self.shape[0], len(numbers), self.shape[1]), np.inf, np.float32)
-            for k, number in enumerate(numbers):
-                members = group == number
-                begin[y[members], k, x[members]] = self.distances[members]
-            yield colors, begin
+def _groups(
+    shape: tuple[int, ...], pixels: npt.NDArray[np.intp], distances: Floats, chroma: Floats
+) -> Iterator[tuple[Floats, Floats]]:
+    """Yield groups of k colors, (k, 2), with their initial distances, (h, k, w), from the seeds."""
+    step = _FINEST
+    while True:
+        keys = np.rint(chroma / np.float32(step)).astype(np.intp)
+        found, group = np.unique(keys, axis=0, return_inverse=True)
+        if len(found) <= _MAX_COLORS:
+            break
+        step *= 1.5
+    y, x = np.divmod(pixels, shape[1])
+    for first in range(0, len(found), _GROUP_SIZE):
+        numbers = range(first, min(first + _GROUP_SIZE, len(found)))
+        colors = np.stack([chroma[group == number].mean(axis=0) for number in numbers])
+        begin = np.full((shape[0], len(numbers), shape[1]), np.inf, np.float32)
+        for k, number in enumerate(numbers):
+            members = group == number
+            begin[y[members], k, x[members]] = distances[members]
+        yield colors, begin
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ from PIL import (
 
 from colorize_cli.core.errors import ReadError, one_line
 from colorize_cli.core.formats import HOLDS
-from colorize_cli.image import gif, high_depth
+from colorize_cli.image import containers, gif, high_depth
 from colorize_cli.image.frame import Frame, Page, Showing, from_image, from_samples, own_colors
-from colorize_cli.image.metadata import described, orientation_of
+from colorize_cli.image.metadata import STORED, described, orientation_of
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ def opened(source: Path | bytes, max_pixels: int) -> Iterator[ImageFile.ImageFil
     """
     with explained(), _open(source) as file, _opened(file) as image:
         _checked_size(image, max_pixels)
-        _turn_to(image, _page_numbers(image)[0])
+        _turn_to(image, _page_numbers(image)[0], source)
         yield image
 
 
@@ -128,7 +128,7 @@ def _pages(
         for number, page in enumerate(pages, 1):
             try:
                 with explained():
-                    _turn_to(image, page)
+                    _turn_to(image, page, source)
                     result = read_page(image, content, len(pages))
             except ReadError as error:
                 if len(pages) == 1:
@@ -176,12 +176,14 @@ def _page_numbers(image: ImageFile.ImageFile) -> list[int]:
     return pages or numbers
 
 
-def _turn_to(image: ImageFile.ImageFile, page: int) -> None:
-    """Seek to a page. Drops the ICC profile and resolution of an earlier page if this one has none."""
+def _turn_to(image: ImageFile.ImageFile, page: int, source: Path | bytes) -> None:
+    """Seek to a page and read its metadata. Drops profile and resolution of an earlier page if absent."""
     size = image.size
     image.seek(page)
     if image.format == "GIF" and image.size != size:  # Pillow enlarges the picture
         raise ReadError("damaged: the frame lies outside the picture")
+    with _open(source) as file:
+        image.info[STORED] = containers.read(file, image)
     if image.format != "TIFF":
         return
     tags = getattr(image, "tag_v2", {})

@@ -1,16 +1,24 @@
-"""Make thumbnails for HTML pages."""
+"""Make thumbnails: for HTML pages, and for the EXIF of outputs."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
-from PIL import Image, ImageOps
+import simplejpeg
+from PIL import Image
 
+from colorize_cli.color.lab import Bytes, Codes
+from colorize_cli.color.ycbcr import BytePlanes
 from colorize_cli.image import reader
-from colorize_cli.image.frame import alpha_as, from_image
+from colorize_cli.image.frame import Colors, alpha_as, from_image
 from colorize_cli.image.icc import to_srgb
+from colorize_cli.image.metadata import upright
 
 Render = Callable[[Image.Image, int], Image.Image]
+
+_EXIF_SIDE, _EXIF_QUALITY = 160, 80
 
 # Modes that can be resized before any conversion, which saves most of the work.
 _RESIZABLE = frozenset({"CMYK", "L", "LA", "RGB", "RGBA"})
@@ -50,6 +58,23 @@ def reduced(image: Image.Image, side: int) -> Image.Image:
     return opaque
 
 
+def embedded(colors: Colors) -> bytes:
+    """Return a JPEG of the colors of a picture, with sides as EXIF recommends them."""
+    height, width = colors.luma.shape if isinstance(colors, BytePlanes) else colors.shape[:2]
+    scale = min(1.0, _EXIF_SIDE / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+
+    def shrunk(plane: Codes) -> Bytes:
+        step = max(1, int(plane.shape[0] // (4 * size[1])))  # leaves enough pixels to average
+        small: Any = cv2.resize(plane[::step, ::step], size, interpolation=cv2.INTER_AREA)
+        return np.asarray(small >> 8 if small.dtype == np.uint16 else small, np.uint8)
+
+    if isinstance(colors, BytePlanes):
+        planes = (shrunk(plane) for plane in (colors.luma, colors.blue, colors.red))
+        return bytes(simplejpeg.encode_jpeg_yuv_planes(*planes, _EXIF_QUALITY))
+    return bytes(simplejpeg.encode_jpeg(shrunk(colors), _EXIF_QUALITY, "RGB", "444"))
+
+
 def _thumbnail(path: Path, max_pixels: int, side: int, render: Render) -> Image.Image:
     with reader.opened(path, max_pixels) as image:
         return reduced(render(image, side), side)
@@ -74,11 +99,11 @@ def _color(image: Image.Image, side: int) -> Image.Image:
         return _gray(image, side)
     icc = image.info.get("icc_profile")
     _shrink(image, side)
-    upright = ImageOps.exif_transpose(image)
-    opaque = upright.convert("RGB") if upright.mode == "RGBA" else upright
+    turned, _ = upright(image)
+    opaque = turned.convert("RGB") if turned.mode == "RGBA" else turned
     rgb = to_srgb(icc, opaque.mode)(opaque)
-    if upright.mode == "RGBA":
-        rgb.putalpha(upright.getchannel("A"))
+    if turned.mode == "RGBA":
+        rgb.putalpha(turned.getchannel("A"))
     return rgb
 
 

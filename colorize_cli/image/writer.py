@@ -1,6 +1,7 @@
 """Write pictures to files. A file appears under its name only when it is complete."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from colorize_cli.core.errors import WriteError
 from colorize_cli.core.formats import FORMATS, HOLDS, LOSSY
 from colorize_cli.image import jpeg, png16, tiff
 from colorize_cli.image.frame import Colors, Frame, Page, with_alpha
-from colorize_cli.image.metadata import options
+from colorize_cli.image.metadata import jpeg2000_boxes, options
+from colorize_cli.image.thumbnail import embedded
 from colorize_cli.storage import atomic
 
 # JPEG quality for inputs that are not JPEG. Color conversion rounds where gray does not, so the quality is
@@ -100,7 +102,7 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
     check(format_, first)
     if first.showing is None and next(remaining, None) is not None:
         raise WriteError(f"{format_} cannot hold several pages; choose TIFF")
-    saving = HOLDS[format_].saving | options(first.metadata, format_)
+    saving = HOLDS[format_].saving | options(first.metadata, format_, functools.partial(embedded, colors))
     if format_ == "JPEG":
         _write_jpeg(file, first, colors, quality, saving)
         return
@@ -120,6 +122,9 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
         images[0].save(file, format_, **saving)
     except (ValueError, RuntimeError) as error:  # the encoder rejects the picture
         raise WriteError(f"{format_} cannot hold the picture: {error}") from error
+    if format_ == "JPEG2000":
+        file.seek(0, os.SEEK_END)
+        file.write(jpeg2000_boxes(first.metadata))
 
 
 def _samples(format_: str, frame: Frame, colors: Colors) -> Codes:

@@ -5,12 +5,10 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import platformdirs
 
-from colorize_cli.color.lab import Floats
 from colorize_cli.inference import cuda
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic
@@ -38,10 +36,17 @@ def batch_size(network: Model, size: int | None, clock: Callable[[], float] = ti
     gpus = cuda.ask()
     conditions = repr((network.info, side, network.parallel, gpus and gpus.gpus))
     key = hashlib.sha256(conditions.encode()).hexdigest()[:16]
-    known = _read()
+    file = platformdirs.user_cache_path("colorize", appauthor=False) / "batches.json"
+    known: dict[str, int] = {}
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # an unreadable cache counts as empty
+        cached = json.loads(file.read_text()).items()
+        known = {name: count for name, count in cached if isinstance(count, int) and 1 <= count <= _MOST}
     if key not in known:
         known[key] = _measured(network, side, clock)
-        _write(known)
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with atomic.writing(file) as written:
+                written.write(json.dumps(known).encode())
     return known[key]
 
 
@@ -55,33 +60,13 @@ def _measured(network: Model, side: int, clock: Callable[[], float]) -> int:
         network.predict(copies)  # warm-up for this shape
         if network.most is not None:  # memory ran out
             break
-        seconds = min(_timed(network, copies, clock) for _ in range(_RUNS)) / count
+        times = []
+        for _ in range(_RUNS):
+            begun = clock()
+            network.predict(copies)
+            times.append(clock() - begun)
+        seconds = min(times) / count
         if seconds > _WORTHWHILE * fastest:
             break
         best, fastest, count = count, seconds, 2 * count
     return best
-
-
-def _timed(network: Model, copies: Floats, clock: Callable[[], float]) -> float:
-    begun = clock()
-    network.predict(copies)
-    return clock() - begun
-
-
-def _file() -> Path:
-    return platformdirs.user_cache_path("colorize", appauthor=False) / "batches.json"
-
-
-def _read() -> dict[str, int]:
-    """Read the cached batch sizes. An unreadable cache counts as empty, which costs a measurement."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        known = json.loads(_file().read_text())
-        return {key: value for key, value in known.items() if isinstance(value, int) and 1 <= value <= _MOST}
-    return {}
-
-
-def _write(known: dict[str, int]) -> None:
-    with contextlib.suppress(OSError):
-        _file().parent.mkdir(parents=True, exist_ok=True)
-        with atomic.writing(_file()) as file:
-            file.write(json.dumps(known).encode())

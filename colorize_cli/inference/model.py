@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import numpy as np
 from colorize_cli.color.lab import Floats
 from colorize_cli.core.errors import DeviceError, DeviceMemoryError, ModelError, UsageError, one_line
 from colorize_cli.core.settings import PRECISIONS
-from colorize_cli.inference import adapters, cuda
+from colorize_cli.inference import DEFAULT, adapters, cuda
 from colorize_cli.inference import sessions as onnx_sessions
 from colorize_cli.inference.adapters import Adapter, ModelInfo, Signature, Tensor
 from colorize_cli.inference.sessions import Sessions
@@ -21,7 +21,6 @@ from colorize_cli.inference.sessions import Sessions
 if TYPE_CHECKING:
     import onnxruntime
 
-BUNDLED = "models/default.onnx"
 # File name suffixes of variants by precision, and the devices that they run on.
 VARIANTS = {"int8": "-int8", "fp16": "-fp16"}
 _DEVICE_OF = {"int8": "the CPU", "fp16": "GPUs"}
@@ -29,9 +28,9 @@ _DEVICE_OF = {"int8": "the CPU", "fp16": "GPUs"}
 _MOST_DIFFERENCE = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Model:
-    """Loaded network. `predict` is thread-safe.
+    """Loaded network. `predict` is thread-safe, and remembers the largest batch that fits in memory.
 
     Attributes:
         info: Metadata of the file.
@@ -164,7 +163,7 @@ def load(
             if device != "auto" or precision == "fp16":
                 raise
             reason = str(error)
-    return _load_cpu(path, reason, (threads, parallel), precision, kind)
+    return _load_cpu(path, reason, threads, parallel, precision, kind)
 
 
 def gpus_of(device: str) -> list[int] | None:
@@ -225,41 +224,42 @@ def _explained(path: Path | None) -> Iterator[None]:
     except OSError as error:
         why = f"cannot read the model {_file(path)}: {error.strerror}"
         if path is None and isinstance(error, FileNotFoundError):
-            why = f"this installation lacks its model, colorize_cli/{BUNDLED}; reinstall it or pass --model"
+            name = f"colorize_cli/models/{DEFAULT.name}"
+            why = f"this installation lacks its model, {name}; reinstall it or pass --model"
         raise ModelError(why) from error
 
 
 def _file(path: Path | None) -> Path:
-    return Path(__file__).parents[1] / BUNDLED if path is None else path
+    return DEFAULT if path is None else path
 
 
 def _load_cpu(
-    path: Path | None, reason: str, shared: tuple[int | None, int], precision: str, kind: str | None
+    path: Path | None, reason: str, threads: int | None, parallel: int, precision: str, kind: str | None
 ) -> Model:
+    def made(data: bytes, kind: str | None) -> Model:
+        session = onnx_sessions.on_cpu(data, threads, parallel)
+        return _model([session], "cpu", reason, kind, parallel)
+
     if precision != "fp32":
-        try:
-            variant = _variant_file(path, "int8")
-            made = _model(onnx_sessions.on_cpu(read(variant), *shared), "cpu", reason, None)
-            return _checked(made, variant, path)
-        except _NoVariantError as error:
-            if precision == "int8":
-                raise ModelError(str(error)) from error
-    return _model(onnx_sessions.on_cpu(read(path), *shared), "cpu", reason, kind)
+        variant = _variant(path, "int8", lambda data: made(data, None))
+        if isinstance(variant, Model):
+            return variant
+        if precision == "int8":
+            raise ModelError(variant)
+    return made(read(path), kind)
 
 
 def _load_cuda(path: Path | None, gpus: list[int], precision: str, kind: str | None) -> Model:
-    reason = "it runs the whole network"
+    def made(data: bytes, kind: str | None) -> Model:
+        return _model(onnx_sessions.on_gpus(data, gpus), "cuda", "it runs the whole network", kind)
+
     data = read(path)
     if precision != "fp16":
-        return _model(onnx_sessions.on_gpus(data, gpus), "cuda", reason, kind)
-    try:
-        variant = _variant_file(path, "fp16")
-        half = _checked(
-            _model(onnx_sessions.on_gpus(read(variant), gpus), "cuda", reason, None), variant, path
-        )
-    except _NoVariantError as error:
-        raise ModelError(str(error)) from error
-    difference = _difference(half, _model(onnx_sessions.on_cpu(data, None), "cpu", "", kind))
+        return made(data, kind)
+    half = _variant(path, "fp16", lambda data: made(data, None))
+    if not isinstance(half, Model):
+        raise ModelError(half)
+    difference = _difference(half, _model([onnx_sessions.on_cpu(data)], "cpu", "", kind))
     if difference > _MOST_DIFFERENCE:
         raise DeviceError(
             f"fp16 differs from fp32 by {difference:.2f} in a* and b* on average; use --precision fp32"
@@ -267,22 +267,15 @@ def _load_cuda(path: Path | None, gpus: list[int], precision: str, kind: str | N
     return half
 
 
-class _NoVariantError(Exception):
-    """A model has no variant in the requested precision."""
-
-
-def _variant_file(path: Path | None, precision: str) -> Path:
+def _variant(path: Path | None, precision: str, make: Callable[[bytes], Model]) -> Model | str:
+    """Load the variant of a model in another precision. Returns the reason, in words, if there is none."""
     file = _file(path)
     variant = file.with_stem(file.stem + VARIANTS[precision])
     if not variant.is_file():
-        raise _NoVariantError(f"there is no {precision} variant of the model beside it ({variant.name})")
-    return variant
-
-
-def _checked(made: Model, variant: Path, path: Path | None) -> Model:
-    """Check that a variant was made from the file at `path`, by the hash in its metadata."""
+        return f"there is no {precision} variant of the model beside it ({variant.name})"
+    made = make(read(variant))
     if made.info.variant_of != digest(path).hex():
-        raise _NoVariantError(f"{variant} was made from another file")
+        return f"{variant} was made from another file"
     return made
 
 
@@ -296,7 +289,11 @@ def _difference(one: Model, other: Model) -> float:
 
 
 def _model(
-    sessions: "Sequence[onnxruntime.InferenceSession]", device: str, reason: str, kind: str | None
+    sessions: "Sequence[onnxruntime.InferenceSession]",
+    device: str,
+    reason: str,
+    kind: str | None,
+    parallel: int = 1,
 ) -> Model:
     first = sessions[0]
     signature = Signature(
@@ -305,5 +302,5 @@ def _model(
         metadata=dict(first.get_modelmeta().custom_metadata_map),
     )
     adapter = adapters.recognize(signature, kind)
-    made = Model(adapter.info, device, reason, adapter, Sessions(sessions))
-    return replace(made, batch_size=adapter.batch or 1) if made._sessions.shares_memory else made
+    made = Model(adapter.info, device, reason, adapter, Sessions(sessions, parallel))
+    return replace(made, batch_size=adapter.batch or 1) if parallel > 1 else made

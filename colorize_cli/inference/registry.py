@@ -1,6 +1,6 @@
-"""Find models by name: the bundled one, and those in the user's folder of models.
+"""Find models by name: the bundled ones, and those in the user's folder of models.
 
-Modules that need numpy are imported where they are used, since names are also resolved for `--doctor`, which
+Modules that need numpy are imported where they are used, since names are also resolved for `doctor`, which
 must start without numpy.
 """
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import platformdirs
 
 from colorize_cli.core.errors import ModelError
+from colorize_cli.inference import DEFAULT, MODELS
 
-BUNDLED = "default"
 _SUFFIX = ".onnx"
 
 
@@ -22,7 +22,7 @@ class ListedModel:
 
     Attributes:
         name: Name for `--model`.
-        path: The file; None for the bundled model.
+        path: The file; None for the bundled default model.
         size: Size of the file in bytes; 0 if it cannot be read.
         sha256: SHA-256 of the file, in hexadecimal; empty if it cannot be read.
         kind: Kind of the file (see `adapters`).
@@ -49,31 +49,40 @@ def folder() -> Path:
 
 
 def resolve(named: Path | None) -> Path | None:
-    """Return the file of a path or name; None for the bundled model.
+    """Return the file of a path or name; None for the bundled default model.
 
-    A path that exists is returned as it is. A bare name, with or without .onnx, is then searched in the
-    user's folder.
+    A path that exists is returned as it is. A bare name, with or without .onnx, is searched in the user's
+    folder and then among the bundled models.
     """
     if named is None or named.exists() or len(named.parts) != 1:
         return named
-    for candidate in (folder() / named, folder() / f"{named}{_SUFFIX}"):
-        if candidate.is_file():
-            return candidate
-    return None if str(named) == BUNDLED else named
+    for directory in (folder(), MODELS):
+        for candidate in (directory / named, directory / f"{named}{_SUFFIX}"):
+            if candidate.is_file():
+                return None if candidate == DEFAULT else candidate
+    return None if str(named) == DEFAULT.stem else named
 
 
 def entries() -> list[ListedModel]:
-    """List all models, the bundled one first. Variants in another precision are left out."""
-    from colorize_cli.inference import model
+    """List all models, the default first and the other bundled ones next.
 
-    found = sorted(folder().glob(f"*{_SUFFIX}")) if folder().is_dir() else []
-    stems = {path.stem for path in found}
+    A bundled model that a model of the user's folder hides is left out, and so are variants in another
+    precision.
+    """
+    from colorize_cli.inference.model import VARIANTS
+
+    paths = {
+        path.stem: path for directory in (MODELS, folder()) for path in sorted(directory.glob(f"*{_SUFFIX}"))
+    }
     variants = {
         stem
-        for stem in stems
-        if any(stem.removesuffix(suffix) in stems - {stem} for suffix in model.VARIANTS.values())
+        for stem in paths
+        if any(stem.removesuffix(suffix) in paths.keys() - {stem} for suffix in VARIANTS.values())
     }
-    return [_entry(BUNDLED, None)] + [_entry(path.stem, path) for path in found if path.stem not in variants]
+    default = paths.pop(DEFAULT.stem, DEFAULT)
+    return [_entry(DEFAULT.stem, None if default == DEFAULT else default)] + [
+        _entry(name, path) for name, path in paths.items() if name not in variants
+    ]
 
 
 def _entry(name: str, path: Path | None) -> ListedModel:

@@ -24,7 +24,7 @@ _SILENT = 4
 
 
 class Sessions:
-    """Pool of sessions: one per GPU, or one for the CPU, entered once per concurrent run.
+    """Pool of sessions: one per GPU, or one for the CPU that is run several times at once.
 
     Attributes:
         count: Number of concurrent runs.
@@ -32,14 +32,14 @@ class Sessions:
         shares_memory: True if concurrent runs use the same memory.
     """
 
-    def __init__(self, sessions: "Sequence[onnxruntime.InferenceSession]") -> None:
-        self.count = len(sessions)
+    def __init__(self, sessions: "Sequence[onnxruntime.InferenceSession]", parallel: int = 1) -> None:
+        """Make a pool in which each session runs up to `parallel` times at once."""
+        self.count = len(sessions) * parallel
         self.most: int | None = None
-        # One session that is entered several times (see `on_cpu`) runs all its calls in the same memory.
-        self.shares_memory = self.count > len(set(map(id, sessions)))
+        self.shares_memory = parallel > 1
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._alone = threading.Lock()
-        for session in sessions:
+        for session in [*sessions] * parallel:
             self._idle.put(session)
 
     def run(self, outputs: list[str], feed: dict[str, Floats], *, alone: bool = False) -> list[Any]:
@@ -58,13 +58,13 @@ def means_out_of_memory(error: Exception) -> bool:
     return any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
 
 
-def on_cpu(data: bytes, threads: int | None, parallel: int = 1) -> "list[onnxruntime.InferenceSession]":
-    """Create a session on the CPU, and return it once per concurrent run.
+def on_cpu(data: bytes, threads: int | None = None, parallel: int = 1) -> "onnxruntime.InferenceSession":
+    """Create a session on the CPU.
 
     Args:
         data: Content of an ONNX file.
-        threads: Threads shared by the runs; None for the number of cores.
-        parallel: Number of concurrent runs.
+        threads: Threads shared by concurrent runs; None for the number of cores.
+        parallel: Number of concurrent runs. Each has its share of the threads.
 
     Raises:
         ModelError: The content is not an ONNX file.
@@ -80,7 +80,7 @@ def on_cpu(data: bytes, threads: int | None, parallel: int = 1) -> "list[onnxrun
     except Exception as error:
         raise ModelError(f"not an ONNX file that can be loaded: {one_line(error)}") from error
     session.disable_fallback()
-    return [session] * parallel
+    return session
 
 
 def on_gpus(data: bytes, gpus: list[int]) -> "list[onnxruntime.InferenceSession]":

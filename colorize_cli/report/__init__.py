@@ -1,1 +1,1 @@
-"""HTML pages: reports of runs and comparisons of models."""
+"""HTML pages: of a run, of a comparison of models, and of a training run (a template for `trainer`)."""

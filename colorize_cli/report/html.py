@@ -1,28 +1,27 @@
-"""Shared parts of the HTML pages. A page is self-contained.
+"""Write HTML pages from the templates of this package. A page is self-contained.
 
 A page is read from disk and loads nothing from elsewhere. File names and error messages are hostile input:
-they pass through `text`, and addresses through `Page.link`. The Content-Security-Policy of the page allows
-only its built-in script.
+the templates escape every value, and `Page.link` makes addresses. The Content-Security-Policy of a page
+allows only its built-in style and script.
 """
 
 import base64
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
-import importlib.resources
 import io
+import json
 import os
-import re
-import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
-from html import escape
 from pathlib import Path
-from string import Template
-from typing import IO, Self
+from typing import IO, Any, Self
 from urllib.parse import quote
 
+import jinja2
+from markupsafe import Markup
 from PIL import Image
 
 from colorize_cli.core.errors import UsageError, WriteError, printable
@@ -30,15 +29,34 @@ from colorize_cli.core.location import STREAM, Location, Url
 from colorize_cli.storage import atomic
 
 SUFFIXES = (".html", ".htm")
-# Marks the place in a template for content that is added piece by piece.
-_MIDDLE = "<!-- outcomes -->\n"
+
+
+class Spool:
+    """Records in a file on disk, for a template to iterate over. A record is what JSON can hold."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        """Start without records in an empty file."""
+        self._file = file
+        self._count = 0
+
+    def add(self, **record: Any) -> None:
+        """Append a record. Raises OSError if the disk is full."""
+        self._file.write(json.dumps(record).encode() + b"\n")
+        self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self._file.seek(0)
+        return map(json.loads, self._file)
 
 
 class Page:
-    """A page that grows on disk.
+    """A page whose pictures are kept on disk until it is written.
 
-    Its parts are stored in unnamed temporary files in the folder of the page, so that memory does not grow
-    with the number of pictures. Leaving the `with` block deletes these files.
+    They are in unnamed temporary files in the folder of the page, so that memory does not grow with their
+    number. Leaving the `with` block deletes these files.
     """
 
     def __init__(self, path: Path, what: str) -> None:
@@ -59,7 +77,7 @@ class Page:
         self.path = path
         self._what = what
         self._folder = _absolute(path.parent)
-        self._parts = contextlib.ExitStack()
+        self._files = contextlib.ExitStack()
         with self.explained():
             path.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self._folder).close()
@@ -69,11 +87,11 @@ class Page:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):  # a full disk, already reported by `write`
-            self._parts.close()
+            self._files.close()
 
-    def part(self) -> IO[bytes]:
-        """Return a new temporary file for a part of the page."""
-        return self._parts.enter_context(tempfile.TemporaryFile(dir=self._folder))
+    def spool(self) -> Spool:
+        """Return a new list of records on disk."""
+        return Spool(self._files.enter_context(tempfile.TemporaryFile(dir=self._folder)))
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
@@ -85,75 +103,67 @@ class Page:
                 f"cannot write the {self._what} {self.path}: {error.strerror or error}"
             ) from error
 
-    def write(self, frame: tuple[str, str], middle: Iterable[str | IO[bytes]]) -> None:
+    def write(self, template: str, **values: Any) -> None:
         """Write the page atomically.
 
         Args:
-            frame: The beginning and end of the page, from `framed`.
-            middle: The content between them, in order: HTML strings, and files of HTML.
+            template: Name of a file in `templates`.
+            values: The variables of the template.
 
         Raises:
             WriteError: The page cannot be written.
         """
-        begin, end = frame
-        with self.explained(), atomic.writing(self.path) as file:
-            file.write(begin.encode())
-            for piece in middle:
-                if isinstance(piece, str):
-                    file.write(piece.encode())
-                else:
-                    piece.seek(0)
-                    shutil.copyfileobj(piece, file)
-            file.write(end.encode())
+        about = f"colorize {importlib.metadata.version('colorize-cli')}, {now()}"
+        with self.explained():
+            write(self.path, template, about=about, **values)
 
-    def link(self, location: Location, html: str) -> str:
-        """Return `html` linked to a location, relative to the page; unlinked if browsers cannot open it."""
+    def link(self, location: Location) -> dict[str, str | None]:
+        """Return the text and the address of a location for the macro `link`.
+
+        The address is relative to the page. It is None if browsers cannot open the location.
+        """
+        address: str | None = None
         if isinstance(location, Url):
-            return f'<a href="{escape(str(location))}">{html}</a>' if location.is_web else html
-        if location == STREAM:
-            return html
-        return f'<a href="{escape(_address(location, self._folder))}">{html}</a>'
+            address = str(location) if location.is_web else None
+        elif location != STREAM:
+            address = _address(location, self._folder)
+        return {"text": str(location), "address": address}
 
 
-def framed(template: str, title: str, **html: str) -> tuple[str, str]:
-    """Return the beginning and the end of a page, around the content that is added piece by piece.
+def write(path: Path, template: str, **values: Any) -> None:
+    """Write a page atomically, piece by piece.
 
     Args:
-        template: Name of a file in `templates`. Its style sheet follows `style.css`.
-        title: Title of the page, as plain text.
-        html: HTML for the other placeholders of the template.
+        path: The file.
+        template: Name of a file in `templates`.
+        values: The variables of the template.
+
+    Raises:
+        OSError: The page cannot be written.
     """
-    version = importlib.metadata.version("colorize-cli")
-    whole = Template(_asset(template)).safe_substitute(style=_asset("style.css"))
-    page = Template(whole).substitute(
-        policy=_policy(whole),
-        title=text(title),
-        about=f"colorize {text(version)}, {datetime.now().astimezone():%Y-%m-%d %H:%M}",
-        **html,
-    )
-    begin, _, end = page.partition(_MIDDLE)
-    return begin, end
+    with atomic.writing(path) as file:
+        for piece in _templates().get_template(template).generate(values):
+            file.write(piece.encode())
 
 
-def text(value: object) -> str:
-    """Escape any text, such as a file name, as HTML on one line."""
-    return escape(printable(value))
+def now() -> str:
+    """Return the local date and time to the minute."""
+    return f"{datetime.now().astimezone():%Y-%m-%d %H:%M}"
 
 
-def picture(image: Image.Image, alt: str, **saving: int) -> str:
-    """Return an `img` element with the picture embedded as JPEG.
+def embedded(image: Image.Image, format_: str = "JPEG", **saving: int) -> dict[str, Any]:
+    """Return a picture as a data URL, with its size, for the macro `picture`.
 
     Args:
         image: A picture of mode L or RGB.
-        alt: Alternative text, as plain text.
-        saving: Options of Pillow's JPEG encoder: quality, subsampling.
+        format_: JPEG or WEBP.
+        saving: Options of Pillow's encoder: quality, subsampling.
     """
     file = io.BytesIO()
-    image.save(file, "JPEG", **saving)
-    return (
-        f'<img src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}" alt="{text(alt)}" '
-        f'width="{image.width}" height="{image.height}" loading="lazy" decoding="async">'
-    )
+    image.save(file, format_, **saving)
+    data = base64.b64encode(file.getvalue()).decode()
+    url = f"data:image/{format_.lower()};base64,{data}"
+    return {"url": url, "width": image.width, "height": image.height}
 
 
 def duration(seconds: float) -> str:
@@ -164,12 +174,19 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {whole} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _asset(name: str) -> str:
-    return (
-        importlib.resources.files("colorize_cli.report")
-        .joinpath("templates", name)
-        .read_text(encoding="utf-8")
+@functools.cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("colorize_cli.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(value),
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters.update(duration=duration, thousands="{:,}".format)
+    environment.globals["policy"] = _policy
+    return environment
 
 
 def _absolute(path: Path) -> str:
@@ -187,12 +204,10 @@ def _address(path: Path, folder: str) -> str:
     return quote(os.fsencode(relative.replace(os.sep, "/")))
 
 
-def _policy(page: str) -> str:
-    """Return a Content-Security-Policy that allows no loading, and only the styles and scripts in `page`."""
-    allowed = []
-    for tag in ("style", "script"):
-        contents = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        digests = (base64.b64encode(hashlib.sha256(content.encode()).digest()) for content in contents)
-        allowed.append(" ".join([f"{tag}-src", *(f"'sha256-{digest.decode()}'" for digest in digests)]))
-    rest = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'"
-    return "; ".join([rest, *allowed])
+def _policy(style: str, script: str) -> str:
+    """Return a Content-Security-Policy that allows no loading, and only this style and script."""
+    allowed = [
+        f"{kind}-src 'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+        for kind, content in (("style", style), ("script", script))
+    ]
+    return "; ".join(["default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'", *allowed])

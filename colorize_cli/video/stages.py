@@ -48,7 +48,7 @@ _LONGEST = 10
 # many files: two per segment, with a state file larger than the video, and three disk syncs.
 _LEAST = 2
 # Share of the previous frame's chroma that `--steady 1` keeps where that frame is fully trusted.
-MOST_KEPT = 0.97
+MOST_KEPT = 0.98
 
 
 @dataclass

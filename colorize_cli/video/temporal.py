@@ -28,8 +28,9 @@ from colorize_cli.color.lab import Bytes, Floats
 
 # Mean trust below which a frame is taken to follow a cut.
 _CUT = 0.2
-# Tolerance of the flow round trip in squared pixels, and its increase per squared length of the flows.
-_MISS, _MISS_OF_LENGTH = 0.5, 0.05
+# Tolerance of the flow round trip as a fraction of the short side, and its increase per squared length of the
+# flows.
+_MISS, _MISS_OF_LENGTH = 0.0055, 0.05
 # Tolerance of the lightness difference in L*, and the side of the box that it is averaged over in pixels.
 _DIFFERENCE, _SMOOTHED = 6.0, 5
 # A pixel is reliable above a trust of `_SURE`. The network sees a frame again as soon as the share of pixels
@@ -88,7 +89,8 @@ class FlowTracker:
         smoothed = cv2.blur(np.abs(difference), (_SMOOTHED, _SMOOTHED))
         height, width = small.shape
         inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
-        trust = np.exp(-miss / (_MISS + _MISS_OF_LENGTH * length) - smoothed / np.float32(_DIFFERENCE))
+        tolerance = np.float32((_MISS * min(height, width)) ** 2)
+        trust = np.exp(-miss / (tolerance + _MISS_OF_LENGTH * length) - smoothed / np.float32(_DIFFERENCE))
         return back, np.asarray(trust * inside, np.float32)
 
     def _flow(self, of: Bytes, to: Bytes) -> Floats:

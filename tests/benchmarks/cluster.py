@@ -1,18 +1,18 @@
-"""What handing jobs out by Ray costs, beside doing them in this process.
+"""Measure the overhead of dispatching jobs by Ray, relative to running them in this process.
 
     python tests/benchmarks/cluster.py [--pictures 500] [--megapixels 2] [--jobs 1000000] [--json]
 
-Each measurement is made in a process of its own.
+Each measurement runs in a new process.
 
-- pictures: grey JPEGs made here, coloured by the engine `local` and by the engine `ray` on a cluster of this
-  machine alone, with the same cores, taking turns. Seconds count from the moment at which the model is loaded
-  to the last outcome, so that start-up is aside; of several rounds the fastest counts. The bound is 1.15.
-- jobs: of no pictures, through the stages of the local engine, of which each does nothing, and through the
-  whole engine `ray`, whose actor has those stages. Resident memory of this process, without that of Ray's own
-  processes, is read as outcomes come; it is flat if the last fifth of the run needs what the second needed.
-- plan: what the plan of so many jobs takes, which the command holds whatever the engine.
+- pictures: gray JPEGs made here, colorized by the engine `local` and by the engine `ray` on a cluster of
+  this machine, with the same cores, in turns. Seconds are counted from the moment when the model is loaded
+  to the last outcome, without the start; the fastest round counts. The bound is 1.15.
+- jobs: jobs without pictures, whose stages do nothing, through the stages of the local engine and through
+  the whole engine `ray`. Resident memory of this process, without Ray's processes, is read at each outcome.
+  It is constant if the last fifth of the run needs no more than the second.
+- plan: memory of the plan, which the command holds with either engine.
 
-It says something only on a quiet machine.
+The figures need a quiet machine.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ _SAMPLES = 200
 
 
 def make_pictures(folder: Path, megapixels: float, count: int) -> None:
-    """Grey pictures with the detail and grain of a scan: an enlarged public-domain photograph with noise."""
+    """Write gray pictures with the detail and grain of a scan: an enlarged free photograph with noise."""
     astronaut = cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2GRAY)
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     large = cv2.resize(astronaut, (round(height * 4 / 3), height), interpolation=cv2.INTER_CUBIC)
@@ -57,7 +57,7 @@ def make_pictures(folder: Path, megapixels: float, count: int) -> None:
 
 
 def colorize(engine: str, source: Path, output: Path) -> dict[str, float]:
-    """Seconds of an engine over a folder, from the model's being loaded on."""
+    """Return the seconds of an engine for a folder, counted from when the model is loaded."""
     process_setup.prepare()
     loaded: list[float] = []
     plan = discovery.plan([source], output, formats.endings())
@@ -70,7 +70,7 @@ def colorize(engine: str, source: Path, output: Path) -> dict[str, float]:
 
 
 class Idle:
-    """In place of a session: the stages of one, which do nothing."""
+    """Session whose stages do nothing."""
 
     def ended(self, _: Job) -> Outcome | None:
         return None
@@ -101,7 +101,7 @@ def idle(_: int, __: Callable[[str], None], ___: Progress) -> Idle:
 
 
 class Unprobed(NodeCheck):
-    """One that all nodes pass."""
+    """Node check that every node passes."""
 
     def examine(self) -> Path:
         return self.file
@@ -111,7 +111,7 @@ class Unprobed(NodeCheck):
 
 
 def some_jobs(count: int) -> Iterator[Job]:
-    folder, output = Path("scans"), Path("coloured")
+    folder, output = Path("scans"), Path("colorized")
     for number in range(count):
         name = f"{number // 1000:04d}/{number:07d}.jpg"
         yield Job(folder / name, output / name)
@@ -128,12 +128,12 @@ def by_ray(jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
 
 
 def resident() -> int:
-    """Bytes of memory that this process has now."""
+    """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def hand_out(engine: str, count: int) -> dict[str, float]:
-    """Jobs a second from the first outcome on, and this process's memory in the second and the last fifth."""
+    """Return jobs a second since the first outcome, and memory in the second and last fifth of the run."""
     outcomes = Idle().colorize_images(some_jobs(count)) if engine == "local" else by_ray(some_jobs(count))
     sizes: list[int] = []
     every = max(1, count // _SAMPLES)
@@ -152,14 +152,14 @@ def hand_out(engine: str, count: int) -> dict[str, float]:
 
 
 def plan_of(count: int) -> dict[str, float]:
-    """Bytes for each job of a plan."""
+    """Return the bytes that a plan takes per job."""
     before = resident()
-    plan = Plan(tuple(some_jobs(count)), 0, Path("coloured"))
+    plan = Plan(tuple(some_jobs(count)), 0, Path("colorized"))
     return {"bytes a job": (resident() - before) / len(plan.jobs)}
 
 
 def apart(*arguments: object) -> dict[str, float]:
-    """A measurement in a process of its own."""
+    """Run a measurement in a new process."""
     line = [sys.executable, __file__, "--one", *map(str, arguments)]
     done = subprocess.run(line, check=True, stdout=subprocess.PIPE)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -170,12 +170,12 @@ def measure(pictures: int, megapixels: float, jobs: int, rounds: int) -> dict[st
     best: dict[str, dict[str, float]] = {}
     all_rounds: dict[str, list[float]] = {engine: [] for engine in ENGINES}
     if pictures:
-        with TemporaryDirectory() as place:
-            (source := Path(place, "in")).mkdir()
+        with TemporaryDirectory() as folder:
+            (source := Path(folder, "in")).mkdir()
             make_pictures(source, megapixels, pictures)
             for _ in range(rounds):
                 for engine in ENGINES:
-                    found = apart("colorize", engine, source, Path(place, engine))
+                    found = apart("colorize", engine, source, Path(folder, engine))
                     all_rounds[engine].append(found["seconds"])
                     if engine not in best or found["seconds"] < best[engine]["seconds"]:
                         best[engine] = found
@@ -190,7 +190,7 @@ def measure(pictures: int, megapixels: float, jobs: int, rounds: int) -> dict[st
 
 
 def show(found: dict[str, Any]) -> None:
-    """Tables for people."""
+    """Print the results as tables."""
     console = Console(width=110)
     pictures, jobs = found["pictures"], found["jobs"]
     if pictures["count"]:
@@ -212,7 +212,7 @@ def show(found: dict[str, Any]) -> None:
         console.print(f"ray / local: {found['ratio']:.3f} (bound {BOUND})\n")
     if jobs["count"]:
         columns = ("jobs/s", "MiB in the second fifth", "MiB in the last fifth", "growth")
-        table = Table("engine", *columns, title=f"{jobs['count']:,} jobs of nothing, {found['cores']} cores")
+        table = Table("engine", *columns, title=f"{jobs['count']:,} empty jobs, {found['cores']} cores")
         for engine in ENGINES:
             rate, second, last = jobs[engine].values()
             table.add_row(engine, f"{rate:,.0f}", f"{second:.1f}", f"{last:.1f}", f"{last / second:.3f}")
@@ -231,7 +231,7 @@ def show(found: dict[str, Any]) -> None:
 def main(
     pictures: int, megapixels: float, jobs: int, rounds: int, as_json: bool, one: bool, what: tuple[str, ...]
 ) -> None:
-    """Measure both engines, and print their ratio."""
+    """Measure both engines and print their ratio."""
     if one:
         name, *arguments = what
         match name:

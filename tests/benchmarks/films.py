@@ -1,19 +1,16 @@
-"""What colouring a film costs, beside decoding and encoding it and beside the network.
+"""Measure the speed of colorizing a film, relative to its codecs and its network.
 
     python tests/benchmarks/films.py --width 1280 --height 720 --seconds 8 --rounds 3 --preset medium
 
-The film is made here. Everything is done in turn, as many times as there are rounds, and of each the fastest
-counts: what else a machine does only ever makes something slower. Side by side in one run, each from the
-file to a file or to nothing, with the encoder's same settings:
+The film is made here. All measurements take turns in several rounds, and the fastest round of each counts.
+All use the same encoder settings:
 
-- codecs: decoded and encoded again as it is, on one core and on all;
-- network: its frames' small copies through the network, in batches, and nothing else, on one core less than
-  there are and on all;
-- whole: coloured, as `colorize --every 1` does it, with the seconds of its stages; and as `--every auto` does
-  it.
+- codecs: decode and encode the film unchanged, on one core and on all cores.
+- network: run the network on the small copies of all frames, in batches, on all cores and on all but one.
+- whole: `colorize --every 1`, with the seconds of its stages, and `colorize --every auto`.
 
-"What must run" is the longer of codecs on one core and the network on the others: a pipeline that gives each
-its share cannot be faster. One whose shares are not fixed can, down to codecs + network on all cores.
+"What must run" is the longer of codecs on one core and network on the others: the lower bound for a pipeline
+with fixed shares. Without fixed shares the bound is codecs + network on all cores.
 """
 
 import contextlib
@@ -45,7 +42,7 @@ RATE = 25
 
 
 def make(path: Path, width: int, height: int, seconds: int) -> None:
-    """A grey film: a camera pans over smooth noise with grain."""
+    """Write a gray film in which a camera pans over smooth noise with grain."""
     random = np.random.default_rng(0)
     coarse = random.integers(30, 220, (height // 20, width // 8), dtype=np.uint8)
     scene = cv2.resize(coarse, (2 * width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32)
@@ -66,7 +63,7 @@ def make(path: Path, width: int, height: int, seconds: int) -> None:
 
 
 def codecs(path: Path, folder: Path, settings: Settings) -> None:
-    """Decodes and encodes."""
+    """Decode and encode the film unchanged."""
     with reader.opened(path) as video:
         chosen = encoder.choose(".mkv", video.info, settings.video)
         with encoder.segment(folder / "codecs.nut", video.info, chosen, interlaced=False) as segment:
@@ -75,7 +72,7 @@ def codecs(path: Path, folder: Path, settings: Settings) -> None:
 
 
 def small_copies(path: Path, network: model.Model) -> list[np.ndarray]:
-    """What the network sees, in batches."""
+    """Return the network's inputs, in batches."""
     with reader.opened(path) as video:
         table = video.info.coding.lightness_table()
         sides = network.info.working_size, network.info.multiple_of
@@ -97,7 +94,7 @@ def whole(path: Path, folder: Path, network: model.Model, settings: Settings) ->
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds."""
+    """Return the seconds that `work` takes."""
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
@@ -105,17 +102,17 @@ def timed(work: Callable[[], object]) -> float:
 
 @contextlib.contextmanager
 def cores(count: int) -> Iterator[None]:
-    """What starts threads meanwhile has them on so many cores."""
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, set(sorted(own)[:count]))
+    """Restrict threads that start in this context to `count` cores."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(sorted(allowed)[:count]))
     try:
         yield
     finally:
-        os.sched_setaffinity(0, own)
+        os.sched_setaffinity(0, allowed)
 
 
 def measure(path: Path, folder: Path, settings: Settings, rounds: int) -> dict[str, float]:
-    """The fewest seconds of everything, and of each of the whole's stages."""
+    """Return the seconds of each measurement and stage, the minimum over the rounds."""
     network = model.load(None, "cpu", threads=settings.workers)
     fewer = model.load(None, "cpu", threads=max(1, available_cores() - 1))
     batches = small_copies(path, network)
@@ -136,7 +133,7 @@ def measure_once(
     fewer: model.Model,
     batches: list[np.ndarray],
 ) -> dict[str, float]:
-    """Seconds of everything, once."""
+    """Return the seconds of each measurement and stage in one round."""
     found = {
         "codecs": timed(lambda: codecs(path, folder, settings)),
         "network": timed(lambda: [network.predict(batch) for batch in batches]),
@@ -147,9 +144,9 @@ def measure_once(
     stats: list[VideoStats] = []
     for name, every in (("whole", 1), ("whole, auto", None)):
         video = dataclasses.replace(settings.video, every=every)
-        asked = dataclasses.replace(settings, video=video)
-        found[name] = timed(lambda asked=asked: stats.append(whole(path, folder, network, asked)))
-        found |= {f"  of which {stage}, {name}": seconds for stage, seconds in stats[-1].seconds.items()}
+        requested = dataclasses.replace(settings, video=video)
+        found[name] = timed(lambda settings=requested: stats.append(whole(path, folder, network, settings)))
+        found |= {f"  stage {stage}, {name}": seconds for stage, seconds in stats[-1].seconds.items()}
     return found
 
 
@@ -174,7 +171,7 @@ def main(width: int, height: int, seconds: int, preset: str, rounds: int, as_jso
     rows["whole, frames a second"] = frames / found["whole"]
     rows["whole, auto, frames a second"] = frames / found["whole, auto"]
     rows["whole, auto / codecs"] = found["whole, auto"] / found["codecs"]
-    # Of what must run then the network, which sees a part of the frames, is not counted.
+    # The network is left out of this bound, because with `auto` it sees only part of the frames.
     rows["whole, auto / codecs on one core"] = found["whole, auto"] / found["codecs on one core"]
     rows["whole / codecs"] = found["whole"] / found["codecs"]
     rows["whole / network"] = found["whole"] / found["network"]

@@ -1,9 +1,9 @@
-"""Peak memory of colouring one large scan, in bytes a pixel, beside the bound that is promised.
+"""Measure the peak memory of colorizing one large scan, in bytes a pixel, relative to the documented limit.
 
     python tests/benchmarks/large.py --megapixels 200
 
-Each picture is made here, put through `colorize` in a process of its own on the CPU, and its peak resident
-memory is read from the system. Promised are 12 bytes a pixel and 1 GiB.
+Each picture is made here and colorized by `colorize` on the CPU; the system reports the peak resident
+memory. The limit is 12 bytes a pixel and 1 GiB.
 """
 
 import json
@@ -28,7 +28,7 @@ Gray = npt.NDArray[np.uint8]
 
 
 def scan(megapixels: int) -> Gray:
-    """Grey with structure at several scales, 4 : 3."""
+    """Make a gray picture with structure at several scales, 4 : 3."""
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     width = round(megapixels * 1e6 / height)
     random = np.random.default_rng(0)
@@ -38,27 +38,27 @@ def scan(megapixels: int) -> Gray:
 
 
 def rgb(gray: Gray) -> Image.Image:
-    """As a toned print is scanned."""
+    """Return an RGB picture like the scan of a toned print."""
     return Image.merge("RGB", [Image.fromarray(np.clip(gray, low, None)) for low in (40, 20, 0)])
 
 
 def deep(gray: Gray) -> npt.NDArray[np.uint16]:
-    """16 bits."""
+    """Return the picture with 16 bits."""
     return gray.astype(np.uint16) * 257
 
 
 KINDS: dict[str, tuple[str, Callable[[Gray, Path], object]]] = {
-    "grey JPEG": (".jpg", lambda gray, path: Image.fromarray(gray).save(path, quality=90)),
+    "gray JPEG": (".jpg", lambda gray, path: Image.fromarray(gray).save(path, quality=90)),
     "toned JPEG": (".jpg", lambda gray, path: rgb(gray).save(path, quality=90)),
-    "grey PNG": (".png", lambda gray, path: Image.fromarray(gray).save(path, compress_level=1)),
+    "gray PNG": (".png", lambda gray, path: Image.fromarray(gray).save(path, compress_level=1)),
     "toned TIFF": (".tif", lambda gray, path: rgb(gray).save(path)),
-    "16-bit grey PNG": (".png", lambda gray, path: cv2.imwrite(str(path), deep(gray))),
+    "16-bit gray PNG": (".png", lambda gray, path: cv2.imwrite(str(path), deep(gray))),
     "16-bit RGB TIFF": (".tif", lambda gray, path: cv2.imwrite(str(path), cv2.merge([deep(gray)] * 3))),
 }
 
 
 def peak(source: Path, output: Path) -> tuple[int, float]:
-    """Bytes of resident memory at most, and seconds, of colouring a file."""
+    """Colorize a file. Returns the peak resident memory in bytes, and the seconds."""
     command = [sys.executable, "-m", "colorize_cli", "-q", "--device", "cpu", str(source), str(output)]
     begun = time.perf_counter()
     process = subprocess.Popen(command)
@@ -84,7 +84,7 @@ def main(megapixels: int, as_json: bool) -> None:
             found[kind] = {
                 "peak": size,
                 "beyond 1 GiB, bytes a pixel": max(0.0, (size - FIXED) / gray.size),
-                "of what is promised": size / allowed,
+                "share of the limit": size / allowed,
                 "seconds": seconds,
             }
             source.unlink()
@@ -92,7 +92,7 @@ def main(megapixels: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
-    table = Table("scan", "peak, MiB", "beyond 1 GiB, bytes a pixel", "of what is promised", "seconds")
+    table = Table("scan", "peak, MiB", "beyond 1 GiB, bytes a pixel", "share of the limit", "seconds")
     for kind, row in found.items():
         mebibytes, each, share, seconds = row.values()
         table.add_row(kind, f"{mebibytes / 2**20:.0f}", f"{each:.1f}", f"{share:.2f}", f"{seconds:.0f}")

@@ -1,10 +1,10 @@
-"""Many small pictures: how soon the first is done, whether memory grows, and what checking again costs.
+"""Measure a run over many small pictures: time to the first output, growth of memory, cost of a second run.
 
     python tests/benchmarks/many.py --pictures 50000
 
-The pictures are made here, in nested folders, and put through `colorize` in a process of its own on the CPU,
-twice: the second time nothing is left to do. The network sees them at 16 pixels, so that the rest is what is
-measured. Resident memory is read as outcomes are printed.
+The pictures are made here, in nested folders, and colorized twice by `colorize` on the CPU. The second run
+has nothing to do. The network's input is 16 pixels, so that everything else dominates. Resident memory is
+read when outcomes are printed.
 """
 
 import json
@@ -22,7 +22,7 @@ from rich.table import Table
 
 
 def make_pictures(folder: Path, count: int) -> None:
-    """Grey PNG and JPEG files of 32 x 24 pixels, in 407 folders of two levels."""
+    """Write gray PNG and JPEG files of 32 x 24 pixels, in 407 folders of two levels."""
     random = np.random.default_rng(0)
     for number in range(count):
         parent = folder / f"{number % 37:02d}" / f"{number % 11:02d}"
@@ -34,13 +34,13 @@ def make_pictures(folder: Path, count: int) -> None:
 
 
 def resident(process: int) -> int:
-    """Bytes of memory that a process has now."""
+    """Return the resident memory of a process in bytes."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * 4096
 
 
 def colorize(source: Path, output: Path) -> tuple[list[float], list[int]]:
-    """Seconds from the start to each outcome and to the end, and the memory at each outcome."""
+    """Return the seconds from the start to each outcome and to the end, and the memory at each outcome."""
     command = [sys.executable, "-m", "colorize_cli", "-q", "--json", "--device", "cpu", "--size", "16"]
     begun = time.perf_counter()
     times, sizes = [], []

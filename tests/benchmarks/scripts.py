@@ -1,10 +1,10 @@
-"""What people write to run a colourising model over a folder, to be measured beside `colorize`.
+"""Typical scripts that run a colorization model over a folder, for comparison with `colorize`.
 
     python tests/benchmarks/scripts.py pillow|opencv MODEL SIZE OUTPUT INPUT...
 
-Two scripts, as they are found in tutorials and model repositories: one picture after the other, float L*a*b*
-at full resolution, the encoder's defaults. `pillow` uses Pillow and scikit-image, `opencv` OpenCV. They run
-the same model on copies of the same size.
+Two scripts in the style of tutorials and model repositories: one picture after the other, L*a*b* in floats
+at full resolution, default encoder settings. `pillow` uses Pillow and scikit-image, `opencv` uses OpenCV.
+Both run the same model on inputs of the same size.
 """
 
 import sys

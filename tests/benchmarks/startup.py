@@ -1,10 +1,10 @@
-"""Seconds from the start of `colorize` to its first byte of work, on the CPU, and what they go to.
+"""Measure the seconds from the start of `colorize` to its first picture, on the CPU, by step.
 
     python tests/benchmarks/startup.py [--rounds 7]
 
-One small picture is coloured in processes of their own; each says when it had been told apart from others
-(`python` starts, the command's modules are loaded), when its libraries were there, when the model was, and
-when the first picture was read. The fastest of each counts.
+One small picture is colorized in a new process, which reports when Python has started, when the command's
+modules, its libraries and the model are loaded, and when the first picture is read. The fastest round
+counts.
 """
 
 import subprocess
@@ -47,12 +47,12 @@ cli.main()
 
 
 def once(source: Path, output: Path) -> dict[str, float]:
-    """When what was reached, in seconds from the start of the process."""
+    """Return when each step was reached, in seconds since the start of the process."""
     begun = time.time()
     line = [sys.executable, "-c", PROBE, source, output, "--device", "cpu", "-q", "--overwrite"]
-    said = subprocess.run(line, check=True, stderr=subprocess.PIPE, text=True).stderr
+    output_lines = subprocess.run(line, check=True, stderr=subprocess.PIPE, text=True).stderr
     times = {}
-    for entry in said.splitlines():
+    for entry in output_lines.splitlines():
         what, _, when = entry.rpartition(" ")
         times[what] = float(when) - begun
     return times | {"end": time.time() - begun}
@@ -61,20 +61,20 @@ def once(source: Path, output: Path) -> dict[str, float]:
 @click.command()
 @click.option("--rounds", default=7, show_default=True)
 def main(rounds: int) -> None:
-    """Time it."""
-    with TemporaryDirectory() as place:
-        source = Path(place, "a.png")
+    """Measure several rounds and print the fastest."""
+    with TemporaryDirectory() as folder:
+        source = Path(folder, "a.png")
         Image.linear_gradient("L").save(source)
-        found = [once(source, Path(place, "b.png")) for _ in range(rounds)]
+        found = [once(source, Path(folder, "b.png")) for _ in range(rounds)]
     best = min(found, key=lambda times: times["first picture"])
-    table = Table("", "seconds since the start", "of it")
+    table = Table("", "seconds since the start", "seconds of the step")
     before = 0.0
     for what, when in best.items():
         table.add_row(what, f"{when:.3f}", f"{when - before:.3f}")
         before = when
     console = Console()
     console.print(table)
-    console.print(f"first byte of work after {best['first picture']:.2f} s (bound {BOUND})")
+    console.print(f"first picture after {best['first picture']:.2f} s (bound {BOUND})")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,18 @@
-"""How steady the colours of films are, with `--steady` and without.
+"""Measure how steady the colors of films are, with and without `--steady`.
 
     python tests/benchmarks/steadiness.py FILM...
 
-For each film, beside each other in one run:
+For each film, in one run:
 
-- warp error (Lai et al. 2018, "Learning Blind Video Temporal Consistency"): mean squared difference between
-  a frame and the one before, moved along the optical flow, where the flow holds. Of a* and b*, in CIE units,
-  for lightness is the film's own; the flow is OpenCV's DIS between the lightnesses at the network's size.
+- warp error (Lai et al. 2018, "Learning Blind Video Temporal Consistency"): mean squared difference of a*
+  and b* (CIE units) between a frame and the previous frame warped along the optical flow, where the flow is
+  valid. Lightness is left out, because it is the film's. The flow is OpenCV's DIS on the network's input.
 - CDC (Liu et al. 2021, "Temporally Consistent Video Colorization", TCVC): Jensen-Shannon divergence between
-  the colour histograms of frames that are 1, 2 and 4 apart, averaged. Of R, G and B as there, which counts
-  the flicker of lightness as well (also given: what is left of it in a film without any chroma); and of a*
-  and b*, which are what steadiness can change.
-- colourfulness (Hasler and Suesstrunk 2003).
+  the color histograms of frames that are 1, 2 and 4 apart, averaged. As in the paper of R, G and B, which
+  includes the flicker of lightness (therefore also given for the gray film), and of a* and b* alone.
+- colorfulness (Hasler and Suesstrunk 2003).
 
-Pairs of frames over a cut do not count. Everything is measured at the size of the predicted chroma.
+Pairs of frames across a cut are left out. Everything is measured at the size of the predicted chroma.
 """
 
 import itertools
@@ -40,7 +39,7 @@ _APART = (1, 2, 4)
 
 
 def read(path: Path, network: model.Model) -> tuple[list[Floats], list[Floats]]:
-    """Of each frame the small copy that the network sees, and what it predicts."""
+    """Return the network's input and its predicted chroma for each frame."""
     copies, chroma = [], []
     with reader.opened(path) as video:
         table = video.info.coding.lightness_table()
@@ -55,7 +54,7 @@ def read(path: Path, network: model.Model) -> tuple[list[Floats], list[Floats]]:
 def steadied(
     copies: list[Floats], chroma: list[Floats], keep: float, every: int | None
 ) -> tuple[list[Floats], list[int], float]:
-    """The chroma of a film, before which frames it cuts, and what part of them the network saw."""
+    """Return the filtered chroma, the frames after cuts, and the share of frames that the network saw."""
     tracker, selector, steady = FlowTracker(), KeyframeSelector(every), TemporalFilter(keep)
     result, cuts, count = [], [], 0
     for number, (small, ab) in enumerate(zip(copies, chroma, strict=True)):
@@ -69,7 +68,7 @@ def steadied(
 
 
 def warp_error(copies: list[Floats], chroma: list[Floats], cuts: list[int]) -> float:
-    """See above."""
+    """Return the warp error of a film, see above."""
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     codes = [np.rint(small * 2.55).astype(np.uint8) for small in copies]
     errors = []
@@ -92,7 +91,7 @@ def warp_error(copies: list[Floats], chroma: list[Floats], cuts: list[int]) -> f
 
 
 def divergence(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
-    """Jensen-Shannon, of natural logarithms, between histograms (channels, bins), averaged over channels."""
+    """Return the Jensen-Shannon divergence (natural logarithm) of (channels, bins), mean over channels."""
     middle = (one + other) / 2
 
     def relative(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -103,7 +102,7 @@ def divergence(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> 
 
 
 def consistency(planes: list[Floats], span: tuple[float, float], cuts: list[int]) -> float:
-    """CDC of planes (channels, H, W) whose values lie in `span`."""
+    """Return the CDC of planes (channels, H, W) with values in `span`."""
     histograms = [
         np.stack([np.histogram(plane, 256, span)[0] / plane.size for plane in frame]) for frame in planes
     ]
@@ -115,21 +114,21 @@ def consistency(planes: list[Floats], span: tuple[float, float], cuts: list[int]
 
 
 def colorfulness(rgb: Floats) -> float:
-    """Of (3, H, W) sRGB in [0, 1]."""
+    """Return the colorfulness of (3, H, W) sRGB in [0, 1]."""
     red, green, blue = rgb * 255
     first, second = red - green, (red + green) / 2 - blue
     return float(np.hypot(first.std(), second.std()) + 0.3 * np.hypot(first.mean(), second.mean()))
 
 
 def shown(copies: list[Floats], chroma: list[Floats]) -> Iterator[Floats]:
-    """(3, h, w) sRGB in [0, 1]."""
+    """Yield the colorized frames as (3, h, w) sRGB in [0, 1]."""
     for small, ab in zip(copies, chroma, strict=True):
         lightness = cv2.resize(small, (ab.shape[2], ab.shape[1]), interpolation=cv2.INTER_AREA)
         yield np.moveaxis(lab.lab_to_srgb(np.dstack([lightness, *ab])), -1, 0)
 
 
 def measure(copies: list[Floats], chroma: list[Floats], keep: float, every: int | None) -> dict[str, float]:
-    """All figures of a film."""
+    """Return all figures of a film."""
     result, cuts, seen = steadied(copies, chroma, keep, every)
     each, _, _ = steadied(copies, chroma, keep, 1)
     rgb = list(shown(copies, result))
@@ -137,11 +136,11 @@ def measure(copies: list[Floats], chroma: list[Floats], keep: float, every: int 
     return {
         "warp error": warp_error(copies, result, cuts),
         "CDC of RGB": consistency(rgb, (0, 1), cuts),
-        "CDC of RGB, left grey": consistency(gray, (0, 1), cuts),
+        "CDC of RGB, gray": consistency(gray, (0, 1), cuts),
         "CDC of ab": consistency(result, (-110, 110), cuts),
-        "colourfulness": float(np.mean([colorfulness(frame) for frame in rgb])),
+        "colorfulness": float(np.mean([colorfulness(frame) for frame in rgb])),
         "cuts": float(len(cuts)),
-        "part seen": seen,
+        "share seen": seen,
         "mean |ab - ab of every 1|": float(
             np.mean([np.abs(a - b).mean() for a, b in zip(result, each, strict=True)])
         ),
@@ -162,7 +161,7 @@ WAYS: dict[str, tuple[float, int | None]] = {
 @click.option("--model", "model_path", type=click.Path(path_type=Path), default=None)
 @click.option("--json", "as_json", is_flag=True)
 def main(videos: tuple[Path, ...], model_path: Path | None, as_json: bool) -> None:
-    """Measure FILMS with steady colours and without."""
+    """Measure FILMS with and without temporal filter."""
     network = model.load(model_path, "auto")
     found = {}
     for path in videos:

@@ -1,24 +1,23 @@
-"""What `colorize` costs beyond its codecs and its network, and beside what people write instead, in one run.
+"""Measure the throughput of `colorize`, relative to its codecs and network and to typical scripts.
 
     python tests/benchmarks/throughput.py [--case jpeg:12] [--cores 2] [--json] [--plot speed.png]
 
-For each case, on so many cores, over several rounds in which all take turns and of which the fastest counts:
+For each case and number of cores, all measurements take turns in several rounds, and the fastest round of
+each counts:
 
-- codecs: decode what is needed of each picture and encode one in colour (the first, as `colorize` would; for
-  JPEG its planes of luma and chroma), by the functions that `colorize` itself uses, in as many threads as
-  there are cores.
-- network: the working copies alone, as `colorize` has them seen, in as many threads as there are cores.
-- codecs + network: both, in as many threads as there are cores, each doing one picture after the other: what
-  a pipeline that keeps all cores busy cannot be faster than, if it does nothing else.
-- start: `colorize` as a command, in a process of its own, for a picture of one pixel: starting Python and
-  loading the model. Its share in each of the pictures.
-- whole: the same for all pictures, its start among it.
-- pillow, opencv: the scripts of tests/benchmarks/scripts.py, processes of their own, on some of the pictures;
-  what they take for a single one, their start among it, is taken off.
+- codecs: decode each picture and encode a picture in color (the first one's output; for JPEG its planes of
+  luma and chroma), with the functions of `colorize`, in one thread per core.
+- network: run the network on inputs of the right size, in one thread per core.
+- codecs + network: both, one picture after the other in each thread, one thread per core. A pipeline that
+  keeps all cores busy and does nothing else takes as long.
+- start: `colorize` as a command for a picture of one pixel: starting Python and loading the model.
+- whole: `colorize` as a command for all pictures, with its start.
+- pillow, opencv: the scripts of tests/benchmarks/scripts.py as commands, on some of the pictures, without
+  their start.
 
-The bound is 1.35 times the larger of codecs and codecs + network; the whole is compared with it as it is, and
-without its start, which is the same however many pictures there are. CPU seconds are those of all threads. It
-says something only on a quiet machine.
+The floor is the larger of codecs and codecs + network. The bound for whole / floor is 1.35. It is given with
+and without the start, which does not depend on the number of pictures. CPU seconds are those of all threads.
+The figures need a quiet machine.
 """
 
 import json
@@ -42,16 +41,14 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-import colorize_cli
 from colorize_cli.color.resize import working_copy, working_shape
 from colorize_cli.compose import compose, compose_planes
 from colorize_cli.core.settings import Settings
 from colorize_cli.engine import process_setup
 from colorize_cli.image import reader, writer
-from colorize_cli.inference import model
+from colorize_cli.inference import DEFAULT, model
 
 SCRIPTS = Path(__file__).with_name("scripts.py")
-BUNDLED = Path(colorize_cli.__file__).with_name("models") / "default.onnx"
 DEFAULT_CASES = ("jpeg:1", "jpeg:12", "jpeg:48", "png:12")
 
 
@@ -72,7 +69,7 @@ class Case:
 
 
 def make_pictures(folder: Path, case: Case, count: int) -> list[Path]:
-    """Grey pictures with the detail and grain of a scan: an enlarged public-domain photograph with noise."""
+    """Write gray pictures with the detail and grain of a scan: an enlarged free photograph with noise."""
     astronaut = cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2GRAY)
     height = round((case.megapixels * 1e6 * 3 / 4) ** 0.5)
     width = round(height * 4 / 3)
@@ -87,19 +84,19 @@ def make_pictures(folder: Path, case: Case, count: int) -> list[Path]:
 
 
 class Floors:
-    """What has to be done in any case."""
+    """The work that no program can avoid."""
 
     def __init__(self, paths: list[Path], out: Path, cores: int) -> None:
         self._paths, self._out, self._cores = paths, out, cores
         with Image.open(paths[0]) as first:
             size = first.height, first.width
         self.network = model.load(None, "cpu", threads=cores, parallel=cores)
-        card = self.network.info
-        self._shape = working_shape(size, card.working_size, card.multiple_of)
+        info = self.network.info
+        self._shape = working_shape(size, info.working_size, info.multiple_of)
         frame = reader.read(paths[0], Settings().max_pixels)
-        copy = working_copy(frame.lightness, card.working_size, card.multiple_of)
-        paint = compose_planes if frame.format == "JPEG" else compose
-        self._colored = paint(frame.lightness, self.network.predict(copy[None, None])[0])
+        copy = working_copy(frame.lightness, info.working_size, info.multiple_of)
+        composed = compose_planes if frame.format == "JPEG" else compose
+        self._colored = composed(frame.lightness, self.network.predict(copy[None, None])[0])
 
     def codecs(self) -> None:
         self._each(self._code)
@@ -130,7 +127,7 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, *map(str, arguments)]
 
 
-# Between this process and another, whose peak would else count as no less than what this one holds.
+# Starts the measured process. A direct child would inherit the peak memory of this process.
 _LAUNCHER = """
 import resource, subprocess, sys
 status = subprocess.call(sys.argv[1:], stderr=subprocess.DEVNULL)
@@ -140,9 +137,9 @@ sys.exit(status)
 
 
 def run(line: list[str]) -> tuple[str, int]:
-    """What a process prints, and its peak memory in bytes."""
+    """Run a process. Returns its standard output and its peak memory in bytes."""
     launched = [sys.executable, "-I", "-S", "-c", _LAUNCHER, *line]
-    # An installed package has its modules compiled, and what is run here is to find them so too.
+    # Use compiled modules, as an installed package does.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(launched, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
@@ -151,30 +148,30 @@ def run(line: list[str]) -> tuple[str, int]:
 
 
 def cpu_seconds() -> float:
-    """Of this process, all its threads, and the processes it has waited for."""
+    """Return the CPU seconds of this process, all its threads, and the processes it has waited for."""
     usages = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def measure(case: Case, cores: int, pictures: int, rounds: int) -> dict[str, Any]:
-    """All figures of a case; this process may use so many cores."""
+    """Return all figures of a case. This process may use `cores` cores."""
     process_setup.prepare()
-    with TemporaryDirectory() as place:
-        source, out, dot = Path(place, "in"), Path(place, "out"), Path(place, "dot.png")
+    with TemporaryDirectory() as folder:
+        source, out, dot = Path(folder, "in"), Path(folder, "out"), Path(folder, "dot.png")
         source.mkdir()
         out.mkdir()
         Image.new("L", (1, 1)).save(dot)
         paths = make_pictures(source, case, pictures)
         floors = Floors(paths, out, cores)
         size = floors.network.info.working_size
-        some = paths[:5]  # they take as long for each, and are slow
+        some = paths[:5]  # enough, because their time per picture is constant, and long
         options = ("--device", "cpu", "--overwrite", "--json", "-q")
-        scripts = {name: command(SCRIPTS, name, BUNDLED, size, out, *some) for name in ("pillow", "opencv")}
+        scripts = {name: command(SCRIPTS, name, DEFAULT, size, out, *some) for name in ("pillow", "opencv")}
         singles = {name: line[: 1 - len(some)] for name, line in scripts.items()}
-        told: dict[str, tuple[str, int]] = {}
+        outputs: dict[str, tuple[str, int]] = {}
 
         def process_of(name: str, line: list[str]) -> Callable[[], None]:
-            return lambda: told.update({name: run(line)})
+            return lambda: outputs.update({name: run(line)})
 
         tasks: dict[str, Callable[[], None]] = {
             "codecs": floors.codecs,
@@ -199,7 +196,7 @@ def measure(case: Case, cores: int, pictures: int, rounds: int) -> dict[str, Any
                     count = len(some) - 1
                 seconds[name], cpu[name] = min(seconds[name], taken / count), min(cpu[name], worked / count)
     stages: dict[str, float] = {}
-    for line in told["whole"][0].splitlines():
+    for line in outputs["whole"][0].splitlines():
         for stage, spent in json.loads(line)["seconds"].items():
             stages[stage] = stages.get(stage, 0) + spent / pictures
     floor = max(seconds["codecs"], seconds["codecs + network"])
@@ -210,16 +207,16 @@ def measure(case: Case, cores: int, pictures: int, rounds: int) -> dict[str, Any
         "seconds": seconds,
         "CPU seconds": cpu,
         "stages": stages,
-        "peak MiB": {name: peak >> 20 for name, (_, peak) in told.items()},
+        "peak MiB": {name: peak >> 20 for name, (_, peak) in outputs.items()},
         "whole / floor": seconds["whole"] / floor,
-        "whole but for its start / floor": (seconds["whole"] - seconds["start"]) / floor,
+        "whole without its start / floor": (seconds["whole"] - seconds["start"]) / floor,
         "pillow / whole": seconds["pillow"] / seconds["whole"],
         "opencv / whole": seconds["opencv"] / seconds["whole"],
     }
 
 
 def on_cores(case: Case, cores: int, pictures: int, rounds: int) -> dict[str, Any]:
-    """`measure` in a process of its own that may use so many cores."""
+    """Run `measure` in a new process that may use `cores` cores."""
     line = command(__file__, "--case", f"{case.kind}:{case.megapixels}", "--cores", cores)
     line += ["--pictures", str(pictures), "--rounds", str(rounds), "--one"]
     allowed = sorted(os.sched_getaffinity(0))
@@ -232,10 +229,10 @@ def on_cores(case: Case, cores: int, pictures: int, rounds: int) -> dict[str, An
 
 
 def show(found: list[dict[str, Any]]) -> None:
-    """Tables for people."""
+    """Print the results as tables."""
     console = Console(width=130)
     for case in found:
-        title = f"{case['pictures']} grey pictures, {case['case']}, {case['cores']} cores: milliseconds each"
+        title = f"{case['pictures']} gray pictures, {case['case']}, {case['cores']} cores: milliseconds each"
         table = Table("", "wall", "CPU", "pictures/s", "peak MiB", "whole / this", title=title)
         for name, seconds in case["seconds"].items():
             table.add_row(
@@ -249,12 +246,12 @@ def show(found: list[dict[str, Any]]) -> None:
         console.print(table)
         stages = ", ".join(f"{name} {1000 * seconds:.1f}" for name, seconds in case["stages"].items())
         console.print(f"stages of the whole: {stages} ms")
-        ratios = case["whole / floor"], case["whole but for its start / floor"]
+        ratios = case["whole / floor"], case["whole without its start / floor"]
         console.print("whole / floor: {:.2f}, without the start {:.2f} (bound 1.35)\n".format(*ratios))
 
 
 def plot(found: list[dict[str, Any]], path: Path) -> None:
-    """Pictures a second of all, as bars."""
+    """Plot pictures a second as bars."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, len(found), figsize=(3.2 * len(found), 3.4), squeeze=False)
@@ -272,7 +269,9 @@ def plot(found: list[dict[str, Any]], path: Path) -> None:
 @click.command()
 @click.option("--case", "cases", multiple=True, default=DEFAULT_CASES, show_default=True)
 @click.option("--cores", multiple=True, type=int, default=(1, 2), show_default=True)
-@click.option("--pictures", type=int, help="In each case.  [default: 1200 megapixels of them, at most 200]")
+@click.option(
+    "--pictures", type=int, help="Pictures per case.  [default: 1200 megapixels, at most 200 pictures]"
+)
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
 @click.option("--plot", "plot_to", type=click.Path(path_type=Path), help="A PNG; needs matplotlib.")
@@ -286,7 +285,7 @@ def main(
     plot_to: Path | None,
     one: bool,
 ) -> None:
-    """Time them all, and print their ratios."""
+    """Measure all cases and print the ratios."""
     parsed = [Case.parse(text) for text in cases]
     counts = [pictures or min(200, round(1200 / case.megapixels)) for case in parsed]
     if one:

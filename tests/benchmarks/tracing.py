@@ -7,7 +7,7 @@ seconds. Both inputs are made here. The process is traced from its first line to
 
 Figures of a run:
 
-- files: Files of colorize_cli of which a function runs. A file that is only imported does not count: neither
+- files: Files of colorize_cli with a function that runs. A file that is only imported does not count: neither
   the body of a module or class, nor a function that runs while one of our modules is being imported.
 - functions: Functions and methods that run in those files. Lambdas and comprehensions do not count.
 - edges: Pairs of different files, where a function of the first calls one of the second. Frames of libraries
@@ -229,7 +229,7 @@ def main(as_json: bool, with_files: bool, inside: tuple[Path, Path, Path] | None
 
     \b
     Of each run, from the command line to the finished file:
-      files      files of colorize_cli of which a function runs; imports do not count
+      files      files of colorize_cli with a function that runs; imports do not count
       functions  functions and methods that run
       edges      pairs of files, where the first calls the second
       depth      most functions of colorize_cli on one stack

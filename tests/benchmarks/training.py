@@ -1,10 +1,10 @@
-"""Whether data ever wait: samples per second of the training step alone, and with the drawing of its batches.
+"""Measure the training step with and without drawing its batches, to see if training waits for data.
 
     python tests/benchmarks/training.py --rounds 3 --updates 10
 
-For every crop size both are timed in turn, over several rounds of which the fastest counts. The crops are
-made up, 128 pixels wide and in memory, as `colorize-train train` has them; the recipe is `photo`, with its
-looks of old film, without and with its adversarial losses. The figures say something only on a quiet machine.
+For every crop size both are timed in turns, and the fastest round counts. The crops are random, 128 pixels
+wide and in memory, as in `colorize-train train`. The recipe is `photo` with its degradations of old film,
+without and with adversarial losses. The figures need a quiet machine.
 """
 
 import json
@@ -33,7 +33,7 @@ STEPS = {
 
 
 def seconds_of(rounds: int, *works: Callable[[], None]) -> list[float]:
-    """The fastest of several rounds of each, in turn."""
+    """Return the seconds of each function, the fastest of several rounds in turns."""
     best = [float("inf")] * len(works)
     for _ in range(rounds):
         for i, work in enumerate(works):
@@ -48,7 +48,7 @@ def seconds_of(rounds: int, *works: Callable[[], None]) -> list[float]:
 def measure(
     phase: Phase, config: Config, fabric: Fabric, crops: Crops, rounds: int, updates: int
 ) -> dict[str, float]:
-    """Samples per second of one phase."""
+    """Return the samples per second of one phase."""
     state = build_train_state(config, fabric)
     for optimizer in state.generator_optimizers:
         set_learning_rate(optimizer, 1e-4)
@@ -74,11 +74,11 @@ def measure(
 
 @click.command()
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--updates", default=10, show_default=True, help="In one round.")
+@click.option("--updates", default=10, show_default=True, help="Updates in one round.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True)
 def main(rounds: int, updates: int, device: str, as_json: bool) -> None:
-    """Time the training step with and without its data."""
+    """Measure the training step with and without its data."""
     config = on_hardware(PRESETS["photo"], device)
     fabric = Fabric(accelerator=device, devices=1, precision=config.precision)
     random = torch.Generator().manual_seed(0)

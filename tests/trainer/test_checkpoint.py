@@ -2,6 +2,8 @@ import copy
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -107,6 +109,20 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one_whole(saved, tr
 def test_saving_leaves_nothing_but_the_checkpoint(trained, tiny, tmp_path):
     save_checkpoint(tmp_path / "run" / "checkpoint.pt", trained, tiny, Progress(8, 1.5))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint.pt"]
+
+
+def test_saving_removes_what_a_killed_run_left(trained, tiny, tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from colorize_cli.storage import atomic\n"
+        "with atomic.writing(Path(sys.argv[1])) as file:\n"
+        "    file.write(b'half'); file.flush(); os._exit(9)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code, tmp_path / "checkpoint.pt"], check=False).returncode == 9
+    )
+    assert len(list(tmp_path.iterdir())) == 1
+    save_checkpoint(tmp_path / "checkpoint.pt", trained, tiny, Progress(8, 1.5))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 class Evil:

@@ -196,7 +196,7 @@ def tampered_session(monkeypatch, change):
         def run(self, *arguments, **options):
             return [change(output) for output in super().run(*arguments, **options)]
 
-    monkeypatch.setattr(trainer.export.ort, "InferenceSession", Session)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
 
 
 def first_of_batch_only(ab):

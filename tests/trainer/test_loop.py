@@ -288,7 +288,7 @@ def test_run_leaves_its_configuration_and_a_tensorboard_file(tiny, straight):
     events = list((straight.folder / "tensorboard").glob("events.out.tfevents.*"))
     assert len(events) == 1
     assert events[0].stat().st_size > 1000
-    assert not list(straight.folder.rglob("*.part"))
+    assert not list(straight.folder.rglob(".colorize-*"))
 
 
 def test_the_checkpoint_can_be_exported_from(tiny, straight):

@@ -83,7 +83,7 @@ def half(exported, copies):
 @pytest.fixture
 def gpu(monkeypatch):
     """Replace the GPU by the CPU."""
-    monkeypatch.setattr(sessions, "on_gpus", lambda data, gpus: sessions.on_cpu(data, 1, len(gpus)))
+    monkeypatch.setattr(sessions, "on_gpus", lambda data, gpus: [sessions.on_cpu(data, 1)] * len(gpus))
 
 
 def test_in_floats_of_16_bits_it_predicts_the_same_to_a_tenth(exported, half, copies):

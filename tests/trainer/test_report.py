@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from tests.colorize_cli.report.pages import Browser, needs_chromium
 from trainer.cli import main
 from trainer.config import Config, to_json
 from trainer.report import ReportError, _ticks, report
@@ -79,6 +80,21 @@ def test_names_and_values_are_text_never_markup(run, tmp_path):
     assert all("onerror" not in attributes for attributes in page.all("img"))
 
 
+@needs_chromium
+def test_the_slider_chooses_the_sheet_and_the_policy_allows_it(run, tmp_path):
+    page_of(run, tmp_path)
+    seen = "[...document.images].map(image => image.hidden)"
+    with Browser(tmp_path / "browser") as browser:
+        browser.visit(tmp_path / "deep" / "page.html")
+        assert browser.evaluate(seen) == [True, True, False]
+        browser.evaluate("document.getElementById('sheet').focus()")
+        browser.press("ArrowLeft", 37)
+        assert browser.evaluate(seen) == [True, False, True]
+        assert browser.evaluate("document.getElementById('seen').value") == "2,000"
+        assert browser.evaluate("document.images[1].naturalWidth") == 16
+        assert [event for event in browser.events if event["method"] == "Log.entryAdded"] == []
+
+
 def test_every_sheet_is_there_and_the_last_is_seen(run, tmp_path):
     page = page_of(run, tmp_path)
     images = page.all("img")
@@ -135,8 +151,11 @@ def test_a_run_that_has_only_begun_has_a_page(run, tmp_path):
 
 
 def test_the_scores_of_an_evaluation_are_a_table(run, tmp_path):
-    (tmp_path / "scores.json").write_text(json.dumps(EVALUATION))
+    gains = [{"share": 0.65, "strength": 0.9, "gain": 2.5}, {"share": 0.97, "strength": None, "gain": None}]
+    (tmp_path / "scores.json").write_text(json.dumps(EVALUATION | {"gains": gains}))
     page = page_of(run, tmp_path, evaluation=tmp_path / "scores.json")
+    assert "gain at 65% colorfulness, dB+2.500" in page.text.replace("\n", "")
+    assert "gain at 97%" not in page.text
     assert re.search(r"3 pictures; \+1\.250 dB above gray at 65\.0%", page.text)
     assert "psnr23.50022.250" in page.text.replace("\n", "")
     assert "colorfulness20.0000.00030.000" in page.text.replace("\n", "")

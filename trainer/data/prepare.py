@@ -9,15 +9,17 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from colorize_cli.storage import atomic
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif"})
 TAR_SUFFIXES = frozenset({".tar", ".tgz", ".tbz2", ".txz"})
@@ -85,10 +87,11 @@ def prepare(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror})") from error
-    raw = out / (CROPS_NAME + ".part")
+    atomic.sweep(out)  # a run that was killed may have left a file as large as the crops
     dropped: dict[str, list[str]] = {}
     pictures = crops = 0
-    with _removed_on_failure(raw), raw.open("wb") as file, ThreadPoolExecutor(workers) as pool:
+    with atomic.writing(out / CROPS_NAME) as file, ThreadPoolExecutor(workers) as pool:
+        _write_header(file, crops, size)
         for name, result in _map_bounded(pool, lambda data: crop_picture(data, size), read_sources(sources)):
             progress()
             if isinstance(result, str):
@@ -97,11 +100,11 @@ def prepare(
             pictures += 1
             crops += len(result)
             file.write(result.tobytes())
-    if not crops:
-        raw.unlink()
-        reasons = ", ".join(f"{len(names)} {reason}" for reason, names in dropped.items()) or "none found"
-        raise DataError(f"{', '.join(map(str, sources))}: no usable picture ({reasons})")
-    _write_array(raw, out / CROPS_NAME, (crops, size, size, 3))
+        if not crops:
+            reasons = ", ".join(f"{len(names)} {reason}" for reason, names in dropped.items()) or "none found"
+            raise DataError(f"{', '.join(map(str, sources))}: no usable picture ({reasons})")
+        file.seek(0)
+        _write_header(file, crops, size)
     manifest = Manifest(size, crops, pictures, [str(source) for source in sources], dropped)
     _write_manifest(out, manifest)
     return manifest
@@ -115,10 +118,8 @@ def save_crops(out: Path, crops: NDArray[np.uint8], sources: Iterable[Path]) -> 
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        temporary = (out / CROPS_NAME).with_suffix(".tmp")
-        with temporary.open("wb") as file:
+        with atomic.writing(out / CROPS_NAME) as file:
             np.save(file, crops)
-        temporary.replace(out / CROPS_NAME)
         manifest = Manifest(crops.shape[1], len(crops), len(crops), [str(path) for path in sources], {})
         _write_manifest(out, manifest)
     except OSError as error:
@@ -127,18 +128,14 @@ def save_crops(out: Path, crops: NDArray[np.uint8], sources: Iterable[Path]) -> 
 
 
 def _write_manifest(out: Path, manifest: Manifest) -> None:
-    temporary = out / (MANIFEST_NAME + ".part")
-    temporary.write_text(json.dumps(asdict(manifest), indent=1))
-    temporary.replace(out / MANIFEST_NAME)
+    with atomic.writing(out / MANIFEST_NAME) as file:
+        file.write(json.dumps(asdict(manifest), indent=1).encode())
 
 
-@contextmanager
-def _removed_on_failure(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+def _write_header(file: BinaryIO, crops: int, size: int) -> None:
+    """Write the header of a .npy file. Its length is the same for every number of crops."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (crops, size, size, 3)}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def read_sources(sources: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
@@ -227,14 +224,3 @@ def _map_bounded(
         yield name, future.result()
         for name, item in islice(source, 1):
             waiting.append((name, pool.submit(function, item)))
-
-
-def _write_array(raw: Path, target: Path, shape: tuple[int, ...]) -> None:
-    """Convert a file of raw bytes to a .npy file by prepending the header."""
-    temporary = target.with_suffix(".tmp")
-    with temporary.open("wb") as file, raw.open("rb") as content:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        while block := content.read(1 << 24):
-            file.write(block)
-    raw.unlink()
-    temporary.replace(target)

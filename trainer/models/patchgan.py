@@ -24,7 +24,13 @@ class PatchGAN(nn.Module):
         width: channels of the first layer, doubled in later layers up to 8 times the width.
         layers: number of stride-2 layers.
         spectral_norm: spectral normalization (Miyato et al. 2018) in place of batch normalization.
+
+    Attributes:
+        minimum_chroma: smallest height and width of the chroma that gives a score, in pixels.
     """
+
+    multiple_of = 1
+    """Number that the height and width of the lightness must be multiples of, beside `chroma_scale`."""
 
     _AB_UNIT = 50.0
 
@@ -33,6 +39,7 @@ class PatchGAN(nn.Module):
     ) -> None:
         super().__init__()
         self.chroma_scale = chroma_scale
+        self.minimum_chroma = 3 * 2**layers
         channels = [chroma_scale**2 + 2] + [width * min(2**i, 8) for i in range(layers + 1)]
         self.blocks = nn.ModuleList(
             _block(inputs, outputs, 2 if i < layers else 1, spectral_norm, first=i == 0)

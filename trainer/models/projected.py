@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from trainer.lab import recompose
-from trainer.models.encoders import build_encoder
+from trainer.models.encoders import ENCODER_MULTIPLE, build_encoder
 
 
 class ProjectedDiscriminator(nn.Module):
@@ -19,6 +19,11 @@ class ProjectedDiscriminator(nn.Module):
         encoder: a row of `trainer.models.encoders.ENCODERS`.
         width: channels of the heads.
     """
+
+    multiple_of = ENCODER_MULTIPLE
+    """Number that the height and width of the lightness must be multiples of."""
+    minimum_chroma = 1
+    """Smallest height and width of the chroma that gives a score, in pixels."""
 
     def __init__(self, encoder: str, width: int) -> None:
         super().__init__()

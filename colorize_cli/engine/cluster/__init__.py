@@ -256,7 +256,7 @@ def _outcome(job: Job, answer: Answer[Item, Returned]) -> Outcome:
     """Return the outcome of a job, or of a chunk of a video, with the paths as the user gave them."""
     if answer.result is None:
         reason = f"{answer.lost} workers of the cluster ended unexpectedly while they processed it"
-        return Outcome(job, Status.FAILED, reason)
+        return Outcome.failed(job, reason)
     outcome = Outcome(job, **answer.result)
     if answer.lost and outcome.reason == State.CURRENT.value:
         # It was not up to date when the run began, so a worker finished it and was lost before it answered.

@@ -2,8 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from colorize_cli.color.lab import Floats
+from colorize_cli.core.errors import ModelError
+
+VERSION = "1"
+_PREFIX = "colorize."
+# Key of the version.
+CONTRACT = f"{_PREFIX}contract"
 
 
 @dataclass(frozen=True)
@@ -33,9 +40,14 @@ class Signature:
     outputs: tuple[Tensor, ...]
     metadata: Mapping[str, str]
 
+    @property
+    def contract(self) -> str | None:
+        """Version of our contract in the metadata; None for a file of another kind."""
+        return self.metadata.get(CONTRACT)
+
     def __str__(self) -> str:
-        version = self.metadata.get("colorize.contract")
-        contract = f"contract {version!r}" if version is not None else "no colorize.contract in its metadata"
+        version = self.contract
+        contract = f"contract {version!r}" if version is not None else f"no {CONTRACT} in its metadata"
         inputs, outputs = (", ".join(map(str, side)) for side in (self.inputs, self.outputs))
         return f"inputs [{inputs}], outputs [{outputs}], {contract}"
 
@@ -43,6 +55,10 @@ class Signature:
 @dataclass(frozen=True)
 class ModelInfo:
     """Public facts about a model.
+
+    A file of our own kind has them in its metadata, as text: the keys are `colorize.` and the name of the
+    attribute, but `colorize.licence` for the license. `colorize.contract` is `VERSION`. A variant of another
+    file also has `colorize.precision` and `colorize.variant_of`.
 
     Attributes:
         name: Name of the model.
@@ -65,6 +81,52 @@ class ModelInfo:
     precision: str = "fp32"
     kind: str = "native"
     variant_of: str | None = None
+
+    def to_metadata(self, **further: str) -> dict[str, str]:
+        """Return the metadata of a file of our own kind, with `further` fields that are not read here."""
+        fields = {
+            "contract": VERSION,
+            "name": self.name,
+            "working_size": str(self.working_size),
+            "multiple_of": str(self.multiple_of),
+            "trained_on": self.trained_on,
+            "licence": self.license,
+            "config_hash": self.config_hash,
+        }
+        if self.variant_of is not None:
+            fields |= {"precision": self.precision, "variant_of": self.variant_of}
+        return {f"{_PREFIX}{name}": text for name, text in (fields | further).items()}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Self:
+        """Read the metadata of a file of our own kind.
+
+        Raises:
+            ModelError: A field is missing or invalid.
+        """
+
+        def text(name: str) -> str:
+            value = metadata.get(f"{_PREFIX}{name}")
+            if value is None:
+                raise ModelError(f"the metadata lacks {_PREFIX}{name}")
+            return value
+
+        def count(name: str) -> int:
+            value = text(name)
+            if not (value.isascii() and value.isdigit() and int(value) > 0):
+                raise ModelError(f"the metadata field {_PREFIX}{name} is {value!r}, not a positive integer")
+            return int(value)
+
+        return cls(
+            name=text("name"),
+            working_size=count("working_size"),
+            multiple_of=count("multiple_of"),
+            trained_on=text("trained_on"),
+            license=text("licence"),
+            config_hash=text("config_hash"),
+            precision=metadata.get(f"{_PREFIX}precision", "fp32"),
+            variant_of=metadata.get(f"{_PREFIX}variant_of"),
+        )
 
 
 @dataclass(frozen=True)

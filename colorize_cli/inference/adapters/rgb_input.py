@@ -1,7 +1,6 @@
 """Adapt ONNX files with RGB input: three channels, fixed or dynamic sides, fp16 or fp32."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -14,13 +13,8 @@ TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _SIDES_MULTIPLE = 32  # for dynamic sides: the total stride of the deepest networks in use
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Shape of a square input or output of rank four; None for dynamic sizes."""
-
-    batch: int | None
-    channels: int | None
-    side: int | None
+# N, C and S of a square input or output (N, C, S, S); None for dynamic sizes.
+Shape = tuple[int | None, int | None, int | None]
 
 
 def shape_of(tensor: Tensor) -> Shape | None:
@@ -28,15 +22,15 @@ def shape_of(tensor: Tensor) -> Shape | None:
     if tensor.type not in TYPES or len(tensor.shape) != 4:
         return None
     batch, channels, height, width = (side if isinstance(side, int) else None for side in tensor.shape)
-    return Shape(batch, channels, height) if height == width else None
+    return (batch, channels, height) if height == width else None
 
 
 def pictured(signature: Signature) -> tuple[Shape, Shape] | None:
     """Return input and output shape if the file has one input of three channels and one output, else None."""
-    if len(signature.inputs) != 1 or len(signature.outputs) != 1 or "colorize.contract" in signature.metadata:
+    if len(signature.inputs) != 1 or len(signature.outputs) != 1 or signature.contract is not None:
         return None
     source, result = shape_of(signature.inputs[0]), shape_of(signature.outputs[0])
-    if source is None or result is None or source.channels != 3:
+    if source is None or result is None or source[1] != 3:
         return None
     return source, result
 
@@ -56,7 +50,7 @@ def model_format(
 
     def used(signature: Signature, allowed: tuple[int | None, ...]) -> Adapter | None:
         found = pictured(signature)
-        if found is None or found[1].channels not in allowed:
+        if found is None or found[1][1] not in allowed:
             return None
         return _adapter(signature, found[0], name, working_size, white, chroma)
 
@@ -81,18 +75,22 @@ def _adapter(
     0.07, 0.03 and 0.18 dB more than fitting the picture inside and mirroring it at the border.
     """
     (source,), (result,) = signature.inputs, signature.outputs
+    batch, _, side = shape
     dtype = TYPES[source.type]
 
     def feed(lightness: Floats) -> dict[str, Floats]:
-        if shape.side is not None:
-            lightness = np.stack([_stretched(copy, shape.side) for copy in lightness[:, 0]])[:, None]
+        if side is not None:
+            shrinks = lightness[0, 0].size > side * side
+            method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            copies = [cv2.resize(copy, (side, side), interpolation=method) for copy in lightness[:, 0]]
+            lightness = np.stack(copies).astype(np.float32, copy=False)[:, None]
         gray = np.interp(lightness, GRAY8, np.arange(256) * (white / 255)).astype(dtype)
         return {source.name: np.repeat(gray, 3, axis=1)}
 
     info = ModelInfo(
         name=name,
-        working_size=shape.side or working_size,
-        multiple_of=1 if shape.side is not None else _SIDES_MULTIPLE,
+        working_size=side or working_size,
+        multiple_of=1 if side is not None else _SIDES_MULTIPLE,
         trained_on="what its authors say",
         license="what its authors say",
         config_hash="",
@@ -104,11 +102,5 @@ def _adapter(
         feed=feed,
         outputs=(result.name,),
         chroma=lambda outputs: chroma(np.asarray(outputs[0], np.float32)),
-        batch=shape.batch,
+        batch=batch,
     )
-
-
-def _stretched(lightness: Floats, side: int) -> Floats:
-    shrinks = lightness.size > side * side
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(lightness, (side, side), interpolation=method), np.float32)

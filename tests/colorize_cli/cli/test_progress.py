@@ -22,7 +22,7 @@ OUTCOMES = [
 
 def shown(*, quiet: bool, terminal: bool) -> str:
     file = io.StringIO()
-    console = Console(file=file, force_terminal=terminal, soft_wrap=True, highlight=False, markup=False)
+    console = Console(file=file, force_terminal=terminal, width=40)
     display = Display(len(OUTCOMES), quiet=quiet, console=console)
     display.show(OUTCOMES)
     display.summarize()

@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -31,8 +30,8 @@ def process(*arguments: object, **options) -> subprocess.Popen:
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-def finish(*arguments: object) -> tuple[int, str, str]:
-    running = process(*arguments)
+def finish(*arguments: object, **options) -> tuple[int, str, str]:
+    running = process(*arguments, **options)
     out, err = running.communicate(timeout=60)
     return running.returncode, out, err
 
@@ -48,10 +47,6 @@ def test_help_has_examples_and_exit_codes():
     assert result.exit_code == 0
     for text in ("Examples:", "colorize scans/ colorized/", "130 interrupted", "--device", "--dry-run"):
         assert text in result.output
-
-
-def test_every_option_has_help():
-    assert all(option.help for option in command.params if isinstance(option, click.Option))
 
 
 def test_version():
@@ -168,7 +163,7 @@ def test_dry_run_prints_the_plan_to_stdout(models, make_folder, tmp_path):
     assert (code, err) == (0, "")
     assert out.splitlines() == [
         f"skip\t{source}/0000.png\t{output}/0000.png\tthere already, not as colorize left it",
-        f"colour\t{source}/sub/0001.jpg\t{output}/sub/0001.jpg",
+        f"colorize\t{source}/sub/0001.jpg\t{output}/sub/0001.jpg",
     ]
     assert len(contents(output)) == 1
 
@@ -457,16 +452,3 @@ def test_the_doctor_examines_the_model_that_it_is_given(models):
     assert err == ""
     assert "stand-in" in out
     assert "no problem found" in out
-
-
-def test_the_doctor_starts_without_what_it_examines(tmp_path):
-    broken = "raise ImportError('libGL.so.1: cannot open shared object file')"
-    for module in ("cv2", "PIL", "onnxruntime"):
-        (tmp_path / module).mkdir()
-        (tmp_path / module / "__init__.py").write_text(broken)
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    running = process("--doctor", env=environment)
-    out, _ = running.communicate(timeout=60)
-    assert running.returncode == 1
-    assert out.count("libGL.so.1") >= 3
-    assert "fix it with: " in out

@@ -1,5 +1,7 @@
 """Propagation of hints."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -21,9 +23,13 @@ def scene(inside: int, outside: int) -> Lightness:
     return Lightness(np.clip(codes + grain, 0, 255).astype(np.uint8), GRAY8)
 
 
+def overlay_of(lightness: Lightness, hints: dict) -> Overlay:
+    return spread(lightness, functools.partial(from_object(hints).rows, lightness.shape))
+
+
 def colored(lightness: Lightness, hints=None) -> np.ndarray:
     nothing = Overlay(np.zeros((3, 8, 8), np.float32), lambda *_: None)
-    overlay = nothing if hints is None else spread(lightness, from_object(hints))
+    overlay = nothing if hints is None else overlay_of(lightness, hints)
     return lab.srgb_to_lab(compose(lightness, AB, 1.0, overlay) / 255)[..., 1:]
 
 
@@ -65,7 +71,7 @@ def test_two_hints_share_the_background_between_them():
 
 
 def test_the_overlay_is_within_bounds():
-    planes = spread(scene(150, 70), from_object(point(160, 120, "#a06030"))).planes
+    planes = overlay_of(scene(150, 70), point(160, 120, "#a06030")).planes
     assert planes.dtype == np.float32
     assert planes[2].min() >= 0
     assert planes[2].max() <= 1

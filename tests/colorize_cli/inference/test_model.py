@@ -4,6 +4,7 @@ import hashlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -74,7 +75,7 @@ def test_no_such_file_or_device(models, tmp_path):
 
 
 def test_the_lack_of_the_bundled_model_is_said(monkeypatch):
-    monkeypatch.setattr(model, "BUNDLED", "models/absent.onnx")
+    monkeypatch.setattr(model, "DEFAULT", Path("absent.onnx"))
     with pytest.raises(ModelError, match="lacks its model"):
         model.load(None, "cpu")
 
@@ -219,11 +220,11 @@ def test_where_memory_does_not_suffice_for_calls_at_the_same_time_one_is_alone(m
     loaded = model.load(models.tinted, "cpu", threads=6, parallel=6)
     lightness = np.random.default_rng(2).uniform(0, 100, (30, 1, 1, 64, 64)).astype(np.float32)
     for calls in (1, 2, 5):
-        network = dataclasses.replace(loaded, _sessions=Sessions([Crowded(calls)] * 6))
+        network = dataclasses.replace(loaded, _sessions=Sessions([Crowded(calls)], 6))
         with ThreadPoolExecutor(12) as pool:
             for given, ab in zip(lightness, pool.map(network.predict, lightness), strict=True):
                 np.testing.assert_allclose(ab[:, 0], given[:, 0, ::2, ::2] / 5, rtol=1e-6)
-    network = dataclasses.replace(loaded, _sessions=Sessions([Crowded(0)] * 6))
+    network = dataclasses.replace(loaded, _sessions=Sessions([Crowded(0)], 6))
     with pytest.raises(DeviceMemoryError, match="allocate"):
         network.predict(lightness[0])
 

@@ -30,7 +30,8 @@ def folder(tmp_path, models, monkeypatch) -> Path:
 
 def test_the_list(folder):
     found = {entry.name: entry for entry in registry.entries()}
-    assert list(found) == ["default", "broken", "theirs", "tinted"]
+    bundled = sorted(path.stem for path in registry.MODELS.glob("*.onnx") if path.stem != "default")
+    assert list(found) == ["default", *bundled, "broken", "theirs", "tinted"]
     assert (found["default"].kind, found["default"].path) == ("native", None)
     assert (found["theirs"].kind, found["theirs"].working_size) == ("ddcolor", 64)
     assert (found["tinted"].says, found["tinted"].size) == (
@@ -53,6 +54,19 @@ def test_names(folder, tmp_path, monkeypatch):
     assert registry.resolve(Path("tinted")) == Path("tinted")
 
 
+def test_names_of_bundled_models_are_found_after_those_of_the_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "MODELS", bundled := tmp_path / "bundled")
+    bundled.mkdir()
+    for name in ("open", "tinted"):
+        (bundled / f"{name}.onnx").write_bytes((folder / "tinted.onnx").read_bytes())
+    assert registry.resolve(Path("open")) == bundled / "open.onnx"
+    assert registry.resolve(Path("tinted")) == folder / "tinted.onnx"
+    listed = {entry.name: entry.path for entry in registry.entries()}
+    assert list(listed) == ["default", "open", "tinted", "broken", "theirs"]
+    assert listed["open"] == str(bundled / "open.onnx")
+    assert listed["tinted"] == str(folder / "tinted.onnx")
+
+
 def test_a_name_colors_as_the_file_does(folder, tmp_path, make_folder):
     source = make_folder(tmp_path / "in", 1) / "0000.png"
     for name, output in (("tinted", "a.png"), (folder / "tinted.onnx", "b.png")):
@@ -65,19 +79,15 @@ def test_a_name_colors_as_the_file_does(folder, tmp_path, make_folder):
     assert "cannot read the model absent" in absent.stderr
 
 
-def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "colorize_cli", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, **options)
+    return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
-def test_the_command_lists_them_and_a_folder_of_that_name_is_a_folder(folder, tmp_path, models, make_folder):
+def test_the_command_lists_them(folder):
     plain = run("models")
     assert plain.returncode == 0
     assert "default\n" in plain.stdout
     assert "looked for in" in plain.stderr
     lines = [json.loads(line) for line in run("models", "--json").stdout.splitlines()]
     assert lines[0]["name"] == "default"
-    make_folder(tmp_path / "models", 1)
-    done = run("models", "out", "--model", models.tinted, "--device", "cpu", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / "0000.png").is_file()

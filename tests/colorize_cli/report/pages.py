@@ -25,7 +25,7 @@ ATTACKS = (
     "line\nbreak\x1b[31m.png",
     "%2e%2e%2fup.png",
     "javascript:document.title='owned'#?.png",
-    "$policy ${title} <!-- outcomes -->.png",
+    "{{ 7 * 7 }} {% raw %} {# ${title}.png",
     "größer 写真 \u202egnp.png",
 )
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -227,7 +227,7 @@ def test_a_page_stays_when_the_next_cannot_be_written(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("colorize_cli.report.html.shutil.copyfileobj", full)
+    monkeypatch.setattr("colorize_cli.report.html.Spool.__iter__", full)
     with pytest.raises(WriteError, match="No space left on device"):
         page_of(path, Outcome(job, Status.SKIPPED))
     assert path.read_bytes() == before

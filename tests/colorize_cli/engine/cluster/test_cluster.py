@@ -576,7 +576,7 @@ def test_a_dry_run_needs_no_ray(make_folder, tmp_path):
     line += ["--engine", "ray"]
     done = subprocess.run(list(map(str, line)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("colour\t") == 2
+    assert done.stdout.count("colorize\t") == 2
 
 
 def test_nodes_that_come_later_are_put_to_work_and_gpus_have_an_actor_each(nodes, tmp_path):

@@ -1,7 +1,9 @@
+import dataclasses
+
 import pytest
 
 from colorize_cli.core.errors import ModelError
-from colorize_cli.inference.adapters import MODEL_FORMATS, Signature, Tensor, recognize
+from colorize_cli.inference.adapters import MODEL_FORMATS, ModelInfo, Signature, Tensor, recognize
 from tests.conftest import METADATA
 
 LIGHTNESS = Tensor("lightness", "tensor(float)", ("n", 1, "h", "w"))
@@ -12,6 +14,16 @@ def test_native_is_recognized():
     adapter = recognize(Signature((LIGHTNESS,), (AB,), METADATA))
     assert adapter.outputs == ("ab",)
     assert adapter.info.license == "CC0-1.0"
+
+
+def test_model_info_is_written_as_it_is_read():
+    info = ModelInfo.from_metadata(METADATA)
+    assert info.to_metadata() == METADATA
+    assert info.to_metadata(config="{}") == METADATA | {"colorize.config": "{}"}
+    variant = dataclasses.replace(info, precision="int8", variant_of="ab" * 32)
+    added = {"colorize.precision": "int8", "colorize.variant_of": "ab" * 32}
+    assert variant.to_metadata() == METADATA | added
+    assert ModelInfo.from_metadata(variant.to_metadata()) == variant
 
 
 @pytest.mark.parametrize(
