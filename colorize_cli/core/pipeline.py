@@ -131,12 +131,8 @@ class Pipeline:
             running.stop(self.patience)
 
 
-class _StoppedError(Exception):
-    """The consumer has stopped."""
-
-
 class _Ended(Exception):  # noqa: N818  (not an error)
-    """No more items will come."""
+    """No more items will come or are taken: all were, or the consumer has stopped."""
 
 
 @dataclass
@@ -184,16 +180,14 @@ class _Queue:
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or len(self._items) < self._capacity)
             if self._stopped:
-                raise _StoppedError
+                raise _Ended
             self._items.append(item)
             self._changed.notify_all()
 
     def get(self) -> Any:
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._items or not self._producers)
-            if self._stopped:
-                raise _StoppedError
-            if not self._items:
+            if self._stopped or not self._items:
                 raise _Ended
             item = self._items.popleft()
             self._changed.notify_all()
@@ -203,7 +197,7 @@ class _Queue:
         """Take at most `limit` of the wanted items in the queue, without waiting for more."""
         with self._changed:
             if self._stopped:
-                raise _StoppedError
+                raise _Ended
             taken: list[Any] = []
             kept: deque[Any] = deque()
             for item in self._items:
@@ -249,7 +243,7 @@ class _GateState:
             self._waiting.append(ticket)
             self._changed.wait_for(is_free)
             if self._stopped:
-                raise _StoppedError
+                raise _Ended
             self._waiting.popleft()
             self._load += weight
             self._changed.notify_all()
@@ -299,7 +293,7 @@ class _Running(Generic[S]):
         while True:
             try:
                 parcel: _Parcel[S] = self._done.get()
-            except (_Ended, _StoppedError):
+            except _Ended:
                 break
             if not self._ordered:
                 yield parcel.result()
@@ -331,7 +325,7 @@ class _Running(Generic[S]):
         try:
             for number, item in enumerate(items):
                 self._queues[0].put(_Parcel(number, item, item))
-        except _StoppedError:
+        except _Ended:
             pass
         except BaseException as error:  # raised again for the consumer, in another thread
             self._feed_error = error
@@ -343,7 +337,7 @@ class _Running(Generic[S]):
         try:
             while True:
                 self._step(stage, index)
-        except (_StoppedError, _Ended):
+        except _Ended:
             pass
         except BaseException as error:  # a defect of the pipeline itself, for instance a key that raises
             self._defect = error
@@ -363,7 +357,7 @@ class _Running(Generic[S]):
                 parcels[0].leave.append(self._gates[stage.name].admit(parcels[0].value))
                 begun = time.perf_counter()
             made = _call(stage, [parcel.value for parcel in parcels])
-        except _StoppedError:
+        except _Ended:
             raise
         except Exception as error:  # any exception of a stage fails its item alone
             values = [parcel.value for parcel in parcels]

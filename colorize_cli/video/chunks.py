@@ -31,7 +31,7 @@ from colorize_cli.storage import atomic
 from colorize_cli.video import encoder, muxer, pixel_format
 from colorize_cli.video.pixel_format import VideoInfo
 from colorize_cli.video.reader import VideoReader
-from colorize_cli.video.stages import Segmenter, SmallCopy, VideoStages, VideoStats
+from colorize_cli.video.stages import Segmenter, VideoStages, VideoStats, small_copier
 from colorize_cli.video.temporal import FlowTracker
 from colorize_cli.video.work_dir import Chunk, WorkDir
 
@@ -186,7 +186,7 @@ def _survey(
         The possible beginnings of chunks, as chunks without an end, whose `damaged` counts what is damaged
         before them; and the checksums of all frames.
     """
-    small, segmenter = SmallCopy(video.info, model_info, settings), Segmenter(video.info.rate)
+    small, segmenter = small_copier(video.info, model_info, settings), Segmenter(video.info.rate)
     tracker = FlowTracker()
     points: list[Chunk] = []
     marks = array("I")

@@ -16,7 +16,7 @@ on anything before it. A worker that begins at a split point divides the rest of
 import contextlib
 import dataclasses
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -133,19 +133,22 @@ class Segmenter:
         return self._begun is not None and number + 1 == self._begun + self._length
 
 
-class SmallCopy:
-    """Makes the network's input from a video's frames."""
+def small_copier(
+    info: VideoInfo, model_info: ModelInfo, settings: Settings
+) -> Callable[[VideoFrame], Floats]:
+    """Return the function that makes the network's input from a video's frames.
 
-    def __init__(self, info: VideoInfo, model_info: ModelInfo, settings: Settings) -> None:
-        """Prepare for frames with properties `info` and a model with properties `model_info`."""
-        self._info, self._table = info, info.coding.lightness_table()
-        self._sides = settings.size or model_info.working_size, model_info.multiple_of
+    It returns L* in [0, 100] of a frame in display orientation, scaled for the network, (h, w).
+    """
+    table = info.coding.lightness_table()
+    sides = settings.size or model_info.working_size, model_info.multiple_of
 
-    def __call__(self, frame: VideoFrame) -> Floats:
-        """Return L* in [0, 100] of a frame in display orientation, scaled for the network, (h, w)."""
-        lightness = pixel_format.lightness_of(frame, self._table)
-        small = working_copy(lightness, *self._sides, float(self._info.aspect))
-        return np.ascontiguousarray(np.rot90(small, self._info.quarter_turns))
+    def small_copy(frame: VideoFrame) -> Floats:
+        lightness = pixel_format.lightness_of(frame, table)
+        small = working_copy(lightness, *sides, float(info.aspect))
+        return np.ascontiguousarray(np.rot90(small, info.quarter_turns))
+
+    return small_copy
 
 
 class VideoStages:
@@ -172,7 +175,7 @@ class VideoStages:
         """
         self._video, self._encoding = video, chosen
         self._network, self._settings, self._stats = network, settings, stats
-        self._small = SmallCopy(video.info, network.info, settings)
+        self._small = small_copier(video.info, network.info, settings)
         self._tracker = FlowTracker()
         # Without the temporal filter no chroma is carried over between frames, so the model must see all.
         self._selector = KeyframeSelector(settings.video.every if settings.video.steady else 1)
