@@ -43,25 +43,18 @@ PRESETS: dict[str, Config] = {
             for phase, samples in zip(_PIX2PIX.phases, (240_000, 90_000), strict=True)
         ),
     ),
-    # From the bundled model's weights (`--start-from trainer/pretrained/photo.safetensors`), for 50,000 small
-    # pictures are too few to learn from alone what has which color. What PSNR rewards first, at twice the
-    # scales at which photographs are seen; then the GAN, briefly, for the strength of the colors.
+    # From the bundled model's weights (`--start-from trainer/pretrained/photo.safetensors`), because 50,000
+    # small pictures are too few to learn from alone what has which color. The network enlarges its input four
+    # times, to the scale of the pictures that it was trained on. Fidelity first; then the GAN, briefly, for
+    # the strength of the colors.
     "cifar10": Config(
         phases=(
             Phase(
-                samples=110_000,
+                samples=180_000,
                 crop_size=32,
                 batch_size=64,
                 warmup=3_000,
-                learning_rate=8e-4,
-                final_learning_rate=7e-4,
-            ),
-            Phase(
-                samples=140_000,
-                crop_size=32,
-                batch_size=64,
-                warmup=1_000,
-                learning_rate=4e-4,
+                learning_rate=6e-4,
                 final_learning_rate=1e-5,
             ),
             Phase(
@@ -75,16 +68,17 @@ PRESETS: dict[str, Config] = {
                 discriminator_learning_rate=1e-4,
             ),
         ),
-        model=ModelConfig(enlarge=2, frozen_blocks=0, discriminator_layers=1),
-        loss=LossConfig(reconstruction="log_mse", beta=3.0, saturation_weight=0.0),
-        # With whole pictures it begins to know them by heart after 250,000 samples.
+        model=ModelConfig(enlarge=4, frozen_blocks=0, discriminator_layers=1),
+        loss=LossConfig(reconstruction="log_mse_rgb", beta=3.0, saturation_weight=0.0),
+        # Crops, because it begins to learn whole pictures by heart.
         augment=AugmentConfig(min_scale=0.7, aspect=0.1, film=DegradationConfig(contrast=0.3, grain=0.1)),
         weight_decay=5e-2,
         ema_decay=0.999,
         evaluate_size=32,
     ),
-    # Fidelity first; then the perceptual loss, briefly, for realism. The crops are nearly whole pictures at
-    # nearly their stored size: smaller windows would be enlarged and blurred.
+    # Fidelity first; then the perceptual loss, briefly, for realism; then the GAN, briefly, for the strength
+    # of the colors. At export, half of the weights before the GAN phase is mixed in (`--blend`). The crops
+    # are nearly whole pictures at nearly their stored size: smaller windows would be enlarged and blurred.
     "photo": Config(
         phases=(
             Phase(
@@ -104,7 +98,18 @@ PRESETS: dict[str, Config] = {
                 final_learning_rate=1e-5,
                 perceptual=6.0,
             ),
+            Phase(
+                samples=15_984,
+                crop_size=128,
+                batch_size=48,
+                warmup=1_000,
+                learning_rate=2e-4,
+                final_learning_rate=1e-5,
+                perceptual=6.0,
+                adversarial=0.3,
+            ),
         ),
+        model=ModelConfig(discriminator="projected"),
         loss=LossConfig(reconstruction="log_mse_rgb", beta=8.0, saturation_weight=2.0),
         augment=AugmentConfig(min_scale=0.85, film=_OLD_PHOTOGRAPHS),
         evaluate_size=128,
