@@ -9,15 +9,18 @@ import contextlib
 import fnmatch
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from colorize_cli.core.errors import ReadError, UsageError
+from colorize_cli.core.errors import ReadError, UsageError, WriteError
 from colorize_cli.core.jobs import Job, Plan
 from colorize_cli.core.location import STREAM, Location, Url, parse_location
+from colorize_cli.storage import atomic
 from colorize_cli.storage.filesystem import DOT_PARTS, NOT_THERE, Entry, Storages, inode
 
 _LOOKUP_THREADS = 16
@@ -126,7 +129,7 @@ def plan(
             return Plan((Job(found[0].location, output, found[0].info),), 0, None)
         if to_file:
             only = Job(found[0].location, output, found[0].info)
-            _refuse_collisions([only], storages)
+            _refuse_collisions([only], output, storages)
             return _sharded([(only, output.name)], 0, None, selection)
         if there is not None and not there.is_directory:
             raise UsageError(f"the output {output} is a file; give a directory")
@@ -139,7 +142,7 @@ def plan(
                 named.append(_job(entry, output, endings, refused))
         named = list(dict.fromkeys(named))
         good = [job for job, _ in named if job.refused is None]
-        _refuse_collisions(good, storages)
+        _refuse_collisions(good, output, storages)
         if isinstance(output, Path):
             _refuse_escapes(good, output)
         return _sharded(named, ignored, output, selection)
@@ -324,23 +327,66 @@ def _matches(relative: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatch(relative, p) or fnmatch.fnmatch(name, p) for p in patterns)
 
 
-def _refuse_collisions(jobs: Sequence[Job], storages: Storages) -> None:
+def _refuse_collisions(jobs: Sequence[Job], output: Location, storages: Storages) -> None:
     """Refuse jobs if two have the same destination, or a destination is a source.
+
+    Names that differ only in case or in the form of their accents are the same if they are for `output`.
 
     Raises:
         UsageError: Two jobs collide. The text names both.
     """
-    owners: dict[str, Job] = {}
-    for job in jobs:
-        other = owners.setdefault(storages.of(job.destination).identity(job.destination), job)
+    destinations = [storages.of(job.destination).identity(job.destination) for job in jobs]
+    sources = [storages.of(job.source).identity(job.source) for job in jobs]
+    linked = [
+        os.path.normcase(os.path.realpath(source)) if os.path.islink(source) else source  # noqa: PTH114
+        for source in sources
+    ]
+    names = {*destinations, *sources, *linked}
+    fold: Callable[[str], str] = str
+    if storages.of(output).may_fold(output) and len({_folded(name) for name in names}) < len(names):
+        fold = _folding(output, storages)
+    owners: dict[str, tuple[Job, str]] = {}
+    for job, name in zip(jobs, destinations, strict=True):
+        other, other_name = owners.setdefault(fold(name), (job, name))
         if other is not job:
-            raise UsageError(f"{other.source} and {job.source} would both become {job.destination}")
-    for job in jobs:
-        itself = storages.of(job.source).identity(job.source)
-        led_to = os.path.normcase(os.path.realpath(itself)) if os.path.islink(itself) else itself  # noqa: PTH114
-        for source in (itself, led_to):
+            text = f"{other.source} and {job.source} would both become {job.destination}"
+            if name != other_name:
+                text += f", as the file system of {output} does not tell their names apart; rename one"
+            raise UsageError(text)
+    for job, *pair in zip(jobs, sources, linked, strict=True):
+        for source in map(fold, pair):
             if source in owners:
-                raise UsageError(f"{owners[source].source} would replace the input {job.source}")
+                raise UsageError(f"{owners[source][0].source} would replace the input {job.source}")
+
+
+def _folded(name: str, *, case: bool = True, form: bool = True) -> str:
+    """Return a name without differences in upper and lower `case`, and in the Unicode `form` of accents."""
+    name = unicodedata.normalize("NFC", name) if form else name
+    return name.casefold() if case else name
+
+
+def _folding(directory: Location, storages: Storages) -> Callable[[str], str]:
+    """Return a function that is equal for names that a directory takes for the same.
+
+    To find out, two files are written for a moment: to the directory or, if it does not exist, to the nearest
+    one above. Where nothing can be written, all names differ.
+    """
+    storage = storages.of(directory)
+    directory = storage.nearest(directory)
+    folds = []
+    for suffix, change in ((".case", str.upper), (".\u00e9", partial(unicodedata.normalize, "NFD"))):
+        name = atomic.claim(suffix)
+        try:
+            storage.write(directory / name, b"")
+            try:
+                folds.append(storage.entry(directory / change(name)) is not None)
+            finally:
+                storage.remove([directory / name])
+        except (OSError, ReadError, WriteError):
+            folds.append(False)
+        finally:
+            atomic.release(name)
+    return partial(_folded, case=folds[0], form=folds[1])
 
 
 def _refuse_escapes(jobs: Sequence[Job], output: Path) -> None:

@@ -135,6 +135,16 @@ class Storage(Protocol):
     def identity(self, location: Any) -> str:
         """Return a text that is equal for locations of the same file, and for no others of any storage."""
 
+    def may_fold(self, location: Any) -> bool:
+        """Return True unless names there that differ, in case for example, are surely of different files."""
+
+    def nearest(self, directory: Any) -> Any:
+        """Return the directory if it exists, otherwise the nearest one above that does.
+
+        Raises:
+            ReadError: The store cannot be queried.
+        """
+
     def read(self, location: Any, size: int | None = None) -> bytes:
         """Return the first `size` bytes of a file, or all.
 
@@ -227,6 +237,14 @@ class LocalStorage:
         if parent not in self._directories:
             self._directories[parent] = os.path.realpath(parent)
         return os.path.normcase(f"{self._directories[parent]}{os.sep}{name}")
+
+    def may_fold(self, location: Path) -> bool:  # noqa: ARG002
+        """Return True: file systems and their directories differ in that."""
+        return True
+
+    def nearest(self, directory: Path) -> Path:
+        """Return the directory if it exists, otherwise the nearest one above that does."""
+        return next((path for path in (directory, *directory.parents) if path.is_dir()), Path())
 
     def read(self, location: Path, size: int | None = None) -> bytes:
         """Return the first `size` bytes of a file, or all."""

@@ -129,6 +129,17 @@ class RemoteStorage:
         """Return a text that distinguishes an object from others, in all stores."""
         return self.locate(location).identity
 
+    def may_fold(self, location: Url) -> bool:
+        """Return True if the store has files, as a server of SFTP. Object stores tell all names apart."""
+        return self.locate(location).file_system.has_files
+
+    def nearest(self, directory: Url) -> Url:
+        """Return the directory if it exists, otherwise the nearest one above that does."""
+        where = self.locate(directory)
+        while "/" in where.path.strip("/") and where.file_system.info(where.path) is None:
+            where = self.locate(where.url.above(1))
+        return where.url
+
     def read(self, location: Url, size: int | None = None) -> bytes:
         """Return the first `size` bytes of an object, or all."""
         where = self.locate(location)
@@ -170,7 +181,7 @@ class FileSystem:
             files.retries = 1
         # Stores that can rename have files, which are visible while they are partially written. Objects are
         # visible only when they are complete.
-        self._renames = kind.mv is not AbstractFileSystem.mv and not _OBJECT_STORES.intersection(
+        self.has_files = kind.mv is not AbstractFileSystem.mv and not _OBJECT_STORES.intersection(
             _schemes(files)
         )
         # fsspec would walk stores without a recursive listing, and would skip directories that cannot be
@@ -323,7 +334,7 @@ class FileSystem:
 
     def _write(self, path: str, copy: Callable[[str], object]) -> None:
         try:
-            self._retrier.call(lambda: self._write_and_rename(path, copy) if self._renames else copy(path))
+            self._retrier.call(lambda: self._write_and_rename(path, copy) if self.has_files else copy(path))
         except Exception as error:  # of any library
             raise WriteError(f"cannot write it: {explained(error)}") from error
 

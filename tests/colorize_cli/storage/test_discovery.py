@@ -1,5 +1,6 @@
 import io
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from colorize_cli.core.jobs import Job, Plan
 from colorize_cli.core.location import STREAM
 from colorize_cli.storage import discovery
 from colorize_cli.storage.discovery import Selection
+from colorize_cli.storage.filesystem import LocalStorage, Storages
 
 ENDINGS = {".jpg": ".jpg", ".png": ".png"}
 
@@ -251,3 +253,77 @@ def test_pictures_are_found_by_the_same_rules_where_nothing_is_made_of_them(tmp_
     assert ignored == 1
     with pytest.raises(UsageError, match=r"no such file or directory: .*absent"):
         discovery.find([tmp_path / "absent"], ENDINGS)
+
+
+class Folding(LocalStorage):
+    """Finds files by names that differ in case, or in the form of accents."""
+
+    def __init__(self, *, case: bool, form: bool) -> None:
+        super().__init__()
+        self._fold = partial(discovery._folded, case=case, form=form)
+
+    def entry(self, location):
+        for path in location.parent.iterdir() if location.parent.is_dir() else ():
+            if self._fold(path.name) == self._fold(location.name):
+                return super().entry(path)
+        return super().entry(location)
+
+
+def storages_of(storage: LocalStorage) -> Storages:
+    storages = Storages()
+    storages._local = storage
+    return storages
+
+
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize(
+    ("names", "case", "form"),
+    [
+        (("IMG.JPG", "img.jpg"), True, False),
+        (("Sub/a.jpg", "sub/A.jpg"), True, False),
+        (("caf\u00e9.jpg", "cafe\u0301.jpg"), False, True),
+        (("CAF\u00c9.jpg", "cafe\u0301.jpg"), True, True),
+    ],
+)
+def test_plan_names_that_the_output_directory_folds_are_refused(tmp_path, names, case, form, exists):
+    source = touch(tmp_path / "in", *names)
+    output = tmp_path / "out"
+    if exists:
+        output.mkdir()
+    one, two = sorted(names)
+    with pytest.raises(UsageError) as raised:
+        discovery.plan([source], output, ENDINGS, storages=storages_of(Folding(case=case, form=form)))
+    assert str(raised.value) == (
+        f"{source}/{one} and {source}/{two} would both become {output}/{two},"
+        f" as the file system of {output} does not tell their names apart; rename one"
+    )
+    for storage in (LocalStorage(), Folding(case=not case, form=not form)):
+        if (case, form) != (True, True) or type(storage) is LocalStorage:
+            plan = discovery.plan([source], output, ENDINGS, storages=storages_of(storage))
+            assert [job.destination for job in plan.jobs] == [output / one, output / two]
+    assert output.exists() == exists
+    assert sorted(path.name for path in tmp_path.rglob("*colorize*")) == []
+
+
+def test_plan_output_whose_name_folds_to_the_input_is_refused(tmp_path):
+    source = touch(tmp_path, "a.jpg") / "a.jpg"
+    storages = storages_of(Folding(case=True, form=True))
+    with pytest.raises(UsageError, match=r"a\.jpg would replace the input .*a\.jpg"):
+        discovery.plan([source], tmp_path / "A.JPG", ENDINGS, storages=storages)
+    assert len(discovery.plan([source], tmp_path / "A.JPG", ENDINGS).jobs) == 1
+
+
+def test_plan_without_names_that_could_fold_writes_nothing(tmp_path, monkeypatch):
+    source = touch(tmp_path / "in", "a.jpg", "b.jpg", "A.png")
+    monkeypatch.setattr(LocalStorage, "write", lambda *_: pytest.fail("written"))
+    assert len(discovery.plan([source], tmp_path / "out", ENDINGS).jobs) == 3
+
+
+def test_plan_where_nothing_can_be_written_keeps_both(tmp_path, monkeypatch):
+    source = touch(tmp_path / "in", "a.jpg", "A.jpg")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(LocalStorage, "write", refuse)
+    assert len(discovery.plan([source], tmp_path / "out", ENDINGS).jobs) == 2

@@ -1,8 +1,10 @@
 import itertools
 import os
+from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from colorize_cli.core import formats
 from colorize_cli.core.errors import UsageError
@@ -178,3 +180,37 @@ def test_lists_and_streams(memory, tmp_path):
     ):
         with pytest.raises(UsageError, match="with - for"):
             plan(inputs, output, ENDINGS)
+
+
+class Insensitive(LocalFileSystem):
+    """A store of files that does not distinguish upper and lower case."""
+
+    protocol = "insensitive"
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("insensitive://"))
+
+    def info(self, path, **options):
+        path = Path(self._strip_protocol(path))
+        alike = [each for each in path.parent.glob("*") if each.name.lower() == path.name.lower()]
+        return super().info(str(alike[0] if alike else path), **options)
+
+
+fsspec.register_implementation("insensitive", Insensitive, clobber=True)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_plan_names_that_a_store_folds_are_refused(memory, tmp_path, exists):
+    url, output = memory("IMG.JPG", "img.jpg"), tmp_path / "there" / "out"
+    if exists:
+        output.mkdir(parents=True)
+    with pytest.raises(UsageError) as raised:
+        plan([Url(url)], Url(f"insensitive://{output}"), ENDINGS)
+    assert str(raised.value) == (
+        f"{url}/IMG.JPG and {url}/img.jpg would both become insensitive://{output}/img.jpg,"
+        f" as the file system of insensitive://{output} does not tell their names apart; rename one"
+    )
+    made = ["out", "there"] if exists else []
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [*made, "tmp"]
+    assert len(plan([Url(url)], Url(f"{url}-out"), ENDINGS).jobs) == 2
