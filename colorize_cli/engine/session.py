@@ -264,7 +264,10 @@ class Session:
     def close(self, patience: float | None = None) -> None:
         """Close the manifest and remove staged files. Waits for a store for at most `patience` seconds."""
         if self._transfer is None:
-            self._outputs.close()
+            try:
+                self._outputs.close()
+            except WriteError as error:
+                self._announce(f"the next run may not recognize all outputs of this one: {error}")
             return
         closing = threading.Thread(target=self._close_manifest, name="manifest", daemon=True)
         closing.start()

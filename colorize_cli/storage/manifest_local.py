@@ -110,11 +110,18 @@ class LocalManifest:
             raise WriteError(f"cannot write below {self._folder}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Close the file of this run."""
+        """Close the file of this run.
+
+        Raises:
+            WriteError: The disk reports an error, so records may be lost.
+        """
         with self._lock:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            file, self._file = self._file, None
+        try:
+            if file is not None:
+                file.close()
+        except OSError as error:
+            raise WriteError(f"cannot write below {self._folder}: {error.strerror}") from error
 
     def _name(self, files: LocalFiles) -> str:
         return files.destination.relative_to(self._root).as_posix()
@@ -254,10 +261,11 @@ class _ManifestFile:
         self._torn = False
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # not every file system supports it
-            os.fsync(self._file)
-        os.close(self._file)
-        atomic.release(self._name)
+        try:
+            atomic.sync(self._file)
+        finally:
+            os.close(self._file)
+            atomic.release(self._name)
 
 
 def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:

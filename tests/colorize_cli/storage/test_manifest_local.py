@@ -232,16 +232,16 @@ def test_a_journal_made_of_others_is_none_before_it_is_complete(job, root, monke
     for each in jobs:
         run_elsewhere(each, root)
     mine = LocalManifest(root)
-    seen, sync = [], manifest_local.atomic._sync
+    seen, sync = [], manifest_local.atomic.sync
 
-    def failing(_: Path) -> None:
-        monkeypatch.setattr(manifest_local.atomic, "_sync", sync)
+    def failing(_: int) -> None:
+        monkeypatch.setattr(manifest_local.atomic, "sync", sync)
         seen.extend(mine.state(each, "r") for each in jobs)
         LocalManifest(root)  # makes one, from the same
         raise OSError(28, "no space")
 
     monkeypatch.setattr(manifest_local, "_MOST_FILES", 2)
-    monkeypatch.setattr(manifest_local.atomic, "_sync", failing)
+    monkeypatch.setattr(manifest_local.atomic, "sync", failing)
     LocalManifest(root)
     assert seen == [State.CURRENT] * 3
     assert [mine.state(each, "r") for each in jobs] == [State.CURRENT] * 3
