@@ -86,8 +86,9 @@ def plan(
     (`scans/*.tif`), stands for its matches. `STREAM` stands for standard input or output, and requires
     exactly one input.
 
-    Objects in stores may have any name. A job whose name would lead out of the output, or is impossible for a
-    local file, is refused.
+    A directory below an input that cannot be searched gets a job, which is refused with the reason. Objects
+    in stores may have any name. A job whose name would lead out of the output, or is impossible for a local
+    file, is refused.
 
     Args:
         inputs: Files, directories and patterns, here and in stores. Web inputs must be files, because web
@@ -135,11 +136,11 @@ def plan(
             raise UsageError(f"the output {output} is a file; give a directory")
         entries, ignored = _searched(found, output, endings, selection, storages)
         named = [_job(entry, output, endings) for entry in entries]
-        for entry, refused in _listed(listed, storages):
-            if entry is None:
+        for entry in _listed(listed, storages):
+            if entry.is_directory:
                 ignored += 1
             else:
-                named.append(_job(entry, output, endings, refused))
+                named.append(_job(entry, output, endings))
         named = list(dict.fromkeys(named))
         good = [job for job, _ in named if job.refused is None]
         _refuse_collisions(good, output, storages)
@@ -148,7 +149,7 @@ def plan(
         return _sharded(named, ignored, output, selection)
 
 
-def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[list[Path], int]:
+def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[dict[Path, str | None], int]:
     """Find files of this machine by the rules of `plan`, without destinations.
 
     Args:
@@ -156,7 +157,8 @@ def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[list[Path], in
         kinds: Suffixes to look for in directories, in lower case with the dot.
 
     Returns:
-        Each file once, in the order of the inputs, and the number of other files in the directories.
+        Each file once with None, in the order of the inputs, and between them the directories that cannot be
+        searched with the reason. Then the number of other files in the directories.
 
     Raises:
         UsageError: An input does not exist or cannot be searched. The text names the path.
@@ -164,8 +166,8 @@ def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[list[Path], in
     storages = Storages()
     with _explained():
         found, ignored = _searched(_expanded(inputs, storages), None, kinds, Selection(), storages)
-    paths = [entry.location for entry in found if isinstance(entry.location, Path)]
-    return list(dict.fromkeys(paths)), ignored
+    paths = {entry.location: entry.error for entry in found if isinstance(entry.location, Path)}
+    return paths, ignored
 
 
 def read_list(stream: BinaryIO, *, nul: bool) -> list[Location]:
@@ -222,9 +224,11 @@ def _searched(
 ) -> tuple[list[Entry], int]:
     """Return the given files, and those of `kinds` in the given directories, and count the other files.
 
+    Directories below the given ones that cannot be searched are returned too.
+
     Raises:
         UsageError: The output is an input.
-        OSError, ReadError: A directory cannot be searched.
+        OSError, ReadError: A given directory cannot be searched.
     """
     for entry in found:
         if entry.is_directory and output is not None and _is_same(entry.location, output, storages):
@@ -238,9 +242,11 @@ def _searched(
         left_out = output if type(output) is type(entry.location) else None
         storage = storages.of(entry.location)
         for each in storage.walk(entry.location, left_out, selection.excludes):
-            if not selection.includes(each.name):
+            if each.is_directory:
+                files.append(each)
+            elif not selection.includes(each.name):
                 continue
-            if os.path.splitext(each.name)[1].lower() in kinds:  # noqa: PTH122  (50,000 Paths cost seconds)
+            elif os.path.splitext(each.name)[1].lower() in kinds:  # noqa: PTH122  (50,000 Paths cost seconds)
                 files.append(each)
             else:
                 ignored += 1
@@ -253,32 +259,29 @@ def _is_same(directory: Location, output: Location, storages: Storages) -> bool:
     return storages.of(directory).identity(directory) == storages.of(output).identity(output)
 
 
-def _listed(
-    listed: Sequence[Location], storages: Storages
-) -> Iterator[tuple[Entry, str | None] | tuple[None, None]]:
-    """Yield the entry of each listed file, with the reason if it is refused; None for a directory."""
+def _listed(listed: Sequence[Location], storages: Storages) -> Iterator[Entry]:
+    """Yield the entry of each listed file or directory."""
     urls = [location for location in listed if isinstance(location, Url)]
     looked_up = iter(_looked_up(urls, storages))
     for location in listed:
         if isinstance(location, Url):
             entry = next(looked_up)
-            if entry is None:
-                yield Entry(location, location.name, is_directory=False), NOT_THERE
-            else:
-                yield (None, None) if entry.is_directory else (entry, None)
-        elif location.is_dir():
-            yield None, None
+            yield entry or Entry(location, location.name, is_directory=False, error=NOT_THERE)
         else:
             relative = Path(os.path.normpath(location))
             leads_out = location.is_absolute() or relative.parts[0] == os.pardir
-            yield Entry(location, location.name if leads_out else relative.as_posix(), False), None
+            name = location.name if leads_out else relative.as_posix()
+            # `Path.is_dir` raises an error where permission is missing.
+            yield Entry(location, name, os.path.isdir(location))  # noqa: PTH112
 
 
-def _job(
-    entry: Entry, output: Location, endings: Mapping[str, str], refused: str | None = None
-) -> tuple[Job, str]:
-    """Return the job of a file, and the path of its output below the output directory."""
-    name = as_output(entry.name, endings)
+def _job(entry: Entry, output: Location, endings: Mapping[str, str]) -> tuple[Job, str]:
+    """Return the job of a file, and the path of its output below the output directory.
+
+    The job of a directory that cannot be searched is refused.
+    """
+    name = entry.name if entry.is_directory else as_output(entry.name, endings)
+    refused = entry.error
     if isinstance(entry.location, Url):
         parts = name.split("/")
         if not parts[-1]:

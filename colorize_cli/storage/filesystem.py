@@ -94,12 +94,14 @@ class Entry:
             searched for.
         is_directory: True for a directory.
         info: The store's metadata; None on this machine.
+        error: Why a directory cannot be searched, or a listed file cannot be used; otherwise None.
     """
 
     location: Location
     name: str
     is_directory: bool
     info: FileInfo | None = None
+    error: str | None = None
 
 
 class Storage(Protocol):
@@ -122,6 +124,8 @@ class Storage(Protocol):
     def walk(self, directory: Any, output: Any, excludes: Callable[[str], bool]) -> Iterator[Entry]:
         """Yield the files below a directory, sorted by path, without hidden ones.
 
+        A directory below it that cannot be searched is yielded too, with the error.
+
         Args:
             directory: The directory.
             output: Directory to leave out; None if it is elsewhere.
@@ -129,7 +133,7 @@ class Storage(Protocol):
 
         Raises:
             ReadError: The store cannot be queried.
-            OSError: A directory cannot be searched.
+            OSError: The directory itself cannot be searched.
         """
 
     def identity(self, location: Any) -> str:
@@ -211,9 +215,16 @@ class LocalStorage:
         """Yield the files below a directory. Follows links unless they lead back to a directory above."""
         left_out = None if output is None else inode(output)
 
-        def walk(relative: str, above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
-            with os.scandir(directory / relative) as entries:
-                listed = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+        def walk(relative: str, above: frozenset[tuple[int, int] | None]) -> Iterator[Entry]:
+            try:
+                with os.scandir(directory / relative) as entries:
+                    listed = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+            except OSError as error:
+                if not relative:
+                    raise
+                problem = f"cannot search it: {error.strerror}"
+                yield Entry(directory / relative, relative, is_directory=True, error=problem)
+                return
             for each in listed:
                 below = f"{relative}/{each.name}" if relative else each.name
                 if excludes(below):
@@ -225,11 +236,10 @@ class LocalStorage:
                     yield Entry(directory / below, below, is_directory=False)
                     continue
                 number = inode(Path(each.path))
-                if number is not None and number != left_out and number not in above:
+                if number is None or (number != left_out and number not in above):
                     yield from walk(below, above | {number})
 
-        number = inode(directory)
-        yield from walk("", frozenset() if number is None else frozenset({number}))
+        yield from walk("", frozenset({inode(directory)}))
 
     def identity(self, location: Path) -> str:
         """Return the path with the links in its directory resolved."""

@@ -22,7 +22,7 @@ from colorize_cli.core.jobs import FileInfo
 from colorize_cli.core.location import Url, redacted
 from colorize_cli.storage import atomic
 from colorize_cli.storage.filesystem import DOT_PARTS, Entry
-from colorize_cli.storage.retry import Patience, Retrier, explained, is_missing
+from colorize_cli.storage.retry import Patience, Retrier, explained, is_missing, is_transient
 
 T = TypeVar("T")
 
@@ -114,8 +114,10 @@ class RemoteStorage:
         """Yield the objects below a directory. It is listed once."""
         where = self.locate(directory)
         left_out = None if output is None else self.locate(output)
+        unlisted: dict[str, ReadError] = {}
         with _naming(directory):
-            objects = where.file_system.find(where.path)
+            objects = where.file_system.find(where.path, unlisted)
+        objects += [FileInfo(path, is_directory=True, size=None, version=None) for path in unlisted]
         for info in sorted(objects, key=lambda info: info.path.split("/")):
             name = where.relative(info)
             parts = name.split("/")
@@ -123,7 +125,8 @@ class RemoteStorage:
             if hidden or not parts[-1] or (left_out is not None and left_out.contains(where.below(name))):
                 continue
             if not any(excludes("/".join(parts[: end + 1])) for end in range(len(parts))):
-                yield Entry(where.url / name, name, False, info)
+                error = f"cannot search it: {unlisted[info.path]}" if info.is_directory else None
+                yield Entry(where.url / name, name, info.is_directory, info, error)
 
     def identity(self, location: Url) -> str:
         """Return a text that distinguishes an object from others, in all stores."""
@@ -228,14 +231,19 @@ class FileSystem:
             return self.info(path) is not None
         return True
 
-    def find(self, path: str) -> list[FileInfo]:
+    def find(self, path: str, unlisted: dict[str, ReadError] | None = None) -> list[FileInfo]:
         """Return all objects below a directory.
+
+        Args:
+            path: The directory.
+            unlisted: Gets the paths of directories below it that cannot be listed, with the errors. None to
+                raise these errors.
 
         Raises:
             ReadError: The store cannot be queried, or the directory does not exist.
         """
         if not self._lists:
-            return list(self._walk(path))
+            return list(self._walk(path, unlisted))
 
         def attempt() -> list[FileInfo]:
             self._files.invalidate_cache()
@@ -321,7 +329,7 @@ class FileSystem:
             with contextlib.suppress(MissingError):
                 self._try(functools.partial(self._files.rm_file, path))
 
-    def _walk(self, path: str) -> Iterator[FileInfo]:
+    def _walk(self, path: str, unlisted: dict[str, ReadError] | None) -> Iterator[FileInfo]:
         def attempt() -> list[FileInfo]:
             self._files.invalidate_cache()
             return [_found(info) for info in self._files.ls(path, detail=True)]
@@ -330,7 +338,12 @@ class FileSystem:
             if not each.is_directory:
                 yield each
             elif each.path.strip("/") != path.strip("/"):
-                yield from self._walk(each.path)
+                try:
+                    yield from self._walk(each.path, unlisted)
+                except ReadError as error:
+                    if unlisted is None or is_transient(error):
+                        raise
+                    unlisted[each.path] = error
 
     def _write(self, path: str, copy: Callable[[str], object]) -> None:
         try:

@@ -115,6 +115,43 @@ def test_bad_files_cost_one_line_and_exit_1(models, make_folder, tmp_path):
     assert len(contents(tmp_path / "out")) == 8
 
 
+@pytest.mark.usefixtures("locked")
+def test_directory_that_cannot_be_searched_costs_one_line_and_exit_1(models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 4)
+    (source / "locked").mkdir()
+    options = ("--model", models.tinted, "--device", "cpu", "--json", "--report", tmp_path / "page.html")
+    result = invoke(source, tmp_path / "out", *options)
+    assert result.exit_code == 1
+    assert f"{source}/locked: cannot search it: Permission denied" in result.stderr.splitlines()
+    assert result.stderr.splitlines()[-1] == "4 done, 0 skipped, 1 failed"
+    failed = [line for line in map(json.loads, result.stdout.splitlines()) if line["status"] == "failed"]
+    assert [(line["source"], line["reason"]) for line in failed] == [
+        (f"{source}/locked", "cannot search it: Permission denied")
+    ]
+    assert "cannot search it: Permission denied" in (tmp_path / "page.html").read_text()
+    assert contents(tmp_path / "out").keys() == contents(source).keys()
+
+
+@pytest.mark.usefixtures("locked")
+def test_listed_file_in_a_directory_that_cannot_be_searched_fails_alone(
+    models, make_folder, tmp_path, monkeypatch
+):
+    source = make_folder(tmp_path / "in", 1)
+    stat = os.stat
+
+    def refusing(path, **options):
+        if "locked/" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    listed = tmp_path / "list"
+    listed.write_text(f"{source}/0000.png\n{source}/locked/a.png\n")
+    result = invoke("--files-from", listed, tmp_path / "out", "--model", models.tinted, "--device", "cpu")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "1 done, 0 skipped, 1 failed"
+
+
 def test_names_with_markup_and_control_characters(models, gray_photo, tmp_path):
     for name in ("[bold]x.png", "new\nline.png", "[nothing].png"):
         Image.fromarray(gray_photo).save(tmp_path / name)

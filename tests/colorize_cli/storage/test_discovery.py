@@ -8,7 +8,7 @@ import pytest
 from colorize_cli.core.errors import UsageError
 from colorize_cli.core.jobs import Job, Plan
 from colorize_cli.core.location import STREAM
-from colorize_cli.storage import discovery
+from colorize_cli.storage import discovery, filesystem
 from colorize_cli.storage.discovery import Selection
 from colorize_cli.storage.filesystem import LocalStorage, Storages
 
@@ -121,12 +121,36 @@ def test_what_is_missing_or_in_the_way(tmp_path):
         discovery.plan([tmp_path / "a.jpg"], tmp_path / "file", ENDINGS)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_directory_that_cannot_be_searched(tmp_path):
-    touch(tmp_path, "in/sub/a.jpg")
-    (tmp_path / "in" / "sub").chmod(0)
-    with pytest.raises(UsageError, match="cannot search"):
-        discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
+@pytest.mark.usefixtures("locked")
+def test_plan_directory_that_cannot_be_searched_is_a_refused_job(tmp_path):
+    touch(tmp_path, "in/a.jpg", "in/locked/b.jpg", "in/sub/locked/c.jpg", "in/z.jpg")
+    selection = Selection(include=("*.jpg",))
+    plan = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS, selection=selection)
+    assert pairs(plan, tmp_path) == [
+        (f"in/{name}", f"out/{name}") for name in ("a.jpg", "locked", "sub/locked", "z.jpg")
+    ]
+    reason = "cannot search it: Permission denied"
+    assert [job.refused for job in plan.jobs] == [None, reason, reason, None]
+    assert discovery.find([tmp_path / "in"], ENDINGS) == ({job.source: job.refused for job in plan.jobs}, 0)
+    excluded = discovery.plan(
+        [tmp_path / "in"], tmp_path / "out", ENDINGS, selection=Selection(exclude=("locked",))
+    )
+    assert [job.source.name for job in excluded.jobs] == ["a.jpg", "z.jpg"]
+
+
+@pytest.mark.usefixtures("locked")
+def test_plan_input_that_cannot_be_searched_is_wrong_usage(tmp_path):
+    touch(tmp_path, "locked/a.jpg")
+    with pytest.raises(UsageError, match=r"/locked: Permission denied"):
+        discovery.plan([tmp_path / "locked"], tmp_path / "out", ENDINGS)
+
+
+def test_plan_directory_without_a_known_inode_is_searched(tmp_path, monkeypatch):
+    touch(tmp_path, "in/a.jpg", "in/sub/b.jpg")
+    inode = filesystem.inode
+    monkeypatch.setattr(filesystem, "inode", lambda path: None if path.name == "sub" else inode(path))
+    plan = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
+    assert pairs(plan, tmp_path) == [("in/a.jpg", "out/a.jpg"), ("in/sub/b.jpg", "out/sub/b.jpg")]
 
 
 def test_a_link_to_itself_does_not_stop_the_folder(tmp_path):
@@ -250,6 +274,7 @@ def test_pictures_are_found_by_the_same_rules_where_nothing_is_made_of_them(tmp_
     found, ignored = discovery.find(inputs, ENDINGS)
     names = [str(path.relative_to(tmp_path)) for path in found]
     assert names == ["named.xyz", "in/a.PNG", "in/b.jpg", "in/sub/c.jpg", "x1.tif", "x2.tif"]
+    assert set(found.values()) == {None}
     assert ignored == 1
     with pytest.raises(UsageError, match=r"no such file or directory: .*absent"):
         discovery.find([tmp_path / "absent"], ENDINGS)

@@ -192,6 +192,8 @@ class Insensitive(LocalFileSystem):
         return super()._strip_protocol(path.removeprefix("insensitive://"))
 
     def info(self, path, **options):
+        if isinstance(path, os.DirEntry):
+            return super().info(path, **options)
         path = Path(self._strip_protocol(path))
         alike = [each for each in path.parent.glob("*") if each.name.lower() == path.name.lower()]
         return super().info(str(alike[0] if alike else path), **options)
@@ -214,3 +216,21 @@ def test_plan_names_that_a_store_folds_are_refused(memory, tmp_path, exists):
     made = ["out", "there"] if exists else []
     assert sorted(path.name for path in tmp_path.rglob("*")) == [*made, "tmp"]
     assert len(plan([Url(url)], Url(f"{url}-out"), ENDINGS).jobs) == 2
+
+
+@pytest.mark.usefixtures("locked")
+def test_plan_directory_of_a_store_that_cannot_be_searched_is_a_refused_job(tmp_path):
+    for name in ("a.jpg", "locked/b.jpg", "sub/locked/c.jpg", "z.jpg"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    url = f"insensitive://{tmp_path}/in"
+    planned = plan([Url(url)], tmp_path / "out", ENDINGS, selection=Selection(include=("*.jpg",)))
+    reason = "cannot search it: Permission denied"
+    assert [(str(job.source), str(job.destination), job.refused) for job in planned.jobs] == [
+        (f"{url}/a.jpg", f"{tmp_path}/out/a.jpg", None),
+        (f"{url}/locked", f"{tmp_path}/out/locked", reason),
+        (f"{url}/sub/locked", f"{tmp_path}/out/locked", reason),
+        (f"{url}/z.jpg", f"{tmp_path}/out/z.jpg", None),
+    ]
+    with pytest.raises(UsageError, match=r"in/locked: Permission denied"):
+        plan([Url(f"{url}/locked")], tmp_path / "out", ENDINGS)
