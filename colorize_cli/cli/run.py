@@ -5,6 +5,7 @@ start without them.
 """
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     epilog="Exit status: 0 all done, 1 some failed, 2 wrong usage, 3 device does not work, 130 interrupted.",
 )
 @click.argument("inputs", nargs=-1, type=options.PathOrStream(), metavar="[INPUT...]")
-@click.argument("output", type=options.PathOrStream())
+@click.argument("output", type=click.Path(readable=False))
 @options.choosing
 @options.network
 @options.colors
@@ -45,7 +46,7 @@ def command(
     context: click.Context,
     /,
     inputs: tuple[Location, ...],
-    output: Location,
+    output: str,
     files_from: BinaryIO | None,
     null: bool,
     include: tuple[str, ...],
@@ -62,7 +63,8 @@ def command(
 
     INPUT... are photographs (JPEG, PNG, WebP, TIFF, AVIF, HEIC, BMP, JPEG 2000, GIF), videos (MP4, MOV, MKV,
     WebM, AVI, MPEG), glob patterns, and directories, which are searched recursively. OUTPUT is a directory,
-    with the same subdirectories as the inputs, or a file for a single photograph or video. A single input may
+    with the same subdirectories as the inputs, or a file for a single photograph or video; with a / at its
+    end it is a directory. A single input may
     come from standard input and go to standard output, both written as -; a video is then Y4M or Matroska.
     Inputs and outputs may be in a remote store (s3://, gs:// and other protocols of fsspec); inputs may also
     be https:// URLs.
@@ -95,11 +97,18 @@ def command(
         listed = discovery.read_list(files_from, nul=null) if files_from is not None else []
         if not inputs and files_from is None:
             raise UsageError("nothing to colorize: give INPUT and OUTPUT (see colorize --help)")
-        if as_json and output == STREAM:
+        if as_json and output == str(STREAM):
             raise UsageError("--json and the output would both go to standard output; give a file as OUTPUT")
         selection = Selection(include, exclude, shard)
         endings = formats.endings(settings.format, formats.SHEET if video.preview else None)
-        plan = discovery.plan(inputs, output, endings, listed=listed, selection=selection)
+        plan = discovery.plan(
+            inputs,
+            options.location_of(output),
+            endings,
+            is_directory=output.endswith(("/", os.sep)),
+            listed=listed,
+            selection=selection,
+        )
         if dry_run:
             from colorize_cli.engine import session
 

@@ -5,6 +5,7 @@ Each input in a store is listed once, which also gives the sizes and versions of
 the same output, and outputs that would replace an input, are found here, before any work is done.
 """
 
+import codecs
 import contextlib
 import fnmatch
 import hashlib
@@ -70,6 +71,7 @@ def plan(
     output: Location,
     endings: Mapping[str, str],
     *,
+    is_directory: bool = False,
     listed: Sequence[Location] = (),
     selection: Selection = Selection(),
     storages: Storages | None = None,
@@ -96,6 +98,7 @@ def plan(
         output: A directory, which need not exist, or a file.
         endings: Suffix of the output by suffix of the input, for all supported types, in lower case with the
             dot.
+        is_directory: True if `output` is a directory even if it does not exist and has a suffix.
         listed: Files from a list. A relative path that stays below the working directory keeps its
             directories below `output`; a URL does not. Directories are ignored, as lists often contain them
             beside their files.
@@ -116,7 +119,7 @@ def plan(
     with _explained():
         found = _expanded(inputs, storages)
         there = storages.of(output).entry(output)
-        is_directory = there is not None and there.is_directory
+        is_directory = is_directory or (there is not None and there.is_directory)
         is_directory = is_directory or (isinstance(output, Url) and output.text.endswith("/"))
         single = len(found) == 1 and not found[0].is_directory and not listed
         to_file = single and not is_directory and output != STREAM and _is_meant_as_file(output, endings)
@@ -171,11 +174,19 @@ def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[dict[Path, str
 
 
 def read_list(stream: BinaryIO, *, nul: bool) -> list[Location]:
-    """Read a list of locations, separated by newlines, or by NUL if `nul`.
+    """Read a list of locations, separated by line breaks of any system, or by NUL if `nul`.
 
-    Empty entries are ignored. An entry `-` is a file of that name.
+    Lines may begin with a byte order mark, and are in UTF-16 if it says so. Names that contain or end with a
+    line break are possible only with `nul`. Empty entries are ignored. An entry `-` is a file of that name.
     """
-    entries = stream.read().split(b"\0" if nul else b"\n")
+    content = stream.read()
+    if nul:
+        entries = content.split(b"\0")
+    else:
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            content = content.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
+        lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
+        entries = [line.removesuffix(b"\r") for line in lines]
     locations = [parse_location(os.fsdecode(entry)) for entry in entries if entry]
     return [Path.cwd() / each if each == STREAM else each for each in locations]
 

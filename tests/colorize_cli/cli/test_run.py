@@ -115,6 +115,18 @@ def test_bad_files_cost_one_line_and_exit_1(models, make_folder, tmp_path):
     assert len(contents(tmp_path / "out")) == 8
 
 
+def test_output_with_a_slash_is_a_directory_whatever_its_name(models, make_folder, tmp_path):
+    picture = make_folder(tmp_path / "in", 1) / "0000.png"
+    options = ("--model", models.tinted, "--device", "cpu")
+    for output in ("results.v2/", "results.png/", "there/results.png//"):
+        result = invoke(picture, f"{tmp_path}/{output}", *options)
+        assert result.exit_code == 0, result.stderr
+        assert contents(tmp_path / output).keys() == {"0000.png"}
+    result = invoke(picture, f"{tmp_path}/in/0000.png/", *options)
+    assert result.exit_code == 2
+    assert f"the output {tmp_path}/in/0000.png is a file; give a directory" in result.stderr
+
+
 @pytest.mark.usefixtures("locked")
 def test_directory_that_cannot_be_searched_costs_one_line_and_exit_1(models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 4)

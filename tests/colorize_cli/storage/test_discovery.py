@@ -217,6 +217,18 @@ def test_lists_are_of_lines_or_of_nul_terminated_names():
     assert discovery.read_list(io.BytesIO(b"a\nb.jpg\0c.jpg"), nul=True) == [Path("a\nb.jpg"), Path("c.jpg")]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("line_break", ["\n", "\r\n"])
+def test_read_list_with_line_breaks_or_encoding_of_windows_gives_the_names(encoding, line_break):
+    names = ["a b.jpg", "caf\u00e9.jpg", "\u5199\U0001f4f7.png", "s3://bucket/a.jpg"]
+    for end in ("", line_break, 2 * line_break):
+        content = (line_break.join(names) + end).encode(encoding)
+        found = discovery.read_list(io.BytesIO(content), nul=False)
+        assert [str(each) for each in found] == names
+    exact = b"\xef\xbb\xbfa.jpg\0b.jpg\r\0"
+    assert discovery.read_list(io.BytesIO(exact), nul=True) == [Path("\ufeffa.jpg"), Path("b.jpg\r")]
+
+
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 def test_shards_are_disjoint_and_all_of_it(tmp_path, parts):
     touch(tmp_path / "in", *(f"{i}/{i}.jpg" for i in range(60)))
