@@ -70,8 +70,8 @@ def command(
     be https:// URLs.
 
     Outputs keep the detail and lightness of the input. All pages of a TIFF and all frames of an animation are
-    colorized. Outputs have the format of their input (GIF becomes PNG, HEIC becomes JPEG). They appear under
-    their name only when they are complete. Inputs are never modified.
+    colorized. Outputs have the name and format of their input, but a.gif becomes a.gif.png and a.heic becomes
+    a.heic.jpg. They appear under their name only when they are complete. Inputs are never modified.
 
     Finished work is not repeated. An output is skipped if the content of its input, the model and the options
     that affect pixels are unchanged. Otherwise it is made again, unless colorize did not make it or it was

@@ -157,6 +157,11 @@ class Session:
             reason = self.reason_to_skip(job)
         except ReadError as error:
             return Outcome.failed(job, error)
+        if reason is None and (earlier := self._outputs.earlier(self.files_of(job))) is not None:
+            self._announce(
+                f"{earlier} was made from {job.source} by an earlier version; the output is now called"
+                f" {destination.name} and is made again"
+            )
         if reason == State.CURRENT.value and is_video_job(job) and isinstance(destination, Path):
             work_dir.discard(destination)
         return None if reason is None else Outcome.skipped(job, reason)

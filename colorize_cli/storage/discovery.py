@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from colorize_cli.core.errors import ReadError, UsageError, WriteError
+from colorize_cli.core.formats import KEPT
 from colorize_cli.core.jobs import Job, Plan
 from colorize_cli.core.location import STREAM, Location, Url, parse_location
 from colorize_cli.storage import atomic
@@ -97,7 +98,7 @@ def plan(
             servers do not list their files.
         output: A directory, which need not exist, or a file.
         endings: Suffix of the output by suffix of the input, for all supported types, in lower case with the
-            dot.
+            dot. See `as_output`.
         is_directory: True if `output` is a directory even if it does not exist and has a suffix.
         listed: Files from a list. A relative path that stays below the working directory keeps its
             directories below `output`; a URL does not. Directories are ignored, as lists often contain them
@@ -319,10 +320,12 @@ def _is_meant_as_file(output: Location, endings: Mapping[str, str]) -> bool:
 
 
 def as_output(name: str, endings: Mapping[str, str]) -> str:
-    """Return the name with the suffix of its output."""
+    """Return the name with the suffix of its output: `a.gif.png` for `a.gif`, `a.tif` for `a.bmp`."""
     stem, suffix = os.path.splitext(name)  # noqa: PTH122  (50,000 Paths cost seconds)
     wanted = endings.get(suffix.lower(), suffix.lower())
-    return name if wanted == suffix.lower() else stem + wanted
+    if wanted == suffix.lower():
+        return name
+    return (name if suffix.lower() in KEPT else stem) + wanted
 
 
 def _sharded(named: list[tuple[Job, str]], ignored: int, root: Location | None, selection: Selection) -> Plan:
@@ -366,6 +369,11 @@ def _refuse_collisions(jobs: Sequence[Job], output: Location, storages: Storages
             text = f"{other.source} and {job.source} would both become {job.destination}"
             if name != other_name:
                 text += f", as the file system of {output} does not tell their names apart; rename one"
+            elif any(
+                each.source.suffix.lower() not in (*KEPT, each.destination.suffix.lower())
+                for each in (job, other)
+            ):
+                text += "; without --format they keep their endings"
             raise UsageError(text)
     for job, *pair in zip(jobs, sources, linked, strict=True):
         for source in map(fold, pair):

@@ -25,7 +25,7 @@ from colorize_cli.core.errors import WriteError
 from colorize_cli.core.jobs import LocalFiles
 from colorize_cli.storage import atomic
 from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
-from colorize_cli.storage.manifest import DIRECTORY, Record, State, state_of
+from colorize_cli.storage.manifest import DIRECTORY, Record, State, earlier_name, made_from, state_of
 
 _SUFFIX = ".jsonl"
 _UNFINISHED = ".unfinished"  # suffix of a file that others are merged into
@@ -85,6 +85,16 @@ class LocalManifest:
             with contextlib.suppress(WriteError):  # without the record only the next check takes longer
                 self._append(changed)
         return state
+
+    def earlier(self, files: LocalFiles) -> str | None:
+        """Return the name of an output of the same source that an earlier version made under another name."""
+        name = earlier_name(self._name(files), files)
+        if name is None:
+            return None
+        with contextlib.suppress(OSError):
+            record = self._known(name, Fingerprint.of((self._root / name).lstat()))
+            return name if record is not None and made_from(record, files) else None
+        return None
 
     def add(self, files: LocalFiles, source: SourceFingerprint, written: Fingerprint, recipe: str) -> None:
         """Record that this run made a job's output.

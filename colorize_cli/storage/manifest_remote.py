@@ -25,7 +25,7 @@ from colorize_cli.core.jobs import FileInfo, LocalFiles
 from colorize_cli.core.location import Url
 from colorize_cli.storage import atomic
 from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
-from colorize_cli.storage.manifest import DIRECTORY, Record, State, state_of
+from colorize_cli.storage.manifest import DIRECTORY, Record, State, earlier_name, made_from, state_of
 from colorize_cli.storage.remote import MissingError, RemotePath
 
 _SUFFIX = ".jsonl"
@@ -73,6 +73,17 @@ class RemoteManifest:
         if not self._listed and name not in self._found:
             self._found[name] = self._root.file_system.info(self._root.below(name).path)
         return self._found.get(name)
+
+    def earlier(self, files: LocalFiles) -> str | None:
+        """Return the name of an output of the same source that an earlier version made under another name."""
+        name = earlier_name(self._name(files), files)
+        found = None if name is None else self._found.get(name)
+        if name is None or found is None:
+            return None
+        with self._lock:
+            known = tuple(self._records.get(name, ()))
+        same = any(each.written.size == found.size and made_from(each, files) for each in known)
+        return name if same else None
 
     def state(self, files: LocalFiles, recipe: str) -> State | None:
         """Return the state of an output; None if only its content can decide (see `state_by_content`).
