@@ -91,12 +91,12 @@ def command(
             raise UsageError(f"{text}{folder}")
         if STREAM in inputs:
             raise UsageError("compare cannot read standard input (-); give files or directories")
-        paths, ignored = discovery.find(inputs, FORMATS)
+        paths, left_out = discovery.find(inputs, FORMATS)
         if not paths:
             raise UsageError("nothing to compare: give pictures as INPUT (see colorize compare --help)")
         display = Display(len(paths), quiet=quiet)
-        if ignored:
-            display.say(f"{ignored} files of other kinds ignored")
+        for outcome in left_out:
+            display.leave_out(outcome)
         context.exit(_run(paths, page, models, side, Settings(**asked), display))
 
 

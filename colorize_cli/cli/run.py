@@ -72,6 +72,7 @@ def command(
     Outputs keep the detail and lightness of the input. All pages of a TIFF and all frames of an animation are
     colorized. Outputs have the name and format of their input, but a.gif becomes a.gif.png and a.heic becomes
     a.heic.jpg. They appear under their name only when they are complete. Inputs are never modified.
+    Directories inside an input that hold outputs of an earlier run are left out.
 
     Finished work is not repeated. An output is skipped if the content of its input, the model and the options
     that affect pixels are unchanged. Otherwise it is made again, unless colorize did not make it or it was
@@ -109,6 +110,10 @@ def command(
             listed=listed,
             selection=selection,
         )
+        json_lines = sys.stdout if as_json and not dry_run else None
+        display = Display(len(plan.jobs), quiet=quiet, json_lines=json_lines)
+        for outcome in plan.left_out:
+            display.leave_out(outcome)
         if dry_run:
             from colorize_cli.engine import session
 
@@ -117,13 +122,10 @@ def command(
                 columns = ["colorize", *columns] if reason is None else ["skip", *columns, reason]
                 click.echo("\t".join(columns))
         else:
-            display = Display(len(plan.jobs), quiet=quiet, json_lines=sys.stdout if as_json else None)
             context.exit(_run(plan, settings, display, report, fail_fast=fail_fast))
 
 
 def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, *, fail_fast: bool) -> int:
-    if plan.ignored:
-        display.say(f"{plan.ignored} files of other kinds ignored")
     from colorize_cli.engine import ENGINES, process_setup
 
     with contextlib.ExitStack() as stack:
@@ -131,7 +133,7 @@ def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, 
         if report is not None:
             from colorize_cli.report.run_page import Report
 
-            page = stack.enter_context(Report(report, settings))
+            page = stack.enter_context(Report(report, settings, plan.left_out))
         outcomes = ENGINES[settings.engine](plan, settings, display.say, display.video)
         process_setup.prepare()
         stopped = None

@@ -11,6 +11,7 @@ import fnmatch
 import hashlib
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,12 +21,14 @@ from typing import BinaryIO
 
 from colorize_cli.core.errors import ReadError, UsageError, WriteError
 from colorize_cli.core.formats import KEPT
-from colorize_cli.core.jobs import Job, Plan
+from colorize_cli.core.jobs import Job, Outcome, Plan, Status
 from colorize_cli.core.location import STREAM, Location, Url, parse_location
 from colorize_cli.storage import atomic
 from colorize_cli.storage.filesystem import DOT_PARTS, NOT_THERE, Entry, Storages, inode
 
 _LOOKUP_THREADS = 16
+_MOST_ENDINGS = 10  # in a message
+_EARLIER = "left out, as it holds outputs of an earlier run; give it as an input to include it"
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,8 @@ def plan(
     """Find the files to colorize and their destinations.
 
     A directory is searched recursively, and its tree is kept below `output`. Hidden files and directories are
-    left out, and so is `output` if it lies inside. Links are followed unless they lead back to a directory
-    above.
+    left out, and so are `output` and directories with outputs of earlier runs if they lie inside. Links are
+    followed unless they lead back to a directory above.
 
     A file given by name may have any type, and goes into `output` under the same name. If it is the only
     input, and `output` is not a directory and has the suffix of an output, it is written to `output` itself.
@@ -131,29 +134,30 @@ def plan(
                 )
             if output != STREAM and not to_file:
                 raise UsageError(f"with - for the input, the output must be a file or -, not {output}")
-            return Plan((Job(found[0].location, output, found[0].info),), 0, None)
+            return Plan((Job(found[0].location, output, found[0].info),), (), None)
         if to_file:
             only = Job(found[0].location, output, found[0].info)
             _refuse_collisions([only], output, storages)
-            return _sharded([(only, output.name)], 0, None, selection)
+            return _sharded([(only, output.name)], [], None, selection)
         if there is not None and not there.is_directory:
             raise UsageError(f"the output {output} is a file; give a directory")
-        entries, ignored = _searched(found, output, endings, selection, storages)
+        entries, left_out = _searched(found, output, endings, selection, storages)
         named = [_job(entry, output, endings) for entry in entries]
-        for entry in _listed(listed, storages):
-            if entry.is_directory:
-                ignored += 1
-            else:
-                named.append(_job(entry, output, endings))
+        in_list = list(_listed(listed, storages))
+        named += [_job(entry, output, endings) for entry in in_list if not entry.is_directory]
+        if directories := [entry for entry in in_list if entry.is_directory]:
+            reason = f"a directory in the list is not searched ({len(directories)} such directories)"
+            first = directories[0]
+            left_out.append(Outcome.skipped(Job(first.location, output / first.name), reason))
         named = list(dict.fromkeys(named))
         good = [job for job, _ in named if job.refused is None]
         _refuse_collisions(good, output, storages)
         if isinstance(output, Path):
             _refuse_escapes(good, output)
-        return _sharded(named, ignored, output, selection)
+        return _sharded(named, left_out, output, selection)
 
 
-def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[dict[Path, str | None], int]:
+def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[dict[Path, str | None], list[Outcome]]:
     """Find files of this machine by the rules of `plan`, without destinations.
 
     Args:
@@ -162,16 +166,16 @@ def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[dict[Path, str
 
     Returns:
         Each file once with None, in the order of the inputs, and between them the directories that cannot be
-        searched with the reason. Then the number of other files in the directories.
+        searched with the reason. Then `left_out` as in a plan; the destinations are the sources.
 
     Raises:
         UsageError: An input does not exist or cannot be searched. The text names the path.
     """
     storages = Storages()
     with _explained():
-        found, ignored = _searched(_expanded(inputs, storages), None, kinds, Selection(), storages)
+        found, left_out = _searched(_expanded(inputs, storages), None, kinds, Selection(), storages)
     paths = {entry.location: entry.error for entry in found if isinstance(entry.location, Path)}
-    return paths, ignored
+    return paths, left_out
 
 
 def read_list(stream: BinaryIO, *, nul: bool) -> list[Location]:
@@ -233,8 +237,8 @@ def _searched(
     kinds: Collection[str],
     selection: Selection,
     storages: Storages,
-) -> tuple[list[Entry], int]:
-    """Return the given files, and those of `kinds` in the given directories, and count the other files.
+) -> tuple[list[Entry], list[Outcome]]:
+    """Return the given files, and those of `kinds` in the given directories, and what is left out of these.
 
     Directories below the given ones that cannot be searched are returned too.
 
@@ -246,23 +250,38 @@ def _searched(
         if entry.is_directory and output is not None and _is_same(entry.location, output, storages):
             raise UsageError(f"the output {output} is the input {entry.location}; inputs are never modified")
     files: list[Entry] = []
-    ignored = 0
+    left_out: list[Outcome] = []
     for entry in found:
         if not entry.is_directory:
             files.append(entry)
             continue
-        left_out = output if type(output) is type(entry.location) else None
+        ignored: Counter[str] = Counter()
+        output_inside = output if type(output) is type(entry.location) else None
         storage = storages.of(entry.location)
-        for each in storage.walk(entry.location, left_out, selection.excludes):
-            if each.is_directory:
+        for each in storage.walk(entry.location, output_inside, selection.excludes):
+            if each.is_directory and each.error is None:
+                job = Job(each.location, output / each.name if output else each.location)
+                left_out.append(Outcome.skipped(job, _EARLIER))
+            elif each.is_directory:
                 files.append(each)
             elif not selection.includes(each.name):
                 continue
-            elif os.path.splitext(each.name)[1].lower() in kinds:  # noqa: PTH122  (50,000 Paths cost seconds)
+            elif (suffix := os.path.splitext(each.name)[1].lower()) in kinds:  # noqa: PTH122  (as above)
                 files.append(each)
             else:
-                ignored += 1
-    return files, ignored
+                ignored[suffix] += 1
+        if ignored:
+            job = Job(entry.location, output or entry.location)
+            left_out.append(Outcome(job, Status.SKIPPED, _counted(ignored), ignored=ignored))
+    return files, left_out
+
+
+def _counted(ignored: Counter[str]) -> str:
+    """Return a text with the numbers of ignored files by ending, the most frequent first."""
+    ordered = sorted(ignored.items(), key=lambda item: (-item[1], item[0]))
+    counts = [f"{suffix or 'without ending'} {count}" for suffix, count in ordered[:_MOST_ENDINGS]]
+    rest = sum(count for _, count in ordered[_MOST_ENDINGS:])
+    return f"files of other kinds ignored: {', '.join(counts)}{f', others {rest}' if rest else ''}"
 
 
 def _is_same(directory: Location, output: Location, storages: Storages) -> bool:
@@ -328,15 +347,17 @@ def as_output(name: str, endings: Mapping[str, str]) -> str:
     return (name if suffix.lower() in KEPT else stem) + wanted
 
 
-def _sharded(named: list[tuple[Job, str]], ignored: int, root: Location | None, selection: Selection) -> Plan:
+def _sharded(
+    named: list[tuple[Job, str]], left_out: list[Outcome], root: Location | None, selection: Selection
+) -> Plan:
     """Return a plan with the jobs of this shard, and the others elsewhere. Jobs have their outputs' names."""
     if selection.shard[1] == 1:
-        return Plan(tuple(job for job, _ in named), ignored, root)
+        return Plan(tuple(job for job, _ in named), tuple(left_out), root)
     here: list[Job] = []
     elsewhere: list[Job] = []
     for job, name in named:
         (here if selection.owns(name) else elsewhere).append(job)
-    return Plan(tuple(here), ignored, root, tuple(elsewhere))
+    return Plan(tuple(here), tuple(left_out), root, tuple(elsewhere))
 
 
 def _matches(relative: str, patterns: Iterable[str]) -> bool:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 NOT_THERE = "there is no such object"
 DOT_PARTS = frozenset({".", ".."})  # parts of an object's name that are not hidden, but lead elsewhere
+DIRECTORY = ".colorize"  # holds the manifest, below the output directory
+MANIFEST_SUFFIX = ".jsonl"
+# Names that systems give to their own files and directories, in lower case. Most others are hidden.
+_OF_SYSTEMS = frozenset({"@eadir", "desktop.ini", "thumbs.db"})
 _DIGITS = 32  # hexadecimal digits of a digest that are recorded
 
 
@@ -122,9 +126,10 @@ class Storage(Protocol):
         """
 
     def walk(self, directory: Any, output: Any, excludes: Callable[[str], bool]) -> Iterator[Entry]:
-        """Yield the files below a directory, sorted by path, without hidden ones.
+        """Yield the files below a directory, sorted by path, without those that `is_hidden`.
 
-        A directory below it that cannot be searched is yielded too, with the error.
+        A directory below it that cannot be searched is yielded too, with the error. So is one that holds a
+        manifest, and thus the outputs of an earlier run, in place of its files.
 
         Args:
             directory: The directory.
@@ -218,14 +223,19 @@ class LocalStorage:
         def walk(relative: str, above: frozenset[tuple[int, int] | None]) -> Iterator[Entry]:
             try:
                 with os.scandir(directory / relative) as entries:
-                    listed = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+                    listed = sorted(entries, key=lambda entry: entry.name)
             except OSError as error:
                 if not relative:
                     raise
                 problem = f"cannot search it: {error.strerror}"
                 yield Entry(directory / relative, relative, is_directory=True, error=problem)
                 return
+            if relative and any(each.name == DIRECTORY and _holds_manifest(each.path) for each in listed):
+                yield Entry(directory / relative, relative, is_directory=True)
+                return
             for each in listed:
+                if is_hidden(each.name):
+                    continue
                 below = f"{relative}/{each.name}" if relative else each.name
                 if excludes(below):
                     continue
@@ -269,6 +279,17 @@ class LocalStorage:
         """Remove files. Those that do not exist are ignored."""
         for path in locations:
             path.unlink(missing_ok=True)
+
+
+def is_hidden(name: str) -> bool:
+    """Return True for the names of files and directories that are not searched for pictures."""
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
+
+
+def _holds_manifest(directory: str) -> bool:
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        return any(entry.name.endswith(MANIFEST_SUFFIX) for entry in entries)
+    return False
 
 
 def inode(path: Path) -> tuple[int, int] | None:

@@ -12,9 +12,9 @@ from typing import Any
 
 from colorize_cli.core.formats import KEPT
 from colorize_cli.core.jobs import LocalFiles
+from colorize_cli.storage.filesystem import DIRECTORY as DIRECTORY
 from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
 
-DIRECTORY = ".colorize"
 _LEFT_OUT = frozenset({"version", "content", "address"})  # of a line where they are empty
 
 

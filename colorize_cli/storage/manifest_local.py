@@ -24,10 +24,9 @@ import numpy.typing as npt
 from colorize_cli.core.errors import WriteError
 from colorize_cli.core.jobs import LocalFiles
 from colorize_cli.storage import atomic
-from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
+from colorize_cli.storage.filesystem import MANIFEST_SUFFIX, Fingerprint, SourceFingerprint
 from colorize_cli.storage.manifest import DIRECTORY, Record, State, earlier_name, made_from, state_of
 
-_SUFFIX = ".jsonl"
 _UNFINISHED = ".unfinished"  # suffix of a file that others are merged into
 # Maximum bytes of a file. A record's position is one number: its file's number times this, plus its offset.
 _LONGEST = 1 << 40
@@ -179,7 +178,7 @@ class LocalManifest:
 
     def _files(self) -> Iterator[Path]:
         with contextlib.suppress(OSError):
-            yield from sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX)
+            yield from sorted(path for path in self._folder.iterdir() if path.suffix == MANIFEST_SUFFIX)
 
     def _compact(self) -> None:
         """Merge the files of ended runs into one, with only the records that still hold.
@@ -195,7 +194,7 @@ class LocalManifest:
             last = Lookup()
             for position, record, _ in _records(ended):
                 last[_key(record.output, record.written)] = position
-            name = atomic.claim(_SUFFIX)
+            name = atomic.claim(MANIFEST_SUFFIX)
             atomic.release(name)
             with atomic.writing(self._folder / name, suffix=_UNFINISHED) as file:
                 for position, record, line in _records(ended):
@@ -258,7 +257,7 @@ class _ManifestFile:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
-        self._name = atomic.claim(_SUFFIX)
+        self._name = atomic.claim(MANIFEST_SUFFIX)
         self._file = os.open(folder / self._name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         self._torn = False
 

@@ -21,7 +21,7 @@ from colorize_cli.core.errors import ReadError, UsageError, WriteError, one_line
 from colorize_cli.core.jobs import FileInfo
 from colorize_cli.core.location import Url, redacted
 from colorize_cli.storage import atomic
-from colorize_cli.storage.filesystem import DOT_PARTS, Entry
+from colorize_cli.storage.filesystem import DIRECTORY, DOT_PARTS, MANIFEST_SUFFIX, Entry, is_hidden
 from colorize_cli.storage.retry import Patience, Retrier, explained, is_missing, is_transient
 
 T = TypeVar("T")
@@ -117,15 +117,25 @@ class RemoteStorage:
         unlisted: dict[str, ReadError] = {}
         with _naming(directory):
             objects = where.file_system.find(where.path, unlisted)
-        objects += [FileInfo(path, is_directory=True, size=None, version=None) for path in unlisted]
+        manifests = (where.relative(info).split("/") for info in objects)
+        earlier = {
+            "/".join(parts[:-2])
+            for parts in manifests
+            if len(parts) > 2 and parts[-2] == DIRECTORY and parts[-1].endswith(MANIFEST_SUFFIX)
+        }
+        directories = [*unlisted, *(where.below(name).path for name in earlier)]
+        objects += [FileInfo(path, is_directory=True, size=None, version=None) for path in directories]
         for info in sorted(objects, key=lambda info: info.path.split("/")):
             name = where.relative(info)
             parts = name.split("/")
-            hidden = any(part.startswith(".") and part not in DOT_PARTS for part in parts)
-            if hidden or not parts[-1] or (left_out is not None and left_out.contains(where.below(name))):
+            if not parts[-1] or any(is_hidden(part) and part not in DOT_PARTS for part in parts):
+                continue
+            if left_out is not None and left_out.contains(where.below(name)):
+                continue
+            if any("/".join(parts[:end]) in earlier for end in range(1, len(parts))):
                 continue
             if not any(excludes("/".join(parts[: end + 1])) for end in range(len(parts))):
-                error = f"cannot search it: {unlisted[info.path]}" if info.is_directory else None
+                error = f"cannot search it: {unlisted[info.path]}" if info.path in unlisted else None
                 yield Entry(where.url / name, name, info.is_directory, info, error)
 
     def identity(self, location: Url) -> str:

@@ -150,7 +150,7 @@ def test_pixels_are_limited(engine, models, make_folder, tmp_path):
 
 
 def test_no_work_needs_no_model(engine, tmp_path):
-    assert list(engine(Plan((), 0, tmp_path), settings_for(tmp_path / "absent.onnx"), print)) == []
+    assert list(engine(Plan((), (), tmp_path), settings_for(tmp_path / "absent.onnx"), print)) == []
 
 
 def test_a_missing_model_is_raised(engine, make_folder, tmp_path):

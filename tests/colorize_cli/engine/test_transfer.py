@@ -340,7 +340,7 @@ def test_dry_run_shards_and_patterns(colorize, local, bucket, server, tmp_path):
         here = colorize(source, tmp_path / "out", "--dry-run", *options).stdout
         there = colorize(f"{bucket.url}/in", f"{bucket.url}/out", "--dry-run", *options).stdout
         assert there == here.replace(str(source), f"{bucket.url}/in").replace(str(tmp_path), bucket.url)
-    assert "1 files of other kinds ignored" in colorize(f"{bucket.url}/in", f"{bucket.url}/out").stderr
+    assert "files of other kinds ignored: .txt 1" in colorize(f"{bucket.url}/in", f"{bucket.url}/out").stderr
     keys = bucket.keys()
     server.asked.clear()
     bucket.put("out/0000.png", b"mine")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from colorize_cli.core.errors import UsageError
-from colorize_cli.core.jobs import Job, Plan
+from colorize_cli.core.jobs import Job, Plan, Status
 from colorize_cli.core.location import STREAM
 from colorize_cli.storage import discovery, filesystem
 from colorize_cli.storage.discovery import Selection
@@ -26,6 +26,11 @@ def pairs(plan: Plan, root: Path) -> list[tuple[str, str]]:
     return [(str(j.source.relative_to(root)), str(j.destination.relative_to(root))) for j in plan.jobs]
 
 
+def left_out(plan: Plan) -> list[tuple]:
+    assert {outcome.status for outcome in plan.left_out} <= {Status.SKIPPED}
+    return [(each.job.source, each.reason, each.ignored) for each in plan.left_out]
+
+
 def test_a_tree_is_kept_and_sorted(tmp_path):
     touch(tmp_path / "in", "b.jpg", "a.PNG", "sub/deep/c.jpg", "notes.txt", ".hidden.jpg", ".git/d.jpg")
     plan = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
@@ -34,7 +39,7 @@ def test_a_tree_is_kept_and_sorted(tmp_path):
         ("in/b.jpg", "out/b.jpg"),
         ("in/sub/deep/c.jpg", "out/sub/deep/c.jpg"),
     ]
-    assert plan.ignored == 1
+    assert left_out(plan) == [(tmp_path / "in", "files of other kinds ignored: .txt 1", {".txt": 1})]
 
 
 def test_one_file_to_a_file(tmp_path):
@@ -131,7 +136,7 @@ def test_plan_directory_that_cannot_be_searched_is_a_refused_job(tmp_path):
     ]
     reason = "cannot search it: Permission denied"
     assert [job.refused for job in plan.jobs] == [None, reason, reason, None]
-    assert discovery.find([tmp_path / "in"], ENDINGS) == ({job.source: job.refused for job in plan.jobs}, 0)
+    assert discovery.find([tmp_path / "in"], ENDINGS) == ({job.source: job.refused for job in plan.jobs}, [])
     excluded = discovery.plan(
         [tmp_path / "in"], tmp_path / "out", ENDINGS, selection=Selection(exclude=("locked",))
     )
@@ -204,7 +209,8 @@ def test_a_list_keeps_its_directories_where_they_lead_nowhere_else(tmp_path, mon
     plan = discovery.plan([], Path("../out"), ENDINGS, listed=[*listed, tmp_path / "work" / "absent.jpg"])
     names = [str(job.destination) for job in plan.jobs]
     assert names == [f"../out/{n}" for n in ("a.jpg", "deep/b.jpg", "notes.txt", "c.jpg", "absent.jpg")]
-    assert plan.ignored == 1
+    reason = "a directory in the list is not searched (1 such directories)"
+    assert left_out(plan) == [(Path("deep"), reason, None)]
 
 
 def test_lists_are_of_lines_or_of_nul_terminated_names():
@@ -273,7 +279,7 @@ def test_streams_are_one_picture(tmp_path):
         ([STREAM], tmp_path / "b.png"),
         ([tmp_path / "a.jpg"], STREAM),
     ):
-        assert discovery.plan(inputs, output, ENDINGS) == Plan((Job(inputs[0], output),), 0, None)
+        assert discovery.plan(inputs, output, ENDINGS) == Plan((Job(inputs[0], output),), (), None)
     for inputs, output in (([STREAM, STREAM], STREAM), ([STREAM], tmp_path), ([tmp_path], STREAM)):
         with pytest.raises(UsageError):
             discovery.plan(inputs, output, ENDINGS)
@@ -287,7 +293,7 @@ def test_pictures_are_found_by_the_same_rules_where_nothing_is_made_of_them(tmp_
     names = [str(path.relative_to(tmp_path)) for path in found]
     assert names == ["named.xyz", "in/a.PNG", "in/b.jpg", "in/sub/c.jpg", "x1.tif", "x2.tif"]
     assert set(found.values()) == {None}
-    assert ignored == 1
+    assert [(each.job.source, each.ignored) for each in ignored] == [(tmp_path / "in", {".txt": 1})]
     with pytest.raises(UsageError, match=r"no such file or directory: .*absent"):
         discovery.find([tmp_path / "absent"], ENDINGS)
 
@@ -364,3 +370,64 @@ def test_plan_where_nothing_can_be_written_keeps_both(tmp_path, monkeypatch):
 
     monkeypatch.setattr(LocalStorage, "write", refuse)
     assert len(discovery.plan([source], tmp_path / "out", ENDINGS).jobs) == 2
+
+
+def test_plan_files_of_other_kinds_are_counted_by_ending(tmp_path):
+    touch(tmp_path / "in", "a.DNG", "b.dng", "sub/c.dng", "sub/d.pdf", "README", "e.jpg")
+    touch(tmp_path / "more", *(f"a.{number:02}" for number in range(12)), "b.00")
+    plan = discovery.plan([tmp_path / "in", tmp_path / "more"], tmp_path / "out", ENDINGS)
+    many = {f".{number:02}": 1 for number in range(12)}
+    endings = ", ".join(f"{ending} 1" for ending in list(many)[1:10])
+    assert left_out(plan) == [
+        (
+            tmp_path / "in",
+            "files of other kinds ignored: .dng 3, without ending 1, .pdf 1",
+            {".dng": 3, ".pdf": 1, "": 1},
+        ),
+        (
+            tmp_path / "more",
+            f"files of other kinds ignored: .00 2, {endings}, others 2",
+            many | {".00": 2},
+        ),
+    ]
+    assert {each.job.destination for each in plan.left_out} == {tmp_path / "out"}
+    excluded = discovery.plan(
+        [tmp_path / "in"],
+        tmp_path / "out",
+        ENDINGS,
+        selection=Selection(include=("*.jpg", "*.pdf"), exclude=("sub",)),
+    )
+    assert excluded.left_out == ()
+
+
+EARLIER = "left out, as it holds outputs of an earlier run; give it as an input to include it"
+
+
+def test_plan_files_of_systems_and_earlier_outputs_are_left_out(tmp_path):
+    source = touch(
+        tmp_path / "in",
+        "a.jpg",
+        "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+        ".AppleDouble/a.jpg",
+        "Thumbs.db",
+        ".DS_Store",
+        "sub/thumbs.db",
+        "sub/b.jpg",
+        "sub/colored/.colorize/1.jsonl",
+        "sub/colored/c.jpg",
+        "sub/colored/deep/d.jpg",
+        "killed/.colorize/film-1/2.jsonl",
+        "killed/e.jpg",
+        "out/.colorize/1.jsonl",
+        "out/a.jpg",
+    )
+    plan = discovery.plan([source], source / "out", ENDINGS)
+    assert [str(job.source.relative_to(source)) for job in plan.jobs] == [
+        "a.jpg",
+        "killed/e.jpg",
+        "sub/b.jpg",
+    ]
+    assert left_out(plan) == [(source / "sub/colored", EARLIER, None)]
+    named = discovery.plan([source / "sub/colored"], tmp_path / "out", ENDINGS)
+    assert [job.source.name for job in named.jobs] == ["c.jpg", "d.jpg"]
+    assert named.left_out == ()

@@ -45,6 +45,14 @@ def test_it_is_as_of_the_same_files_here(memory, tmp_path):
         ".hidden.jpg",
         ".git/d.jpg",
         "x.mp4",
+        "@eaDir/b.jpg/thumb.jpg",
+        "sub/Thumbs.db",
+        "colored/.colorize/1.jsonl",
+        "colored/a.jpg",
+        "colored/deep/b.jpg",
+        "killed/.colorize/film-1/2.jsonl",
+        "killed/e.jpg",
+        "raw/a.DNG",
     ]
     for name in names:
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +73,20 @@ def test_it_is_as_of_the_same_files_here(memory, tmp_path):
             )
             for job in here.jobs
         ]
-        assert (there.ignored, len(there.elsewhere)) == (here.ignored, len(here.elsewhere))
+        assert len(there.elsewhere) == len(here.elsewhere)
+        assert [
+            (str(each.job.source), str(each.job.destination), each.reason, each.ignored)
+            for each in there.left_out
+        ] == [
+            (
+                f"{url}/{each.job.source.relative_to(tmp_path / 'in')}".removesuffix("/."),
+                f"{url}-out/{each.job.destination.relative_to(tmp_path / 'out')}".removesuffix("/."),
+                each.reason,
+                each.ignored,
+            )
+            for each in here.left_out
+        ]
+        assert len(here.left_out) == (1 if selection.include else 2)
 
 
 def test_one_object_to_one_object_or_into_a_directory(memory, tmp_path):
@@ -170,7 +191,7 @@ def test_lists_and_streams(memory, tmp_path):
         ("a.jpg", None),
         ("absent.jpg", "there is no such object"),
     ]
-    assert planned.ignored == 1
+    assert [str(each.job.source) for each in planned.left_out] == [f"{url}/sub"]
     assert pairs(plan([Url(f"{url}/b.jpg")], STREAM, ENDINGS)) == [(f"{url}/b.jpg", "-")]
     assert pairs(plan([STREAM], Url(f"{url}/c.jpg"), ENDINGS)) == [("-", f"{url}/c.jpg")]
     for inputs, output in (
