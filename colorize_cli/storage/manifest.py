@@ -93,7 +93,7 @@ def earlier_name(name: str, files: LocalFiles) -> str | None:
         The path below the output directory; None if the name is the same.
     """
     source, suffix = files.job.source.suffix, files.job.destination.suffix
-    if source.lower() not in KEPT or not name.endswith(f"{source}{suffix}"):
+    if source.lower() not in KEPT - {suffix.lower()} or not name.endswith(f"{source}{suffix}"):
         return None
     return name.removesuffix(f"{source}{suffix}") + suffix
 
