@@ -3,7 +3,7 @@
 Modules that load Pillow, OpenCV or onnxruntime are imported inside functions, so that `--help` is fast.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,17 +91,22 @@ def command(
             raise UsageError(f"{text}{folder}")
         if STREAM in inputs:
             raise UsageError("compare cannot read standard input (-); give files or directories")
-        paths, ignored = discovery.find(inputs, FORMATS)
+        paths, left_out = discovery.find(inputs, FORMATS)
         if not paths:
             raise UsageError("nothing to compare: give pictures as INPUT (see colorize compare --help)")
         display = Display(len(paths), quiet=quiet)
-        if ignored:
-            display.say(f"{ignored} files of other kinds ignored")
+        for outcome in left_out:
+            display.leave_out(outcome)
         context.exit(_run(paths, page, models, side, Settings(**asked), display))
 
 
 def _run(
-    paths: Sequence[Path], path: Path, models: Sequence[Path], side: int, settings: Settings, display: Display
+    paths: Mapping[Path, str | None],
+    path: Path,
+    models: Sequence[Path],
+    side: int,
+    settings: Settings,
+    display: Display,
 ) -> int:
     from PIL import Image
 
@@ -135,18 +140,25 @@ def _run(
 
 
 def _outcomes(
-    paths: Sequence[Path],
+    paths: Mapping[Path, str | None],
     destination: Path,
     candidates: "Sequence[BenchmarkedModel]",
     page: "ComparisonPage",
     max_pixels: int,
     side: int,
 ) -> Iterator[Outcome]:
-    """Compare the models on one picture at a time, and add each picture to the page."""
+    """Compare the models on one picture at a time, and add each picture to the page.
+
+    `paths` gives the reason for each directory that cannot be searched.
+    """
     from colorize_cli.report.benchmark import compare
 
-    for path in paths:
+    for path, refused in paths.items():
         job = Job(path, destination)
+        if refused is not None:
+            page.fail(path, refused)
+            yield Outcome.failed(job, refused)
+            continue
         try:
             compared = compare(path, candidates, max_pixels, side)
         except Exception as error:  # one bad picture must not stop the others

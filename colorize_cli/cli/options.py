@@ -30,15 +30,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = Settings()
 
 
+def location_of(text: str) -> Location:
+    """Return the location of a path, a URL, or - for standard input or output; ./- is a file named -."""
+    location = parse_location(text)
+    return Path.cwd() / location if location == STREAM and text != str(STREAM) else location
+
+
 class PathOrStream(click.ParamType[Location]):
     """A path, a URL, or - for standard input or output. Shells complete paths."""
 
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:  # noqa: ARG002
-        """Return the location; ./- is a file named -."""
-        location = parse_location(str(value))
-        return Path.cwd() / location if location == STREAM and str(value) != str(STREAM) else location
+        """Return the location."""
+        return location_of(str(value))
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -155,11 +160,14 @@ choosing = _group(
         "--files-from",
         type=click.File("rb"),
         metavar="FILE|-",
-        help="Also take files from a list with one name per line; - is standard input. Relative names keep "
-        "their directories below OUTPUT.",
+        help="Also take files from a list with one name per line, in UTF-8 or, with a byte order mark, in "
+        "UTF-16; - is standard input. Relative names keep their directories below OUTPUT.",
     ),
     click.option(
-        "--null", "-0", is_flag=True, help="Names in the list end with NUL, as printed by find -print0."
+        "--null",
+        "-0",
+        is_flag=True,
+        help="Names in the list end with NUL, as printed by find -print0, and are taken byte by byte.",
     ),
     click.option(
         "--include",

@@ -1,7 +1,8 @@
 """Report outcomes to people and programs.
 
 People get a progress bar on a terminal and plain lines elsewhere, on stderr. Programs get JSON lines on
-stdout, one object for each outcome:
+stdout, one object for each outcome. Before these comes one with the same fields and the status "skipped" for
+each directory of which something is left out, which the summary does not count:
 
     source       path or URL as it was found, or "-" for standard input
     destination  path or URL, or "-" for standard output
@@ -14,6 +15,8 @@ stdout, one object for each outcome:
     frames       number of frames of a video; null for pictures
     cuts         number of cuts detected in a video; null for pictures
     size         short side in pixels of the network's input if memory forced a smaller one, else null
+    ignored      object: number of ignored files of other kinds in an input directory and below, by ending in
+                 lower case ("" without one); else null
 
 URLs are printed without secrets. Bytes in a path that are not UTF-8 become lone surrogates U+DC80 to U+DCFF
 (PEP 383). Later versions may add fields.
@@ -54,6 +57,7 @@ def to_json(outcome: Outcome) -> str:
             "frames": outcome.frames,
             "cuts": outcome.cuts,
             "size": outcome.size,
+            "ignored": outcome.ignored,
         }
     )
 
@@ -84,6 +88,12 @@ class Display:
         """Print one line, unless quiet."""
         if not self._quiet:
             self._print(line)
+
+    def leave_out(self, outcome: Outcome) -> None:
+        """Report a directory of which something is left out, without counting it."""
+        self.say(f"{outcome.job.source}: {outcome.reason}")
+        if self._json_lines is not None:
+            print(to_json(outcome), file=self._json_lines, flush=True)
 
     def show(self, outcomes: Iterable[Outcome]) -> None:
         """Show outcomes as they arrive, and count them."""

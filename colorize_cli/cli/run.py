@@ -5,6 +5,7 @@ start without them.
 """
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     epilog="Exit status: 0 all done, 1 some failed, 2 wrong usage, 3 device does not work, 130 interrupted.",
 )
 @click.argument("inputs", nargs=-1, type=options.PathOrStream(), metavar="[INPUT...]")
-@click.argument("output", type=options.PathOrStream())
+@click.argument("output", type=click.Path(readable=False))
 @options.choosing
 @options.network
 @options.colors
@@ -45,7 +46,7 @@ def command(
     context: click.Context,
     /,
     inputs: tuple[Location, ...],
-    output: Location,
+    output: str,
     files_from: BinaryIO | None,
     null: bool,
     include: tuple[str, ...],
@@ -62,14 +63,16 @@ def command(
 
     INPUT... are photographs (JPEG, PNG, WebP, TIFF, AVIF, HEIC, BMP, JPEG 2000, GIF), videos (MP4, MOV, MKV,
     WebM, AVI, MPEG), glob patterns, and directories, which are searched recursively. OUTPUT is a directory,
-    with the same subdirectories as the inputs, or a file for a single photograph or video. A single input may
+    with the same subdirectories as the inputs, or a file for a single photograph or video; with a / at its
+    end it is a directory. A single input may
     come from standard input and go to standard output, both written as -; a video is then Y4M or Matroska.
     Inputs and outputs may be in a remote store (s3://, gs:// and other protocols of fsspec); inputs may also
     be https:// URLs.
 
     Outputs keep the detail and lightness of the input. All pages of a TIFF and all frames of an animation are
-    colorized. Outputs have the format of their input (GIF becomes PNG, HEIC becomes JPEG). They appear under
-    their name only when they are complete. Inputs are never modified.
+    colorized. Outputs have the name and format of their input, but a.gif becomes a.gif.png and a.heic becomes
+    a.heic.jpg. They appear under their name only when they are complete. Inputs are never modified.
+    Directories inside an input that hold outputs of an earlier run are left out.
 
     Finished work is not repeated. An output is skipped if the content of its input, the model and the options
     that affect pixels are unchanged. Otherwise it is made again, unless colorize did not make it or it was
@@ -95,11 +98,22 @@ def command(
         listed = discovery.read_list(files_from, nul=null) if files_from is not None else []
         if not inputs and files_from is None:
             raise UsageError("nothing to colorize: give INPUT and OUTPUT (see colorize --help)")
-        if as_json and output == STREAM:
+        if as_json and output == str(STREAM):
             raise UsageError("--json and the output would both go to standard output; give a file as OUTPUT")
         selection = Selection(include, exclude, shard)
         endings = formats.endings(settings.format, formats.SHEET if video.preview else None)
-        plan = discovery.plan(inputs, output, endings, listed=listed, selection=selection)
+        plan = discovery.plan(
+            inputs,
+            options.location_of(output),
+            endings,
+            is_directory=output.endswith(("/", os.sep)),
+            listed=listed,
+            selection=selection,
+        )
+        json_lines = sys.stdout if as_json and not dry_run else None
+        display = Display(len(plan.jobs), quiet=quiet, json_lines=json_lines)
+        for outcome in plan.left_out:
+            display.leave_out(outcome)
         if dry_run:
             from colorize_cli.engine import session
 
@@ -108,13 +122,10 @@ def command(
                 columns = ["colorize", *columns] if reason is None else ["skip", *columns, reason]
                 click.echo("\t".join(columns))
         else:
-            display = Display(len(plan.jobs), quiet=quiet, json_lines=sys.stdout if as_json else None)
             context.exit(_run(plan, settings, display, report, fail_fast=fail_fast))
 
 
 def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, *, fail_fast: bool) -> int:
-    if plan.ignored:
-        display.say(f"{plan.ignored} files of other kinds ignored")
     from colorize_cli.engine import ENGINES, process_setup
 
     with contextlib.ExitStack() as stack:
@@ -122,7 +133,7 @@ def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, 
         if report is not None:
             from colorize_cli.report.run_page import Report
 
-            page = stack.enter_context(Report(report, settings))
+            page = stack.enter_context(Report(report, settings, plan.left_out))
         outcomes = ENGINES[settings.engine](plan, settings, display.say, display.video)
         process_setup.prepare()
         stopped = None

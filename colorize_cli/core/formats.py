@@ -63,6 +63,9 @@ SHEET = ".png"  # suffix of a video's contact sheet
 # Formats that `quality` affects.
 LOSSY = frozenset({"AVIF", "JPEG", "WEBP"})
 WRITABLE = tuple(name for name, format_ in HOLDS.items() if format_.written_as is None)
+# Suffixes that stay inside the name of an output with another suffix (`a.gif.png`), so that it differs from
+# the names of other outputs: those of formats that cannot be written, and of videos with contact sheets.
+KEPT = frozenset(suffix for suffix, name in FORMATS.items() if HOLDS[name].written_as) | frozenset(VIDEOS)
 # Kind by file name suffix, in lower case.
 KINDS: dict[str, str] = dict.fromkeys(FORMATS, "photo") | dict.fromkeys(VIDEOS, "film")
 

@@ -1,6 +1,6 @@
 """Data classes shared by all packages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -82,6 +82,7 @@ class Outcome:
         cuts: Number of cuts found in a video; None for pictures.
         size: Short side in pixels of the network's input, if memory did not suffice for a larger one;
             otherwise None.
+        ignored: Numbers of the ignored files by ending, for a directory; otherwise None.
         files: The files on this machine, until the next outcome is requested; None if there are none.
     """
 
@@ -94,6 +95,7 @@ class Outcome:
     frames: int | None = None
     cuts: int | None = None
     size: int | None = None
+    ignored: Mapping[str, int] | None = None
     files: LocalFiles | None = field(default=None, compare=False)
 
     @classmethod
@@ -139,12 +141,13 @@ class Plan:
 
     Attributes:
         jobs: In the order of the inputs on the command line; within a directory sorted by path.
-        ignored: Number of files of unsupported types in the searched directories.
+        left_out: Outcomes of directories of which something is left out, beside those of the jobs: files of
+            other kinds, or all because they hold outputs of an earlier run, or stand in a list.
         root: Directory that contains all outputs; None if a single file is written to a single file.
         elsewhere: Jobs of the other shards.
     """
 
     jobs: tuple[Job, ...]
-    ignored: int
+    left_out: tuple[Outcome, ...]
     root: Location | None
     elsewhere: tuple[Job, ...] = ()

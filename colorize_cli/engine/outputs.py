@@ -92,6 +92,11 @@ class Outputs:
         except OSError:  # writing will report the error
             return State.ABSENT
 
+    def earlier(self, files: LocalFiles) -> Location | None:
+        """Return an output of the same source that an earlier version made under another name, if any."""
+        name = None if self._manifest is None else self._manifest.earlier(files)
+        return None if name is None or self._root is None else self._root / name
+
     def write(
         self, files: LocalFiles, source: SourceFingerprint | None, format_: str, pages: Iterable[Page]
     ) -> None:

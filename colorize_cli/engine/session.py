@@ -157,6 +157,11 @@ class Session:
             reason = self.reason_to_skip(job)
         except ReadError as error:
             return Outcome.failed(job, error)
+        if reason is None and (earlier := self._outputs.earlier(self.files_of(job))) is not None:
+            self._announce(
+                f"{earlier} was made from {job.source} by an earlier version; the output is now called"
+                f" {destination.name} and is made again"
+            )
         if reason == State.CURRENT.value and is_video_job(job) and isinstance(destination, Path):
             work_dir.discard(destination)
         return None if reason is None else Outcome.skipped(job, reason)
@@ -264,7 +269,10 @@ class Session:
     def close(self, patience: float | None = None) -> None:
         """Close the manifest and remove staged files. Waits for a store for at most `patience` seconds."""
         if self._transfer is None:
-            self._outputs.close()
+            try:
+                self._outputs.close()
+            except WriteError as error:
+                self._announce(f"the next run may not recognize all outputs of this one: {error}")
             return
         closing = threading.Thread(target=self._close_manifest, name="manifest", daemon=True)
         closing.start()

@@ -88,6 +88,11 @@ class RemoteOutputs(Outputs):
         where = self._located(files)
         return State.ABSENT if where.file_system.info(where.path) is None else State.FOREIGN
 
+    def earlier(self, files: LocalFiles) -> Location | None:
+        """Return an output of the same source that an earlier version made under another name, if any."""
+        name = None if self._remote is None else self._remote.earlier(files)
+        return None if name is None or self._where is None else self._where.below(name).url
+
     def settle(self, files: LocalFiles) -> None:
         """Fetch an output if only its content can decide its state, and record it for the next run.
 

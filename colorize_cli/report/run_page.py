@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,12 +30,13 @@ class Report:
     Leaving the `with` block deletes its temporary files.
     """
 
-    def __init__(self, path: Path, settings: Settings) -> None:
+    def __init__(self, path: Path, settings: Settings, left_out: Sequence[Outcome] = ()) -> None:
         """Prepare the page, creating its folder if needed.
 
         Args:
             path: Destination of `write`. It ends in one of `html.SUFFIXES`.
             settings: The settings of the run.
+            left_out: As in the plan.
 
         Raises:
             UsageError: `path` has another suffix, or is a directory.
@@ -42,6 +44,7 @@ class Report:
         """
         self._page = Page(path, "report")
         self._settings = settings
+        self._left_out = left_out
         self._begun = time.monotonic()
         self._seconds: dict[str, float] = {}
         # For each status, the outcomes with pictures and those without.
@@ -115,6 +118,9 @@ class Report:
             seconds=time.monotonic() - self._begun,
             stopped=stopped,
             left=left,
+            left_out=[
+                {"source": self._page.link(each.job.source), "reason": each.reason} for each in self._left_out
+            ],
         )
 
 

@@ -6,6 +6,7 @@ the final name is long. From host and process a later run knows which files are 
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import itertools
@@ -23,6 +24,8 @@ _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _NAME = re.compile(r"\.colorize-([0-9a-f]{8})-([0-9]{10})-[0-9]{6}\..*")
 _PREFIX = re.compile(r"\.colorize-[0-9a-f]{8}-[0-9]{10}-")
 _BUFFER = 1 << 17
+# Errors of fsync that say nothing about the content of the file.
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EROFS})
 _numbers = itertools.count()
 _in_use: set[str] = set()
 _unfinished: set[Path] = set()
@@ -63,11 +66,13 @@ def writing(
         suffix: Suffix of the temporary name; None for the suffix of the final name.
     """
     with (
-        naming(destination, ready, suffix) as temporary,
+        _placed(destination, ready, suffix) as temporary,
         temporary.open("xb", buffering=0) as raw,
         _Writer(raw, _BUFFER) as file,
     ):
         yield file
+        file.flush()
+        sync(raw.fileno())
 
 
 @contextlib.contextmanager
@@ -77,12 +82,23 @@ def naming(
     suffix: str | None = None,
 ) -> Iterator[Path]:
     """Like `writing`, but yield the temporary path, at which the caller creates the file."""
+    with _placed(destination, ready, suffix) as temporary:
+        yield temporary
+        file = os.open(temporary, os.O_RDWR)  # SMB and Windows do not flush what is open for reading only
+        try:
+            sync(file)
+        finally:
+            os.close(file)
+
+
+@contextlib.contextmanager
+def _placed(destination: Path, ready: Callable[[os.stat_result], None], suffix: str | None) -> Iterator[Path]:
+    """Yield a temporary path, whose file gets its final name when the block ends."""
     name = claim(destination.suffix if suffix is None else suffix)
     temporary = destination.with_name(name)
     _unfinished.add(temporary)
     try:
         yield temporary
-        _sync(temporary)
         ready(temporary.lstat())
         temporary.replace(destination)
     except BaseException:
@@ -93,13 +109,19 @@ def naming(
         release(name)
 
 
-def _sync(path: Path) -> None:
-    """Flush a file to the disk, so that a power cut cannot leave an empty file under the final name."""
-    file = os.open(path, os.O_RDONLY if sys.platform != "win32" else os.O_RDWR)
+def sync(file: int) -> None:
+    """Flush a file, open for writing, to the disk, so that a power cut cannot leave it empty or short.
+
+    Some file systems cannot do that, shares on a network for example. They are trusted to write the file.
+
+    Raises:
+        OSError: The disk reports an error.
+    """
     try:
         os.fsync(file)
-    finally:
-        os.close(file)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
 
 
 class _Writer(io.BufferedWriter):

@@ -5,22 +5,30 @@ Each input in a store is listed once, which also gives the sizes and versions of
 the same output, and outputs that would replace an input, are found here, before any work is done.
 """
 
+import codecs
 import contextlib
 import fnmatch
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from colorize_cli.core.errors import ReadError, UsageError
-from colorize_cli.core.jobs import Job, Plan
+from colorize_cli.core.errors import ReadError, UsageError, WriteError
+from colorize_cli.core.formats import KEPT
+from colorize_cli.core.jobs import Job, Outcome, Plan, Status
 from colorize_cli.core.location import STREAM, Location, Url, parse_location
+from colorize_cli.storage import atomic
 from colorize_cli.storage.filesystem import DOT_PARTS, NOT_THERE, Entry, Storages, inode
 
 _LOOKUP_THREADS = 16
+_MOST_ENDINGS = 10  # in a message
+_EARLIER = "left out, as it holds outputs of an earlier run; give it as an input to include it"
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ def plan(
     output: Location,
     endings: Mapping[str, str],
     *,
+    is_directory: bool = False,
     listed: Sequence[Location] = (),
     selection: Selection = Selection(),
     storages: Storages | None = None,
@@ -74,8 +83,8 @@ def plan(
     """Find the files to colorize and their destinations.
 
     A directory is searched recursively, and its tree is kept below `output`. Hidden files and directories are
-    left out, and so is `output` if it lies inside. Links are followed unless they lead back to a directory
-    above.
+    left out, and so are `output` and directories with outputs of earlier runs if they lie inside. Links are
+    followed unless they lead back to a directory above.
 
     A file given by name may have any type, and goes into `output` under the same name. If it is the only
     input, and `output` is not a directory and has the suffix of an output, it is written to `output` itself.
@@ -83,15 +92,17 @@ def plan(
     (`scans/*.tif`), stands for its matches. `STREAM` stands for standard input or output, and requires
     exactly one input.
 
-    Objects in stores may have any name. A job whose name would lead out of the output, or is impossible for a
-    local file, is refused.
+    A directory below an input that cannot be searched gets a job, which is refused with the reason. Objects
+    in stores may have any name. A job whose name would lead out of the output, or is impossible for a local
+    file, is refused.
 
     Args:
         inputs: Files, directories and patterns, here and in stores. Web inputs must be files, because web
             servers do not list their files.
         output: A directory, which need not exist, or a file.
         endings: Suffix of the output by suffix of the input, for all supported types, in lower case with the
-            dot.
+            dot. See `as_output`.
+        is_directory: True if `output` is a directory even if it does not exist and has a suffix.
         listed: Files from a list. A relative path that stays below the working directory keeps its
             directories below `output`; a URL does not. Directories are ignored, as lists often contain them
             beside their files.
@@ -112,7 +123,7 @@ def plan(
     with _explained():
         found = _expanded(inputs, storages)
         there = storages.of(output).entry(output)
-        is_directory = there is not None and there.is_directory
+        is_directory = is_directory or (there is not None and there.is_directory)
         is_directory = is_directory or (isinstance(output, Url) and output.text.endswith("/"))
         single = len(found) == 1 and not found[0].is_directory and not listed
         to_file = single and not is_directory and output != STREAM and _is_meant_as_file(output, endings)
@@ -123,29 +134,30 @@ def plan(
                 )
             if output != STREAM and not to_file:
                 raise UsageError(f"with - for the input, the output must be a file or -, not {output}")
-            return Plan((Job(found[0].location, output, found[0].info),), 0, None)
+            return Plan((Job(found[0].location, output, found[0].info),), (), None)
         if to_file:
             only = Job(found[0].location, output, found[0].info)
-            _refuse_collisions([only], storages)
-            return _sharded([(only, output.name)], 0, None, selection)
+            _refuse_collisions([only], output, storages)
+            return _sharded([(only, output.name)], [], None, selection)
         if there is not None and not there.is_directory:
             raise UsageError(f"the output {output} is a file; give a directory")
-        entries, ignored = _searched(found, output, endings, selection, storages)
+        entries, left_out = _searched(found, output, endings, selection, storages)
         named = [_job(entry, output, endings) for entry in entries]
-        for entry, refused in _listed(listed, storages):
-            if entry is None:
-                ignored += 1
-            else:
-                named.append(_job(entry, output, endings, refused))
+        in_list = list(_listed(listed, storages))
+        named += [_job(entry, output, endings) for entry in in_list if not entry.is_directory]
+        if directories := [entry for entry in in_list if entry.is_directory]:
+            reason = f"a directory in the list is not searched ({len(directories)} such directories)"
+            first = directories[0]
+            left_out.append(Outcome.skipped(Job(first.location, output / first.name), reason))
         named = list(dict.fromkeys(named))
         good = [job for job, _ in named if job.refused is None]
-        _refuse_collisions(good, storages)
+        _refuse_collisions(good, output, storages)
         if isinstance(output, Path):
             _refuse_escapes(good, output)
-        return _sharded(named, ignored, output, selection)
+        return _sharded(named, left_out, output, selection)
 
 
-def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[list[Path], int]:
+def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[dict[Path, str | None], list[Outcome]]:
     """Find files of this machine by the rules of `plan`, without destinations.
 
     Args:
@@ -153,24 +165,33 @@ def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[list[Path], in
         kinds: Suffixes to look for in directories, in lower case with the dot.
 
     Returns:
-        Each file once, in the order of the inputs, and the number of other files in the directories.
+        Each file once with None, in the order of the inputs, and between them the directories that cannot be
+        searched with the reason. Then `left_out` as in a plan; the destinations are the sources.
 
     Raises:
         UsageError: An input does not exist or cannot be searched. The text names the path.
     """
     storages = Storages()
     with _explained():
-        found, ignored = _searched(_expanded(inputs, storages), None, kinds, Selection(), storages)
-    paths = [entry.location for entry in found if isinstance(entry.location, Path)]
-    return list(dict.fromkeys(paths)), ignored
+        found, left_out = _searched(_expanded(inputs, storages), None, kinds, Selection(), storages)
+    paths = {entry.location: entry.error for entry in found if isinstance(entry.location, Path)}
+    return paths, left_out
 
 
 def read_list(stream: BinaryIO, *, nul: bool) -> list[Location]:
-    """Read a list of locations, separated by newlines, or by NUL if `nul`.
+    """Read a list of locations, separated by line breaks of any system, or by NUL if `nul`.
 
-    Empty entries are ignored. An entry `-` is a file of that name.
+    Lines may begin with a byte order mark, and are in UTF-16 if it says so. Names that contain or end with a
+    line break are possible only with `nul`. Empty entries are ignored. An entry `-` is a file of that name.
     """
-    entries = stream.read().split(b"\0" if nul else b"\n")
+    content = stream.read()
+    if nul:
+        entries = content.split(b"\0")
+    else:
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            content = content.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
+        lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
+        entries = [line.removesuffix(b"\r") for line in lines]
     locations = [parse_location(os.fsdecode(entry)) for entry in entries if entry]
     return [Path.cwd() / each if each == STREAM else each for each in locations]
 
@@ -216,32 +237,51 @@ def _searched(
     kinds: Collection[str],
     selection: Selection,
     storages: Storages,
-) -> tuple[list[Entry], int]:
-    """Return the given files, and those of `kinds` in the given directories, and count the other files.
+) -> tuple[list[Entry], list[Outcome]]:
+    """Return the given files, and those of `kinds` in the given directories, and what is left out of these.
+
+    Directories below the given ones that cannot be searched are returned too.
 
     Raises:
         UsageError: The output is an input.
-        OSError, ReadError: A directory cannot be searched.
+        OSError, ReadError: A given directory cannot be searched.
     """
     for entry in found:
         if entry.is_directory and output is not None and _is_same(entry.location, output, storages):
             raise UsageError(f"the output {output} is the input {entry.location}; inputs are never modified")
     files: list[Entry] = []
-    ignored = 0
+    left_out: list[Outcome] = []
     for entry in found:
         if not entry.is_directory:
             files.append(entry)
             continue
-        left_out = output if type(output) is type(entry.location) else None
+        ignored: Counter[str] = Counter()
+        output_inside = output if type(output) is type(entry.location) else None
         storage = storages.of(entry.location)
-        for each in storage.walk(entry.location, left_out, selection.excludes):
-            if not selection.includes(each.name):
+        for each in storage.walk(entry.location, output_inside, selection.excludes):
+            if each.is_directory and each.error is None:
+                job = Job(each.location, output / each.name if output else each.location)
+                left_out.append(Outcome.skipped(job, _EARLIER))
+            elif each.is_directory:
+                files.append(each)
+            elif not selection.includes(each.name):
                 continue
-            if os.path.splitext(each.name)[1].lower() in kinds:  # noqa: PTH122  (50,000 Paths cost seconds)
+            elif (suffix := os.path.splitext(each.name)[1].lower()) in kinds:  # noqa: PTH122  (as above)
                 files.append(each)
             else:
-                ignored += 1
-    return files, ignored
+                ignored[suffix] += 1
+        if ignored:
+            job = Job(entry.location, output or entry.location)
+            left_out.append(Outcome(job, Status.SKIPPED, _counted(ignored), ignored=ignored))
+    return files, left_out
+
+
+def _counted(ignored: Counter[str]) -> str:
+    """Return a text with the numbers of ignored files by ending, the most frequent first."""
+    ordered = sorted(ignored.items(), key=lambda item: (-item[1], item[0]))
+    counts = [f"{suffix or 'without ending'} {count}" for suffix, count in ordered[:_MOST_ENDINGS]]
+    rest = sum(count for _, count in ordered[_MOST_ENDINGS:])
+    return f"files of other kinds ignored: {', '.join(counts)}{f', others {rest}' if rest else ''}"
 
 
 def _is_same(directory: Location, output: Location, storages: Storages) -> bool:
@@ -250,32 +290,29 @@ def _is_same(directory: Location, output: Location, storages: Storages) -> bool:
     return storages.of(directory).identity(directory) == storages.of(output).identity(output)
 
 
-def _listed(
-    listed: Sequence[Location], storages: Storages
-) -> Iterator[tuple[Entry, str | None] | tuple[None, None]]:
-    """Yield the entry of each listed file, with the reason if it is refused; None for a directory."""
+def _listed(listed: Sequence[Location], storages: Storages) -> Iterator[Entry]:
+    """Yield the entry of each listed file or directory."""
     urls = [location for location in listed if isinstance(location, Url)]
     looked_up = iter(_looked_up(urls, storages))
     for location in listed:
         if isinstance(location, Url):
             entry = next(looked_up)
-            if entry is None:
-                yield Entry(location, location.name, is_directory=False), NOT_THERE
-            else:
-                yield (None, None) if entry.is_directory else (entry, None)
-        elif location.is_dir():
-            yield None, None
+            yield entry or Entry(location, location.name, is_directory=False, error=NOT_THERE)
         else:
             relative = Path(os.path.normpath(location))
             leads_out = location.is_absolute() or relative.parts[0] == os.pardir
-            yield Entry(location, location.name if leads_out else relative.as_posix(), False), None
+            name = location.name if leads_out else relative.as_posix()
+            # `Path.is_dir` raises an error where permission is missing.
+            yield Entry(location, name, os.path.isdir(location))  # noqa: PTH112
 
 
-def _job(
-    entry: Entry, output: Location, endings: Mapping[str, str], refused: str | None = None
-) -> tuple[Job, str]:
-    """Return the job of a file, and the path of its output below the output directory."""
-    name = as_output(entry.name, endings)
+def _job(entry: Entry, output: Location, endings: Mapping[str, str]) -> tuple[Job, str]:
+    """Return the job of a file, and the path of its output below the output directory.
+
+    The job of a directory that cannot be searched is refused.
+    """
+    name = entry.name if entry.is_directory else as_output(entry.name, endings)
+    refused = entry.error
     if isinstance(entry.location, Url):
         parts = name.split("/")
         if not parts[-1]:
@@ -302,21 +339,25 @@ def _is_meant_as_file(output: Location, endings: Mapping[str, str]) -> bool:
 
 
 def as_output(name: str, endings: Mapping[str, str]) -> str:
-    """Return the name with the suffix of its output."""
+    """Return the name with the suffix of its output: `a.gif.png` for `a.gif`, `a.tif` for `a.bmp`."""
     stem, suffix = os.path.splitext(name)  # noqa: PTH122  (50,000 Paths cost seconds)
     wanted = endings.get(suffix.lower(), suffix.lower())
-    return name if wanted == suffix.lower() else stem + wanted
+    if wanted == suffix.lower():
+        return name
+    return (name if suffix.lower() in KEPT else stem) + wanted
 
 
-def _sharded(named: list[tuple[Job, str]], ignored: int, root: Location | None, selection: Selection) -> Plan:
+def _sharded(
+    named: list[tuple[Job, str]], left_out: list[Outcome], root: Location | None, selection: Selection
+) -> Plan:
     """Return a plan with the jobs of this shard, and the others elsewhere. Jobs have their outputs' names."""
     if selection.shard[1] == 1:
-        return Plan(tuple(job for job, _ in named), ignored, root)
+        return Plan(tuple(job for job, _ in named), tuple(left_out), root)
     here: list[Job] = []
     elsewhere: list[Job] = []
     for job, name in named:
         (here if selection.owns(name) else elsewhere).append(job)
-    return Plan(tuple(here), ignored, root, tuple(elsewhere))
+    return Plan(tuple(here), tuple(left_out), root, tuple(elsewhere))
 
 
 def _matches(relative: str, patterns: Iterable[str]) -> bool:
@@ -324,23 +365,71 @@ def _matches(relative: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatch(relative, p) or fnmatch.fnmatch(name, p) for p in patterns)
 
 
-def _refuse_collisions(jobs: Sequence[Job], storages: Storages) -> None:
+def _refuse_collisions(jobs: Sequence[Job], output: Location, storages: Storages) -> None:
     """Refuse jobs if two have the same destination, or a destination is a source.
+
+    Names that differ only in case or in the form of their accents are the same if they are for `output`.
 
     Raises:
         UsageError: Two jobs collide. The text names both.
     """
-    owners: dict[str, Job] = {}
-    for job in jobs:
-        other = owners.setdefault(storages.of(job.destination).identity(job.destination), job)
+    destinations = [storages.of(job.destination).identity(job.destination) for job in jobs]
+    sources = [storages.of(job.source).identity(job.source) for job in jobs]
+    linked = [
+        os.path.normcase(os.path.realpath(source)) if os.path.islink(source) else source  # noqa: PTH114
+        for source in sources
+    ]
+    names = {*destinations, *sources, *linked}
+    fold: Callable[[str], str] = str
+    if storages.of(output).may_fold(output) and len({_folded(name) for name in names}) < len(names):
+        fold = _folding(output, storages)
+    owners: dict[str, tuple[Job, str]] = {}
+    for job, name in zip(jobs, destinations, strict=True):
+        other, other_name = owners.setdefault(fold(name), (job, name))
         if other is not job:
-            raise UsageError(f"{other.source} and {job.source} would both become {job.destination}")
-    for job in jobs:
-        itself = storages.of(job.source).identity(job.source)
-        led_to = os.path.normcase(os.path.realpath(itself)) if os.path.islink(itself) else itself  # noqa: PTH114
-        for source in (itself, led_to):
+            text = f"{other.source} and {job.source} would both become {job.destination}"
+            if name != other_name:
+                text += f", as the file system of {output} does not tell their names apart; rename one"
+            elif any(
+                each.source.suffix.lower() not in (*KEPT, each.destination.suffix.lower())
+                for each in (job, other)
+            ):
+                text += "; without --format they keep their endings"
+            raise UsageError(text)
+    for job, *pair in zip(jobs, sources, linked, strict=True):
+        for source in map(fold, pair):
             if source in owners:
-                raise UsageError(f"{owners[source].source} would replace the input {job.source}")
+                raise UsageError(f"{owners[source][0].source} would replace the input {job.source}")
+
+
+def _folded(name: str, *, case: bool = True, form: bool = True) -> str:
+    """Return a name without differences in upper and lower `case`, and in the Unicode `form` of accents."""
+    name = unicodedata.normalize("NFC", name) if form else name
+    return name.casefold() if case else name
+
+
+def _folding(directory: Location, storages: Storages) -> Callable[[str], str]:
+    """Return a function that is equal for names that a directory takes for the same.
+
+    To find out, two files are written for a moment: to the directory or, if it does not exist, to the nearest
+    one above. Where nothing can be written, all names differ.
+    """
+    storage = storages.of(directory)
+    directory = storage.nearest(directory)
+    folds = []
+    for suffix, change in ((".case", str.upper), (".\u00e9", partial(unicodedata.normalize, "NFD"))):
+        name = atomic.claim(suffix)
+        try:
+            storage.write(directory / name, b"")
+            try:
+                folds.append(storage.entry(directory / change(name)) is not None)
+            finally:
+                storage.remove([directory / name])
+        except (OSError, ReadError, WriteError):
+            folds.append(False)
+        finally:
+            atomic.release(name)
+    return partial(_folded, case=folds[0], form=folds[1])
 
 
 def _refuse_escapes(jobs: Sequence[Job], output: Path) -> None:

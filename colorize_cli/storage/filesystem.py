@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 NOT_THERE = "there is no such object"
 DOT_PARTS = frozenset({".", ".."})  # parts of an object's name that are not hidden, but lead elsewhere
+DIRECTORY = ".colorize"  # holds the manifest, below the output directory
+MANIFEST_SUFFIX = ".jsonl"
+# Names that systems give to their own files and directories, in lower case. Most others are hidden.
+_OF_SYSTEMS = frozenset({"@eadir", "desktop.ini", "thumbs.db"})
 _DIGITS = 32  # hexadecimal digits of a digest that are recorded
 
 
@@ -94,12 +98,14 @@ class Entry:
             searched for.
         is_directory: True for a directory.
         info: The store's metadata; None on this machine.
+        error: Why a directory cannot be searched, or a listed file cannot be used; otherwise None.
     """
 
     location: Location
     name: str
     is_directory: bool
     info: FileInfo | None = None
+    error: str | None = None
 
 
 class Storage(Protocol):
@@ -120,7 +126,10 @@ class Storage(Protocol):
         """
 
     def walk(self, directory: Any, output: Any, excludes: Callable[[str], bool]) -> Iterator[Entry]:
-        """Yield the files below a directory, sorted by path, without hidden ones.
+        """Yield the files below a directory, sorted by path, without those that `is_hidden`.
+
+        A directory below it that cannot be searched is yielded too, with the error. So is one that holds a
+        manifest, and thus the outputs of an earlier run, in place of its files.
 
         Args:
             directory: The directory.
@@ -129,11 +138,21 @@ class Storage(Protocol):
 
         Raises:
             ReadError: The store cannot be queried.
-            OSError: A directory cannot be searched.
+            OSError: The directory itself cannot be searched.
         """
 
     def identity(self, location: Any) -> str:
         """Return a text that is equal for locations of the same file, and for no others of any storage."""
+
+    def may_fold(self, location: Any) -> bool:
+        """Return True unless names there that differ, in case for example, are surely of different files."""
+
+    def nearest(self, directory: Any) -> Any:
+        """Return the directory if it exists, otherwise the nearest one above that does.
+
+        Raises:
+            ReadError: The store cannot be queried.
+        """
 
     def read(self, location: Any, size: int | None = None) -> bytes:
         """Return the first `size` bytes of a file, or all.
@@ -201,10 +220,22 @@ class LocalStorage:
         """Yield the files below a directory. Follows links unless they lead back to a directory above."""
         left_out = None if output is None else inode(output)
 
-        def walk(relative: str, above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
-            with os.scandir(directory / relative) as entries:
-                listed = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+        def walk(relative: str, above: frozenset[tuple[int, int] | None]) -> Iterator[Entry]:
+            try:
+                with os.scandir(directory / relative) as entries:
+                    listed = sorted(entries, key=lambda entry: entry.name)
+            except OSError as error:
+                if not relative:
+                    raise
+                problem = f"cannot search it: {error.strerror}"
+                yield Entry(directory / relative, relative, is_directory=True, error=problem)
+                return
+            if relative and any(each.name == DIRECTORY and _holds_manifest(each.path) for each in listed):
+                yield Entry(directory / relative, relative, is_directory=True)
+                return
             for each in listed:
+                if is_hidden(each.name):
+                    continue
                 below = f"{relative}/{each.name}" if relative else each.name
                 if excludes(below):
                     continue
@@ -215,11 +246,10 @@ class LocalStorage:
                     yield Entry(directory / below, below, is_directory=False)
                     continue
                 number = inode(Path(each.path))
-                if number is not None and number != left_out and number not in above:
+                if number is None or (number != left_out and number not in above):
                     yield from walk(below, above | {number})
 
-        number = inode(directory)
-        yield from walk("", frozenset() if number is None else frozenset({number}))
+        yield from walk("", frozenset({inode(directory)}))
 
     def identity(self, location: Path) -> str:
         """Return the path with the links in its directory resolved."""
@@ -227,6 +257,14 @@ class LocalStorage:
         if parent not in self._directories:
             self._directories[parent] = os.path.realpath(parent)
         return os.path.normcase(f"{self._directories[parent]}{os.sep}{name}")
+
+    def may_fold(self, location: Path) -> bool:  # noqa: ARG002
+        """Return True: file systems and their directories differ in that."""
+        return True
+
+    def nearest(self, directory: Path) -> Path:
+        """Return the directory if it exists, otherwise the nearest one above that does."""
+        return next((path for path in (directory, *directory.parents) if path.is_dir()), Path())
 
     def read(self, location: Path, size: int | None = None) -> bytes:
         """Return the first `size` bytes of a file, or all."""
@@ -241,6 +279,17 @@ class LocalStorage:
         """Remove files. Those that do not exist are ignored."""
         for path in locations:
             path.unlink(missing_ok=True)
+
+
+def is_hidden(name: str) -> bool:
+    """Return True for the names of files and directories that are not searched for pictures."""
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
+
+
+def _holds_manifest(directory: str) -> bool:
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        return any(entry.name.endswith(MANIFEST_SUFFIX) for entry in entries)
+    return False
 
 
 def inode(path: Path) -> tuple[int, int] | None:

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
 
+from colorize_cli.core.formats import KEPT
 from colorize_cli.core.jobs import LocalFiles
+from colorize_cli.storage.filesystem import DIRECTORY as DIRECTORY
 from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
 
-DIRECTORY = ".colorize"
 _LEFT_OUT = frozenset({"version", "content", "address"})  # of a line where they are empty
 
 
@@ -79,6 +80,31 @@ def source_of(files: LocalFiles) -> SourceFingerprint:
     """
     source, found = SourceFingerprint.of(files.source), files.job.found
     return source if found is None else replace(source, stamp=Fingerprint.of(found))
+
+
+def earlier_name(name: str, files: LocalFiles) -> str | None:
+    """Return the name that earlier versions gave an output: `a.png` instead of `a.gif.png`.
+
+    Args:
+        name: Path of the output below the output directory.
+        files: The files of the job.
+
+    Returns:
+        The path below the output directory; None if the name is the same.
+    """
+    source, suffix = files.job.source.suffix, files.job.destination.suffix
+    if source.lower() not in KEPT - {suffix.lower()} or not name.endswith(f"{source}{suffix}"):
+        return None
+    return name.removesuffix(f"{source}{suffix}") + suffix
+
+
+def made_from(record: Record, files: LocalFiles) -> bool:
+    """Return True if an output was made from the source of a job, which is read if its time has changed."""
+    with contextlib.suppress(OSError):
+        found = files.job.found
+        stamp = Fingerprint.of(files.source.stat() if found is None else found)
+        return record.source.stamp == stamp or record.source.content == source_of(files).content
+    return False
 
 
 def state_of(records: Sequence[Record], files: LocalFiles, recipe: str) -> tuple[State, Record | None]:

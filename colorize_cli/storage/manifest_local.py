@@ -24,10 +24,9 @@ import numpy.typing as npt
 from colorize_cli.core.errors import WriteError
 from colorize_cli.core.jobs import LocalFiles
 from colorize_cli.storage import atomic
-from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
-from colorize_cli.storage.manifest import DIRECTORY, Record, State, state_of
+from colorize_cli.storage.filesystem import MANIFEST_SUFFIX, Fingerprint, SourceFingerprint
+from colorize_cli.storage.manifest import DIRECTORY, Record, State, earlier_name, made_from, state_of
 
-_SUFFIX = ".jsonl"
 _UNFINISHED = ".unfinished"  # suffix of a file that others are merged into
 # Maximum bytes of a file. A record's position is one number: its file's number times this, plus its offset.
 _LONGEST = 1 << 40
@@ -86,6 +85,16 @@ class LocalManifest:
                 self._append(changed)
         return state
 
+    def earlier(self, files: LocalFiles) -> str | None:
+        """Return the name of an output of the same source that an earlier version made under another name."""
+        name = earlier_name(self._name(files), files)
+        if name is None:
+            return None
+        with contextlib.suppress(OSError):
+            record = self._known(name, Fingerprint.of((self._root / name).lstat()))
+            return name if record is not None and made_from(record, files) else None
+        return None
+
     def add(self, files: LocalFiles, source: SourceFingerprint, written: Fingerprint, recipe: str) -> None:
         """Record that this run made a job's output.
 
@@ -110,11 +119,18 @@ class LocalManifest:
             raise WriteError(f"cannot write below {self._folder}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Close the file of this run."""
+        """Close the file of this run.
+
+        Raises:
+            WriteError: The disk reports an error, so records may be lost.
+        """
         with self._lock:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            file, self._file = self._file, None
+        try:
+            if file is not None:
+                file.close()
+        except OSError as error:
+            raise WriteError(f"cannot write below {self._folder}: {error.strerror}") from error
 
     def _name(self, files: LocalFiles) -> str:
         return files.destination.relative_to(self._root).as_posix()
@@ -162,7 +178,7 @@ class LocalManifest:
 
     def _files(self) -> Iterator[Path]:
         with contextlib.suppress(OSError):
-            yield from sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX)
+            yield from sorted(path for path in self._folder.iterdir() if path.suffix == MANIFEST_SUFFIX)
 
     def _compact(self) -> None:
         """Merge the files of ended runs into one, with only the records that still hold.
@@ -178,7 +194,7 @@ class LocalManifest:
             last = Lookup()
             for position, record, _ in _records(ended):
                 last[_key(record.output, record.written)] = position
-            name = atomic.claim(_SUFFIX)
+            name = atomic.claim(MANIFEST_SUFFIX)
             atomic.release(name)
             with atomic.writing(self._folder / name, suffix=_UNFINISHED) as file:
                 for position, record, line in _records(ended):
@@ -241,7 +257,7 @@ class _ManifestFile:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
-        self._name = atomic.claim(_SUFFIX)
+        self._name = atomic.claim(MANIFEST_SUFFIX)
         self._file = os.open(folder / self._name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         self._torn = False
 
@@ -254,10 +270,11 @@ class _ManifestFile:
         self._torn = False
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # not every file system supports it
-            os.fsync(self._file)
-        os.close(self._file)
-        atomic.release(self._name)
+        try:
+            atomic.sync(self._file)
+        finally:
+            os.close(self._file)
+            atomic.release(self._name)
 
 
 def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:

@@ -24,11 +24,10 @@ from colorize_cli.core.errors import ReadError
 from colorize_cli.core.jobs import FileInfo, LocalFiles
 from colorize_cli.core.location import Url
 from colorize_cli.storage import atomic
-from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
-from colorize_cli.storage.manifest import DIRECTORY, Record, State, state_of
+from colorize_cli.storage.filesystem import MANIFEST_SUFFIX, Fingerprint, SourceFingerprint
+from colorize_cli.storage.manifest import DIRECTORY, Record, State, earlier_name, made_from, state_of
 from colorize_cli.storage.remote import MissingError, RemotePath
 
-_SUFFIX = ".jsonl"
 _MOST_LINES = 128  # per object, because each added line writes the object again
 _MOST_OBJECTS = 16  # of ended runs; more are merged into one
 _READ_THREADS = 16
@@ -73,6 +72,17 @@ class RemoteManifest:
         if not self._listed and name not in self._found:
             self._found[name] = self._root.file_system.info(self._root.below(name).path)
         return self._found.get(name)
+
+    def earlier(self, files: LocalFiles) -> str | None:
+        """Return the name of an output of the same source that an earlier version made under another name."""
+        name = earlier_name(self._name(files), files)
+        found = None if name is None else self._found.get(name)
+        if name is None or found is None:
+            return None
+        with self._lock:
+            known = tuple(self._records.get(name, ()))
+        same = any(each.written.size == found.size and made_from(each, files) for each in known)
+        return name if same else None
 
     def state(self, files: LocalFiles, recipe: str) -> State | None:
         """Return the state of an output; None if only its content can decide (see `state_by_content`).
@@ -192,7 +202,7 @@ class RemoteManifest:
     def _read_objects(self) -> list[FileInfo]:
         """Read the records of earlier and other runs. Lists again if one is removed by a merge meanwhile."""
         for _ in range(_READ_TRIES):
-            objects = [each for each in _below(self._folder) if each.path.endswith(_SUFFIX)]
+            objects = [each for each in _below(self._folder) if each.path.endswith(MANIFEST_SUFFIX)]
             with ThreadPoolExecutor(_READ_THREADS) as pool, contextlib.suppress(MissingError):
                 contents = pool.map(lambda each: self._folder.file_system.read(each.path), objects)
                 for line in itertools.chain.from_iterable(map(bytes.splitlines, contents)):
@@ -246,7 +256,7 @@ class _Writer:
                 return
             if self._written is None:
                 # Processes with equal numbers, in containers with equal names, must not share an object.
-                self._names.append(atomic.claim(f".{secrets.token_hex(4)}{_SUFFIX}"))
+                self._names.append(atomic.claim(f".{secrets.token_hex(4)}{MANIFEST_SUFFIX}"))
             self._folder.file_system.write(self._folder.below(self._names[-1]).path, b"".join(lines))
             self._written = len(lines)
             if len(lines) >= _MOST_LINES:

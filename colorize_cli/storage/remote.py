@@ -21,8 +21,8 @@ from colorize_cli.core.errors import ReadError, UsageError, WriteError, one_line
 from colorize_cli.core.jobs import FileInfo
 from colorize_cli.core.location import Url, redacted
 from colorize_cli.storage import atomic
-from colorize_cli.storage.filesystem import DOT_PARTS, Entry
-from colorize_cli.storage.retry import Patience, Retrier, explained, is_missing
+from colorize_cli.storage.filesystem import DIRECTORY, DOT_PARTS, MANIFEST_SUFFIX, Entry, is_hidden
+from colorize_cli.storage.retry import Patience, Retrier, explained, is_missing, is_transient
 
 T = TypeVar("T")
 
@@ -114,20 +114,44 @@ class RemoteStorage:
         """Yield the objects below a directory. It is listed once."""
         where = self.locate(directory)
         left_out = None if output is None else self.locate(output)
+        unlisted: dict[str, ReadError] = {}
         with _naming(directory):
-            objects = where.file_system.find(where.path)
+            objects = where.file_system.find(where.path, unlisted)
+        manifests = (where.relative(info).split("/") for info in objects)
+        earlier = {
+            "/".join(parts[:-2])
+            for parts in manifests
+            if len(parts) > 2 and parts[-2] == DIRECTORY and parts[-1].endswith(MANIFEST_SUFFIX)
+        }
+        directories = [*unlisted, *(where.below(name).path for name in earlier)]
+        objects += [FileInfo(path, is_directory=True, size=None, version=None) for path in directories]
         for info in sorted(objects, key=lambda info: info.path.split("/")):
             name = where.relative(info)
             parts = name.split("/")
-            hidden = any(part.startswith(".") and part not in DOT_PARTS for part in parts)
-            if hidden or not parts[-1] or (left_out is not None and left_out.contains(where.below(name))):
+            if not parts[-1] or any(is_hidden(part) and part not in DOT_PARTS for part in parts):
+                continue
+            if left_out is not None and left_out.contains(where.below(name)):
+                continue
+            if any("/".join(parts[:end]) in earlier for end in range(1, len(parts))):
                 continue
             if not any(excludes("/".join(parts[: end + 1])) for end in range(len(parts))):
-                yield Entry(where.url / name, name, False, info)
+                error = f"cannot search it: {unlisted[info.path]}" if info.path in unlisted else None
+                yield Entry(where.url / name, name, info.is_directory, info, error)
 
     def identity(self, location: Url) -> str:
         """Return a text that distinguishes an object from others, in all stores."""
         return self.locate(location).identity
+
+    def may_fold(self, location: Url) -> bool:
+        """Return True if the store has files, as a server of SFTP. Object stores tell all names apart."""
+        return self.locate(location).file_system.has_files
+
+    def nearest(self, directory: Url) -> Url:
+        """Return the directory if it exists, otherwise the nearest one above that does."""
+        where = self.locate(directory)
+        while "/" in where.path.strip("/") and where.file_system.info(where.path) is None:
+            where = self.locate(where.url.above(1))
+        return where.url
 
     def read(self, location: Url, size: int | None = None) -> bytes:
         """Return the first `size` bytes of an object, or all."""
@@ -170,7 +194,7 @@ class FileSystem:
             files.retries = 1
         # Stores that can rename have files, which are visible while they are partially written. Objects are
         # visible only when they are complete.
-        self._renames = kind.mv is not AbstractFileSystem.mv and not _OBJECT_STORES.intersection(
+        self.has_files = kind.mv is not AbstractFileSystem.mv and not _OBJECT_STORES.intersection(
             _schemes(files)
         )
         # fsspec would walk stores without a recursive listing, and would skip directories that cannot be
@@ -217,14 +241,19 @@ class FileSystem:
             return self.info(path) is not None
         return True
 
-    def find(self, path: str) -> list[FileInfo]:
+    def find(self, path: str, unlisted: dict[str, ReadError] | None = None) -> list[FileInfo]:
         """Return all objects below a directory.
+
+        Args:
+            path: The directory.
+            unlisted: Gets the paths of directories below it that cannot be listed, with the errors. None to
+                raise these errors.
 
         Raises:
             ReadError: The store cannot be queried, or the directory does not exist.
         """
         if not self._lists:
-            return list(self._walk(path))
+            return list(self._walk(path, unlisted))
 
         def attempt() -> list[FileInfo]:
             self._files.invalidate_cache()
@@ -310,7 +339,7 @@ class FileSystem:
             with contextlib.suppress(MissingError):
                 self._try(functools.partial(self._files.rm_file, path))
 
-    def _walk(self, path: str) -> Iterator[FileInfo]:
+    def _walk(self, path: str, unlisted: dict[str, ReadError] | None) -> Iterator[FileInfo]:
         def attempt() -> list[FileInfo]:
             self._files.invalidate_cache()
             return [_found(info) for info in self._files.ls(path, detail=True)]
@@ -319,11 +348,16 @@ class FileSystem:
             if not each.is_directory:
                 yield each
             elif each.path.strip("/") != path.strip("/"):
-                yield from self._walk(each.path)
+                try:
+                    yield from self._walk(each.path, unlisted)
+                except ReadError as error:
+                    if unlisted is None or is_transient(error):
+                        raise
+                    unlisted[each.path] = error
 
     def _write(self, path: str, copy: Callable[[str], object]) -> None:
         try:
-            self._retrier.call(lambda: self._write_and_rename(path, copy) if self._renames else copy(path))
+            self._retrier.call(lambda: self._write_and_rename(path, copy) if self.has_files else copy(path))
         except Exception as error:  # of any library
             raise WriteError(f"cannot write it: {explained(error)}") from error
 

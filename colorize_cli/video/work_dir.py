@@ -14,7 +14,6 @@ process a chunk, because one was presumed dead, complete files replace each othe
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -139,7 +138,7 @@ class WorkDir:
         with (self.path / _JOURNAL).open("ab") as journal:
             journal.write(line)
             journal.flush()
-            os.fsync(journal.fileno())
+            atomic.sync(journal.fileno())
         self.done.append(segment)
 
     def clear(self) -> None:

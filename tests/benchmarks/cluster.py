@@ -154,7 +154,7 @@ def hand_out(engine: str, count: int) -> dict[str, float]:
 def plan_of(count: int) -> dict[str, float]:
     """Return the bytes that a plan takes per job."""
     before = resident()
-    plan = Plan(tuple(some_jobs(count)), 0, Path("colorized"))
+    plan = Plan(tuple(some_jobs(count)), (), Path("colorized"))
     return {"bytes a job": (resident() - before) / len(plan.jobs)}
 
 

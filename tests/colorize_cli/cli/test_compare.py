@@ -178,8 +178,19 @@ def test_a_video_in_a_folder_is_a_file_of_another_kind(models, pictures, gray_ph
     make(tmp_path / "film.mp4", Recipe(frames=2))
     result = invoke(tmp_path, *two(models), tmp_path / "page.html")
     assert result.exit_code == 0
-    assert "1 files of other kinds ignored" in result.stderr
+    assert "files of other kinds ignored: .mp4 1" in result.stderr
     assert Page(tmp_path / "page.html").text["h2"] == ["a.png"]
+
+
+@pytest.mark.usefixtures("locked")
+def test_compare_directory_that_cannot_be_searched_fails_alone(models, gray_photo, tmp_path):
+    Image.fromarray(gray_photo).save(tmp_path / "a.png")
+    (tmp_path / "locked").mkdir()
+    result = invoke(tmp_path, *two(models), tmp_path / "page.html")
+    assert result.exit_code == 1
+    assert f"{tmp_path}/locked: cannot search it: Permission denied" in result.stderr.splitlines()
+    assert "cannot search it: Permission denied" in (tmp_path / "page.html").read_text()
+    assert result.stderr.splitlines()[-1] == "1 done, 0 skipped, 1 failed"
 
 
 def test_where_one_model_fails_the_others_are_shown(models, pictures, tmp_path):

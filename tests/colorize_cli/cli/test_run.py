@@ -68,7 +68,7 @@ def test_a_folder_in_a_process_of_its_own(models, make_folder, tmp_path):
     code, out, err = finish(source, tmp_path / "out", "--model", models.tinted)
     assert (code, out) == (0, "")
     assert sum(line.startswith("device: ") for line in err.splitlines()) == 1
-    assert "1 files of other kinds ignored" in err
+    assert "files of other kinds ignored: .txt 1" in err
     # The device, the ignored files, one line per picture, and the summary; nothing from native libraries.
     assert len(err.splitlines()) == 1 + 1 + 6 + 1
 
@@ -113,6 +113,84 @@ def test_bad_files_cost_one_line_and_exit_1(models, make_folder, tmp_path):
         str(source / name) for name in ("cut.jpg", "empty.jpg", "huge.png", "text.jpg")
     )
     assert len(contents(tmp_path / "out")) == 8
+
+
+def test_output_with_a_slash_is_a_directory_whatever_its_name(models, make_folder, tmp_path):
+    picture = make_folder(tmp_path / "in", 1) / "0000.png"
+    options = ("--model", models.tinted, "--device", "cpu")
+    for output in ("results.v2/", "results.png/", "there/results.png//"):
+        result = invoke(picture, f"{tmp_path}/{output}", *options)
+        assert result.exit_code == 0, result.stderr
+        assert contents(tmp_path / output).keys() == {"0000.png"}
+    result = invoke(picture, f"{tmp_path}/in/0000.png/", *options)
+    assert result.exit_code == 2
+    assert f"the output {tmp_path}/in/0000.png is a file; give a directory" in result.stderr
+
+
+def test_what_is_left_out_is_in_the_lines_the_report_and_the_json(models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 2)
+    for name in ("a.dng", "b.DNG", "c.pdf", "Thumbs.db"):
+        (source / name).touch()
+    options = ("--model", models.tinted, "--device", "cpu", "--json", "--report", tmp_path / "page.html")
+    assert invoke(source, source / "first", *options).exit_code == 0
+    result = invoke(source, source / "second", *options)
+    assert result.exit_code == 0
+    earlier = "left out, as it holds outputs of an earlier run; give it as an input to include it"
+    ignored = "files of other kinds ignored: .dng 2, .pdf 1"
+    lines = result.stderr.splitlines()
+    assert lines[:2] == [f"{source}/first: {earlier}", f"{source}: {ignored}"]
+    assert lines[-1] == "2 done, 0 skipped, 0 failed"
+    objects = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [each["status"] for each in objects] == ["skipped", "skipped", "done", "done"]
+    assert len({frozenset(each) for each in objects}) == 1
+    fields = ("source", "destination", "reason", "ignored")
+    assert [tuple(each[field] for field in fields) for each in objects[:2]] == [
+        (f"{source}/first", f"{source}/second/first", earlier, None),
+        (str(source), f"{source}/second", ignored, {".dng": 2, ".pdf": 1}),
+    ]
+    planned = invoke(source, source / "second", "--dry-run", "--model", models.tinted)
+    assert planned.stderr.splitlines() == lines[:2]
+    assert [line.split("\t")[0] for line in planned.stdout.splitlines()] == ["skip", "skip"]
+    page = (tmp_path / "page.html").read_text()
+    assert ignored in page
+    assert earlier in page
+
+
+@pytest.mark.usefixtures("locked")
+def test_directory_that_cannot_be_searched_costs_one_line_and_exit_1(models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 4)
+    (source / "locked").mkdir()
+    options = ("--model", models.tinted, "--device", "cpu", "--json", "--report", tmp_path / "page.html")
+    result = invoke(source, tmp_path / "out", *options)
+    assert result.exit_code == 1
+    assert f"{source}/locked: cannot search it: Permission denied" in result.stderr.splitlines()
+    assert result.stderr.splitlines()[-1] == "4 done, 0 skipped, 1 failed"
+    failed = [line for line in map(json.loads, result.stdout.splitlines()) if line["status"] == "failed"]
+    assert [(line["source"], line["reason"]) for line in failed] == [
+        (f"{source}/locked", "cannot search it: Permission denied")
+    ]
+    assert "cannot search it: Permission denied" in (tmp_path / "page.html").read_text()
+    assert contents(tmp_path / "out").keys() == contents(source).keys()
+
+
+@pytest.mark.usefixtures("locked")
+def test_listed_file_in_a_directory_that_cannot_be_searched_fails_alone(
+    models, make_folder, tmp_path, monkeypatch
+):
+    source = make_folder(tmp_path / "in", 1)
+    stat = os.stat
+
+    def refusing(path, **options):
+        if "locked/" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    listed = tmp_path / "list"
+    listed.write_text(f"{source}/0000.png\n{source}/locked/a.png\n")
+    result = invoke("--files-from", listed, tmp_path / "out", "--model", models.tinted, "--device", "cpu")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "1 done, 0 skipped, 1 failed"
 
 
 def test_names_with_markup_and_control_characters(models, gray_photo, tmp_path):
@@ -280,6 +358,7 @@ JOB_FIELDS = {
     "frames",
     "cuts",
     "size",
+    "ignored",
 }
 
 

@@ -122,7 +122,7 @@ def test_pictures_in_color_are_copied_if_asked_for(engine, models, mixed, tmp_pa
     output, settings = tmp_path / "out", settings_for(models.tinted, if_colored="copy")
     assert {o.status for o in colorize(engine, mixed, output, settings)} == {Status.DONE}
     assert (output / "cat.jpg").read_bytes() == (mixed / "cat.jpg").read_bytes()
-    with Image.open(mixed / "cat.gif") as before, Image.open(output / "cat.png") as after:
+    with Image.open(mixed / "cat.gif") as before, Image.open(output / "cat.gif.png") as after:
         assert after.n_frames == before.n_frames == 2
         for frame in range(2):
             before.seek(frame)
@@ -137,7 +137,7 @@ def test_pictures_in_color_are_colored_anew_if_asked_for(engine, models, mixed, 
     colorize(engine, mixed, output, settings_for(models.tinted, if_colored="copy"))
     outcomes = colorize(engine, mixed, output, settings_for(models.gray, if_colored="recolor"))
     assert {o.status for o in outcomes} == {Status.DONE}
-    for name in ("cat.jpg", "cat.png"):
+    for name in ("cat.jpg", "cat.gif.png"):
         with Image.open(output / name) as image:
             red, green, blue = (np.asarray(band).astype(int) for band in image.convert("RGB").split())
         assert max(np.abs(red - green).max(), np.abs(blue - green).max()) <= 1
@@ -150,7 +150,7 @@ def test_pixels_are_limited(engine, models, make_folder, tmp_path):
 
 
 def test_no_work_needs_no_model(engine, tmp_path):
-    assert list(engine(Plan((), 0, tmp_path), settings_for(tmp_path / "absent.onnx"), print)) == []
+    assert list(engine(Plan((), (), tmp_path), settings_for(tmp_path / "absent.onnx"), print)) == []
 
 
 def test_a_missing_model_is_raised(engine, make_folder, tmp_path):

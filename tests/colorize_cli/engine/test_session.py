@@ -1,5 +1,9 @@
 """The session, and its calls of the model."""
 
+import errno
+import fcntl
+import os
+
 import pytest
 
 from colorize_cli.core import formats
@@ -8,6 +12,8 @@ from colorize_cli.engine import session
 from colorize_cli.engine.session import Session
 from colorize_cli.guidance import Guidance
 from colorize_cli.storage import discovery
+from tests.colorize_cli.cli.test_run import contents, invoke
+from tests.colorize_cli.video.video_files import Recipe, make
 
 
 @pytest.mark.parametrize(
@@ -61,3 +67,32 @@ def test_what_a_run_is_to_do_decides(models, make_folder, tmp_path, monkeypatch)
         asked.clear()
         for path in sorted(out.glob("[!.]*.*"))[:1]:  # the next run must make it again
             path.unlink()
+
+
+def test_share_that_cannot_flush_files_gets_all_outputs(models, make_folder, tmp_path, monkeypatch):
+    def fsync(_: int) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    folder = make_folder(tmp_path / "in", 2)
+    make(folder / "a.mkv", Recipe())
+    for expected in ("3 done, 0 skipped, 0 failed", "0 done, 3 skipped (3 up to date), 0 failed"):
+        result = invoke(folder, tmp_path / "out", "--model", models.tinted, "--device", "cpu")
+        assert result.exit_code == 0
+        assert result.stderr.splitlines()[-1] == expected
+    assert contents(tmp_path / "out").keys() == contents(folder).keys()
+
+
+def test_manifest_that_the_disk_may_have_lost_is_reported(models, make_folder, tmp_path, monkeypatch):
+    def fsync(file: int) -> None:
+        if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_APPEND:  # the manifest
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    folder, output = make_folder(tmp_path / "in", 2), tmp_path / "out"
+    result = invoke(folder, output, "--model", models.tinted, "--device", "cpu")
+    assert result.stderr.splitlines()[-2:] == [
+        "the next run may not recognize all outputs of this one:"
+        f" cannot write below {output}/.colorize: Input/output error",
+        "2 done, 0 skipped, 0 failed",
+    ]

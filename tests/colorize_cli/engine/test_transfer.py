@@ -1,6 +1,7 @@
 """Complete runs from and to a store with the S3 protocol."""
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from colorize_cli.engine import transfer
 from tests.colorize_cli.cli.test_run import contents, finish, piped, process
@@ -338,7 +340,7 @@ def test_dry_run_shards_and_patterns(colorize, local, bucket, server, tmp_path):
         here = colorize(source, tmp_path / "out", "--dry-run", *options).stdout
         there = colorize(f"{bucket.url}/in", f"{bucket.url}/out", "--dry-run", *options).stdout
         assert there == here.replace(str(source), f"{bucket.url}/in").replace(str(tmp_path), bucket.url)
-    assert "1 files of other kinds ignored" in colorize(f"{bucket.url}/in", f"{bucket.url}/out").stderr
+    assert "files of other kinds ignored: .txt 1" in colorize(f"{bucket.url}/in", f"{bucket.url}/out").stderr
     keys = bucket.keys()
     server.asked.clear()
     bucket.put("out/0000.png", b"mine")
@@ -349,6 +351,25 @@ def test_dry_run_shards_and_patterns(colorize, local, bucket, server, tmp_path):
     assert all(line.startswith("skip\t") and line.endswith("\tup to date") for line in out[1:])
     assert bucket.keys() == keys
     assert asked(server, "PUT", "/") == 0
+
+
+def test_an_output_by_the_name_of_an_earlier_version_is_said_to_be_made_again(colorize, bucket, gray_photo):
+    file = io.BytesIO()
+    Image.fromarray(gray_photo).save(file, "GIF")
+    bucket.put("in/a.gif", file.getvalue())
+    assert colorize(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
+    for key in bucket.keys("out/"):
+        content = bucket.get(key).replace(b"a.gif.png", b"a.png")
+        bucket.delete(key)
+        bucket.put(key.replace("a.gif.png", "a.png"), content)
+    assert bucket.contents("out").keys() == {"a.png"}
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
+    assert result.exit_code == 0
+    assert (
+        f"{bucket.url}/out/a.png was made from {bucket.url}/in/a.gif by an earlier version;"
+        " the output is now called a.gif.png and is made again"
+    ) in result.stderr.splitlines()
+    assert bucket.contents("out").keys() == {"a.png", "a.gif.png"}
 
 
 def test_any_name_that_an_object_may_have(colorize, local, bucket, tmp_path):

@@ -421,14 +421,14 @@ def test_a_preview_of_a_part_goes_through_a_pipe_too(models, tmp_path):
 
 def test_previews_of_a_folder_are_made_once_and_pictures_are_colored(models, make_folder, tmp_path):
     folder = make_folder(tmp_path / "in", 2)
-    make(folder / "a.mp4", Recipe())
+    make(folder / "0000.mp4", Recipe())
     make(folder / "b.mkv", Recipe(is_color=True))
     options = ("--preview", "3")
     assert (
         "3 done, 1 skipped (1 already in color)"
         in colorize(folder, tmp_path / "out", models.tinted, *options).stderr
     )
-    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["0000.png", "a.png"]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["0000.mp4.png", "0000.png"]
     assert "3 up to date" in colorize(folder, tmp_path / "out", models.tinted, *options).stderr
     assert "1 done" in colorize(folder, tmp_path / "out", models.tinted, "--preview", "4").stderr
 

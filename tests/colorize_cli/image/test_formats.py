@@ -12,6 +12,7 @@ from colorize_cli.color import lightness
 from colorize_cli.color.lab import srgb_to_lab
 from tests.colorize_cli.cli.test_run import contents, finish, invoke, piped
 from tests.colorize_cli.image.test_animations import DURATIONS, animation, shown, timing
+from tests.colorize_cli.image.test_heif import heic, picture
 from tests.colorize_cli.image.test_pages import gray, in_depth, tiff
 
 
@@ -87,8 +88,8 @@ def test_an_animated_gif_becomes_png(colorize, tmp_path):
     put(tmp_path / "in", {"a.gif": data})
     result = colorize(tmp_path / "in", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert contents(tmp_path / "out").keys() == {"a.png"}
-    output = (tmp_path / "out" / "a.png").read_bytes()
+    assert contents(tmp_path / "out").keys() == {"a.gif.png"}
+    output = (tmp_path / "out" / "a.gif.png").read_bytes()
     assert timing(output)[0] == DURATIONS
     for found, wanted in zip(shown(output), shown(data), strict=True):
         assert difference(found, wanted[..., 1]) <= 0.15
@@ -158,7 +159,6 @@ def test_several_pages_to_a_format_of_one_is_a_clear_failure(colorize, tmp_path)
     ("names", "options"),
     [
         (("a.png", "a.tif"), ("--format", "png")),
-        (("a.gif", "a.png"), ()),
         (("a.jpg", "a.webp"), ("--format", "avif")),
     ],
 )
@@ -166,8 +166,57 @@ def test_two_that_would_become_one_are_found_before_any_work(colorize, tmp_path,
     put(tmp_path / "in", dict.fromkeys(names, encoded("PNG")))
     result = colorize(tmp_path / "in", tmp_path / "out", *options)
     assert result.exit_code == 2
-    assert all(name in result.stderr for name in names)
+    one, two = (tmp_path / "in" / name for name in names)
+    output = tmp_path / "out" / f"a.{options[1]}"
+    assert result.stderr == (
+        f"colorize: {one} and {two} would both become {output}; without --format they keep their endings\n"
+    )
     assert not (tmp_path / "out").exists()
+
+
+def test_files_whose_ending_must_change_keep_it_in_their_name(colorize, tmp_path):
+    phone = heic(picture(gray()))
+    pictures = {"a.GIF": encoded("GIF"), "a.png": encoded("PNG"), "a.jpg": encoded("JPEG")}
+    put(tmp_path / "in", {**pictures, "a.heic": phone, "a.HIF": phone})
+    assert colorize(tmp_path / "in", tmp_path / "out").exit_code == 0
+    names = {"a.GIF.png", "a.png", "a.heic.jpg", "a.HIF.jpg", "a.jpg"}
+    assert contents(tmp_path / "out").keys() == names
+    again = colorize(tmp_path / "in", tmp_path / "out")
+    assert "0 done, 5 skipped (5 up to date), 0 failed" in again.stderr
+    result = colorize(tmp_path / "in", tmp_path / "out-png", "--format", "png", "--exclude", "*.jpg")
+    assert result.exit_code == 0
+    assert contents(tmp_path / "out-png").keys() == {"a.GIF.png", "a.png", "a.heic.png", "a.HIF.png"}
+
+
+def renamed(output: Path, new: str, old: str) -> None:
+    """Give an output the name that an earlier version gave it, in the manifest too."""
+    (output / new).rename(output / old)
+    for journal in (output / ".colorize").iterdir():
+        journal.write_bytes(journal.read_bytes().replace(new.encode(), old.encode()))
+
+
+def test_an_output_by_the_name_of_an_earlier_version_is_said_to_be_made_again(colorize, tmp_path):
+    source, output = (
+        put(tmp_path / "in", {"a.gif": encoded("GIF"), "b.gif": encoded("GIF")}),
+        tmp_path / "out",
+    )
+    assert colorize(source, output).exit_code == 0
+    renamed(output, "a.gif.png", "a.png")
+    (output / "b.gif.png").rename(output / "b.png")  # without a record, so perhaps of someone else
+    before = (output / "a.png").read_bytes()
+    (source / "a.png").write_bytes(encoded("PNG", "1"))
+    line = (
+        f"{output}/a.png was made from {source}/a.gif by an earlier version;"
+        " the output is now called a.gif.png and is made again"
+    )
+    result = colorize(source, output, "--exclude", "a.png")
+    assert result.exit_code == 0
+    assert [each for each in result.stderr.splitlines() if "earlier" in each] == [line]
+    assert (output / "a.png").read_bytes() == (output / "a.gif.png").read_bytes() == before
+    result = colorize(source, output)
+    assert "1 done, 2 skipped (2 up to date), 0 failed" in result.stderr
+    assert "earlier" not in result.stderr
+    assert (output / "a.png").read_bytes() != before  # of in/a.png
 
 
 def test_formats_that_cannot_be_written_are_wrong_usage(colorize, tmp_path):

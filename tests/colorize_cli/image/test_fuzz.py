@@ -217,7 +217,7 @@ def test_a_damaged_file_ends_in_one_outcome_and_leaves_a_whole_output_or_none(mo
     def run(damaged: dict[str, bytes]) -> None:
         folder = tmp_path_factory.mktemp("fuzz")
         for name, data in damaged.items():
-            # In separate folders, since outputs of GIF files are named .png.
+            # In separate folders, since several have the same stem.
             (folder / "in" / name).mkdir(parents=True)
             (folder / "in" / name / name).write_bytes(data)
         check_run(folder, models.tinted, damaged)

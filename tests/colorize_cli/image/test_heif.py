@@ -59,7 +59,7 @@ def test_it_is_written_as_jpeg(models, tmp_path, name):
     (tmp_path / "in" / name).write_bytes(heic(picture(gray(), exif=exif.tobytes())))
     result = invoke(tmp_path / "in", tmp_path / "out", "--model", models.tinted, "--device", "cpu")
     assert result.exit_code == 0, result.output
-    with Image.open(tmp_path / "out" / "a.jpg") as image:
+    with Image.open(tmp_path / "out" / f"{name}.jpg") as image:
         assert (image.format, image.size) == ("JPEG", (128, 96))
         assert image.getexif()[ExifTags.Base.Make] == "Maker"
         found = color.rgb2lab(np.asarray(image))

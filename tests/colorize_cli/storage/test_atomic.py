@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -119,6 +121,44 @@ def test_a_claimed_name_is_left_over_once_it_is_released():
     assert not atomic.is_left_over(name)
     atomic.release(name)
     assert atomic.is_left_over(name)
+
+
+def by_handle(target) -> None:
+    with atomic.writing(target) as file:
+        file.write(b"content")
+
+
+def by_path(target) -> None:
+    with atomic.naming(target) as temporary:
+        temporary.write_bytes(b"content")
+
+
+@pytest.mark.parametrize("write", [by_handle, by_path])
+def test_file_is_flushed_whole_by_a_handle_that_may_write(tmp_path, monkeypatch, write):
+    seen = []
+
+    def fsync(file: int) -> None:
+        seen.append((fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY, os.fstat(file).st_size))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write(tmp_path / "a.png")
+    assert seen == [(True, len(b"content"))]
+
+
+@pytest.mark.parametrize("write", [by_handle, by_path])
+@pytest.mark.parametrize("name", ["EINVAL", "ENOTSUP", "EACCES", "EROFS", "EIO", "ENOSPC"])
+def test_file_that_cannot_be_flushed_is_written_unless_the_disk_fails(tmp_path, monkeypatch, write, name):
+    def fsync(_: int) -> None:
+        raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if name in ("EIO", "ENOSPC"):
+        with pytest.raises(OSError, match=os.strerror(getattr(errno, name))):
+            write(tmp_path / "a.png")
+        assert list(tmp_path.iterdir()) == []
+    else:
+        write(tmp_path / "a.png")
+        assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.png", b"content")]
 
 
 FULL_DISK = """

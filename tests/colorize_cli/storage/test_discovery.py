@@ -1,14 +1,16 @@
 import io
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from colorize_cli.core.errors import UsageError
-from colorize_cli.core.jobs import Job, Plan
+from colorize_cli.core.jobs import Job, Plan, Status
 from colorize_cli.core.location import STREAM
-from colorize_cli.storage import discovery
+from colorize_cli.storage import discovery, filesystem
 from colorize_cli.storage.discovery import Selection
+from colorize_cli.storage.filesystem import LocalStorage, Storages
 
 ENDINGS = {".jpg": ".jpg", ".png": ".png"}
 
@@ -24,6 +26,11 @@ def pairs(plan: Plan, root: Path) -> list[tuple[str, str]]:
     return [(str(j.source.relative_to(root)), str(j.destination.relative_to(root))) for j in plan.jobs]
 
 
+def left_out(plan: Plan) -> list[tuple]:
+    assert {outcome.status for outcome in plan.left_out} <= {Status.SKIPPED}
+    return [(each.job.source, each.reason, each.ignored) for each in plan.left_out]
+
+
 def test_a_tree_is_kept_and_sorted(tmp_path):
     touch(tmp_path / "in", "b.jpg", "a.PNG", "sub/deep/c.jpg", "notes.txt", ".hidden.jpg", ".git/d.jpg")
     plan = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
@@ -32,7 +39,7 @@ def test_a_tree_is_kept_and_sorted(tmp_path):
         ("in/b.jpg", "out/b.jpg"),
         ("in/sub/deep/c.jpg", "out/sub/deep/c.jpg"),
     ]
-    assert plan.ignored == 1
+    assert left_out(plan) == [(tmp_path / "in", "files of other kinds ignored: .txt 1", {".txt": 1})]
 
 
 def test_one_file_to_a_file(tmp_path):
@@ -119,12 +126,36 @@ def test_what_is_missing_or_in_the_way(tmp_path):
         discovery.plan([tmp_path / "a.jpg"], tmp_path / "file", ENDINGS)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_directory_that_cannot_be_searched(tmp_path):
-    touch(tmp_path, "in/sub/a.jpg")
-    (tmp_path / "in" / "sub").chmod(0)
-    with pytest.raises(UsageError, match="cannot search"):
-        discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
+@pytest.mark.usefixtures("locked")
+def test_plan_directory_that_cannot_be_searched_is_a_refused_job(tmp_path):
+    touch(tmp_path, "in/a.jpg", "in/locked/b.jpg", "in/sub/locked/c.jpg", "in/z.jpg")
+    selection = Selection(include=("*.jpg",))
+    plan = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS, selection=selection)
+    assert pairs(plan, tmp_path) == [
+        (f"in/{name}", f"out/{name}") for name in ("a.jpg", "locked", "sub/locked", "z.jpg")
+    ]
+    reason = "cannot search it: Permission denied"
+    assert [job.refused for job in plan.jobs] == [None, reason, reason, None]
+    assert discovery.find([tmp_path / "in"], ENDINGS) == ({job.source: job.refused for job in plan.jobs}, [])
+    excluded = discovery.plan(
+        [tmp_path / "in"], tmp_path / "out", ENDINGS, selection=Selection(exclude=("locked",))
+    )
+    assert [job.source.name for job in excluded.jobs] == ["a.jpg", "z.jpg"]
+
+
+@pytest.mark.usefixtures("locked")
+def test_plan_input_that_cannot_be_searched_is_wrong_usage(tmp_path):
+    touch(tmp_path, "locked/a.jpg")
+    with pytest.raises(UsageError, match=r"/locked: Permission denied"):
+        discovery.plan([tmp_path / "locked"], tmp_path / "out", ENDINGS)
+
+
+def test_plan_directory_without_a_known_inode_is_searched(tmp_path, monkeypatch):
+    touch(tmp_path, "in/a.jpg", "in/sub/b.jpg")
+    inode = filesystem.inode
+    monkeypatch.setattr(filesystem, "inode", lambda path: None if path.name == "sub" else inode(path))
+    plan = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
+    assert pairs(plan, tmp_path) == [("in/a.jpg", "out/a.jpg"), ("in/sub/b.jpg", "out/sub/b.jpg")]
 
 
 def test_a_link_to_itself_does_not_stop_the_folder(tmp_path):
@@ -178,7 +209,8 @@ def test_a_list_keeps_its_directories_where_they_lead_nowhere_else(tmp_path, mon
     plan = discovery.plan([], Path("../out"), ENDINGS, listed=[*listed, tmp_path / "work" / "absent.jpg"])
     names = [str(job.destination) for job in plan.jobs]
     assert names == [f"../out/{n}" for n in ("a.jpg", "deep/b.jpg", "notes.txt", "c.jpg", "absent.jpg")]
-    assert plan.ignored == 1
+    reason = "a directory in the list is not searched (1 such directories)"
+    assert left_out(plan) == [(Path("deep"), reason, None)]
 
 
 def test_lists_are_of_lines_or_of_nul_terminated_names():
@@ -189,6 +221,18 @@ def test_lists_are_of_lines_or_of_nul_terminated_names():
         Path.cwd() / "-",
     ]
     assert discovery.read_list(io.BytesIO(b"a\nb.jpg\0c.jpg"), nul=True) == [Path("a\nb.jpg"), Path("c.jpg")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("line_break", ["\n", "\r\n"])
+def test_read_list_with_line_breaks_or_encoding_of_windows_gives_the_names(encoding, line_break):
+    names = ["a b.jpg", "caf\u00e9.jpg", "\u5199\U0001f4f7.png", "s3://bucket/a.jpg"]
+    for end in ("", line_break, 2 * line_break):
+        content = (line_break.join(names) + end).encode(encoding)
+        found = discovery.read_list(io.BytesIO(content), nul=False)
+        assert [str(each) for each in found] == names
+    exact = b"\xef\xbb\xbfa.jpg\0b.jpg\r\0"
+    assert discovery.read_list(io.BytesIO(exact), nul=True) == [Path("\ufeffa.jpg"), Path("b.jpg\r")]
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
@@ -235,7 +279,7 @@ def test_streams_are_one_picture(tmp_path):
         ([STREAM], tmp_path / "b.png"),
         ([tmp_path / "a.jpg"], STREAM),
     ):
-        assert discovery.plan(inputs, output, ENDINGS) == Plan((Job(inputs[0], output),), 0, None)
+        assert discovery.plan(inputs, output, ENDINGS) == Plan((Job(inputs[0], output),), (), None)
     for inputs, output in (([STREAM, STREAM], STREAM), ([STREAM], tmp_path), ([tmp_path], STREAM)):
         with pytest.raises(UsageError):
             discovery.plan(inputs, output, ENDINGS)
@@ -248,6 +292,142 @@ def test_pictures_are_found_by_the_same_rules_where_nothing_is_made_of_them(tmp_
     found, ignored = discovery.find(inputs, ENDINGS)
     names = [str(path.relative_to(tmp_path)) for path in found]
     assert names == ["named.xyz", "in/a.PNG", "in/b.jpg", "in/sub/c.jpg", "x1.tif", "x2.tif"]
-    assert ignored == 1
+    assert set(found.values()) == {None}
+    assert [(each.job.source, each.ignored) for each in ignored] == [(tmp_path / "in", {".txt": 1})]
     with pytest.raises(UsageError, match=r"no such file or directory: .*absent"):
         discovery.find([tmp_path / "absent"], ENDINGS)
+
+
+class Folding(LocalStorage):
+    """Finds files by names that differ in case, or in the form of accents."""
+
+    def __init__(self, *, case: bool, form: bool) -> None:
+        super().__init__()
+        self._fold = partial(discovery._folded, case=case, form=form)
+
+    def entry(self, location):
+        for path in location.parent.iterdir() if location.parent.is_dir() else ():
+            if self._fold(path.name) == self._fold(location.name):
+                return super().entry(path)
+        return super().entry(location)
+
+
+def storages_of(storage: LocalStorage) -> Storages:
+    storages = Storages()
+    storages._local = storage
+    return storages
+
+
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize(
+    ("names", "case", "form"),
+    [
+        (("IMG.JPG", "img.jpg"), True, False),
+        (("Sub/a.jpg", "sub/A.jpg"), True, False),
+        (("caf\u00e9.jpg", "cafe\u0301.jpg"), False, True),
+        (("CAF\u00c9.jpg", "cafe\u0301.jpg"), True, True),
+    ],
+)
+def test_plan_names_that_the_output_directory_folds_are_refused(tmp_path, names, case, form, exists):
+    source = touch(tmp_path / "in", *names)
+    output = tmp_path / "out"
+    if exists:
+        output.mkdir()
+    one, two = sorted(names)
+    with pytest.raises(UsageError) as raised:
+        discovery.plan([source], output, ENDINGS, storages=storages_of(Folding(case=case, form=form)))
+    assert str(raised.value) == (
+        f"{source}/{one} and {source}/{two} would both become {output}/{two},"
+        f" as the file system of {output} does not tell their names apart; rename one"
+    )
+    for storage in (LocalStorage(), Folding(case=not case, form=not form)):
+        if (case, form) != (True, True) or type(storage) is LocalStorage:
+            plan = discovery.plan([source], output, ENDINGS, storages=storages_of(storage))
+            assert [job.destination for job in plan.jobs] == [output / one, output / two]
+    assert output.exists() == exists
+    assert sorted(path.name for path in tmp_path.rglob("*colorize*")) == []
+
+
+def test_plan_output_whose_name_folds_to_the_input_is_refused(tmp_path):
+    source = touch(tmp_path, "a.jpg") / "a.jpg"
+    storages = storages_of(Folding(case=True, form=True))
+    with pytest.raises(UsageError, match=r"a\.jpg would replace the input .*a\.jpg"):
+        discovery.plan([source], tmp_path / "A.JPG", ENDINGS, storages=storages)
+    assert len(discovery.plan([source], tmp_path / "A.JPG", ENDINGS).jobs) == 1
+
+
+def test_plan_without_names_that_could_fold_writes_nothing(tmp_path, monkeypatch):
+    source = touch(tmp_path / "in", "a.jpg", "b.jpg", "A.png")
+    monkeypatch.setattr(LocalStorage, "write", lambda *_: pytest.fail("written"))
+    assert len(discovery.plan([source], tmp_path / "out", ENDINGS).jobs) == 3
+
+
+def test_plan_where_nothing_can_be_written_keeps_both(tmp_path, monkeypatch):
+    source = touch(tmp_path / "in", "a.jpg", "A.jpg")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(LocalStorage, "write", refuse)
+    assert len(discovery.plan([source], tmp_path / "out", ENDINGS).jobs) == 2
+
+
+def test_plan_files_of_other_kinds_are_counted_by_ending(tmp_path):
+    touch(tmp_path / "in", "a.DNG", "b.dng", "sub/c.dng", "sub/d.pdf", "README", "e.jpg")
+    touch(tmp_path / "more", *(f"a.{number:02}" for number in range(12)), "b.00")
+    plan = discovery.plan([tmp_path / "in", tmp_path / "more"], tmp_path / "out", ENDINGS)
+    many = {f".{number:02}": 1 for number in range(12)}
+    endings = ", ".join(f"{ending} 1" for ending in list(many)[1:10])
+    assert left_out(plan) == [
+        (
+            tmp_path / "in",
+            "files of other kinds ignored: .dng 3, without ending 1, .pdf 1",
+            {".dng": 3, ".pdf": 1, "": 1},
+        ),
+        (
+            tmp_path / "more",
+            f"files of other kinds ignored: .00 2, {endings}, others 2",
+            many | {".00": 2},
+        ),
+    ]
+    assert {each.job.destination for each in plan.left_out} == {tmp_path / "out"}
+    excluded = discovery.plan(
+        [tmp_path / "in"],
+        tmp_path / "out",
+        ENDINGS,
+        selection=Selection(include=("*.jpg", "*.pdf"), exclude=("sub",)),
+    )
+    assert excluded.left_out == ()
+
+
+EARLIER = "left out, as it holds outputs of an earlier run; give it as an input to include it"
+
+
+def test_plan_files_of_systems_and_earlier_outputs_are_left_out(tmp_path):
+    source = touch(
+        tmp_path / "in",
+        "a.jpg",
+        "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+        ".AppleDouble/a.jpg",
+        "Thumbs.db",
+        ".DS_Store",
+        "sub/thumbs.db",
+        "sub/b.jpg",
+        "sub/colored/.colorize/1.jsonl",
+        "sub/colored/c.jpg",
+        "sub/colored/deep/d.jpg",
+        "killed/.colorize/film-1/2.jsonl",
+        "killed/e.jpg",
+        "out/.colorize/1.jsonl",
+        "out/a.jpg",
+    )
+    plan = discovery.plan([source], source / "out", ENDINGS)
+    assert [str(job.source.relative_to(source)) for job in plan.jobs] == [
+        "a.jpg",
+        "killed/e.jpg",
+        "sub/b.jpg",
+    ]
+    assert left_out(plan) == [(source / "sub/colored", EARLIER, None)]
+    named = discovery.plan([source / "sub/colored"], tmp_path / "out", ENDINGS)
+    assert [job.source.name for job in named.jobs] == ["c.jpg", "d.jpg"]
+    assert named.left_out == ()

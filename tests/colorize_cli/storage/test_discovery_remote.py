@@ -1,8 +1,10 @@
 import itertools
 import os
+from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from colorize_cli.core import formats
 from colorize_cli.core.errors import UsageError
@@ -43,6 +45,14 @@ def test_it_is_as_of_the_same_files_here(memory, tmp_path):
         ".hidden.jpg",
         ".git/d.jpg",
         "x.mp4",
+        "@eaDir/b.jpg/thumb.jpg",
+        "sub/Thumbs.db",
+        "colored/.colorize/1.jsonl",
+        "colored/a.jpg",
+        "colored/deep/b.jpg",
+        "killed/.colorize/film-1/2.jsonl",
+        "killed/e.jpg",
+        "raw/a.DNG",
     ]
     for name in names:
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +73,20 @@ def test_it_is_as_of_the_same_files_here(memory, tmp_path):
             )
             for job in here.jobs
         ]
-        assert (there.ignored, len(there.elsewhere)) == (here.ignored, len(here.elsewhere))
+        assert len(there.elsewhere) == len(here.elsewhere)
+        assert [
+            (str(each.job.source), str(each.job.destination), each.reason, each.ignored)
+            for each in there.left_out
+        ] == [
+            (
+                f"{url}/{each.job.source.relative_to(tmp_path / 'in')}".removesuffix("/."),
+                f"{url}-out/{each.job.destination.relative_to(tmp_path / 'out')}".removesuffix("/."),
+                each.reason,
+                each.ignored,
+            )
+            for each in here.left_out
+        ]
+        assert len(here.left_out) == (1 if selection.include else 2)
 
 
 def test_one_object_to_one_object_or_into_a_directory(memory, tmp_path):
@@ -168,7 +191,7 @@ def test_lists_and_streams(memory, tmp_path):
         ("a.jpg", None),
         ("absent.jpg", "there is no such object"),
     ]
-    assert planned.ignored == 1
+    assert [str(each.job.source) for each in planned.left_out] == [f"{url}/sub"]
     assert pairs(plan([Url(f"{url}/b.jpg")], STREAM, ENDINGS)) == [(f"{url}/b.jpg", "-")]
     assert pairs(plan([STREAM], Url(f"{url}/c.jpg"), ENDINGS)) == [("-", f"{url}/c.jpg")]
     for inputs, output in (
@@ -178,3 +201,57 @@ def test_lists_and_streams(memory, tmp_path):
     ):
         with pytest.raises(UsageError, match="with - for"):
             plan(inputs, output, ENDINGS)
+
+
+class Insensitive(LocalFileSystem):
+    """A store of files that does not distinguish upper and lower case."""
+
+    protocol = "insensitive"
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("insensitive://"))
+
+    def info(self, path, **options):
+        if isinstance(path, os.DirEntry):
+            return super().info(path, **options)
+        path = Path(self._strip_protocol(path))
+        alike = [each for each in path.parent.glob("*") if each.name.lower() == path.name.lower()]
+        return super().info(str(alike[0] if alike else path), **options)
+
+
+fsspec.register_implementation("insensitive", Insensitive, clobber=True)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_plan_names_that_a_store_folds_are_refused(memory, tmp_path, exists):
+    url, output = memory("IMG.JPG", "img.jpg"), tmp_path / "there" / "out"
+    if exists:
+        output.mkdir(parents=True)
+    with pytest.raises(UsageError) as raised:
+        plan([Url(url)], Url(f"insensitive://{output}"), ENDINGS)
+    assert str(raised.value) == (
+        f"{url}/IMG.JPG and {url}/img.jpg would both become insensitive://{output}/img.jpg,"
+        f" as the file system of insensitive://{output} does not tell their names apart; rename one"
+    )
+    made = ["out", "there"] if exists else []
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [*made, "tmp"]
+    assert len(plan([Url(url)], Url(f"{url}-out"), ENDINGS).jobs) == 2
+
+
+@pytest.mark.usefixtures("locked")
+def test_plan_directory_of_a_store_that_cannot_be_searched_is_a_refused_job(tmp_path):
+    for name in ("a.jpg", "locked/b.jpg", "sub/locked/c.jpg", "z.jpg"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    url = f"insensitive://{tmp_path}/in"
+    planned = plan([Url(url)], tmp_path / "out", ENDINGS, selection=Selection(include=("*.jpg",)))
+    reason = "cannot search it: Permission denied"
+    assert [(str(job.source), str(job.destination), job.refused) for job in planned.jobs] == [
+        (f"{url}/a.jpg", f"{tmp_path}/out/a.jpg", None),
+        (f"{url}/locked", f"{tmp_path}/out/locked", reason),
+        (f"{url}/sub/locked", f"{tmp_path}/out/locked", reason),
+        (f"{url}/z.jpg", f"{tmp_path}/out/z.jpg", None),
+    ]
+    with pytest.raises(UsageError, match=r"in/locked: Permission denied"):
+        plan([Url(f"{url}/locked")], tmp_path / "out", ENDINGS)

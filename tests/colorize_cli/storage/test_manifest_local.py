@@ -232,16 +232,16 @@ def test_a_journal_made_of_others_is_none_before_it_is_complete(job, root, monke
     for each in jobs:
         run_elsewhere(each, root)
     mine = LocalManifest(root)
-    seen, sync = [], manifest_local.atomic._sync
+    seen, sync = [], manifest_local.atomic.sync
 
-    def failing(_: Path) -> None:
-        monkeypatch.setattr(manifest_local.atomic, "_sync", sync)
+    def failing(_: int) -> None:
+        monkeypatch.setattr(manifest_local.atomic, "sync", sync)
         seen.extend(mine.state(each, "r") for each in jobs)
         LocalManifest(root)  # makes one, from the same
         raise OSError(28, "no space")
 
     monkeypatch.setattr(manifest_local, "_MOST_FILES", 2)
-    monkeypatch.setattr(manifest_local.atomic, "_sync", failing)
+    monkeypatch.setattr(manifest_local.atomic, "sync", failing)
     LocalManifest(root)
     assert seen == [State.CURRENT] * 3
     assert [mine.state(each, "r") for each in jobs] == [State.CURRENT] * 3
@@ -303,3 +303,18 @@ def test_a_journal_that_cannot_be_written_is_said(job, root):
     (root / manifest.DIRECTORY).touch()
     with pytest.raises(WriteError, match=r"\.colorize"):
         LocalManifest(root).add(job, SourceFingerprint.of(job.source), Fingerprint(1, 1), "r")
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "earlier"),
+    [
+        ("a.gif", "sub/a.gif.png", "sub/a.png"),
+        ("a.HEIC", "a.HEIC.jpg", "a.jpg"),
+        ("a.mp4", "a.mp4.png", "a.png"),
+        ("a.mp4.mp4", "a.mp4.mp4", None),
+        ("a.gif.png", "a.gif.png", None),
+        ("a.bmp", "a.png", None),
+    ],
+)
+def test_earlier_name_is_of_outputs_that_kept_an_ending(root, source, name, earlier):
+    assert manifest.earlier_name(name, files(root / source, root / name)) == earlier
