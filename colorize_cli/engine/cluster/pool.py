@@ -27,6 +27,8 @@ from colorize_cli.video.work_dir import Chunk
 LOST: tuple[type[BaseException], ...] = (
     exceptions.RayActorError,
     exceptions.ActorUnschedulableError,
+    exceptions.TaskUnschedulableError,
+    exceptions.OutOfMemoryError,  # Ray ended the worker because its node ran low on memory
     exceptions.ObjectLostError,
     exceptions.NodeDiedError,
     exceptions.WorkerCrashedError,
