@@ -129,9 +129,8 @@ class WorkerHandle(Worker[Item, Returned]):
 
     def submit(self, items: Sequence[Item]) -> "Future[Sequence[Returned]]":
         """Send a batch to the worker; the future gives its outcomes in the order of the items."""
-        here = str(Path.cwd())  # a worker has another working directory
         answer: Future[Sequence[Returned]] = self._actor.outcomes.remote(
-            [sent(item, here) for item in items]
+            [sent(item) for item in items]
         ).future()
         self._under_way[answer] = items
         answer.add_done_callback(self._under_way.pop)
@@ -179,8 +178,7 @@ class WorkerHandle(Worker[Item, Returned]):
         Returns:
             A future that fails when the worker has exited; None if there is nothing to wait for.
         """
-        unfinished = list(self._under_way.values())
-        for items in unfinished:
+        for items in list(self._under_way.values()):
             self._folders.update(_folders_of(items))
         if self._prefix is None:
             self.kill()
@@ -281,7 +279,9 @@ class WorkerPool:
             for handle in list(workers.handles):
                 if handle.opened is not None and handle.opened.done() and self._is_ready(workers, handle):
                     yield handle
-        any(handle.watch(self._tell) for handle in self._handles())
+        for handle in self._handles():
+            if handle.watch(self._tell):
+                break  # of the videos under way, only one is reported at a time
 
     def shut_down(self) -> None:
         """Close the sessions of all workers, after all jobs have ended."""
