@@ -1,4 +1,27 @@
-"""The workers of a cluster, each a Ray actor with a session: one per node with all cores, or one per GPU."""
+"""The workers of a cluster, each a Ray actor with a session: one per node with all cores, or one per GPU.
+
+Lost workers are replaced here, and their items are repeated by `dispatch`. Ray's own means were tried (Ray
+2.60.0, one machine, two cores, 64 jobs, one of which ends its process) and are not used:
+
+- An actor with `max_restarts=-1` and `max_task_retries`: the death of the process costs a retry of every call
+  that was sent to it, running or queued. Without retries left, all fail with the same error,
+  `ActorUnavailableError`, and Ray does not say which one ran. With one job per call and one retry, 9 innocent
+  jobs failed when 16 ran at one time, and 25 when one did; with two retries and 16 jobs, 29. With 16 jobs per
+  call all 64 failed. `retry_exceptions` repeats calls that raise, and none that end the process. An actor
+  that dies in its constructor is restarted without end.
+- The loss of a node: `ray.wait` returns the calls as ended, with `ActorDiedError`. With restarts, an actor
+  bound to the node fails with `ActorUnschedulableError`, and one that is not moves to a node that has its
+  workers already. No restart gives a worker to a new node. So nodes have to be watched here in any case.
+- One task per job with `max_retries=2`: only the job fails, after three runs. But a process runs one task at
+  a time, so decoding, inference and encoding do not overlap. Each process has its own model: eight processes
+  for tasks of 0.25 cores, and a new one for each call with a GPU unless `max_calls` is set. This would save
+  about 400 lines. With 16 jobs per task its 15 neighbors fail too, and the task must be split as `dispatch`
+  does. A task that yields its outcomes one by one saves the finished neighbors only.
+- Ray Data's `map_batches` over an actor pool: the batch is repeated without end. With limited retries the
+  whole run ends with `ActorUnavailableError` after 16 of 64 jobs, and after 20 with one job per batch, also
+  with `max_errored_blocks=-1`. That setting drops batches that raise, without their names. Ray Data needs
+  pyarrow and pandas.
+"""
 
 import contextlib
 import time
