@@ -340,9 +340,8 @@ class WorkerPool:
         for node in alive.keys() - self._nodes.keys() - self._rejected:
             info = NodeInfo.of(alive[node], self._device)
             if info is not None:
-                examine = ray.remote(_examine).options(num_cpus=0, scheduling_strategy=info.here())
-                admission = examine.remote(self._check).future()
-                self._nodes[node] = _NodeWorkers(info, admission, time.monotonic() + _NODE_TIMEOUT)
+                deadline = time.monotonic() + _NODE_TIMEOUT
+                self._nodes[node] = _NodeWorkers(info, self._examined(info), deadline)
         now = time.monotonic()
         if self._nodes:
             self._last_seen = now
@@ -355,6 +354,11 @@ class WorkerPool:
                 f"the cluster has had no usable node for {_NODE_TIMEOUT:.0f} seconds;"
                 " run the same command again to continue"
             )
+
+    def _examined(self, info: NodeInfo) -> "Future[Location]":
+        examine: Any = ray.remote(_examine).options(num_cpus=0, scheduling_strategy=info.here())
+        answer: Future[Location] = examine.remote(self._check).future()
+        return answer
 
     def _admits(self, workers: _NodeWorkers) -> bool:
         """Return True if a node has passed the check. Rejects it if it has failed."""
@@ -373,6 +377,9 @@ class WorkerPool:
             self._reject(workers, text if is_ours else f"cannot run this version of colorize-cli: {text}")
         except UsageError as error:
             self._reject(workers, str(error))
+        except exceptions.TaskUnschedulableError:
+            # The scheduler does not know the node yet, or `_refresh` will find it dead.
+            workers.admission = self._examined(workers.info)
         except LOST:
             self._reject(workers, "was lost during the check")
         else:

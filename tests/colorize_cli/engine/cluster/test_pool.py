@@ -64,14 +64,15 @@ class FakeRay:
         return SimpleNamespace(options=lambda **_: call)
 
 
-def test_arrived_node_lost_during_its_check_leaves_the_run_going(monkeypatch):
+def test_arrived_check_that_is_not_schedulable_is_repeated(monkeypatch):
     ray, lines = FakeRay(), []
     monkeypatch.setattr(pool, "ray", ray)
     check = fake_session.ACCEPTING
     workers = pool.WorkerPool(fake_session.build(), "cpu", check, lines.append, lambda *_: None)
     ray.alive, ray.answers = ["a"], [done(check.file), done(([], "prefix"))]
-    (first,) = workers.arrived()
-    ray.alive, ray.answers = ["a", "b"], [failed(exceptions.TaskUnschedulableError("gone"))]
+    assert len(list(workers.arrived())) == 1
+    unschedulable = failed(exceptions.TaskUnschedulableError("the node is not known yet"))
+    ray.alive, ray.answers = ["a", "b"], [unschedulable, done(check.file), done(([], "prefix"))]
     assert list(workers.arrived()) == []
-    assert lines == ["node host (b) was lost during the check; it gets no further workers"]
-    assert (workers.size(), first.gone) == (1, False)
+    (later,) = workers.arrived()
+    assert (later.info.node, lines) == ("b" * 56, [])
