@@ -165,13 +165,10 @@ class Dispatcher(Generic[Item, Result]):
                 if self._exclusive and slot.next is None and not slot.alone:
                     slot.next = self._exclusive.popleft()
                     self._advance(slot)
-        if self._full is not None:
-            candidates = [
-                slot for slot in self._slots if slot.next is None and not slot.alone and slot.share() < 1
-            ]
-            if candidates:
-                batch, self._full = self._full, None
-                self._submit(min(candidates, key=_Slot.share), batch)
+        candidates = [slot for slot in self._slots if slot.takes_more()]
+        if self._full is not None and candidates:
+            batch, self._full = self._full, None
+            self._submit(min(candidates, key=_Slot.share), batch)
         return not self._exclusive and self._full is None
 
     def _advance(self, slot: _Slot[Item, Result]) -> None:
@@ -210,10 +207,10 @@ class Dispatcher(Generic[Item, Result]):
             results = future.result()
         except self._lost:
             self._drop(slot, batch)
-            retries = batch.retries()
-            self._exclusive += [retry for retry in retries if retry.lost < MOST_LOST]
-            for retry in retries:
-                if retry.lost >= MOST_LOST:
+            for retry in batch.retries():
+                if retry.lost < MOST_LOST:
+                    self._exclusive.append(retry)
+                else:
                     yield from (Answer(item, None, retry.lost) for item in retry.items)
             return
         self._advance(slot)

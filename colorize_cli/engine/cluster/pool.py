@@ -1,4 +1,27 @@
-"""The workers of a cluster, each a Ray actor with a session: one per node with all cores, or one per GPU."""
+"""The workers of a cluster, each a Ray actor with a session: one per node with all cores, or one per GPU.
+
+Lost workers are replaced here, and their items are repeated by `dispatch`. Ray's own means were tried (Ray
+2.60.0, one machine, two cores, 64 jobs, one of which ends its process) and are not used:
+
+- An actor with `max_restarts=-1` and `max_task_retries`: the death of the process costs a retry of every call
+  that was sent to it, running or queued. Without retries left, all fail with the same error,
+  `ActorUnavailableError`, and Ray does not say which one ran. With one job per call and one retry, 9 innocent
+  jobs failed when 16 ran at one time, and 25 when one did; with two retries and 16 jobs, 29. With 16 jobs per
+  call all 64 failed. `retry_exceptions` repeats calls that raise, and none that end the process. An actor
+  that dies in its constructor is restarted without end.
+- The loss of a node: `ray.wait` returns the calls as ended, with `ActorDiedError`. With restarts, an actor
+  bound to the node fails with `ActorUnschedulableError`, and one that is not moves to a node that has its
+  workers already. No restart gives a worker to a new node. So nodes have to be watched here in any case.
+- One task per job with `max_retries=2`: only the job fails, after three runs. But a process runs one task at
+  a time, so decoding, inference and encoding do not overlap. Each process has its own model: eight processes
+  for tasks of 0.25 cores, and a new one for each call with a GPU unless `max_calls` is set. This would save
+  about 400 lines. With 16 jobs per task its 15 neighbors fail too, and the task must be split as `dispatch`
+  does. A task that yields its outcomes one by one saves the finished neighbors only.
+- Ray Data's `map_batches` over an actor pool: the batch is repeated without end. With limited retries the
+  whole run ends with `ActorUnavailableError` after 16 of 64 jobs, and after 20 with one job per batch, also
+  with `max_errored_blocks=-1`. That setting drops batches that raise, without their names. Ray Data needs
+  pyarrow and pandas.
+"""
 
 import contextlib
 import time
@@ -27,6 +50,8 @@ from colorize_cli.video.work_dir import Chunk
 LOST: tuple[type[BaseException], ...] = (
     exceptions.RayActorError,
     exceptions.ActorUnschedulableError,
+    exceptions.TaskUnschedulableError,
+    exceptions.OutOfMemoryError,  # Ray ended the worker because its node ran low on memory
     exceptions.ObjectLostError,
     exceptions.NodeDiedError,
     exceptions.WorkerCrashedError,
@@ -127,9 +152,8 @@ class WorkerHandle(Worker[Item, Returned]):
 
     def submit(self, items: Sequence[Item]) -> "Future[Sequence[Returned]]":
         """Send a batch to the worker; the future gives its outcomes in the order of the items."""
-        here = str(Path.cwd())  # a worker has another working directory
         answer: Future[Sequence[Returned]] = self._actor.outcomes.remote(
-            [sent(item, here) for item in items]
+            [sent(item) for item in items]
         ).future()
         self._under_way[answer] = items
         answer.add_done_callback(self._under_way.pop)
@@ -177,8 +201,7 @@ class WorkerHandle(Worker[Item, Returned]):
         Returns:
             A future that fails when the worker has exited; None if there is nothing to wait for.
         """
-        unfinished = list(self._under_way.values())
-        for items in unfinished:
+        for items in list(self._under_way.values()):
             self._folders.update(_folders_of(items))
         if self._prefix is None:
             self.kill()
@@ -279,7 +302,9 @@ class WorkerPool:
             for handle in list(workers.handles):
                 if handle.opened is not None and handle.opened.done() and self._is_ready(workers, handle):
                     yield handle
-        any(handle.watch(self._tell) for handle in self._handles())
+        for handle in self._handles():
+            if handle.watch(self._tell):
+                break  # of the videos under way, only one is reported at a time
 
     def shut_down(self) -> None:
         """Close the sessions of all workers, after all jobs have ended."""
@@ -315,9 +340,8 @@ class WorkerPool:
         for node in alive.keys() - self._nodes.keys() - self._rejected:
             info = NodeInfo.of(alive[node], self._device)
             if info is not None:
-                examine = ray.remote(_examine).options(num_cpus=0, scheduling_strategy=info.here())
-                admission = examine.remote(self._check).future()
-                self._nodes[node] = _NodeWorkers(info, admission, time.monotonic() + _NODE_TIMEOUT)
+                deadline = time.monotonic() + _NODE_TIMEOUT
+                self._nodes[node] = _NodeWorkers(info, self._examined(info), deadline)
         now = time.monotonic()
         if self._nodes:
             self._last_seen = now
@@ -330,6 +354,11 @@ class WorkerPool:
                 f"the cluster has had no usable node for {_NODE_TIMEOUT:.0f} seconds;"
                 " run the same command again to continue"
             )
+
+    def _examined(self, info: NodeInfo) -> "Future[Location]":
+        examine: Any = ray.remote(_examine).options(num_cpus=0, scheduling_strategy=info.here())
+        answer: Future[Location] = examine.remote(self._check).future()
+        return answer
 
     def _admits(self, workers: _NodeWorkers) -> bool:
         """Return True if a node has passed the check. Rejects it if it has failed."""
@@ -348,6 +377,9 @@ class WorkerPool:
             self._reject(workers, text if is_ours else f"cannot run this version of colorize-cli: {text}")
         except UsageError as error:
             self._reject(workers, str(error))
+        except exceptions.TaskUnschedulableError:
+            # The scheduler does not know the node yet, or `_refresh` will find it dead.
+            workers.admission = self._examined(workers.info)
         except LOST:
             self._reject(workers, "was lost during the check")
         else:

@@ -120,13 +120,14 @@ def absolute_job(job: Job) -> Job:
     return replace(job, source=absolute(job.source), destination=absolute(job.destination))
 
 
-def sent(item: Item, here: str) -> Sent:
-    """Convert an item to its transport form. Relative paths of jobs are relative to `here`."""
+def sent(item: Item) -> Sent:
+    """Convert an item to its transport form. Its paths become absolute."""
     if isinstance(item, Chunk):
         source, destination, folder = (
-            Path(here, path) for path in (item.source, item.destination, item.folder)
+            path.absolute() for path in (item.source, item.destination, item.folder)
         )
         return replace(item, source=source, destination=destination, folder=folder)
     if isinstance(item.source, Url) or isinstance(item.destination, Url):
         return absolute_job(item)
+    here = Path.cwd()
     return os.path.join(here, item.source), os.path.join(here, item.destination)  # noqa: PTH118
