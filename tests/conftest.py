@@ -1,77 +1,15 @@
 """Fixtures for every test: stand-in models, whose chroma is a known function of L*, and pictures."""
 
-import dataclasses
 import importlib.resources
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import pytest
-from onnx import TensorProto, helper
 from PIL import Image
 
-WORKING_SIZE = 64
-MULTIPLE_OF = 16
-METADATA = {
-    "colorize.contract": "1",
-    "colorize.name": "stand-in",
-    "colorize.working_size": str(WORKING_SIZE),
-    "colorize.multiple_of": str(MULTIPLE_OF),
-    "colorize.trained_on": "nothing",
-    "colorize.licence": "CC0-1.0",
-    "colorize.config_hash": "0",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Models:
-    """Paths of stand-in ONNX files.
-
-    Attributes:
-        grey: a* = b* = 0.
-        tinted: a* = 0.4 (L* - 50), b* = 30 - 0.3 L*, L* averaged over 2 x 2 pixels.
-        vivid: a* = 90, b* = -90 everywhere, outside sRGB at most lightnesses.
-    """
-
-    gray: Path
-    tinted: Path
-    vivid: Path
-
-    @property
-    def grey(self) -> Path:
-        """`gray`, by the name that tests of the trainer still use."""
-        return self.gray
-
-
-def write_model(
-    path: Path,
-    gains: tuple[float, float],
-    offsets: tuple[float, float],
-    metadata: dict[str, str] | None = None,
-) -> Path:
-    """An ONNX file of the native contract: ab = gain * (L*, mean of 2 x 2) + offset."""
-    constants = [
-        helper.make_tensor("gains", TensorProto.FLOAT, [1, 2, 1, 1], gains),
-        helper.make_tensor("offsets", TensorProto.FLOAT, [1, 2, 1, 1], offsets),
-    ]
-    nodes = [
-        helper.make_node("AveragePool", ["lightness"], ["small"], kernel_shape=[2, 2], strides=[2, 2]),
-        helper.make_node("Mul", ["small", "gains"], ["scaled"]),
-        helper.make_node("Add", ["scaled", "offsets"], ["ab"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "stand-in",
-        [helper.make_tensor_value_info("lightness", TensorProto.FLOAT, ["n", 1, "h", "w"])],
-        [helper.make_tensor_value_info("ab", TensorProto.FLOAT, ["n", 2, "h2", "w2"])],
-        constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    helper.set_model_props(model, METADATA if metadata is None else metadata)
-    onnx.save(model, path)
-    return path
+from tests.helpers.models import Models, write_model
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.colorize_cli.report.pages import Browser
+from tests.helpers.pages import Browser
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from colorize_cli.color import lab, lightness
-from tests.colorize_cli.cli.test_run import invoke
-from tests.conftest import write_model
+from tests.helpers.cli import invoke
+from tests.helpers.models import write_model
 
 NOTES = Path(__file__).with_name("golden.json")
 PARTS = 4

@@ -79,7 +79,7 @@ def measured(scores: Scores | Truth) -> dict[str, float]:
 
 
 def test_a_gray_model_gains_nothing(models, pictures):
-    figures = evaluate(predict_samples([pictures], load(models.grey, "cpu", threads=1)))
+    figures = evaluate(predict_samples([pictures], load(models.gray, "cpu", threads=1)))
     assert figures.pictures == 4
     assert figures.gain == 0
     assert figures.colorfulness_share == 0
@@ -197,7 +197,7 @@ def test_the_true_colors_score_best(models, tmp_path):
     for number, color in enumerate(colors):
         Image.new("RGB", (24, 20), color).save(tmp_path / f"{number}.png")
     ab = [tuple(srgb_to_lab(np.array(color) / 255)[1:]) for color in colors]
-    model = Knowing(load(models.grey, "cpu", threads=1).info, *ab)
+    model = Knowing(load(models.gray, "cpu", threads=1).info, *ab)
     figures = evaluate(predict_samples([tmp_path], model))
     assert figures.model.accuracy_2 == figures.model.accuracy_5 == 100
     assert figures.model.ssim == pytest.approx(1, abs=1e-3)
@@ -269,29 +269,29 @@ def test_means_are_those_of_the_model(tinted):
 def test_a_picture_too_small_for_ssim_is_one_clear_line(models, picture, tmp_path, width, height):
     picture(0, width, height).save(tmp_path / "small.png")
     with pytest.raises(DataError, match="too small to be measured"):
-        evaluate(predict_samples([tmp_path], load(models.grey, "cpu", threads=1)))
-    assert_one_line_error(invoke(models.grey, tmp_path), "too small to be measured", f"{width} x {height}")
+        evaluate(predict_samples([tmp_path], load(models.gray, "cpu", threads=1)))
+    assert_one_line_error(invoke(models.gray, tmp_path), "too small to be measured", f"{width} x {height}")
 
 
 def test_a_picture_just_large_enough_for_ssim_is_measured(models, picture, tmp_path):
     picture(0, 11, 11).save(tmp_path / "small.png")
-    assert evaluate(predict_samples([tmp_path], load(models.grey, "cpu", threads=1))).pictures == 1
+    assert evaluate(predict_samples([tmp_path], load(models.gray, "cpu", threads=1))).pictures == 1
 
 
 def test_an_unreadable_picture_is_named(models, pictures):
     (pictures / "bad.png").write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"bad\.png"):
-        predict_samples([pictures], load(models.grey, "cpu", threads=1))
+        predict_samples([pictures], load(models.gray, "cpu", threads=1))
 
 
 def test_a_folder_without_pictures_is_named(models, tmp_path):
     with pytest.raises(DataError, match="no pictures"):
-        predict_samples([tmp_path], load(models.grey, "cpu", threads=1))
+        predict_samples([tmp_path], load(models.gray, "cpu", threads=1))
 
 
 def test_samples_are_the_pictures_in_order_and_progress_counts_them(models, pictures, picture):
     calls = []
-    model = load(models.grey, "cpu", threads=1)
+    model = load(models.gray, "cpu", threads=1)
     samples = predict_samples([pictures, pictures / "2.png"], model, progress=lambda: calls.append(1))
     assert [sample.name for sample in samples] == ["0.png", "1.png", "2.png", "3.png", "2.png"]
     for sample, seed in zip(samples, (0, 1, 2, 3, 2), strict=True):
@@ -300,7 +300,7 @@ def test_samples_are_the_pictures_in_order_and_progress_counts_them(models, pict
 
 
 def test_the_network_sees_the_size_asked_for(models, pictures):
-    model = load(models.grey, "cpu", threads=1)
+    model = load(models.gray, "cpu", threads=1)
     own, asked = (predict_samples([pictures], model, size)[0].ab.shape for size in (None, 32))
     assert own == (2, 80 // 2, 64 // 2)  # the stand-in halves the sides; 85 is rounded to a multiple of 16
     assert asked == (2, 48 // 2, 32 // 2)
@@ -325,7 +325,7 @@ def test_a_prepared_folder_is_the_same_as_its_pictures_as_files(models, prepared
 def test_a_damaged_prepared_folder_is_named(models, tmp_path):
     (tmp_path / MANIFEST_NAME).write_text("{}")
     with pytest.raises(DataError, match=str(tmp_path)):
-        predict_samples([tmp_path], load(models.grey, "cpu", threads=1))
+        predict_samples([tmp_path], load(models.gray, "cpu", threads=1))
 
 
 @pytest.fixture
@@ -362,7 +362,7 @@ def test_sources_of_all_kinds_are_measured_together(models, archive, prepared, p
 
 def test_a_damaged_archive_is_one_line(models, archive):
     archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
-    assert_one_line_error(invoke(models.grey, archive), archive, "_batch")
+    assert_one_line_error(invoke(models.gray, archive), archive, "_batch")
 
 
 # Checkpoints.
@@ -429,7 +429,7 @@ def test_sheet_has_three_rows_of_pictures_at_twice_their_size(tinted, tmp_path):
 @pytest.mark.parametrize(("short", "side"), [(32, 64), (96, 192), (200, 192), (500, 192)])
 def test_pictures_on_a_sheet_are_large_enough_to_see_and_no_larger(models, picture, tmp_path, short, side):
     picture(0, short, short + 30).save(tmp_path / "picture.png")
-    samples = predict_samples([tmp_path / "picture.png"], load(models.grey, "cpu", threads=1))
+    samples = predict_samples([tmp_path / "picture.png"], load(models.gray, "cpu", threads=1))
     write_sheet(samples, 1.0, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (8 * side, 3 * side)
@@ -616,13 +616,13 @@ def test_command_names_what_is_missing(models, tmp_path):
 
 
 def test_gain_at_a_share_that_cannot_be_reached_is_none_and_left_out_of_the_table(models, pictures):
-    figures = evaluate(predict_samples([pictures], load(models.grey, "cpu", threads=1)), shares=(0.65,))
+    figures = evaluate(predict_samples([pictures], load(models.gray, "cpu", threads=1)), shares=(0.65,))
     (at,) = figures.gains
     assert (at.strength, at.gain) == (None, None)
     assert not [row for row in figures.rows() if row[0].startswith("gain at")]
 
 
 def test_strength_of_a_share_that_cannot_be_reached_is_a_data_error(models, pictures):
-    samples = predict_samples([pictures], load(models.grey, "cpu", threads=1))
+    samples = predict_samples([pictures], load(models.gray, "cpu", threads=1))
     with pytest.raises(DataError, match="too pale for 65%"):
         strength_for(samples, 0.65)

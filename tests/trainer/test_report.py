@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from tests.colorize_cli.report.pages import Browser, needs_chromium
+from tests.helpers.pages import Browser, needs_chromium
 from trainer.cli import main
 from trainer.config import Config, to_json
 from trainer.report import ReportError, _ticks, report

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from colorize_cli import cli
 from colorize_cli.cli import doctor
 from colorize_cli.cli.doctor import Finding, Verdict
-from tests.colorize_cli.cli.test_run import finish
+from tests.helpers.cli import finish
 
 COMMANDS = ("run", "compare", "models", "doctor")
 

@@ -25,11 +25,10 @@ from colorize_cli.report.benchmark import compare as benchmark_compare
 from colorize_cli.report.comparison_page import ComparisonPage
 from colorize_cli.report.html import Page as GrowingPage
 from colorize_cli.report.html import Spool
-from tests.colorize_cli.image.test_reader import png_header
-from tests.colorize_cli.inference.adapters.test_rgb_input import write
-from tests.colorize_cli.report.pages import ATTACKS, Page, leads_to, needs_chromium
-from tests.colorize_cli.video.video_files import Recipe, make
-from tests.conftest import METADATA, write_model
+from tests.helpers.models import METADATA, write_model, write_rgb_model
+from tests.helpers.pages import ATTACKS, Page, leads_to, needs_chromium
+from tests.helpers.png_files import png_header
+from tests.helpers.videos import Recipe, make
 
 LINUX_NAME = os.fsdecode(b"undecodable \xff.png") if sys.platform == "linux" else "plain.png"
 
@@ -97,7 +96,7 @@ def test_each_model_colors_each_picture_as_it_does_alone(models, gray_photo, tmp
 
 
 def test_the_table_describes_each_model(models, pictures, tmp_path):
-    theirs = write(tmp_path / "theirs.onnx", "ddcolor", side=64, batch=1)
+    theirs = write_rgb_model(tmp_path / "theirs.onnx", "ddcolor", side=64, batch=1)
     result = invoke(pictures, "--model", models.tinted, "--model", theirs, tmp_path / "page.html")
     assert result.exit_code == 0, result.output
     page = Page(tmp_path / "page.html")

@@ -26,7 +26,7 @@ from colorize_cli.image import reader, writer
 from colorize_cli.image.frame import from_image
 from colorize_cli.inference import cuda as inference_cuda
 from colorize_cli.inference import model
-from tests.conftest import write_model
+from tests.helpers.models import write_model
 
 LOAD = model.load
 DRIVER = inference_cuda.Driver((13, 0), ("A GPU",))

@@ -10,36 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from colorize_cli import __version__
-from colorize_cli.cli.run import command
 from colorize_cli.color import lab, lightness
-from colorize_cli.storage import manifest
-from tests.colorize_cli.image.test_reader import png_header
-from tests.colorize_cli.inference.test_model import has_gpu
-
-
-def invoke(*arguments: object):
-    return CliRunner().invoke(command, [str(argument) for argument in arguments])
-
-
-def process(*arguments: object, **options) -> subprocess.Popen:
-    line = [sys.executable, "-m", "colorize_cli", *map(str, arguments)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
-def finish(*arguments: object, **options) -> tuple[int, str, str]:
-    running = process(*arguments, **options)
-    out, err = running.communicate(timeout=60)
-    return running.returncode, out, err
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return files by name, without the manifest."""
-    files = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file()]
-    return {str(name): (folder / name).read_bytes() for name in files if name.parts[0] != manifest.DIRECTORY}
+from tests.helpers.cli import contents, finish, invoke, piped, process
+from tests.helpers.png_files import png_header
+from tests.helpers.sessions import has_gpu
 
 
 def test_help_has_examples_and_exit_codes():
@@ -322,11 +299,6 @@ def test_fail_fast_stops_at_the_first_failure(models, make_folder, tmp_path):
     assert len(contents(tmp_path / "out")) < 150
     assert finish(source, tmp_path / "out", *arguments)[0] == 1
     assert len(contents(tmp_path / "out")) == 199
-
-
-def piped(data: bytes, *arguments: object) -> subprocess.CompletedProcess:
-    line = [sys.executable, "-m", "colorize_cli", *map(str, arguments)]
-    return subprocess.run(line, input=data, capture_output=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "TIFF", "WEBP"])

@@ -12,8 +12,8 @@ from colorize_cli.core.settings import Settings
 from colorize_cli.engine import ENGINES
 from colorize_cli.inference import batch_size, model
 from colorize_cli.storage import discovery
-from tests.colorize_cli.inference.test_model import FakeSession, on_gpus
-from tests.colorize_cli.video.video_files import Recipe, make
+from tests.helpers.sessions import FakeSession, on_gpus
+from tests.helpers.videos import Recipe, make
 
 
 @pytest.fixture

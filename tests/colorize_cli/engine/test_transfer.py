@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from colorize_cli.engine import transfer
-from tests.colorize_cli.cli.test_run import contents, finish, piped, process
-from tests.colorize_cli.video.video_files import Recipe, make
+from tests.helpers.cli import contents, finish, piped, process
+from tests.helpers.videos import Recipe, make
 
 pytestmark = pytest.mark.usefixtures("environment")
 

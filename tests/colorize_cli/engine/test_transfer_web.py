@@ -12,7 +12,7 @@ import pytest
 from colorize_cli.core.formats import endings
 from colorize_cli.core.location import Url
 from colorize_cli.storage.discovery import plan
-from tests.colorize_cli.cli.test_run import contents
+from tests.helpers.cli import contents
 
 pytestmark = pytest.mark.usefixtures("environment")
 

@@ -19,9 +19,9 @@ from colorize_cli.engine.session import Session
 from colorize_cli.guidance import Guidance
 from colorize_cli.storage import discovery
 from colorize_cli.video.preview import stills
-from tests.colorize_cli.cli.test_run import invoke
-from tests.colorize_cli.video import test_chunks
-from tests.colorize_cli.video.video_files import BT601, BT709, BT2020, Recipe, look, make
+from tests.helpers import chunked_videos
+from tests.helpers.cli import invoke
+from tests.helpers.videos import BT601, BT709, BT2020, Recipe, look, make
 
 UNEVEN = (0, 40, 41, 90, 200, 210, 300, 350, 400, 900)
 LOSSLESS = {"qp": "0"}
@@ -175,8 +175,8 @@ def test_source_is_opened_three_times(models, tmp_path):
 
 
 def test_run_here_goes_on_with_the_chunks_that_a_cluster_began(models, tmp_path):
-    source = make(tmp_path / "a.mkv", test_chunks.VIDEO)
-    settings = dataclasses.replace(test_chunks.LOSSLESS, model=models.tinted, device="cpu")
+    source = make(tmp_path / "a.mkv", chunked_videos.VIDEO)
+    settings = dataclasses.replace(chunked_videos.LOSSLESS, model=models.tinted, device="cpu")
     for name, begun in (("whole", False), ("chunks", True)):
         plan = discovery.plan([source], tmp_path / name / "a.mkv", formats.endings())
         if begun:
@@ -188,13 +188,13 @@ def test_run_here_goes_on_with_the_chunks_that_a_cluster_began(models, tmp_path)
             session.close()
         seen: list[Position] = []
         (outcome,) = ENGINES["local"](plan, settings, print, seen.append)
-        assert (outcome.status, outcome.frames, outcome.cuts) == (Status.DONE, 100, len(test_chunks.SHOTS))
+        assert (outcome.status, outcome.frames, outcome.cuts) == (Status.DONE, 100, len(chunked_videos.SHOTS))
         assert {position.path for position in seen} == {source}
         if begun:
             assert len(seen) == 100 - split.chunks[2].frames
             assert seen[-1].frames == seen[-1].expected == 100
         assert not (tmp_path / name / ".colorize").exists()
-    test_chunks.assert_same(tmp_path / "whole" / "a.mkv", tmp_path / "chunks" / "a.mkv")
+    chunked_videos.assert_same(tmp_path / "whole" / "a.mkv", tmp_path / "chunks" / "a.mkv")
 
 
 def test_every_and_auto_color_alike(models, tmp_path):

@@ -10,9 +10,10 @@ from PIL import Image
 
 from colorize_cli.color import lightness
 from colorize_cli.color.lab import srgb_to_lab
-from tests.colorize_cli.cli.test_run import contents, finish, invoke, piped
-from tests.colorize_cli.image.test_animations import DURATIONS, animation, shown, timing
-from tests.colorize_cli.image.test_pages import gray, in_depth, tiff
+from tests.helpers.animations import DURATIONS, animation, shown, timing
+from tests.helpers.cli import contents, finish, invoke, piped
+from tests.helpers.pictures import gray, in_depth
+from tests.helpers.tiff_files import tiff
 
 
 @pytest.fixture

@@ -25,20 +25,12 @@ from PIL import Image
 from colorize_cli.cli.run import command
 from colorize_cli.core.errors import ReadError
 from colorize_cli.image import reader, writer
-from tests.colorize_cli.image.test_animations import animation
-from tests.colorize_cli.image.test_heif import heic, picture
-from tests.colorize_cli.image.test_oddities import linear_profile
-from tests.colorize_cli.image.test_pages import (
-    EXTRA_SAMPLES,
-    ICC,
-    ORIENTATION,
-    colored,
-    gray,
-    in_depth,
-    tiff,
-)
-from tests.colorize_cli.image.test_png import GRAY, chunk, gamma, png
-from tests.colorize_cli.image.test_tiff_reader import SEPARATE, written
+from tests.helpers.animations import animation
+from tests.helpers.heif_files import heic, picture
+from tests.helpers.pictures import colored, gray, in_depth
+from tests.helpers.png_files import GRAY, chunk, gamma, png
+from tests.helpers.profiles import linear_profile
+from tests.helpers.tiff_files import EXTRA_SAMPLES, ICC, ORIENTATION, SEPARATE, tiff, written
 
 T = TypeVar("T")
 LIMIT = 1_000_000

@@ -10,8 +10,9 @@ from skimage import color
 
 from colorize_cli.core.errors import ReadError
 from colorize_cli.image import reader
-from tests.colorize_cli.cli.test_run import invoke
-from tests.colorize_cli.image.test_oddities import linear_profile
+from tests.helpers.cli import invoke
+from tests.helpers.heif_files import heic, picture
+from tests.helpers.profiles import linear_profile
 
 LIMIT = 1_000_000
 
@@ -19,20 +20,6 @@ LIMIT = 1_000_000
 def gray(height: int = 96, width: int = 128) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     return (40 + 120 * x / width + 40 * (y > height // 3)).astype(np.uint8)
-
-
-def heic(*pictures: Image.Image, primary: int = 0, **options) -> bytes:
-    file, container = io.BytesIO(), pillow_heif.HeifFile()
-    for picture in pictures:
-        container.add_from_pillow(picture)
-    container.save(file, quality=95, primary_index=primary, **options)
-    return file.getvalue()
-
-
-def picture(codes: np.ndarray, **info) -> Image.Image:
-    image = Image.fromarray(codes).convert("RGB")
-    image.info |= info
-    return image
 
 
 def lightness_of(data: bytes) -> np.ndarray:

@@ -11,7 +11,7 @@ from skimage import color
 from colorize_cli.color.ycbcr import BytePlanes
 from colorize_cli.core.errors import ReadError
 from colorize_cli.image import jpeg, reader
-from tests.colorize_cli.cli.test_run import finish, invoke
+from tests.helpers.cli import finish, invoke
 
 
 def test_qualities_and_tables_are_libjpegs():

@@ -17,9 +17,8 @@ from colorize_cli.compose import compose, compose16
 from colorize_cli.core.formats import HOLDS
 from colorize_cli.image import reader, writer
 from colorize_cli.image.metadata import SRGB_PROFILE
-from tests.colorize_cli.image import test_png
-from tests.colorize_cli.image.test_oddities import linear_profile
-from tests.colorize_cli.image.test_reader import gray_profile
+from tests.helpers import png_files
+from tests.helpers.profiles import gray_profile, linear_profile
 
 LIMIT = 1_000_000
 SHAPE = (48, 80)
@@ -176,11 +175,11 @@ def make(case: Case, path: Path) -> None:
         pillow_heif.register_heif_opener()
     if case.layout == "tRNS":
         bits = {"1": 1, "L;2": 2, "L;4": 4}.get(case.mode, 16 if case.deep else 8)
-        clear = test_png.chunk(
+        clear = png_files.chunk(
             b"tRNS", np.broadcast_to(clear_code(case), 1 if is_gray(case) else 3).astype(">u2").tobytes()
         )
-        kind = test_png.GRAY if is_gray(case) else test_png.RGB
-        path.write_bytes(test_png.png(samples(case.mode), kind, bits, clear))
+        kind = png_files.GRAY if is_gray(case) else png_files.RGB
+        path.write_bytes(png_files.png(samples(case.mode), kind, bits, clear))
     elif case.format == "TIFF" and (case.layout or case.deep):
         make_tiff(case, path)
     elif case.mode.endswith("B;16") or case.mode.endswith("A;16"):

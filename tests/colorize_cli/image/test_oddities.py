@@ -10,6 +10,7 @@ from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 from colorize_cli.color import lab, lightness
 from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.image import reader, writer
+from tests.helpers.profiles import linear_profile
 
 LIMIT = 1_000_000
 GRAY = (np.add.outer(np.arange(60) * 3, np.arange(80)) % 256).astype(np.uint8)
@@ -121,37 +122,6 @@ def test_an_impossible_resolution_is_left_out(tmp_path):
     frame = reader.read(tmp_path / "a.tif", LIMIT)
     assert frame.metadata.dpi is None
     writer.write(tmp_path / "b.tif", [(frame, np.zeros((60, 80, 3), np.uint8))])
-
-
-def linear_profile(name: str) -> bytes:
-    """An ICC profile with sRGB's primaries and a gamma of 1 (ICC.1:2001-04)."""
-
-    def fixed(x: float) -> bytes:
-        return struct.pack(">i", round(x * 65536))
-
-    def xyz(*values: float) -> bytes:
-        return b"XYZ \0\0\0\0" + b"".join(map(fixed, values))
-
-    text = name.encode() + b"\0"
-    description = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + b"\0" * 78
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, 256) + b"\0\0"
-    tags = [
-        (b"desc", description + b"\0" * (-len(description) % 4)),
-        (b"cprt", b"text\0\0\0\0none\0\0\0\0"),
-        (b"wtpt", xyz(0.9642, 1, 0.8249)),
-        (b"rXYZ", xyz(0.43607, 0.22249, 0.01392)),
-        (b"gXYZ", xyz(0.38515, 0.71687, 0.09708)),
-        (b"bXYZ", xyz(0.14307, 0.06061, 0.7141)),
-        *((key, curve) for key in (b"rTRC", b"gTRC", b"bTRC")),
-    ]
-    table, body = struct.pack(">I", len(tags)), b""
-    for key, data in tags:
-        table += key + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(data))
-        body += data
-    size = 128 + len(table) + len(body)
-    header = struct.pack(">I", size) + b"lcms\x02\x40\0\0mntrRGB XYZ " + b"\0" * 12 + b"acsp" + b"\0" * 28
-    header += fixed(0.9642) + fixed(1) + fixed(0.8249)
-    return header.ljust(128, b"\0") + table + body
 
 
 def test_a_linear_profile_is_honoured_whatever_its_name(tmp_path):

@@ -12,67 +12,26 @@ from PIL import ExifTags, Image, TiffImagePlugin
 
 from colorize_cli.color import lightness
 from colorize_cli.color.lab import srgb_to_lab
-from colorize_cli.compose import compose, compose16
 from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.core.formats import HOLDS
 from colorize_cli.image import reader, writer
-from colorize_cli.image.frame import Frame, Page
-from tests.colorize_cli.image.test_oddities import linear_profile
+from colorize_cli.image.frame import Frame
+from tests.helpers.pictures import colored, gray, in_depth, lightness_of
+from tests.helpers.profiles import linear_profile
+from tests.helpers.tiff_files import (
+    ACROSS,
+    DOWN,
+    EXTRA_SAMPLES,
+    ICC,
+    MAKE,
+    ORIENTATION,
+    SUBFILE_TYPE,
+    UNIT,
+    tiff,
+)
 
 LIMIT = 1_000_000
-SUBFILE_TYPE, MAKE, ORIENTATION, ACROSS, DOWN, UNIT, EXTRA_SAMPLES, ICC = (
-    254, 271, 274, 282, 283, 296, 338, 34675,
-)  # fmt: skip
 UP, DOWNWARD, RIGHT, LEFT = 1, 3, 6, 8
-
-
-def gray(height: int = 24, width: int = 32) -> np.ndarray:
-    """Return an 8-bit picture with structure along both axes and no symmetry."""
-    y, x = np.mgrid[:height, :width]
-    return ((x * 5 + y * 3 + 20 * (x > width // 3)) % 230 + 10).astype(np.uint8)
-
-
-def tiff(*pages: tuple[np.ndarray, dict]) -> bytes:
-    """Make a TIFF 6.0 of uncompressed pages: samples (H, W) or (H, W, channels), and tags."""
-    file = io.BytesIO(struct.pack("<2sHI", b"II", 42, 0))
-    link = 4
-    for array, tags in pages:
-        samples = np.atleast_3d(array)
-        height, width, channels = samples.shape
-        data = samples.tobytes()
-        directory = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\x08\0\0\0")
-        bits = 8 * samples.itemsize
-        directory.update({256: width, 257: height, 258: (bits,) * channels, 259: 1, 277: channels})
-        directory.update({262: 2 if channels >= 3 else 1, 273: (0,), 278: height, 279: (len(data),), 284: 1})
-        if array.dtype.kind == "f":
-            directory[339] = (3,) * channels
-        if ICC in tags:
-            directory.tagtype[ICC] = 7
-        directory.update(tags)
-        start = file.seek(0, io.SEEK_END)
-        body = directory.tobytes(start)
-        file.write(body + data)
-        file.seek(link)
-        file.write(struct.pack("<I", start))
-        link = start + 2 + 12 * struct.unpack_from("<H", body)[0]
-    return file.getvalue()
-
-
-def in_depth(codes: np.ndarray, dtype: type, channels: int = 3) -> np.ndarray:
-    """Convert 8-bit gray to `channels` equal channels of another type, with the same lightness."""
-    white = 1 if dtype is np.float32 else np.iinfo(dtype).max
-    samples = (np.round(codes / 255 * white) if white > 1 else codes / 255).astype(dtype)
-    return np.stack([samples] * channels, axis=-1)
-
-
-def lightness_of(frame: Frame) -> np.ndarray:
-    return frame.lightness.rows(0, frame.lightness.shape[0])
-
-
-def colored(frame: Frame, format_: str = "TIFF") -> Page:
-    ab = np.stack([np.full((3, 5), 6), np.full((3, 5), 9)]).astype(np.float32)
-    deep = frame.deep and HOLDS[format_].deep
-    return frame, (compose16 if deep else compose)(frame.lightness, ab)
 
 
 def pages_of(data: bytes) -> list[Frame]:

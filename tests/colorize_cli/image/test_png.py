@@ -12,31 +12,22 @@ from skimage import color
 from colorize_cli.core.errors import ReadError
 from colorize_cli.image import reader, writer
 from colorize_cli.image.frame import Frame
+from tests.helpers.png_files import (
+    GRAY,
+    GRAY_ALPHA,
+    PALETTE,
+    RGB,
+    RGB_ALPHA,
+    chromaticities,
+    chunk,
+    gamma,
+    png,
+)
 
 LIMIT = 1_000_000
-GRAY, RGB, PALETTE, GRAY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 SRGB_GAMMA = 45455
 SRGB = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)  # chromaticities in cHRM
 ADOBE = (31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(samples: np.ndarray, kind: int, bits: int, *chunks: bytes) -> bytes:
-    """Make a file of samples (H, W) or (H, W, channels), without filters."""
-    height, width = samples.shape[:2]
-    rows = samples.reshape(height, -1)
-    if bits == 16:
-        packed = rows.astype(">u2").view(np.uint8)
-    else:
-        unpacked = np.unpackbits(rows.astype(np.uint8)[..., None], axis=2)[..., 8 - bits :]
-        packed = np.packbits(unpacked.reshape(height, -1), axis=1)
-    data = b"".join(b"\0" + row.tobytes() for row in packed)
-    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
-    parts = (chunk(b"IHDR", header), *chunks, chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def ramp(bits: int, height: int = 16, width: int = 32) -> np.ndarray:
@@ -52,14 +43,6 @@ def lightness_of(data: bytes) -> np.ndarray:
 def lightness(luminance: np.ndarray) -> np.ndarray:
     """CIE 15: L* of Y in [0, 1]."""
     return np.where(luminance > (6 / 29) ** 3, 116 * np.cbrt(luminance) - 16, luminance * (29 / 3) ** 3)
-
-
-def gamma(value: int) -> bytes:
-    return chunk(b"gAMA", struct.pack(">I", value))
-
-
-def chromaticities(values: tuple[int, ...]) -> bytes:
-    return chunk(b"cHRM", struct.pack(">8I", *values))
 
 
 @pytest.mark.parametrize("bits", [8, 16])

@@ -1,11 +1,9 @@
 import io
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
 from colorize_cli.color import lab, lightness
 from colorize_cli.color.lightness import Lightness
@@ -13,16 +11,10 @@ from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.core.formats import FORMATS, endings
 from colorize_cli.image import reader, writer
 from colorize_cli.image.frame import Frame
+from tests.helpers.png_files import png_header
+from tests.helpers.profiles import built_in_profile, gray_profile
 
 LIMIT = 250_000_000
-
-
-def png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 def saved(image: Image.Image, path: Path, **options) -> Path:
@@ -168,31 +160,6 @@ def test_resolution_is_kept(tmp_path, gray):
         writer.write(tmp_path / f"b{suffix}", [(frame, np.zeros((120, 160, 3), np.uint8))])
         with Image.open(tmp_path / f"b{suffix}") as back:
             assert [round(float(side)) for side in back.info["dpi"]] == [600, 600]
-
-
-def built_in_profile(space: str) -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes()
-
-
-def gray_profile(gamma: float) -> bytes:
-    """A minimal ICC v2 profile for gray of a pure power curve (ICC.1:2001-04, 6.3.1)."""
-
-    def tag(kind: bytes, data: bytes) -> bytes:
-        return kind + b"\0\0\0\0" + data
-
-    curve = tag(b"curv", struct.pack(">IH", 1, round(gamma * 256)))
-    white = tag(b"XYZ ", struct.pack(">iii", 0xF6D6, 0x10000, 0xD32D))
-    text = b"power\0"
-    name = tag(b"desc", struct.pack(">I", len(text)) + text + b"\0" * 78)
-    tags, body, offset = b"", b"", 128 + 4 + 3 * 12
-    for signature, data in ((b"desc", name), (b"wtpt", white), (b"kTRC", curve)):
-        data += b"\0" * (-len(data) % 4)
-        tags += signature + struct.pack(">II", offset + len(body), len(data))
-        body += data
-    size = offset + len(body)
-    header = struct.pack(">I4sI4s4s4s", size, b"\0\0\0\0", 0x02100000, b"mntr", b"GRAY", b"XYZ ")
-    header += b"\0" * 12 + b"acsp" + b"\0" * 28 + struct.pack(">iii", 0xF6D6, 0x10000, 0xD32D)
-    return header + b"\0" * (128 - len(header)) + struct.pack(">I", 3) + tags + body
 
 
 @pytest.mark.parametrize("sixteen", [False, True])

@@ -13,7 +13,8 @@ from colorize_cli.color.lab import srgb_to_lab
 from colorize_cli.compose import compose16
 from colorize_cli.core.errors import ReadError
 from colorize_cli.image import reader, writer
-from tests.colorize_cli.cli.test_run import invoke
+from tests.helpers.cli import invoke
+from tests.helpers.tiff_files import SEPARATE, written
 
 LIMIT = 1_000_000
 SHAPE = (90, 120)
@@ -41,19 +42,12 @@ def codes(samples: np.ndarray, bits: int = 16) -> np.ndarray:
     return np.rint(samples * (2**bits - 1)).astype(np.uint16 if bits > 8 else np.uint8)
 
 
-def written(array: np.ndarray, **options) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, array, **options)
-    return file.getvalue()
-
-
 def read(data: bytes) -> np.ndarray:
     frame = reader.read(data, LIMIT)
     return frame.lightness.rows(0, frame.lightness.shape[0])
 
 
 PACKINGS = [{}, {"compression": "deflate", "predictor": True}, {"compression": "lzw"}]
-SEPARATE = {"photometric": "rgb", "planarconfig": "separate"}
 
 
 @pytest.mark.parametrize("options", [{}, {"rowsperstrip": 7}, {"tile": (32, 48)}], ids=str)

@@ -6,9 +6,9 @@ from PIL import Image
 
 from colorize_cli.color.lab import srgb_to_lab
 from colorize_cli.image import reader, webp
-from tests.colorize_cli.cli.test_run import invoke
-from tests.colorize_cli.image.test_animations import animation
-from tests.colorize_cli.image.test_pages import gray
+from tests.helpers.animations import animation
+from tests.helpers.cli import invoke
+from tests.helpers.pictures import gray
 
 LIMIT = 1_000_000
 

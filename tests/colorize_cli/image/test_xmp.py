@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colorize_cli.image import xmp
-from tests.colorize_cli.image import rich
+from tests.helpers import tagged
 
 SIZE = (32, 48)
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
@@ -89,7 +89,7 @@ def test_bytes_that_are_not_utf8_stay():
 
 @given(st.data())
 def test_a_damaged_packet_raises_nothing(data):
-    content = bytearray(rich.packet(6, rich.POINTER))
+    content = bytearray(tagged.packet(6, tagged.POINTER))
     for _ in range(data.draw(st.integers(1, 20))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(
             st.sampled_from(b"<>/\"'= :&!-?\x00\xffa")
@@ -98,7 +98,7 @@ def test_a_damaged_packet_raises_nothing(data):
     xmp.orientation_of(cut)
     xmp.extension_of(cut)
     xmp.patched(cut, cut, 6, SIZE)
-    xmp.merged(cut, rich.EXTENDED[:1000])
+    xmp.merged(cut, tagged.EXTENDED[:1000])
 
 
 def test_prefixes_of_an_extended_packet_are_declared_after_the_merge():

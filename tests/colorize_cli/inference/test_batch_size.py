@@ -9,7 +9,7 @@ from colorize_cli.engine.outputs import Outputs
 from colorize_cli.engine.session import Session
 from colorize_cli.guidance import Guidance
 from colorize_cli.inference import batch_size, model
-from tests.colorize_cli.inference.test_model import FakeSession, on_gpus
+from tests.helpers.sessions import FakeSession, on_gpus
 
 
 class Clock:

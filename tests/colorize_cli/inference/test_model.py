@@ -1,4 +1,3 @@
-import ctypes
 import dataclasses
 import hashlib
 import threading
@@ -15,15 +14,8 @@ from colorize_cli.core.errors import DeviceError, DeviceMemoryError, ModelError,
 from colorize_cli.inference import model
 from colorize_cli.inference.cuda import Driver
 from colorize_cli.inference.sessions import Sessions
-from tests.conftest import METADATA, write_model
-
-
-def has_gpu() -> bool:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
+from tests.helpers.models import METADATA, write_model
+from tests.helpers.sessions import FakeSession, has_gpu, on_gpus
 
 
 def threads_of(network: model.Model) -> int:
@@ -112,27 +104,6 @@ def test_another_version_of_the_contract_is_refused(tmp_path):
     path = write_model(tmp_path / "m.onnx", (0, 0), (0, 0), METADATA | {"colorize.contract": "2"})
     with pytest.raises(ModelError, match="contract '2'"):
         model.load(path, "cpu")
-
-
-class FakeSession:
-    """Stand-in for a GPU session with memory for a number of pixels."""
-
-    def __init__(self, pixels: int, message: str = "CUDA failure 2: out of memory") -> None:
-        self.pixels, self.message = pixels, message
-        self.batches: list[tuple[int, ...]] = []
-
-    def run(self, _: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-        lightness = feed["lightness"]
-        self.batches.append(lightness.shape)
-        if lightness.size > self.pixels:
-            raise RuntimeError(self.message)
-        return [np.repeat(lightness[:, :, ::2, ::2], 2, axis=1) / 5]
-
-
-def on_gpus(models, *sessions: FakeSession) -> model.Model:
-    """Make a model that runs in these sessions."""
-    loaded = model.load(models.tinted, "cpu")
-    return dataclasses.replace(loaded, device="cuda", _sessions=Sessions(sessions))
 
 
 def test_where_memory_runs_out_batches_are_halved_and_stay_so(models):

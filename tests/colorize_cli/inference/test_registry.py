@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from colorize_cli.inference import registry
-from tests.colorize_cli.cli.test_run import invoke
-from tests.colorize_cli.inference.adapters.test_rgb_input import write
+from tests.helpers.cli import invoke
+from tests.helpers.models import write_rgb_model
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def folder(tmp_path, models, monkeypatch) -> Path:
     folder.mkdir(parents=True)
     (folder / "tinted.onnx").write_bytes(models.tinted.read_bytes())
     (folder / "tinted-int8.onnx").write_bytes(models.tinted.read_bytes())
-    write(folder / "theirs.onnx", "ddcolor", side=64, batch=1)
+    write_rgb_model(folder / "theirs.onnx", "ddcolor", side=64, batch=1)
     (folder / "broken.onnx").write_text("no model")
     return folder
 

@@ -16,8 +16,8 @@ from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings, VideoSettings
 from colorize_cli.report import run_page
 from colorize_cli.report.run_page import SIDE, Report
-from tests.colorize_cli.image.test_reader import png_header
-from tests.colorize_cli.report.pages import ATTACKS, Page, leads_to, needs_chromium
+from tests.helpers.pages import ATTACKS, Page, leads_to, needs_chromium
+from tests.helpers.png_files import png_header
 
 
 def colored_pair(folder: Path, name: str, compose_rgb8: tuple[int, int, int] = (200, 120, 40)) -> Job:

@@ -7,15 +7,12 @@ from pathlib import Path
 import pytest
 
 from colorize_cli.core.errors import WriteError
-from colorize_cli.core.jobs import Job, LocalFiles
+from colorize_cli.core.jobs import LocalFiles
 from colorize_cli.storage import manifest, manifest_local
 from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
 from colorize_cli.storage.manifest import State
 from colorize_cli.storage.manifest_local import LocalManifest
-
-
-def files(source: Path, destination: Path) -> LocalFiles:
-    return LocalFiles(Job(source, destination), source, destination)
+from tests.helpers.manifests import files, made, make
 
 
 @pytest.fixture
@@ -28,18 +25,6 @@ def job(tmp_path) -> LocalFiles:
 @pytest.fixture
 def root(tmp_path) -> Path:
     return tmp_path / "out"
-
-
-def make(job: LocalFiles, manifest: LocalManifest, content: bytes = b"colour", recipe: str = "r") -> None:
-    job.destination.parent.mkdir(parents=True, exist_ok=True)
-    job.destination.write_bytes(content)
-    manifest.add(job, SourceFingerprint.of(job.source), Fingerprint.of(job.destination.stat()), recipe)
-
-
-def made(job: LocalFiles, root: Path, recipe: str = "r") -> None:
-    manifest = LocalManifest(root)
-    make(job, manifest, recipe=recipe)
-    manifest.close()
 
 
 def journals(root: Path) -> list[Path]:
@@ -165,7 +150,7 @@ def run_elsewhere(job: LocalFiles, root: Path) -> None:
     """Makes an output in a process that has ended."""
     code = (
         "import sys; from pathlib import Path;"
-        "from tests.colorize_cli.storage.test_manifest_local import files, made;"
+        "from tests.helpers.manifests import files, made;"
         "made(files(Path(sys.argv[1]), Path(sys.argv[2])), Path(sys.argv[3]))"
     )
     subprocess.run([sys.executable, "-c", code, job.source, job.destination, root], check=True)

@@ -9,7 +9,6 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,25 +20,25 @@ from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.core.settings import Settings, VideoSettings
 from colorize_cli.inference import model
 from colorize_cli.video import chunks, work_dir
-from colorize_cli.video.pixel_format import plane_of
 from colorize_cli.video.reader import opened
 from colorize_cli.video.stages import VideoStats
 from colorize_cli.video.work_dir import Chunk, WorkDir
-from tests.colorize_cli.video.encoded import EncodedFrames, assert_same_packets
-from tests.colorize_cli.video.video_files import Recipe, look, make
+from tests.helpers.chunked_videos import (
+    FRAMES,
+    LOSSLESS,
+    RATE,
+    SHOTS,
+    VIDEO,
+    assert_same,
+    planes,
+)
+from tests.helpers.encoded_frames import EncodedFrames, assert_same_packets
+from tests.helpers.videos import look, make
 
-RATE = Fraction(2)  # so that 10 seconds are 20 frames and 2 seconds 4
-SHOTS = (5, 12, 14, 24, 30, 36, 60, 68, 76, 78, 84, 92)
-KEYS = (5, 8, 12, 14, 30, 36, 68, 76, 78, 84, 92)
-FRAMES = 100
 # 14 and 78 are too close to the previous split point, 24 and 60 are no key frames, and 8 is no cut.
 SPLIT_POINTS = (0, 5, 12, 30, 36, 68, 76, 84, 92)
 SEGMENTS = (0, 5, 12, 30, 36, 56, 68, 76, 84, 92)
-CLOSED = {"crf": "10", "g": "1000", "sc_threshold": "0"}
 OPEN = {"crf": "10", "g": "10", "sc_threshold": "0", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
-# FFV1 packets can be compared, also between processes; H.264 packets cannot (see `encoded`).
-LOSSLESS = Settings(video=VideoSettings(codec="ffv1"))
-VIDEO = Recipe(frames=FRAMES, width=96, height=64, rate=RATE, shots=SHOTS, keys=KEYS, options=CLOSED)
 UNEVEN = tuple(500 * n + 90 * (n % 3 == 1) for n in range(FRAMES))
 
 
@@ -96,21 +95,6 @@ def in_chunks(path: Path, output: Path, network, settings: Settings, count: int 
 def folder_of(output: Path, key: str) -> WorkDir:
     with work_dir.claimed(output, key) as folder:
         return folder
-
-
-def planes(path: Path) -> Iterator[tuple[int, list[np.ndarray]]]:
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            yield frame.pts, [plane_of(frame, index) for index in range(3)]
-
-
-def assert_same(one: Path, other: Path) -> None:
-    """Check that all packets and all decoded frames are the same."""
-    assert_same_packets(one, other)
-    for (time, first), (when, second) in zip(planes(one), planes(other), strict=True):
-        assert time == when
-        for before, after in zip(first, second, strict=True):
-            np.testing.assert_array_equal(before, after)
 
 
 def assert_about_same(one: Path, other: Path) -> None:

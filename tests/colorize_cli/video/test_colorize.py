@@ -20,8 +20,8 @@ from colorize_cli.inference import model
 from colorize_cli.video import chunks, encoder, pixel_format, stages, work_dir
 from colorize_cli.video.reader import opened
 from colorize_cli.video.stages import VideoStages, VideoStats
-from tests.colorize_cli.cli.test_run import invoke
-from tests.colorize_cli.video.video_files import Recipe, look, make, packets
+from tests.helpers.cli import invoke
+from tests.helpers.videos import Recipe, look, make, packets
 
 # x264's output depends on the processor.
 LOSSLESS = Settings(video=VideoSettings(codec="ffv1"))

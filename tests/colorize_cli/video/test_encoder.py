@@ -7,7 +7,7 @@ import pytest
 
 from colorize_cli.core.settings import VideoSettings
 from colorize_cli.video import encoder, reader
-from tests.colorize_cli.video.video_files import Recipe, make, packets
+from tests.helpers.videos import Recipe, make, packets
 
 
 def repeatable(encoding: encoder.Encoding) -> encoder.Encoding:

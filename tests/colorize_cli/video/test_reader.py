@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from colorize_cli.video import pixel_format, reader
-from tests.colorize_cli.video.video_files import Recipe, make
+from tests.helpers.videos import Recipe, make
 
 OPEN = {"crf": "10", "g": "12", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
 CASES = {

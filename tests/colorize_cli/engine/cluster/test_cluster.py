@@ -1,6 +1,5 @@
 """The engine for clusters: lost work is repeated, bad requests are refused, and nothing is left behind."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -10,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -28,14 +27,13 @@ from colorize_cli.engine import ENGINES, videos
 from colorize_cli.engine import cluster as engine
 from colorize_cli.engine.cluster import connect as clusters
 from colorize_cli.engine.cluster.dispatch import Answer
-from colorize_cli.engine.cluster.node_check import NodeCheck
 from colorize_cli.engine.cluster.pool import NodeInfo, WorkerPool
 from colorize_cli.storage import discovery
 from colorize_cli.video import chunks, work_dir
-from tests.colorize_cli.cli.test_run import contents
-from tests.colorize_cli.engine.cluster import fake_session
-from tests.colorize_cli.video import test_chunks
-from tests.colorize_cli.video.video_files import Recipe, make
+from tests.helpers import chunked_videos, fake_session
+from tests.helpers.cli import contents
+from tests.helpers.clusters import Nodes, alive, descendants, run_jobs, started, wait_for
+from tests.helpers.videos import Recipe, make
 
 COUNT = 2000
 
@@ -62,52 +60,8 @@ def expected(many, models) -> dict[str, bytes]:
     return contents(output)
 
 
-def started(source: Path, output: Path, model: Path, *options: object, **how) -> subprocess.Popen:
-    line = [sys.executable, "-m", "colorize_cli", source, output, "--model", model, "--device", "cpu"]
-    line += ["--engine", "ray", *options]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(list(map(str, line)), **pipes, **how)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it takes too long"
-        time.sleep(0.1)
-
-
 def made(output: Path) -> int:
     return sum(1 for _ in output.rglob("[!.]*.png"))
-
-
-def descendants(process: int) -> dict[int, str]:
-    """Map the descendants of a process to their start times, which distinguish reused process numbers."""
-    parents, starts = {}, {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = path.read_text().rpartition(")")[2].split()
-            number = int(path.parent.name)
-            parents[number], starts[number] = int(fields[1]), fields[19]
-    found: dict[int, str] = {}
-    below = [process]
-    while below:
-        above = below.pop()
-        children = [child for child, parent in parents.items() if parent == above]
-        found |= {child: starts[child] for child in children}
-        below += children
-    return found
-
-
-def alive(processes: dict[int, str]) -> list[str]:
-    """Return the names of the processes that still run. Zombies are left out."""
-    names = []
-    for number, start in processes.items():
-        with contextlib.suppress(OSError):
-            name, _, rest = Path(f"/proc/{number}/stat").read_text().rpartition(")")
-            fields = rest.split()
-            if fields[0] != "Z" and fields[19] == start:
-                names.append(name.partition("(")[2])
-    return names
 
 
 def session_folders() -> set[Path]:
@@ -177,33 +131,6 @@ def assert_whole(output: Path, source: Path) -> None:
             image.load()
 
 
-class Nodes:
-    """A cluster of nodes in processes on this machine, the head with one core."""
-
-    def __init__(self, folder: str) -> None:
-        from ray.cluster_utils import Cluster
-
-        Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108 - where Ray notes it, wherever all else is
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": folder})
-        self.address = self._cluster.address
-        self.environment = dict(os.environ)  # includes Ray's token, needed to join
-
-    def add(self, env_vars: dict[str, str] | None = None, **options):
-        self._cluster.wait_for_nodes()  # until removed nodes are known
-        of_ray = {name: value for name, value in self.environment.items() if name.startswith("RAY_")}
-        return self._cluster.add_node(env_vars={**of_ray, **(env_vars or {})}, **{"num_cpus": 1, **options})
-
-    def remove(self, node) -> None:
-        self._cluster.remove_node(node, allow_graceful=False)
-
-    def actors(self) -> list[str]:
-        """Return the processes that are workers of a run."""
-        return [name for name in alive(descendants(os.getpid())) if "ray::Actor" in name]
-
-    def end(self) -> None:
-        self._cluster.shutdown()
-
-
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
@@ -270,9 +197,9 @@ def actors_below(process: int) -> list[int]:
 def test_a_part_whose_worker_is_killed_is_done_again(models, nodes, tmp_path):
     second = nodes.add()
     source = tmp_path / "in" / "a.mkv"
-    settings = dataclasses.replace(test_chunks.LOSSLESS, model=models.tinted, device="cpu")
+    settings = dataclasses.replace(chunked_videos.LOSSLESS, model=models.tinted, device="cpu")
     source.parent.mkdir()
-    make(source, dataclasses.replace(test_chunks.VIDEO, width=960, height=720))
+    make(source, dataclasses.replace(chunked_videos.VIDEO, width=960, height=720))
     plan = discovery.plan([source.parent], tmp_path / "local", formats.endings())
     (local,) = ENGINES["local"](plan, settings, print)
     try:
@@ -292,7 +219,7 @@ def test_a_part_whose_worker_is_killed_is_done_again(models, nodes, tmp_path):
     said = json.loads(out)
     assert (said["source"], said["frames"], said["cuts"]) == ("in/a.mkv", local.frames, local.cuts)
     assert [path.name for path in (tmp_path / "ray").rglob("*") if "film-" in path.name] == []
-    test_chunks.assert_same(tmp_path / "local" / "a.mkv", tmp_path / "ray" / "a.mkv")
+    chunked_videos.assert_same(tmp_path / "local" / "a.mkv", tmp_path / "ray" / "a.mkv")
 
 
 class Both:
@@ -301,7 +228,7 @@ class Both:
     def __init__(self, folder: Path, model: Path, monkeypatch) -> None:
         (folder / "in").mkdir()
         self.folder, self.source = folder, folder / "in" / "a.mkv"
-        self.settings = dataclasses.replace(test_chunks.LOSSLESS, model=model, device="cpu")
+        self.settings = dataclasses.replace(chunked_videos.LOSSLESS, model=model, device="cpu")
         self.answers: list[tuple[int, Status]] = []
         answered = videos.SplitVideo.answered
 
@@ -319,7 +246,7 @@ class Both:
         return outcome
 
     def assert_same(self) -> None:
-        test_chunks.assert_same(self.folder / "local" / "a.mkv", self.folder / "ray" / "a.mkv")
+        chunked_videos.assert_same(self.folder / "local" / "a.mkv", self.folder / "ray" / "a.mkv")
         assert list(self.folder.glob("ray/.colorize/film-*")) == []
 
 
@@ -328,7 +255,7 @@ def both(cluster, models, monkeypatch, tmp_path) -> Both:
     return Both(tmp_path, models.tinted, monkeypatch)
 
 
-VIDEO = dataclasses.replace(test_chunks.VIDEO, width=64, height=48, sounds=1)
+VIDEO = dataclasses.replace(chunked_videos.VIDEO, width=64, height=48, sounds=1)
 ALL_DONE = [(number, Status.DONE) for number in range(4)]
 
 
@@ -367,7 +294,7 @@ def test_where_a_part_fails_the_film_does_and_the_others_are_not_done_again(both
 
 
 def test_a_damaged_film_fails_as_with_the_local_engine_and_is_there(both, tmp_path):
-    test_chunks.damaged(make(tmp_path / "whole.mkv", test_chunks.VIDEO), both.source)
+    chunked_videos.damaged(make(tmp_path / "whole.mkv", chunked_videos.VIDEO), both.source)
     local, outcome = both.outcome("local"), both.outcome("ray")
     assert local.status is Status.FAILED
     assert (outcome.status, outcome.reason) == (local.status, local.reason)
@@ -386,24 +313,6 @@ def test_what_is_not_worth_dividing_or_may_not_be_is_not_divided(both):
     assert (outcome.status, outcome.reason) == (local.status, local.reason)
     assert outcome.status is Status.FAILED
     assert both.answers == []
-
-
-@contextlib.contextmanager
-def accepting_check(_: Job) -> Iterator[NodeCheck]:
-    yield fake_session.ACCEPTING
-
-
-def run_jobs(jobs, seconds: float = 0.0, settings: Settings | None = None, **options) -> Iterator[Outcome]:
-    """Run jobs in real workers with fake sessions."""
-    heard = {"announce": lambda _: None, **options}
-    return engine.run_jobs(
-        jobs,
-        fake_session.FakeSession(),
-        fake_session.build(seconds),
-        settings or Settings(),
-        accepting_check,
-        **heard,
-    )
 
 
 def test_jobs_may_come_from_anywhere_and_outcomes_have_their_paths(cluster):
@@ -582,10 +491,10 @@ def test_a_dry_run_needs_no_ray(make_folder, tmp_path):
 def test_nodes_that_come_later_are_put_to_work_and_gpus_have_an_actor_each(nodes, tmp_path):
     code = """
 import sys
-from tests.colorize_cli.engine.cluster import fake_session, test_cluster
+from tests.helpers import clusters, fake_session
 from colorize_cli.core.settings import Settings
 settings = Settings(engine="ray", address=sys.argv[1])
-for outcome in test_cluster.run_jobs(fake_session.jobs(10**6), 0.02, settings=settings):
+for outcome in clusters.run_jobs(fake_session.jobs(10**6), 0.02, settings=settings):
     print(outcome.device, outcome.batch, flush=True)
 """
     line = [sys.executable, "-c", code, nodes.address]

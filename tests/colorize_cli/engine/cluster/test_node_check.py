@@ -9,7 +9,7 @@ import pytest
 from colorize_cli.core.errors import ModelError, UsageError
 from colorize_cli.core.settings import Settings
 from colorize_cli.engine.cluster.node_check import NodeCheck, prepared_check
-from tests.conftest import write_model
+from tests.helpers.models import write_model
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.colorize_cli.engine.cluster.test_cluster import Nodes, started, wait_for
+from tests.helpers.clusters import Nodes, started, wait_for
 
 pytestmark = pytest.mark.usefixtures("environment")
 COUNT = 120

@@ -4,7 +4,7 @@ import pytest
 
 from colorize_cli.core.errors import ModelError
 from colorize_cli.inference.adapters import MODEL_FORMATS, ModelInfo, Signature, Tensor, recognize
-from tests.conftest import METADATA
+from tests.helpers.models import METADATA
 
 LIGHTNESS = Tensor("lightness", "tensor(float)", ("n", 1, "h", "w"))
 AB = Tensor("ab", "tensor(float)", ("n", 2, "h2", "w2"))

@@ -23,7 +23,7 @@ from werkzeug.serving import make_server
 from colorize_cli.cli.run import command
 from colorize_cli.storage import remote
 from colorize_cli.storage.retry import Patience
-from tests.colorize_cli.cli.test_run import contents
+from tests.helpers.cli import contents
 
 STORE: Any = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
 SECRET = "s3cr3t-hush"  # noqa: S105
