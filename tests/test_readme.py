@@ -30,11 +30,11 @@ def parts() -> tuple[str, str, str]:
     return before + begin, within, end + after
 
 
-def test_the_reference_is_what_help_says():
+def test_readme_reference_equals_the_help():
     assert parts()[1] == reference(), "run python -m tests.test_readme"
 
 
-def test_the_tree_names_every_package_and_no_other():
+def test_readme_tree_names_every_package():
     tree = re.search(r"```\n(colorize_cli/ .*?)```", README.read_text(), re.DOTALL)
     assert tree is not None
     named, above = set(), []
