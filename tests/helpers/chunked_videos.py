@@ -47,3 +47,14 @@ def assert_same(one: Path, other: Path) -> None:
         assert time == when
         for before, after in zip(first, second, strict=True):
             np.testing.assert_array_equal(before, after)
+
+
+def damaged(video: Path, source: Path) -> Path:
+    """Make a copy of a video in which a packet at 20 seconds cannot be decoded."""
+    with av.open(str(video)) as whole:
+        packet = next(packet for packet in whole.demux(video=0) if packet.pts == 500 * 40)
+        content = bytearray(video.read_bytes())
+        begin = content.index(bytes(packet)[:40])
+        content[begin + 4 : begin + packet.size] = bytes(packet.size - 4)
+    source.write_bytes(content)
+    return source

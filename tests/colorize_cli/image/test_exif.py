@@ -33,7 +33,7 @@ def with_details(order: str, *tags: tagged.Tag) -> bytes:
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("kind", [1, 3, 4, 9])
-def test_an_orientation_of_any_integer_type_is_read_and_reset(order, kind):
+def test_orientation_of_any_integer_type_is_read_and_reset(order, kind):
     found = block(order, tagged.value(order, 274, kind, 6), tagged.text(305, "a scanner"))
     assert exif.orientation_of(found) == 6
     changed = exif.patched(found, 6, SIZE)
@@ -42,12 +42,12 @@ def test_an_orientation_of_any_integer_type_is_read_and_reset(order, kind):
 
 
 @pytest.mark.parametrize("number", [0, 9, 65535])
-def test_an_orientation_that_is_none_is_ignored(number):
+def test_orientation_out_of_range_is_ignored(number):
     assert exif.orientation_of(block("<", tagged.value("<", 274, 3, number))) is None
 
 
 @pytest.mark.parametrize("order", "<>")
-def test_a_size_that_does_not_fit_its_type_gets_a_wider_one(order):
+def test_size_too_large_for_its_type_gets_a_wider_one(order):
     found = with_details(order, tagged.value(order, 40962, 3, 100), tagged.value(order, 40963, 3, 200))
     changed = tagged.directories(exif.patched(found, 6, (70000, 300)))
     assert changed["Exif", 40962] == (4, 0, struct.pack(order + "I", 70000))
@@ -55,7 +55,7 @@ def test_a_size_that_does_not_fit_its_type_gets_a_wider_one(order):
 
 
 @pytest.mark.parametrize("order", "<>")
-def test_tags_of_the_samples_go_and_no_value_moves(order):
+def test_sample_tags_are_removed_and_no_value_moves(order):
     tags = [
         tagged.value(order, 256, 3, 80),
         tagged.value(order, 257, 3, 60),
@@ -78,7 +78,7 @@ def test_tags_of_the_samples_go_and_no_value_moves(order):
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("odd", [False, True])
-def test_another_thumbnail_is_appended(order, odd):
+def test_with_thumbnail_appends_the_thumbnail(order, odd):
     found = block(order, tagged.text(270, "a description, not short"))
     found = found + b"\0" if odd else found
     assert not exif.has_thumbnail(found)
@@ -92,7 +92,7 @@ def test_another_thumbnail_is_appended(order, odd):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_thumbnail_has_the_colors_and_at_most_160_pixels_a_side(dtype):
+def test_thumbnail_has_the_colors_and_at_most_160_pixels(dtype):
     colors = np.full((600, 900, 3), (200, 100, 50), np.uint8)
     colors[:, 450:] = (50, 100, 200)
     colors = colors.astype(dtype) * (257 if dtype == np.uint16 else 1)
@@ -103,7 +103,7 @@ def test_a_thumbnail_has_the_colors_and_at_most_160_pixels_a_side(dtype):
     assert np.abs(small[:, 82:] - (50, 100, 200)).max() <= 6
 
 
-def test_a_thumbnail_of_planes_has_the_same_colors():
+def test_thumbnail_of_planes_has_the_same_colors():
     luma, blue, red = (np.full((300, 201), 128, np.uint8) for _ in range(3))
     red[:] = 150
     half = BytePlanes(luma, blue[::2, ::2], red[::2, ::2])
@@ -113,7 +113,7 @@ def test_a_thumbnail_of_planes_has_the_same_colors():
             assert np.abs(np.asarray(image.convert("YCbCr")).astype(int) - (128, 128, 150)).max() <= 2
 
 
-def test_a_thumbnail_at_the_end_is_cut_off_and_elsewhere_unlinked():
+def test_thumbnail_is_removed_at_the_end_and_unlinked_elsewhere():
     for last in (True, False):
         found = tagged.exif_block("<", 1, thumb_last=last)
         changed = exif.patched(found, 1, SIZE)
@@ -126,7 +126,7 @@ def test_a_thumbnail_at_the_end_is_cut_off_and_elsewhere_unlinked():
 @pytest.mark.parametrize(
     "content", [b"", b"II", b"garbagegarbage", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\0"]
 )
-def test_a_block_without_tags_is_dropped_or_kept(tmp_path, content):
+def test_block_without_tags_is_kept_only_if_readable(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(tagged.jpeg(tagged.segment(0xE1, b"Exif\0\0" + content)))
     output = colorized(tmp_path / "a.jpg", tmp_path / "b.jpg")
     readable = content[:4] in (b"II*\0", b"MM\0*")
@@ -135,7 +135,7 @@ def test_a_block_without_tags_is_dropped_or_kept(tmp_path, content):
 
 @pytest.mark.filterwarnings("ignore")  # of Pillow, as `colorize_cli.cli.main` does
 @pytest.mark.parametrize("end", [8, 300, 700, *range(1000, 1400, 29)])
-def test_a_cut_block_keeps_all_that_can_be_read(tmp_path, end):
+def test_truncated_block_keeps_its_readable_part(tmp_path, end):
     cut = tagged.exif_block("<", 6)[:end]
     (tmp_path / "a.jpg").write_bytes(tagged.jpeg(tagged.segment(0xE1, b"Exif\0\0" + cut)))
     output = colorized(tmp_path / "a.jpg", tmp_path / "b.jpg")
@@ -149,7 +149,7 @@ def test_a_cut_block_keeps_all_that_can_be_read(tmp_path, end):
 
 
 @given(st.data())
-def test_a_damaged_block_raises_nothing(data):
+def test_damaged_block_raises_nothing(data):
     found = bytearray(tagged.exif_block(data.draw(st.sampled_from("<>")), 6))
     for _ in range(data.draw(st.integers(1, 12))):
         found[data.draw(st.integers(4, len(found) - 1))] = data.draw(st.integers(0, 255))
@@ -162,7 +162,7 @@ def test_a_damaged_block_raises_nothing(data):
 
 
 @given(st.data())
-def test_a_damaged_tiff_raises_nothing(tmp_path_factory, data):
+def test_damaged_tiff_raises_nothing(tmp_path_factory, data):
     found = bytearray(tagged.tiff("<", 6, tagged.packet(6), None, b"", big=data.draw(st.booleans())))
     for _ in range(data.draw(st.integers(1, 12))):
         found[data.draw(st.integers(4, len(found) - 1))] = data.draw(st.integers(0, 255))
@@ -174,7 +174,7 @@ def test_a_damaged_tiff_raises_nothing(tmp_path_factory, data):
         tagged.directories(block)
 
 
-def test_avif_keeps_the_bytes_but_for_the_orientation(tmp_path):
+def test_avif_keeps_the_bytes_except_the_orientation(tmp_path):
     wanted = tagged.directories(content := tagged.exif_block("<", 6))
     (tmp_path / "a.jpg").write_bytes(tagged.jpeg(tagged.segment(0xE1, b"Exif\0\0" + content)))
     # From AVIF to AVIF too: Pillow would serialize the block again.
@@ -188,7 +188,7 @@ def test_avif_keeps_the_bytes_but_for_the_orientation(tmp_path):
         assert found[key] == wanted[key]
 
 
-def test_coordinates_of_a_picture_that_its_decoder_turned_are_turned_too():
+def test_subject_area_is_rotated_after_a_rotating_decoder():
     """As pillow-heif gives it: upright, with its orientation before."""
     image = Image.new("L", SIZE)
     content = with_details("<", tagged.value("<", 37396, 3, 10, 20, 8, 4))
@@ -197,7 +197,7 @@ def test_coordinates_of_a_picture_that_its_decoder_turned_are_turned_too():
     assert tagged.directories(found.exif)["Exif", 37396][2] == struct.pack("<4H", 11, 10, 4, 8)
 
 
-def test_an_avif_is_turned_by_its_container(tmp_path):
+def test_avif_rotated_by_its_container_is_upright(tmp_path):
     source = Image.fromarray(tagged.GRAY).convert("RGB")
     source.save(tmp_path / "a.avif", exif=block("<", tagged.value("<", 274, 3, 6), tagged.text(271, "Canon")))
     with Image.open(colorized(tmp_path / "a.avif", tmp_path / "b.avif")) as image:

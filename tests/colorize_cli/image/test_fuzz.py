@@ -188,12 +188,12 @@ def check(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_whole_files_are_read(name):
+def test_undamaged_files_are_read(name):
     assert list(reader.read_pages(FILES[name], LIMIT))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_is_read_or_one_line_says_why_not(name):
+def test_damaged_file_is_read_or_fails_with_one_line(name):
     @FUZZ
     @given(mangled(FILES[name]))
     def run(data: bytes) -> None:
@@ -203,7 +203,7 @@ def test_a_damaged_file_is_read_or_one_line_says_why_not(name):
 
 
 @pytest.mark.filterwarnings("ignore")  # as `colorize_cli.cli.main` does
-def test_a_damaged_file_ends_in_one_outcome_and_leaves_a_whole_output_or_none(models, tmp_path_factory):
+def test_run_on_damaged_files_has_one_outcome_each(models, tmp_path_factory):
     @settings(FUZZ, max_examples=max(4, EXAMPLES // 10), deadline=None)
     @given(st.fixed_dictionaries({name: mangled(data) for name, data in FILES.items()}))
     def run(damaged: dict[str, bytes]) -> None:

@@ -258,12 +258,12 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
-def test_there_are_enough_of_them():
+def test_cases_are_at_least_350():
     assert len(set(CASES)) >= 350
 
 
 @pytest.mark.parametrize("case", sorted(set(CASES), key=str), ids=str)
-def test_what_goes_in_comes_out_colored(tmp_path, case):
+def test_round_trip_is_colorized_and_keeps_the_rest(tmp_path, case):
     suffix = HOLDS[case.format].suffixes[0]
     format_ = HOLDS[case.format].written_as or case.format
     source, output = tmp_path / f"a{suffix}", tmp_path / f"b{HOLDS[format_].suffixes[0]}"

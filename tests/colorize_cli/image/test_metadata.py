@@ -80,7 +80,7 @@ def check_exif(before: bytes, after: bytes, orientation: int, *, same_offsets: b
             assert found[name][1] == offset, name
 
 
-def test_there_are_forty_of_them():
+def test_pictures_are_at_least_forty():
     assert len(PICTURES) >= 40
 
 
@@ -164,7 +164,7 @@ def test_extended_xmp_is_written_again(tmp_path):
     assert b"".join(data[head:] for data in parts) == tagged.EXTENDED
 
 
-def test_the_pointer_to_extended_xmp_goes_where_a_part_is_missing(tmp_path):
+def test_extended_xmp_with_a_missing_part_is_unlinked(tmp_path):
     packet = tagged.packet(1, tagged.POINTER)
     xmp = tagged.segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + packet)
     (tmp_path / "a.jpg").write_bytes(tagged.jpeg(xmp, *tagged.extension_segments()[1:]))
@@ -174,7 +174,7 @@ def test_the_pointer_to_extended_xmp_goes_where_a_part_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".jp2"])
-def test_another_format_keeps_the_same_bytes(tmp_path, suffix):
+def test_other_format_keeps_the_same_bytes(tmp_path, suffix):
     picture = PICTURES["mm6.jpg"]
     output = colorized(picture.write(tmp_path), tmp_path / f"out{suffix}")
     check_exif(picture.exif, tagged.exif_of(output), 6, same_offsets=True)
@@ -183,7 +183,7 @@ def test_another_format_keeps_the_same_bytes(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".jp2", ".avif"])
-def test_another_format_gets_extended_xmp_in_one_packet(tmp_path, suffix):
+def test_other_format_gets_extended_xmp_in_one_packet(tmp_path, suffix):
     output = colorized(PICTURES["extended.jpg"].write(tmp_path), tmp_path / f"out{suffix}")
     if suffix == ".avif":
         with Image.open(output) as image:
@@ -196,7 +196,7 @@ def test_another_format_gets_extended_xmp_in_one_packet(tmp_path, suffix):
     assert 'photoshop:City="Görlitz"'.encode() in packet
 
 
-def test_xmp_longer_than_a_segment_is_extended_in_a_jpeg(tmp_path):
+def test_xmp_longer_than_a_jpeg_segment_is_extended(tmp_path):
     long = tagged.packet(1).replace(b"xmp:Rating", b'xmp:Label="' + b"a label " * 10000 + b'"\n   xmp:Rating')
     (tmp_path / "a.png").write_bytes(tagged.png(tagged.chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + long)))
     output = colorized(tmp_path / "a.png", tmp_path / "b.jpg")
@@ -207,7 +207,7 @@ def test_xmp_longer_than_a_segment_is_extended_in_a_jpeg(tmp_path):
     assert b"HasExtendedXMP=" not in again
 
 
-def test_the_format_in_xmp_is_that_of_the_output(tmp_path):
+def test_xmp_format_is_that_of_the_output(tmp_path):
     packet = tagged.packet(1).replace(b"<dc:title>", b"<dc:format>image/png</dc:format><dc:title>")
     (tmp_path / "a.png").write_bytes(
         tagged.png(tagged.chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet))
@@ -216,7 +216,7 @@ def test_the_format_in_xmp_is_that_of_the_output(tmp_path):
     assert b"<dc:format>image/jpeg<" in tagged.xmp_of(colorized(tmp_path / "a.png", tmp_path / "b.jpg"))
 
 
-def test_blocks_within_exif_are_kept_as_the_format_has_them(tmp_path):
+def test_blocks_within_exif_move_to_the_places_of_the_format(tmp_path):
     extra = ((700, 1, tagged.packet(6)), (33723, 7, tagged.IPTC), (34377, 1, tagged.photoshop(tagged.IPTC)))
     block = tagged.exif_block("<", 6, extra=extra)
     (tmp_path / "a.png").write_bytes(tagged.png(tagged.chunk(b"eXIf", block)))
@@ -242,7 +242,7 @@ def test_later_pages_keep_their_exif(tmp_path):
     assert {key: first[key][::2] for key in kept} == {key: second[key][::2] for key in kept}
 
 
-def test_a_big_endian_bigtiff_gives_its_exif(tmp_path):
+def test_big_endian_bigtiff_gives_its_exif(tmp_path):
     content = tagged.tiff(">", 6, None, None, b"", big=True)
     (tmp_path / "a.tif").write_bytes(content)
     with (tmp_path / "a.tif").open("rb") as file:

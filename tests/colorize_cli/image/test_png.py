@@ -48,7 +48,7 @@ def lightness(luminance: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("kind", [GRAY, RGB, GRAY_ALPHA, RGB_ALPHA])
 @pytest.mark.parametrize("value", [100000, 55556])
-def test_gamma_is_applied(bits, kind, value):
+def test_gama_chunk_is_applied(bits, kind, value):
     codes = ramp(bits)
     channels = {GRAY: 1, RGB: 3, GRAY_ALPHA: 2, RGB_ALPHA: 4}[kind]
     found = lightness_of(png(np.dstack([codes] * channels), kind, bits, gamma(value)))
@@ -56,7 +56,7 @@ def test_gamma_is_applied(bits, kind, value):
     np.testing.assert_allclose(found, wanted, atol=0.01)
 
 
-def test_gamma_of_colors_is_applied_to_each_channel():
+def test_gama_chunk_is_applied_to_each_channel():
     codes = np.dstack([ramp(16), ramp(16)[::-1], ramp(16)[:, ::-1]])
     found = lightness_of(png(codes, RGB, 16, gamma(100000)))
     wanted = lightness(codes / 65535 @ (0.2126729, 0.7151522, 0.0721750))
@@ -64,7 +64,7 @@ def test_gamma_of_colors_is_applied_to_each_channel():
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_chromaticities_are_applied_with_gamma_and_without(bits):
+def test_chrm_chunk_is_applied_with_and_without_gamma(bits):
     codes = np.dstack([ramp(bits), ramp(bits)[::-1], ramp(bits)[:, ::-1]])
     weights = (0.29734, 0.62736, 0.07529)  # Adobe RGB (1998), section 4.3.5.3
     values = codes / (2**bits - 1)
@@ -87,13 +87,13 @@ def test_chromaticities_are_applied_with_gamma_and_without(bits):
         (chunk(b"cHRM", struct.pack(">8I", *[0] * 8)),),
     ],
 )
-def test_where_another_chunk_says_srgb_gamma_is_ignored(chunks):
+def test_gama_chunk_beside_srgb_is_ignored(chunks):
     codes = np.dstack([ramp(8), ramp(8)[::-1], ramp(8)])
     wanted = color.rgb2lab(codes / 255)[..., 0]
     np.testing.assert_allclose(lightness_of(png(codes, RGB, 8, *chunks)), wanted, atol=0.002)
 
 
-def test_a_profile_takes_precedence_over_gamma():
+def test_profile_takes_precedence_over_gamma():
     codes = np.dstack([ramp(8), ramp(8)[::-1], ramp(8)])
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     data = png(codes, RGB, 8, gamma(100000), chunk(b"iCCP", b"name\0\0" + zlib.compress(profile)))
@@ -101,7 +101,7 @@ def test_a_profile_takes_precedence_over_gamma():
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_an_output_of_a_linear_picture_says_srgb(tmp_path, suffix):
+def test_output_of_a_linear_picture_is_srgb(tmp_path, suffix):
     codes = ramp(16)
     frame = reader.read(png(codes, GRAY, 16, gamma(100000)), LIMIT)
     rgb = np.repeat(frame.lightness.levels()[..., None], 3, -1)
@@ -114,7 +114,7 @@ def test_an_output_of_a_linear_picture_says_srgb(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
-def test_the_transparent_gray_of_every_depth(bits):
+def test_trns_chunk_of_gray_becomes_alpha_at_any_depth(bits):
     codes = ramp(bits)
     clear = int(codes[8, 16])
     frame = reader.read(png(codes, GRAY, bits, chunk(b"tRNS", struct.pack(">H", clear))), LIMIT)
@@ -126,7 +126,7 @@ def test_the_transparent_gray_of_every_depth(bits):
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_the_transparent_color(bits):
+def test_trns_chunk_of_color_becomes_alpha(bits):
     codes = np.dstack([ramp(bits), ramp(bits), ramp(bits)[::-1]])
     clear = codes[5, 5]
     frame = reader.read(png(codes, RGB, bits, chunk(b"tRNS", struct.pack(">3H", *map(int, clear)))), LIMIT)
@@ -134,7 +134,7 @@ def test_the_transparent_color(bits):
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
-def test_the_transparent_entries_of_a_palette(bits):
+def test_trns_chunk_of_a_palette_becomes_alpha(bits):
     codes = ramp(bits)
     colors = np.repeat(np.linspace(0, 255, 2**bits).astype(np.uint8)[:, None], 3, 1)
     chunks = chunk(b"PLTE", colors.tobytes()), chunk(b"tRNS", b"\0\x80")
@@ -144,7 +144,7 @@ def test_the_transparent_entries_of_a_palette(bits):
 
 
 @pytest.mark.parametrize("kind", [GRAY_ALPHA, RGB_ALPHA])
-def test_16_bits_with_transparency_stay_16_bits(kind):
+def test_sixteen_bits_with_transparency_stay_16_bits(kind):
     channels = {GRAY_ALPHA: 2, RGB_ALPHA: 4}[kind]
     codes = np.dstack([ramp(16)] * (channels - 1) + [ramp(16)[::-1]])
     frame = reader.read(png(codes, kind, 16), LIMIT)
@@ -153,7 +153,7 @@ def test_16_bits_with_transparency_stay_16_bits(kind):
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_a_large_profile_and_long_texts(bits):
+def test_large_profile_and_long_texts_are_read(bits):
     random = np.random.default_rng(0)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     large = struct.pack(">I", 1_500_000) + profile[4:] + random.bytes(1_500_000 - len(profile))
@@ -196,7 +196,7 @@ def damaged(kind: bytes, data: bytes) -> bytes:
     ],
     ids=lambda bad: bad[4:8].decode(),
 )
-def test_an_ancillary_chunk_with_a_wrong_checksum_is_left_out(capfd, bits, bad):
+def test_ancillary_chunk_with_a_wrong_checksum_is_omitted(capfd, bits, bad):
     good = chunk(b"tEXt", b"Author\0someone")
     frame = reader.read(png(ramp(bits), GRAY, bits, bad, good), LIMIT)
     wanted = color.rgb2lab(np.dstack([ramp(bits) / (2**bits - 1)] * 3))[..., 0]
@@ -207,7 +207,7 @@ def test_an_ancillary_chunk_with_a_wrong_checksum_is_left_out(capfd, bits, bad):
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_a_critical_chunk_with_a_wrong_checksum_fails(bits):
+def test_critical_chunk_with_a_wrong_checksum_is_an_error(bits):
     data = bytearray(png(ramp(bits), GRAY, bits))
     data[32] ^= 1  # of IHDR
     with pytest.raises(ReadError):

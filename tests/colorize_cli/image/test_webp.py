@@ -38,7 +38,7 @@ def test_lossless_animations_are_recognized(lossless):
     assert all(frame.lossless == lossless for frame in reader.read_pages(data, LIMIT))
 
 
-def test_a_lossless_file_is_written_without_loss(models, tmp_path):
+def test_lossless_file_is_written_without_loss(models, tmp_path):
     (tmp_path / "a.webp").write_bytes(saved(lossless=True))
     options = ("--model", models.tinted, "--device", "cpu")
     assert invoke(tmp_path / "a.webp", tmp_path / "b.webp", *options).exit_code == 0

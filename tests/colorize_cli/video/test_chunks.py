@@ -12,7 +12,6 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
@@ -30,6 +29,7 @@ from tests.helpers.chunked_videos import (
     SHOTS,
     VIDEO,
     assert_same,
+    damaged,
     planes,
 )
 from tests.helpers.encoded_frames import EncodedFrames, assert_same_packets
@@ -323,17 +323,6 @@ def test_a_video_that_was_truncated_after_the_split_fails(video, network, tmp_pa
     longer = dataclasses.replace(last, frames=last.frames + 5)
     with pytest.raises(ReadError, match="it had 105 frames, and has 100 now"):
         colorize_chunk(longer, network, Settings())
-
-
-def damaged(video: Path, source: Path) -> Path:
-    """Make a copy of a video in which a packet at 20 seconds cannot be decoded."""
-    with av.open(str(video)) as whole:
-        packet = next(packet for packet in whole.demux(video=0) if packet.pts == 500 * 40)
-        content = bytearray(video.read_bytes())
-        begin = content.index(bytes(packet)[:40])
-        content[begin + 4 : begin + packet.size] = bytes(packet.size - 4)
-    source.write_bytes(content)
-    return source
 
 
 def test_damage_is_counted_once_and_frames_keep_their_times(video, network, tmp_path):
