@@ -68,7 +68,7 @@ def colored(folder: Path) -> dict[str, list[list[float]]]:
     return {source.name: parts(folder / "out" / source.name) for source in sources}
 
 
-def test_pixels_are_those_that_were_noted(tmp_path):
+def test_pixels_equal_the_recorded_means(tmp_path):
     noted = json.loads(NOTES.read_text())
     found = colored(tmp_path)
     assert found.keys() == noted.keys()
@@ -80,7 +80,7 @@ def test_pixels_are_those_that_were_noted(tmp_path):
     ("name", "mean", "nearly_all"),
     [("grey.png", 0.15, 0.7), ("large.png", 0.15, 0.7), ("grey.jpg", 0.2, 1.3), ("large.jpg", 0.2, 1.3)],
 )
-def test_and_their_lightness_is_the_inputs(tmp_path, name, mean, nearly_all):
+def test_output_lightness_equals_that_of_the_input(tmp_path, name, mean, nearly_all):
     colored(tmp_path)
     with Image.open(tmp_path / "in" / name) as before, Image.open(tmp_path / "out" / name) as after:
         levels, rgb = np.asarray(before), np.asarray(after)

@@ -178,7 +178,7 @@ def chunks_of(
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 9, 100])
-def test_chunks_are_complete_about_equal_and_as_many_as_requested(video, network, tmp_path, count):
+def test_chunks_are_complete_and_about_equal(video, network, tmp_path, count):
     chunked = chunks_of(video, tmp_path, network, count)
     if count == 1:
         assert chunked == [Chunk(video, Path("out.mkv"), tmp_path / "1")]
@@ -200,7 +200,7 @@ def test_chunks_cover_the_requested_time_range(video, network, tmp_path):
         chunks_of(video, tmp_path, network, 2, Settings(video=VideoSettings(start=100)))
 
 
-def test_a_split_is_kept(video, network, tmp_path):
+def test_split_is_kept_for_later_runs(video, network, tmp_path):
     folder = WorkDir(tmp_path)
     chunked = split(video, folder, network, Settings(), 3)
     assert len(chunked) == 3
@@ -210,7 +210,7 @@ def test_a_split_is_kept(video, network, tmp_path):
     assert len(split(video, folder, network, Settings(), 7)) == 7
 
 
-def test_split_of_a_video_that_was_begun_whole_is_the_whole(video, network, tmp_path):
+def test_split_of_a_video_begun_whole_is_one_chunk(video, network, tmp_path):
     """Also if chunks are recorded, as by a run of an earlier version on a cluster."""
     (tmp_path / "000000.nut").write_bytes(b"abc")
     ab = np.zeros((2, 4, 4), np.float32)
@@ -277,9 +277,7 @@ def test_chunks_of_killed_processes_are_resumed(video, models, network, tmp_path
 
 
 @pytest.mark.parametrize("field", ["mark", "marks", "begins", "damaged"])
-def test_a_chunk_that_does_not_match_is_read_from_the_beginning_of_the_video(
-    video, network, tmp_path, monkeypatch, field
-):
+def test_mismatching_chunk_is_read_from_the_beginning(video, network, tmp_path, monkeypatch, field):
     """A mismatch shows at the first frame or at the end. Damaged chunks are never read by seeking."""
     read = []
     beginning = chunks._from_the_beginning
@@ -317,7 +315,7 @@ def test_segments_of_another_split_are_not_reused(video, network, tmp_path):
     assert_same(tmp_path / "one.mkv", output)
 
 
-def test_a_video_that_was_truncated_after_the_split_fails(video, network, tmp_path):
+def test_video_truncated_after_the_split_fails(video, network, tmp_path):
     folder = WorkDir(tmp_path)
     *_, last = split(video, folder, network, Settings(), 3)
     longer = dataclasses.replace(last, frames=last.frames + 5)

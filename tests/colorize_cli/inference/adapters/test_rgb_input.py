@@ -31,7 +31,7 @@ def expected(kind: str, lightness: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["ddcolor", "deoldify"])
 @pytest.mark.parametrize("batch", [1, None, 4])
 @pytest.mark.parametrize("dtype", [FLOAT, HALF])
-def test_dynamic_sides(tmp_path, kind, batch, dtype):
+def test_model_with_dynamic_sides_predicts_chroma(tmp_path, kind, batch, dtype):
     path = write_rgb_model(tmp_path / "m.onnx", kind, side=None, batch=batch, dtype=dtype)
     network = model.load(path, "cpu")
     assert (network.info.name, network.info.multiple_of) == (kind, 32)
@@ -43,14 +43,14 @@ def test_dynamic_sides(tmp_path, kind, batch, dtype):
 
 
 @pytest.mark.parametrize(("batch", "used"), [(1, 1), (None, 1), (4, 4)])
-def test_parallel_calls_are_for_as_many_pictures_as_the_file_takes(tmp_path, batch, used):
+def test_batch_size_of_parallel_calls_is_that_of_the_file(tmp_path, batch, used):
     path = write_rgb_model(tmp_path / "m.onnx", "ddcolor", side=64, batch=batch)
     assert model.load(path, "cpu", threads=2, parallel=2).batch_size == used
 
 
 @pytest.mark.parametrize("kind", ["ddcolor", "deoldify"])
 @pytest.mark.parametrize("batch", [1, None])
-def test_fixed_sides_are_given_the_whole_picture_stretched(tmp_path, kind, batch):
+def test_model_with_fixed_sides_sees_the_stretched_picture(tmp_path, kind, batch):
     network = model.load(write_rgb_model(tmp_path / "m.onnx", kind, side=64, batch=batch), "cpu")
     assert network.info.working_size == 64
     ramp = np.broadcast_to(np.linspace(10, 90, 192, dtype=np.float32), (2, 1, 64, 192)).copy()
@@ -62,7 +62,7 @@ def test_fixed_sides_are_given_the_whole_picture_stretched(tmp_path, kind, batch
 
 @pytest.mark.parametrize("kind", ["ddcolor", "deoldify"])
 @pytest.mark.parametrize("side", [64, None])
-def test_a_folder_is_colored_and_lightness_kept(tmp_path, make_folder, kind, side):
+def test_folder_is_colorized_with_lightness_kept(tmp_path, make_folder, kind, side):
     path = write_rgb_model(tmp_path / "m.onnx", kind, side=side, batch=1)
     folder = make_folder(tmp_path / "in", 4, suffixes=(".png",))
     result = invoke(folder, tmp_path / "out", "--model", path, "--device", "cpu", "--size", 64, "--json")
@@ -80,7 +80,7 @@ def test_a_folder_is_colored_and_lightness_kept(tmp_path, make_folder, kind, sid
         assert np.abs(np.moveaxis(lab[..., 1:], -1, 0)[:, middle] - wanted).mean() < 3
 
 
-def test_a_film_is_colored_steadily(tmp_path):
+def test_video_is_colorized(tmp_path):
     path = write_rgb_model(tmp_path / "m.onnx", "ddcolor", side=64, batch=1)
     source = make(tmp_path / "a.mkv", Recipe(frames=20))
     result = invoke(source, tmp_path / "b.mkv", "--model", path, "--device", "cpu")
@@ -89,7 +89,7 @@ def test_a_film_is_colored_steadily(tmp_path):
     assert look(tmp_path / "b.mkv").times == look(source).times
 
 
-def test_the_kinds_that_can_be_named_are_those_of_the_table():
+def test_model_kinds_equal_the_table():
     assert set(MODEL_KINDS) == set(adapters.MODEL_FORMATS)
 
 
@@ -98,7 +98,7 @@ def signature(outputs: int | str, **metadata: str) -> Signature:
     return Signature((given,), (Tensor("output", "tensor(float)", ("n", outputs, 256, 256)),), metadata)
 
 
-def test_what_cannot_be_told_apart_is_asked_for():
+def test_ambiguous_signature_asks_for_model_kind():
     with pytest.raises(ModelError, match="--model-kind") as caught:
         adapters.recognize(signature("c"))
     assert "(n, c, 256, 256)" in str(caught.value)
@@ -106,14 +106,14 @@ def test_what_cannot_be_told_apart_is_asked_for():
     assert adapters.recognize(signature("c"), "deoldify").info.name == "deoldify"
 
 
-def test_what_a_file_cannot_be_is_refused():
+def test_impossible_model_kind_is_refused():
     with pytest.raises(ModelError, match="not a file of kind deoldify"):
         adapters.recognize(signature(2), "deoldify")
     with pytest.raises(ModelError, match=r"Accepted are native.*ddcolor.*deoldify"):
         adapters.recognize(signature(5))
 
 
-def test_other_files_end_with_status_2_and_the_signatures(tmp_path, models):
+def test_wrong_model_kind_exits_2_with_the_signature(tmp_path, models):
     path = write_rgb_model(tmp_path / "m.onnx", "ddcolor", side=64, batch=1)
     Image.new("L", (64, 64), 100).save(tmp_path / "a.png")
     line = [sys.executable, "-m", "colorize_cli", tmp_path / "a.png", tmp_path / "b.png", "--device", "cpu"]
