@@ -1,4 +1,4 @@
-"""Fixtures for every test: stand-in models, whose chroma is a known function of L*, and pictures."""
+"""Fixtures for all tests: pictures, and stand-in models whose chroma is a known function of L*."""
 
 import importlib.resources
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from tests.helpers.models import Models, write_model
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     folder = tmp_path_factory.mktemp("models")
     return Models(
-        gray=write_model(folder / "grey.onnx", (0, 0), (0, 0)),
+        gray=write_model(folder / "gray.onnx", (0, 0), (0, 0)),
         tinted=write_model(folder / "tinted.onnx", (0.4, -0.3), (-20, 30)),
         vivid=write_model(folder / "vivid.onnx", (0, 0), (90, -90)),
     )
@@ -24,7 +24,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 @pytest.fixture(scope="session")
 def bundled_model() -> Path:
-    """The model that comes with the package; tests that need it fail without it."""
+    """The bundled model. Tests that need it fail without it."""
     path = Path(str(importlib.resources.files("colorize_cli").joinpath("models/default.onnx")))
     assert path.is_file(), f"{path} is missing"
     return path
@@ -32,7 +32,7 @@ def bundled_model() -> Path:
 
 @pytest.fixture(scope="session")
 def gray_photo() -> npt.NDArray[np.uint8]:
-    """A grey photograph, (120, 160) uint8: NASA's portrait of Eileen Collins, in the public domain."""
+    """A gray photograph, (120, 160) uint8: NASA's portrait of Eileen Collins, in the public domain."""
     from skimage import data
 
     return np.asarray(
@@ -42,7 +42,7 @@ def gray_photo() -> npt.NDArray[np.uint8]:
 
 @pytest.fixture
 def make_folder(gray_photo: npt.NDArray[np.uint8]) -> Callable[..., Path]:
-    """Fills a folder with small grey pictures of several shapes and formats, in two levels."""
+    """Fill a folder with small gray pictures of several shapes and formats, in two levels."""
 
     def make(folder: Path, count: int = 12, suffixes: tuple[str, ...] = (".png", ".jpg")) -> Path:
         (folder / "sub").mkdir(parents=True)

@@ -1,6 +1,6 @@
-"""What the README says of the program is what the program says.
+"""The README agrees with the program.
 
-`python -m tests.test_readme` writes the reference into the README anew.
+`python -m tests.test_readme` updates the reference in the README.
 """
 
 import re
@@ -22,7 +22,7 @@ def reference() -> str:
 
 
 def parts() -> tuple[str, str, str]:
-    """The README before the reference, the reference, and what follows it."""
+    """Return the README before the reference, the reference, and the rest."""
     before, begin, rest = README.read_text().partition(BEGIN)
     within, end, after = rest.partition(END)
     assert begin, "the README has a place for the reference"

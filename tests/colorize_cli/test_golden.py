@@ -1,10 +1,10 @@
-"""The same pixels as before: means of parts of coloured pictures, noted when they were last meant to change.
+"""Pixels do not change: mean colors of parts of outputs are compared with recorded ones.
 
-`python -m tests.colorize_cli.test_golden` notes them anew.
+`python -m tests.colorize_cli.test_golden` records them. Do so only after an intended change.
 
-The model is a stand-in whose answers are simple functions of lightness, so that what is held is reading,
-small copies, upsampling, composition and writing. The tolerance is a level of 255 for the mean of a part, as
-float arithmetic differs a little between processors and versions of libraries.
+The model is a stand-in whose chroma is a simple function of lightness, so the test covers reading, small
+copies, upsampling, composition and writing. The tolerance is one level of 255 for the mean of a part, because
+float arithmetic differs slightly between processors and versions of libraries.
 """
 
 import json
@@ -25,7 +25,7 @@ TOLERANCE = 1.0
 
 
 def scene(height: int, width: int) -> np.ndarray:
-    """Smooth shading, hard edges, black and white, and fine stripes; levels (H, W) uint8."""
+    """Return levels, (H, W) uint8: smooth shading, hard edges, black and white, and fine stripes."""
     y, x = np.mgrid[0:height, 0:width] / np.array([height, width])[:, None, None]
     levels = 120 + 90 * np.sin(5 * x + 2 * y) * np.cos(4 * y)
     levels += 60 * ((x - 0.3) ** 2 + (y - 0.6) ** 2 < 0.04) - 80 * ((x > 0.6) & (y < 0.4))
@@ -34,7 +34,7 @@ def scene(height: int, width: int) -> np.ndarray:
 
 
 def make(folder: Path) -> list[Path]:
-    """Grey JPEG and PNG, small and large, a toned JPEG, and 16 bits."""
+    """Make gray JPEG and PNG files, small and large, a toned JPEG, and a 16-bit PNG."""
     small, large = scene(211, 300), scene(1201, 1603)
     toned = np.dstack([np.clip(small.astype(int) + offset, 0, 255) for offset in (12, 0, -18)])
     pictures = {
@@ -52,7 +52,7 @@ def make(folder: Path) -> list[Path]:
 
 
 def parts(path: Path) -> list[list[float]]:
-    """Mean red, green and blue, in levels, of 4 x 4 parts of a picture."""
+    """Return the mean red, green and blue levels of 4 x 4 parts of a picture."""
     with Image.open(path) as image:
         rgb = np.asarray(image.convert("RGB"), float)
     rows = np.array_split(rgb, PARTS, axis=0)

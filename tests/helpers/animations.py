@@ -20,7 +20,7 @@ LOSSLESS = {
 
 
 def moving(mode: str = "L") -> list[Image.Image]:
-    """A bright square that moves over a ramp, transparent on the left if the mode has alpha."""
+    """Make frames of a bright square that moves over a ramp. With alpha, the left is transparent."""
     images = []
     for number in range(FRAMES):
         codes = np.tile(np.linspace(20, 200, SIZE[0]).astype(np.uint8), (SIZE[1], 1))

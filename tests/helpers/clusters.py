@@ -60,12 +60,12 @@ def alive(processes: dict[int, str]) -> list[str]:
 
 
 class Nodes:
-    """A cluster of nodes in processes on this machine, the head with one core."""
+    """A cluster of nodes in processes on this machine. The head has one core."""
 
     def __init__(self, folder: str) -> None:
         from ray.cluster_utils import Cluster
 
-        Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108 - where Ray notes it, wherever all else is
+        Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108 - where Ray always records the cluster
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": folder})
         self.address = self._cluster.address
         self.environment = dict(os.environ)  # includes Ray's token, needed to join

@@ -11,7 +11,7 @@ def files(source: Path, destination: Path) -> LocalFiles:
     return LocalFiles(Job(source, destination), source, destination)
 
 
-def make(job: LocalFiles, manifest: LocalManifest, content: bytes = b"colour", recipe: str = "r") -> None:
+def make(job: LocalFiles, manifest: LocalManifest, content: bytes = b"color", recipe: str = "r") -> None:
     job.destination.parent.mkdir(parents=True, exist_ok=True)
     job.destination.write_bytes(content)
     manifest.add(job, SourceFingerprint.of(job.source), Fingerprint.of(job.destination.stat()), recipe)

@@ -13,7 +13,10 @@ FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 def write_rgb_model(
     path: Path, kind: str, *, side: int | None, batch: int | None, dtype: int = FLOAT
 ) -> Path:
-    """DDColor's: a* = 40 red - 20, b* = 20 - 30 blue. DeOldify's: red + 20, green, blue - 20 of 255."""
+    """Write an ONNX file with the signature of another project.
+
+    DDColor's computes a* = 40 red - 20, b* = 20 - 30 blue; DeOldify's red + 20, green, blue - 20 (of 255).
+    """
     sides = [batch or "n", 3, side or "h", side or "w"]
     if kind == "ddcolor":
         weights = [[40, 0, 0], [0, 0, -30]]
@@ -71,7 +74,7 @@ def write_model(
     offsets: tuple[float, float],
     metadata: dict[str, str] | None = None,
 ) -> Path:
-    """An ONNX file of the native contract: ab = gain * (L*, mean of 2 x 2) + offset."""
+    """Write an ONNX file with the native signature: ab = gain * (L*, mean of 2 x 2) + offset."""
     constants = [
         helper.make_tensor("gains", TensorProto.FLOAT, [1, 2, 1, 1], gains),
         helper.make_tensor("offsets", TensorProto.FLOAT, [1, 2, 1, 1], offsets),

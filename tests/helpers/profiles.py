@@ -10,7 +10,7 @@ def built_in_profile(space: str) -> bytes:
 
 
 def gray_profile(gamma: float) -> bytes:
-    """A minimal ICC v2 profile for gray of a pure power curve (ICC.1:2001-04, 6.3.1)."""
+    """Make a minimal ICC v2 profile for gray with a power curve (ICC.1:2001-04, 6.3.1)."""
 
     def tag(kind: bytes, data: bytes) -> bytes:
         return kind + b"\0\0\0\0" + data
@@ -31,7 +31,7 @@ def gray_profile(gamma: float) -> bytes:
 
 
 def linear_profile(name: str) -> bytes:
-    """An ICC profile with sRGB's primaries and a gamma of 1 (ICC.1:2001-04)."""
+    """Make an ICC profile with sRGB's primaries and a gamma of 1 (ICC.1:2001-04)."""
 
     def fixed(x: float) -> bytes:
         return struct.pack(">i", round(x * 65536))

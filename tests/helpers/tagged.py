@@ -1,4 +1,4 @@
-"""Makes gray pictures with rich metadata, and reads it again, without the code under test."""
+"""Gray pictures with rich metadata, made and read without the code under test."""
 
 import hashlib
 import io

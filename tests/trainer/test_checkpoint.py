@@ -60,7 +60,7 @@ def saved(content, tmp_path):
 
 
 def tensors(tree) -> list:
-    """Yield all leaves of nested dicts and lists, in order."""
+    """Return all leaves of nested dicts and lists, in order."""
     if isinstance(tree, dict):
         return [leaf for key in sorted(tree, key=str) for leaf in (key, *tensors(tree[key]))]
     return [leaf for item in tree for leaf in tensors(item)] if isinstance(tree, list | tuple) else [tree]
@@ -126,7 +126,7 @@ def test_save_checkpoint_removes_temporary_files_of_killed_runs(trained, tiny, t
 
 
 class Evil:
-    """Runs a command when it is unpickled."""
+    """An object that runs a command when it is unpickled."""
 
     def __reduce__(self):
         return os.mkdir, ("unpickled",)

@@ -74,7 +74,7 @@ def assert_one_line_error(result: Result, *names: object) -> None:
 
 
 def measured(scores: Scores | Truth) -> dict[str, float]:
-    """Return the scores without those of realism, which are not measured here."""
+    """Return the scores without the measures of realism, which are not computed here."""
     return {name: value for name, value in asdict(scores).items() if name not in {"kid", "true_class"}}
 
 

@@ -161,7 +161,7 @@ def test_export_leaves_one_file(exported):
 
 @pytest.fixture
 def path(tmp_path):
-    """Where an earlier, good file lies."""
+    """The path of an earlier, valid file."""
     (tmp_path / "model.onnx").write_bytes(b"earlier")
     return tmp_path / "model.onnx"
 
@@ -179,7 +179,7 @@ def test_export_refuses_overflow_of_half_precision(path, generator, monkeypatch)
     with torch.no_grad():
         first = next(generator.parameters())
         first.mul_(1e6)
-        generator.down[1][1].weight.div_(1e6)  # torch's result stays as it was
+        generator.down[1][1].weight.div_(1e6)  # torch's result does not change
     assert_refused(generator, path)
 
 
@@ -190,7 +190,7 @@ def test_export_refuses_a_network_with_nan_output(path, generator):
 
 
 def tampered_session(monkeypatch, change):
-    """Let onnxruntime give something else than the file computes."""
+    """Make onnxruntime return outputs that the file does not compute."""
 
     class Session(onnxruntime.InferenceSession):
         def run(self, *arguments, **options):
@@ -237,14 +237,14 @@ def test_export_refuses_a_generator_in_training_mode(path, generator):
 
 
 def test_exported_hash_equals_that_of_the_config(exported):
-    """Another seed, another hash."""
+    """The hash also depends on the seed."""
     _, config, path, _ = exported
     metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert metadata["colorize.config_hash"] == config.hash != replace(config, seed=1).hash
 
 
 def cast_and_detail() -> torch.Tensor:
-    """(2, 2, 4, 4) chroma about a mean that is not gray, another one in each picture."""
+    """Return chroma, (2, 2, 4, 4), around a mean that is not gray and differs between pictures."""
     detail = 15 * torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     return (
         detail
@@ -300,7 +300,7 @@ def test_calibration_is_part_of_the_exported_model(small_export, tmp_path):
     with torch.no_grad():
         plain = generator(lightness)
     expected = calibrate(plain, calibration).numpy()
-    assert np.abs(expected - plain.numpy()).max() > 10, "it shows"
+    assert np.abs(expected - plain.numpy()).max() > 10, "the calibration has an effect"
     np.testing.assert_allclose(found, expected, atol=0.5)
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["colorize.calibration"]) == asdict(calibration)

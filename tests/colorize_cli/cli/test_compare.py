@@ -122,7 +122,7 @@ def test_model_named_twice_is_compared_with_itself(models, pictures, tmp_path):
         "the bundled model",
     ]
     assert column(page, 1)["Colorfulness, mean"] == column(page, 2)["Colorfulness, mean"] == "0.0"
-    assert page.text["button"] == ["0 All", "1 A grey.onnx", "2 B grey.onnx", "3 C default"]
+    assert page.text["button"] == ["0 All", "1 A gray.onnx", "2 B gray.onnx", "3 C default"]
 
 
 def test_pictures_are_reduced_and_described(models, pictures, tmp_path):

@@ -159,8 +159,8 @@ def test_dry_run_into_a_closed_pipe_exits_1_silently(make_folder, tmp_path):
 def test_signal_exits_130_and_leaves_complete_files(models, make_folder, tmp_path, number):
     source, output = make_folder(tmp_path / "in", 300), tmp_path / "out"
     # Shells start background jobs, perhaps these tests too, with the signal ignored.
-    heeds = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    running = process(source, output, "--model", models.tinted, "--workers", 1, **heeds)
+    unignored = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    running = process(source, output, "--model", models.tinted, "--workers", 1, **unignored)
     while not list(output.rglob("*.png")):
         assert running.poll() is None
         time.sleep(0.005)
@@ -194,7 +194,7 @@ def test_killed_runs_are_completed_by_the_next_run(models, make_folder, tmp_path
 
 
 def peak_memory(source: Path, output: Path, model: Path) -> int:
-    """The peak resident memory of a run, in KiB."""
+    """Return the peak resident memory of a run, in KiB."""
     code = (
         "import sys, resource; from colorize_cli.cli.run import command;"
         "command(sys.argv[1:], standalone_mode=False);"

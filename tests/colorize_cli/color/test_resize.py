@@ -74,7 +74,7 @@ def test_working_copy_exists_for_any_shape(shape):
 
 
 def triangle(values, count):
-    """Rows reduced to `count` by the triangle filter, two new pixels wide at its foot."""
+    """Reduce rows to `count` with a triangle filter that is two new pixels wide."""
     scale = len(values) / count
     centers = (np.arange(count) + 0.5) * scale
     distance = np.abs(np.arange(len(values)) + 0.5 - centers[:, None]) / scale

@@ -1,4 +1,4 @@
-"""Luma kept, chroma that gives the color wanted."""
+"""Chroma for a given luma gives the wanted color."""
 
 import cv2
 import numpy as np
@@ -46,7 +46,7 @@ def test_chroma_of_gray_is_zero():
 
 
 def test_codes_equal_those_of_opencv():
-    """cv2's YUV is BT.601 of full range."""
+    """cv2's YUV is full-range BT.601."""
     rgb = np.random.default_rng(1).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     ycrcb = cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb).astype(np.float32)
     luma, cb, cr = Coding(8, full=True).values(ycrcb[..., 0], ycrcb[..., 2], ycrcb[..., 1])

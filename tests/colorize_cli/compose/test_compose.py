@@ -35,7 +35,7 @@ def test_compose_keeps_lightness(gray_photo, scale):
     difference = np.abs(lightness_of(out) - GRAY8[gray_photo])
     assert difference.mean() <= 0.3
     assert difference.max() <= 1.5
-    assert np.ptp(out.astype(int), axis=-1).mean() > 2  # and there are colors
+    assert np.ptp(out.astype(int), axis=-1).mean() > 2  # it has colors
 
 
 @settings(deadline=None, max_examples=40)
@@ -69,7 +69,7 @@ def test_compose_keeps_constant_chroma_on_smooth_lightness():
 
 
 def test_compose_keeps_proportions_of_light_in_detail(gray_photo):
-    """Like a surface lit by light of one color, lighter or darker."""
+    """The result looks like a surface in light of one color, lighter or darker."""
     codes = np.clip(gray_photo, 40, 200)
     ab = np.empty((2, 2, 2), np.float32)
     ab[0], ab[1] = 12, -9
@@ -81,7 +81,7 @@ def test_compose_keeps_proportions_of_light_in_detail(gray_photo):
 
 
 def edge_case() -> tuple[np.ndarray, np.ndarray]:
-    """A dark red half beside a light blue half, the edge in the middle of a low-resolution pixel."""
+    """Return a dark red half beside a light blue half, with the edge inside a low-resolution pixel."""
     codes = np.full((256, 256), 100, np.uint8)
     codes[:, 132:] = 170
     true = np.zeros((2, 256, 256), np.float32)

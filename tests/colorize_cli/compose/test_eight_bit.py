@@ -23,7 +23,7 @@ def lightness_of(rgb8: np.ndarray) -> np.ndarray:
 
 
 def picture(height: int, width: int) -> np.ndarray:
-    """Shapes with soft and hard edges, grain, and areas of black and white."""
+    """Return shapes with soft and hard edges, grain, and areas of black and white."""
     y, x = np.mgrid[0:height, 0:width]
     waves = 128 + 100 * np.sin(x / 23) * np.cos(y / 31) + 60 * ((x // 40 + y // 50) % 2)
     grain = np.random.default_rng(0).normal(0, 5, (height, width))
@@ -33,7 +33,7 @@ def picture(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("cells", [3_000, 20_000, 10**9])
 @pytest.mark.parametrize("scale", [10, 30])
 def test_compose_rgb8_keeps_lightness_at_any_cell_size(cells, scale):
-    """Except for a few pixels between cells of different strong colors, which mix as codes do."""
+    """Exceptions are a few pixels between cells of different strong colors, which mix as codes."""
     levels = picture(301, 402)
     rgb = compose_rgb8(levels, smooth_chroma((24, 32), scale), cells)
     levels_off = np.abs(lightness_of(rgb) - lightness.GRAY8[levels]) / np.gradient(lightness.GRAY8)[levels]
@@ -79,7 +79,7 @@ def test_compose_rgb8_shows_no_cells():
 
 
 def test_compose_rgb8_beside_white_clips_no_channel():
-    """Beside white chroma is reduced, or lightness would be lost."""
+    """Chroma beside white is reduced, to keep lightness."""
     levels = np.full((200, 200), 200, np.uint8)
     levels[::7, ::5] = 255
     ab = np.empty((2, 10, 10), np.float32)
@@ -91,7 +91,7 @@ def test_compose_rgb8_beside_white_clips_no_channel():
 
 
 def off_where_each_pixel_is_another_color(shape, low_shape, cells, seed) -> np.ndarray:
-    """|dL*| of noise in strong colors of noise, (H, W): the worst case."""
+    """Return |dL*|, (H, W), of noise in strong random colors: the worst case."""
     random = np.random.default_rng(seed)
     levels = random.integers(0, 256, shape, dtype=np.uint8)
     rgb = compose_rgb8(levels, random.normal(0, 40, (2, *low_shape)).astype(np.float32), cells)

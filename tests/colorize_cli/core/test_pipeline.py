@@ -245,7 +245,7 @@ def test_key_error_is_raised():
 
 
 class Load:
-    """Counts the weight between two points, and the most that there was."""
+    """Records the current and the largest weight between two stages."""
 
     def __init__(self) -> None:
         self.now = self.most = 0

@@ -1,4 +1,4 @@
-"""The session, and its calls of the model."""
+"""The session and its calls of the model."""
 
 import pytest
 
@@ -57,5 +57,5 @@ def test_run_opens_the_session_by_the_work_to_do(models, make_folder, tmp_path, 
         assert len(list(session.run(discovery.plan([source], out, formats.endings()), settings, print))) == 3
         assert asked[0] == {"many": many}
         asked.clear()
-        for path in sorted(out.glob("[!.]*.*"))[:1]:  # the next run must make it again
+        for path in sorted(out.glob("[!.]*.*"))[:1]:  # so the next run has work
             path.unlink()

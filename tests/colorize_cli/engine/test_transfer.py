@@ -53,7 +53,7 @@ def test_run_with_store_faults_completes_all_objects(models, local, bucket, serv
     bucket.fill(source, "in")
 
     def rule(method: str, path: str, before: int) -> object:
-        """Fail the first answer, or the first two, for every tenth object."""
+        """Fail the first answer, or the first two, for one object in ten."""
         number = zlib.crc32(f"{method} {path.partition(bucket.name)[2]}".encode())
         if number % 10 or before > number // 10 % 2:
             return None
@@ -228,15 +228,15 @@ def test_killed_runs_are_completed_by_the_next_run(models, local, bucket, tmp_pa
 def test_interrupted_run_leaves_complete_outputs(models, local, bucket, tmp_path):
     source, expected = local(60)
     bucket.fill(source, "in")
-    heeds = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    running_ = process(f"{bucket.url}/in", f"{bucket.url}/out", "--model", models.tinted, **heeds)
+    unignored = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    running_ = process(f"{bucket.url}/in", f"{bucket.url}/out", "--model", models.tinted, **unignored)
     while not bucket.contents("out"):
         assert running_.poll() is None
         time.sleep(0.002)
     running_.send_signal(signal.SIGINT)
     begun = time.monotonic()
     _, err = running_.communicate(timeout=30)
-    assert time.monotonic() - begun < 10  # stages under way may take longer on a busy machine
+    assert time.monotonic() - begun < 10  # running stages may take longer on a busy machine
     assert running_.returncode == 130, err
     assert "interrupted: " in err
     assert "Traceback" not in err

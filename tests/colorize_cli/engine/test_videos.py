@@ -44,8 +44,8 @@ CASES = {
     "deeper.mkv": Recipe(pixel_format="yuv422p10le"),
     "422.mkv": Recipe(pixel_format="yuv422p"),
     "444.mkv": Recipe(pixel_format="yuv444p"),
-    "grey.mkv": Recipe(pixel_format="gray", codec="ffv1", options={}),
-    "deep-grey.mkv": Recipe(pixel_format="gray10le", codec="ffv1", options={}),
+    "gray.mkv": Recipe(pixel_format="gray", codec="ffv1", options={}),
+    "deep-gray.mkv": Recipe(pixel_format="gray10le", codec="ffv1", options={}),
     "full.mp4": Recipe(pixel_format="yuvj420p", full=True),
     "601.mp4": Recipe(matrix=BT601),
     "709.mp4": Recipe(matrix=BT709),
@@ -100,9 +100,9 @@ def test_lossless_codec_keeps_luma_bit_for_bit(models, tmp_path, pixel_format):
 def test_outcome_has_frames_and_cuts(models, tmp_path):
     make(tmp_path / "in.mkv", Recipe(frames=40, cut=23))
     result = colorize(tmp_path / "in.mkv", tmp_path / "out.mkv", models.tinted, "--json")
-    told = json.loads(result.stdout)
-    assert (told["status"], told["frames"], told["cuts"]) == ("done", 40, 1)
-    assert {"copy", "follow", "infer", "steady", "chroma", "film", "join"} == told["seconds"].keys()
+    found = json.loads(result.stdout)
+    assert (found["status"], found["frames"], found["cuts"]) == ("done", 40, 1)
+    assert {"copy", "follow", "infer", "steady", "chroma", "film", "join"} == found["seconds"].keys()
 
 
 def test_truncated_mp4_fails_with_one_line(models, tmp_path):
@@ -140,8 +140,8 @@ def test_video_in_color_is_skipped_copied_or_recolored(models, tmp_path):
     assert not (tmp_path / "skip" / "a.mkv").exists()
     assert colorize(source, tmp_path / "copy", models.tinted, "--if-colored", "copy").exit_code == 0
     assert (tmp_path / "copy" / "a.mkv").read_bytes() == source.read_bytes()
-    assert colorize(source, tmp_path / "anew", models.gray, "--if-colored", "recolor").exit_code == 0
-    assert look(tmp_path / "anew" / "a.mkv").chroma < 1
+    assert colorize(source, tmp_path / "again", models.gray, "--if-colored", "recolor").exit_code == 0
+    assert look(tmp_path / "again" / "a.mkv").chroma < 1
 
 
 def test_folder_of_pictures_and_videos_is_done_once(models, make_folder, tmp_path):

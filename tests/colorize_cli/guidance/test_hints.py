@@ -21,7 +21,7 @@ POINT = {"points": [{"x": 80, "y": 60, "color": RED, "radius": 5}]}
 BAD = {
     "not json": ("{", "not valid JSON"),
     "no object": ("[1]", "not an object"),
-    "no colour": ('{"points": [{"x": 1, "y": 2, "color": "reddish"}]}', r"points\[0\]\.color is not a color"),
+    "no color": ('{"points": [{"x": 1, "y": 2, "color": "reddish"}]}', r"points\[0\]\.color is not a color"),
     "no number": ('{"points": [{"x": "1", "y": 2, "color": "red"}]}', r"points\[0\]\.x is not a number"),
     "unknown key": ('{"points": [{"x": 1, "y": 2, "colour": "red"}]}', "'colour' is none of"),
     "no points": ('{"strokes": [{"points": [], "color": "red"}]}', r"strokes\[0\] has no points"),
@@ -142,8 +142,8 @@ def test_unnamed_hints_for_several_pictures_are_refused(models, images, tmp_path
 @pytest.mark.parametrize("option", ["--hints", "--reference"])
 def test_unreadable_guidance_file_is_named_before_any_work(models, images, tmp_path, option):
     (tmp_path / "empty").touch()
-    Image.new("RGB", (20, 20), (9, 9, 9)).save(tmp_path / "grey.png")
-    for name in ("absent", "empty", "grey.png"):
+    Image.new("RGB", (20, 20), (9, 9, 9)).save(tmp_path / "gray.png")
+    for name in ("absent", "empty", "gray.png"):
         code, stderr = run(models, option, tmp_path / name, images / "b.png", tmp_path / "out.png")
         assert code == 2
         assert name in stderr

@@ -1,4 +1,4 @@
-"""EXIF blocks that are odd or damaged. `test_metadata` has those of whole pictures."""
+"""Odd and damaged EXIF blocks. `test_metadata` has complete pictures."""
 
 import io
 import struct
@@ -122,7 +122,7 @@ def test_thumbnail_is_removed_at_the_end_and_unlinked_elsewhere():
         assert len(changed) == len(found) - (len(tagged.thumbnail()) if last else 0)
 
 
-@pytest.mark.filterwarnings("ignore")  # of Pillow, as `colorize_cli.cli.main` does
+@pytest.mark.filterwarnings("ignore")  # warnings of Pillow; `colorize_cli.cli.main` ignores them too
 @pytest.mark.parametrize(
     "content", [b"", b"II", b"garbagegarbage", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\0"]
 )
@@ -133,7 +133,7 @@ def test_block_without_tags_is_kept_only_if_readable(tmp_path, content):
     assert tagged.exif_of(output) == (content if readable else b"")
 
 
-@pytest.mark.filterwarnings("ignore")  # of Pillow, as `colorize_cli.cli.main` does
+@pytest.mark.filterwarnings("ignore")  # warnings of Pillow; `colorize_cli.cli.main` ignores them too
 @pytest.mark.parametrize("end", [8, 300, 700, *range(1000, 1400, 29)])
 def test_truncated_block_keeps_its_readable_part(tmp_path, end):
     cut = tagged.exif_block("<", 6)[:end]
@@ -142,7 +142,7 @@ def test_truncated_block_keeps_its_readable_part(tmp_path, end):
     with Image.open(tmp_path / "a.jpg") as before, Image.open(output) as after:
         turned = before.size != after.size
     found = tagged.exif_of(output)
-    assert len(found) == len(cut) or exif.has_thumbnail(cut)  # it gets another one
+    assert len(found) == len(cut) or exif.has_thumbnail(cut)  # a new thumbnail is added
     assert (exif.orientation_of(cut) == 6) == turned
     assert exif.orientation_of(found) in (None, 1)
     assert sum(a != b for a, b in zip(cut, found, strict=False)) < 80
@@ -177,7 +177,7 @@ def test_damaged_tiff_raises_nothing(tmp_path_factory, data):
 def test_avif_keeps_the_bytes_except_the_orientation(tmp_path):
     wanted = tagged.directories(content := tagged.exif_block("<", 6))
     (tmp_path / "a.jpg").write_bytes(tagged.jpeg(tagged.segment(0xE1, b"Exif\0\0" + content)))
-    # From AVIF to AVIF too: Pillow would serialize the block again.
+    # Also from AVIF to AVIF, where Pillow would serialize the block again.
     colorized(colorized(tmp_path / "a.jpg", tmp_path / "b.avif"), tmp_path / "c.avif")
     with Image.open(tmp_path / "c.avif") as image:
         assert image.size == SIZE
@@ -189,7 +189,7 @@ def test_avif_keeps_the_bytes_except_the_orientation(tmp_path):
 
 
 def test_subject_area_is_rotated_after_a_rotating_decoder():
-    """As pillow-heif gives it: upright, with its orientation before."""
+    """pillow-heif returns upright pictures with their original orientation."""
     image = Image.new("L", SIZE)
     content = with_details("<", tagged.value("<", 37396, 3, 10, 20, 8, 4))
     image.info = {STORED: Metadata(exif=content), "original_orientation": 6}

@@ -1,8 +1,8 @@
-"""Damaged files: they are read, or fail with a one-line message; nothing else happens.
+"""Damaged files are read, or fail with a message of one line.
 
     COLORIZE_FUZZ_EXAMPLES=300 pytest tests/colorize_cli/image/test_fuzz.py
 
-tries 300 of each kind, and others each time.
+tries 300 random examples of each kind, different ones each time.
 """
 
 import io
@@ -37,7 +37,7 @@ LIMIT = 1_000_000
 EXAMPLES = int(os.environ.get("COLORIZE_FUZZ_EXAMPLES", "20"))
 FUZZ = settings(
     max_examples=EXAMPLES,
-    deadline=20_000,  # milliseconds; a case takes some five of them
+    deadline=20_000,  # milliseconds; a case takes about five
     derandomize="COLORIZE_FUZZ_EXAMPLES" not in os.environ,
     database=None,
     suppress_health_check=list(HealthCheck),
@@ -184,7 +184,7 @@ def check(data: bytes) -> None:
         assert max(frame.pixels for frame in frames) <= pixels
         assert all(frame.pages == len(frames) for frame in frames)
     ours = [warning for warning in caught if "PIL" not in Path(warning.filename).parts]
-    assert not ours, "only Pillow warns, of what it reads all the same"
+    assert not ours, "only Pillow warns, about files that it can read"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -202,7 +202,7 @@ def test_damaged_file_is_read_or_fails_with_one_line(name):
     run()
 
 
-@pytest.mark.filterwarnings("ignore")  # as `colorize_cli.cli.main` does
+@pytest.mark.filterwarnings("ignore")  # `colorize_cli.cli.main` ignores warnings too
 def test_run_on_damaged_files_has_one_outcome_each(models, tmp_path_factory):
     @settings(FUZZ, max_examples=max(4, EXAMPLES // 10), deadline=None)
     @given(st.fixed_dictionaries({name: mangled(data) for name, data in FILES.items()}))

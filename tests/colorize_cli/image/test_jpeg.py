@@ -25,7 +25,7 @@ def test_quality_tables_equal_those_of_libjpeg():
 
 
 def colors(fewer: int, height: int = 61, width: int = 75) -> BytePlanes:
-    """Shapes of 9 pixels, with 4:4:4 or 4:2:0 chroma."""
+    """Return shapes of 9 pixels, with 4:4:4 or 4:2:0 chroma."""
     random = np.random.default_rng(0)
 
     def plane(height: int, width: int) -> np.ndarray:
@@ -149,7 +149,7 @@ def lightness_of(data: bytes) -> np.ndarray:
 
 
 def by_djpeg(data: bytes) -> tuple[np.ndarray, int]:
-    """The picture as libjpeg's own program decodes it, and the exit status."""
+    """Return the picture as decoded by libjpeg's program, and its exit status."""
     djpeg = shutil.which("djpeg")
     if djpeg is None:
         pytest.skip("djpeg is not installed")

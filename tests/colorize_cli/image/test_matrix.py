@@ -43,8 +43,8 @@ LAYOUTS = {
     "BigTIFF": {"bigtiff": True},
     "big-endian BigTIFF": {"bigtiff": True, "byteorder": ">"},
 }
-LUMINANCE = (0.2126729, 0.7151522, 0.0721750)  # of the primaries of sRGB
-GAMMA = 461 / 256  # of the profile of gray pictures; that of colors is linear
+LUMINANCE = (0.2126729, 0.7151522, 0.0721750)  # luminances of the primaries of sRGB
+GAMMA = 461 / 256  # in the profile of gray pictures; the profile of colors is linear
 # Allowed mean difference in L* between output and input, by the loss of the format.
 LOSSES = {"AVIF": 1.2, "HEIF": 1.2, "JPEG": 0.8, "lossy": 1.2}
 
@@ -55,7 +55,7 @@ class Case:
     mode: str
     orientation: int
     profile: bool
-    layout: str = ""  # of LAYOUTS, or "tRNS", or "lossy" for WebP
+    layout: str = ""  # a key of LAYOUTS, "tRNS", or "lossy" for WebP
 
     def __str__(self) -> str:
         words = (
@@ -96,7 +96,7 @@ CASES += [Case("WEBP", mode, 1, False, "lossy") for mode in ("L", "RGB", "RGBA")
 
 
 def gray16() -> np.ndarray:
-    """A smooth ramp with some structure, every 16-bit level distinct from its neighbors."""
+    """Return a smooth ramp with some structure, in 16 bits."""
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]] / np.array(SHAPE)[:, None, None]
     return np.rint(65535 * np.clip(0.1 + 0.7 * x + 0.15 * np.sin(9 * y), 0, 1)).astype(np.uint16)
 
@@ -132,7 +132,7 @@ def as_image(mode: str) -> Image.Image:
 
 
 def clear_code(case: Case) -> np.ndarray:
-    """The code that the chunk tRNS declares transparent."""
+    """Return the code that the chunk tRNS makes transparent."""
     return samples(case.mode)[20, 40]
 
 
@@ -215,7 +215,7 @@ def make_tiff(case: Case, path: Path) -> None:
 
 
 def add_metadata(path: Path, chosen: dict) -> None:
-    """Add to a PNG what Pillow's `save` writes beside the pixels."""
+    """Add to a PNG the chunks that Pillow's `save` writes in addition to the pixels."""
     small = io.BytesIO()
     Image.new("RGB", (1, 1)).save(small, "PNG", **chosen)
     data, head = path.read_bytes(), 8 + 25
@@ -293,7 +293,7 @@ def test_round_trip_is_colorized_and_keeps_the_rest(tmp_path, case):
 
 
 def check_lightness(case, frame):
-    """The decoded picture is the one that a viewer shows; pictures of 16 bits at 16 bits."""
+    """Check that the decoded picture equals the one in a viewer, in 16 bits for 16-bit pictures."""
     if case.loss or case.mode in ("P", "CMYK"):
         return
     content = samples(case.mode)
@@ -336,7 +336,7 @@ def check_metadata(case, output, format_):
         assert exif.get(ExifTags.Base.Orientation, 1) == 1
         if "exif" in chosen:
             assert exif[ExifTags.Base.Make] == "Maker"
-            if case.format != "TIFF":  # Pillow makes those without
+            if case.format != "TIFF":  # Pillow writes TIFF files without this directory
                 details = exif.get_ifd(ExifTags.IFD.Exif)
                 assert details[ExifTags.Base.DateTimeOriginal] == "1931:05:06 07:08:09"
         if "dpi" in chosen:

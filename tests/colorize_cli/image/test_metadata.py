@@ -1,4 +1,4 @@
-"""Everything in the metadata of a picture that still holds is in the output, byte by byte."""
+"""Metadata that is still valid is kept in the output byte by byte."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from tests.helpers.pictures import colorized
 
 LIMIT = 1_000_000
 PICTURES = {f"{picture.name}{picture.suffix}": picture for picture in tagged.pictures()}
-# TIFF 6.0: how the pixels are stored, and blocks that are compared by themselves.
+# Tags of TIFF 6.0 for the storage of pixels, and blocks that are compared separately.
 STORAGE = {256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 531, 700, 33723, 34377, 34675}
 EXIFTOOL, EXIV2 = shutil.which("exiftool"), shutil.which("exiv2")
 needs_exiftool = pytest.mark.skipif(EXIFTOOL is None, reason="no ExifTool is installed")
@@ -30,7 +30,7 @@ needs_exiv2 = pytest.mark.skipif(EXIV2 is None, reason="no Exiv2 is installed")
 
 
 def changes(order: str, orientation: int) -> dict[tuple[str, int], bytes]:
-    """The few tags that change, with their new values."""
+    """Return the tags that change, with their new values."""
 
     def short(*numbers: int) -> bytes:
         return struct.pack(f"{order}{len(numbers)}H", *numbers)
@@ -102,13 +102,13 @@ def test_metadata_that_still_holds_keeps_its_bytes(tmp_path, name):
     assert tagged.xmp_of(output) == tagged.expected_packet(picture.orientation, note)
     assert tagged.iptc_of(output) == picture.iptc
 
-    # The thumbnail is one of the output.
+    # The thumbnail shows the output.
     second = {
         name[1]: found
         for name, found in tagged.directories(tagged.exif_of(output)).items()
         if name[0] == "thumbnail"
     }
-    if picture.suffix == ".jpg" and name != "large.jpg":  # there is no room left in that one's segment
+    if picture.suffix == ".jpg" and name != "large.jpg":  # its segment has no room left
         start, length = (int.from_bytes(second[tag][2], order) for tag in (513, 514))
         with Image.open(io.BytesIO(tagged.exif_of(output)[start : start + length])) as image:
             assert image.size == size

@@ -1,4 +1,4 @@
-"""Photoshop resources. `test_metadata` has those of whole pictures."""
+"""Photoshop resources. `test_metadata` has complete pictures."""
 
 import struct
 

@@ -41,7 +41,7 @@ def lightness_of(data: bytes) -> np.ndarray:
 
 
 def lightness(luminance: np.ndarray) -> np.ndarray:
-    """CIE 15: L* of Y in [0, 1]."""
+    """Return L* of Y in [0, 1] (CIE 15)."""
     return np.where(luminance > (6 / 29) ** 3, 116 * np.cbrt(luminance) - 16, luminance * (29 / 3) ** 3)
 
 
@@ -169,7 +169,7 @@ def test_large_profile_and_long_texts_are_read(bits):
 
 
 def texts(frame: Frame) -> dict[str, str]:
-    """The texts of a PNG that is written of a picture, by Pillow."""
+    """Return the texts of a PNG output of a picture, read by Pillow."""
     file = io.BytesIO()
     rgb = np.zeros((*frame.lightness.shape, 3), np.uint8)
     writer.encode(file, "PNG", [(frame, rgb)])
@@ -209,6 +209,6 @@ def test_ancillary_chunk_with_a_wrong_checksum_is_omitted(capfd, bits, bad):
 @pytest.mark.parametrize("bits", [8, 16])
 def test_critical_chunk_with_a_wrong_checksum_is_an_error(bits):
     data = bytearray(png(ramp(bits), GRAY, bits))
-    data[32] ^= 1  # of IHDR
+    data[32] ^= 1  # in IHDR
     with pytest.raises(ReadError):
         reader.read(bytes(data), LIMIT)

@@ -1,4 +1,4 @@
-"""TIFF and BigTIFF of every layout and depth, made by tifffile; lightness by scikit-image's formulas."""
+"""TIFF and BigTIFF of every layout and depth, made by tifffile. scikit-image gives the expected lightness."""
 
 import io
 from pathlib import Path
@@ -18,22 +18,22 @@ from tests.helpers.tiff_files import SEPARATE, written
 
 LIMIT = 1_000_000
 SHAPE = (90, 120)
-STEP = 100 / 65535  # in which the lightness of a picture in color is stored, in L*
+STEP = 100 / 65535  # the resolution of stored lightness, in L*
 
 
 def gray() -> np.ndarray:
-    """Floats in [0, 1], with structure along both axes and no symmetry."""
+    """Return floats in [0, 1], with structure along both axes and no symmetry."""
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]] / np.array(SHAPE)[:, None, None]
     return np.clip(0.02 + 0.85 * x + 0.1 * np.sin(9 * y), 0, 1)
 
 
 def toned() -> np.ndarray:
-    """A toned print, (H, W, 3) floats."""
+    """Return a toned print, (H, W, 3) floats."""
     return np.stack([gray() ** 0.9, gray(), gray() ** 1.15], -1)
 
 
 def lightness_of(samples: np.ndarray) -> np.ndarray:
-    """L* of sRGB in [0, 1], gray (H, W) or color (H, W, 3)."""
+    """Return L* of sRGB in [0, 1], gray (H, W) or color (H, W, 3)."""
     rgb = np.repeat(samples[..., None], 3, -1) if samples.ndim == 2 else samples
     return color.rgb2lab(rgb.astype(np.float64))[..., 0]
 
@@ -174,7 +174,7 @@ def test_orientation_of_a_planar_picture_is_applied(orientation):
 
 
 def adobe_rgb(gamma: float = 563 / 256) -> bytes:
-    """An ICC profile of Adobe RGB (1998), whose numbers are in its specification."""
+    """Make an ICC profile of Adobe RGB (1998), with the numbers of its specification."""
     import imagecodecs
 
     primaries = (0.64, 0.33, 1, 0.21, 0.71, 1, 0.15, 0.06, 1)
@@ -264,7 +264,7 @@ def test_truncated_file_is_an_error(options, kept):
 
 
 def test_output_of_a_profiled_picture_is_srgb(tmp_path):
-    """The output is sRGB, of the same lightness, and 16 bits."""
+    """The output is 16-bit sRGB with the same lightness."""
     stored = codes(toned())
     data = written(stored, photometric="rgb", iccprofile=adobe_rgb())
     frame = reader.read(data, LIMIT)
@@ -275,7 +275,7 @@ def test_output_of_a_profiled_picture_is_srgb(tmp_path):
 
 
 def test_peak_memory_of_floats_is_a_few_bytes_per_pixel(tmp_path):
-    """A picture in one strip is read in stripes: 64-bit RGB has 24 bytes a pixel, its codes 6."""
+    """A picture in one strip is read in stripes. 64-bit RGB has 24 bytes per pixel, its codes have 6."""
     import tracemalloc
 
     path = Path(tmp_path / "a.tif")

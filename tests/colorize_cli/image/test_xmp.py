@@ -1,4 +1,4 @@
-"""XMP in its many spellings. `test_metadata` has that of whole pictures."""
+"""XMP in different serializations. `test_metadata` has complete pictures."""
 
 import pytest
 from hypothesis import given

@@ -14,7 +14,7 @@ from tests.helpers.models import write_rgb_model
 
 @pytest.fixture
 def folder(tmp_path, models, monkeypatch) -> Path:
-    """A user's folder with one model of ours, one of DDColor's kind, and one that is broken."""
+    """A user's folder with a native model, a model of kind ddcolor, and a broken file."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setattr(
         registry.platformdirs, "user_data_path", lambda *_, **__: tmp_path / "data" / "colorize"

@@ -21,7 +21,7 @@ from tests.helpers.png_files import png_header
 
 
 def colored_pair(folder: Path, name: str, compose_rgb8: tuple[int, int, int] = (200, 120, 40)) -> Job:
-    """A job that has been done: a gray file and a file of a single color, 640 x 400."""
+    """Make the files of a finished job: a gray file and a file of a single color, 640 x 400."""
     job = Job(folder / "in" / name, folder / "out" / name)
     for path, image in (
         (job.source, Image.new("L", (640, 400), sum(compose_rgb8) // 3)),
@@ -61,7 +61,7 @@ def test_pictures_are_rotated_alike(gray_photo, tmp_path, orientation, suffix):
     exif[0x0112] = orientation
     job = Job(tmp_path / f"in{suffix}", tmp_path / "out.bmp")
     Image.fromarray(gray_photo).resize((1600, 1200)).save(job.source, exif=exif)
-    # Pillow 13 scrambles turned TIFF files that it opens by name and maps into memory.
+    # Pillow 13 scrambles rotated TIFF files that it opens by name and maps into memory.
     with job.source.open("rb") as file, Image.open(file) as image:
         ImageOps.exif_transpose(image).convert("RGB").save(job.destination)
     before, after = page_of(tmp_path / "page.html", Outcome(job, Status.DONE)).pictures()

@@ -17,7 +17,7 @@ def test_writing_shows_the_file_when_complete(tmp_path):
         file.write(b"half")
         assert not target.exists()
         assert len(temporaries(tmp_path)) == 1
-        atomic.sweep(tmp_path)  # leaves alone what is being written
+        atomic.sweep(tmp_path)  # does not remove files that are being written
         file.write(b" and half")
     assert target.read_bytes() == b"half and half"
     assert temporaries(tmp_path) == []

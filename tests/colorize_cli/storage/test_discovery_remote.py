@@ -17,7 +17,7 @@ PLACES = itertools.count()
 
 @pytest.fixture
 def memory():
-    """Fills a directory in memory, and gives its address."""
+    """Fill a directory in memory and return its URL."""
 
     def fill(*names: str) -> str:
         url = f"memory://plan-{next(PLACES)}"

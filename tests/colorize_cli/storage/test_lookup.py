@@ -33,4 +33,4 @@ def test_lookup_needs_little_memory():
     finally:
         tracemalloc.stop()
     assert found.get(0x9E3779B97F4A7C15) == 1
-    assert size < 48 * count  # the last ones in a dictionary
+    assert size < 48 * count  # the latest entries are in a dictionary

@@ -33,7 +33,7 @@ def journals(root: Path) -> list[Path]:
 
 def test_state_of_a_missing_output_is_absent(job, root):
     assert LocalManifest(root).state(job, "r") is State.ABSENT
-    assert not root.exists(), "asking writes nothing"
+    assert not root.exists(), "reading a state writes nothing"
 
 
 def test_state_of_a_made_output_is_current_in_later_runs(job, root):
@@ -68,7 +68,7 @@ def test_state_of_a_touched_source_is_current_and_recorded(job, root):
     job.source.write_bytes(b"gray")  # of the same length
     os.utime(job.source, ns=(1, 1))
     assert LocalManifest(root).state(job, "r") is State.CURRENT, (
-        "size and time as noted: it is not read again"
+        "the size and time equal the record, so it is not read again"
     )
 
 
@@ -147,7 +147,7 @@ def test_threads_write_complete_lines(job, root):
 
 
 def run_elsewhere(job: LocalFiles, root: Path) -> None:
-    """Makes an output in a process that has ended."""
+    """Make an output in a process that ends."""
     code = (
         "import sys; from pathlib import Path;"
         "from tests.helpers.manifests import files, made;"
@@ -164,7 +164,7 @@ def test_journals_of_ended_runs_are_merged(job, root, monkeypatch):
     jobs[0].destination.unlink()
     mine = LocalManifest(root)
     assert len(journals(root)) == 1
-    assert len(journals(root)[0].read_bytes().splitlines()) == 2, "what is gone is forgotten"
+    assert len(journals(root)[0].read_bytes().splitlines()) == 2, "records of missing outputs are dropped"
     fresh = LocalManifest(root)
     for each_manifest in (mine, fresh):
         assert [each_manifest.state(each, "r") for each in jobs] == [
@@ -201,7 +201,7 @@ def test_merge_keeps_the_last_line_of_an_output(job, root, monkeypatch):
     made(job, root)
     os.utime(job.source, ns=(1, 1))
     manifest = LocalManifest(root)
-    assert manifest.state(job, "r") is State.CURRENT  # and notes the new time
+    assert manifest.state(job, "r") is State.CURRENT  # and records the new time
     manifest.close()
     monkeypatch.setattr(manifest_local, "_MOST_FILES", 0)
     LocalManifest(root)
@@ -212,7 +212,7 @@ def test_merge_keeps_the_last_line_of_an_output(job, root, monkeypatch):
 
 
 def test_merge_that_fails_loses_no_records(job, root, monkeypatch):
-    """Another run that reads meanwhile, or makes one too, would lose what stands in it if that ends early."""
+    """Another run that reads the merged journal, or merges too, would lose records if the merge fails."""
     jobs = [files(job.source, root / f"{i}.png") for i in range(3)]
     for each in jobs:
         run_elsewhere(each, root)
@@ -222,7 +222,7 @@ def test_merge_that_fails_loses_no_records(job, root, monkeypatch):
     def failing(_: Path) -> None:
         monkeypatch.setattr(manifest_local.atomic, "_sync", sync)
         seen.extend(mine.state(each, "r") for each in jobs)
-        LocalManifest(root)  # makes one, from the same
+        LocalManifest(root)  # merges the same journals
         raise OSError(28, "no space")
 
     monkeypatch.setattr(manifest_local, "_MOST_FILES", 2)
@@ -237,7 +237,7 @@ def test_merge_that_fails_loses_no_records(job, root, monkeypatch):
 def test_unfinished_merge_of_a_killed_run_is_removed(job, root, monkeypatch):
     run_elsewhere(job, root)
     journal = journals(root)[0]
-    journal.with_suffix(manifest_local._UNFINISHED).touch()  # of the same process, which has ended
+    journal.with_suffix(manifest_local._UNFINISHED).touch()  # its process has ended
     monkeypatch.setattr(manifest_local, "_MOST_FILES", 0)
     assert LocalManifest(root).state(job, "r") is State.CURRENT
     assert [path.suffix for path in journal.parent.iterdir()] == [".jsonl"]
@@ -275,7 +275,7 @@ def test_many_outputs_are_found_across_blocks(job, root, monkeypatch):
     )
     root.mkdir()
     for each in jobs:
-        each.destination.write_bytes(b"colour")
+        each.destination.write_bytes(b"color")
         manifest.add(each, source, Fingerprint.of(each.destination.stat()), "r")
     manifest.close()
     known = LocalManifest(root)

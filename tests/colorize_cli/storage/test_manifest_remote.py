@@ -37,13 +37,13 @@ MADE = SourceFingerprint(Fingerprint(6), "digest")
 
 
 def files(root: RemotePath, name: str, version: str = "v1", copy: Path = Path("absent")) -> LocalFiles:
-    """The files of a job whose source has a version in its store, and a staged copy or none."""
+    """Return the files of a job whose source has a version in its store, with a staged copy or without."""
     job = Job(Url("s3://b/a"), root.url / name, FileInfo("b/a", False, 3, version))
     return LocalFiles(job, copy, Path("absent"))
 
 
 def intend(notes: RemoteManifest, root: RemotePath, name: str, recipe: str = "r") -> Record:
-    """Put an output, and record it."""
+    """Write an output and record the intention."""
     root.file_system.write(root.below(name).path, b"output")
     return notes.intend(files(root, name), SOURCE, MADE, recipe)
 
@@ -97,7 +97,7 @@ def test_state_distinguishes_all_cases(root, listed):
 
 
 def test_manifest_without_a_list_sees_records_of_other_workers(root):
-    """A worker that repeats the jobs of a lost one must not take its outputs for those of others."""
+    """A worker that repeats the jobs of a lost worker must recognize its outputs."""
     one, other = RemoteManifest(root, listed=False), RemoteManifest(root, listed=False)
     note(other, root, "a.png")
     note(one, root, "b.png")
@@ -237,7 +237,7 @@ def test_damaged_lines_are_skipped(root):
 
 
 def test_parts_that_vanish_are_listed_again(root, monkeypatch):
-    """As when another run makes them into one."""
+    """Another run may merge them meanwhile."""
     root.file_system.write(root.below("a.png").path, b"output")
     folder = root.below(DIRECTORY)
     root.file_system.write(folder.below("1.jsonl").path, b"")

@@ -1,4 +1,4 @@
-"""What every store promises, whatever is behind it."""
+"""The guarantees of every remote store."""
 
 import itertools
 import pickle
@@ -23,7 +23,7 @@ PLACES = itertools.count()
 
 
 class Files(LocalFileSystem):
-    """A store of files, which can rename: this machine's, under another name."""
+    """A store that can rename: the local file system under another protocol."""
 
     protocol = "files"
 
@@ -118,7 +118,7 @@ def test_contains_compares_whole_names(root):
 
 
 def test_name_like_a_chained_url_is_located_in_another_process(root, file):
-    """As a worker does that gets a job."""
+    """A worker that gets a job does the same."""
     url = root.url / "a::b.png"
     root.file_system.put(file, url.path)
     (entry,) = RemoteStorage().walk(root.url, None, lambda _: False)

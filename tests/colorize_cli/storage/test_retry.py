@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("environment")
 
 
 def answered(status: int, code: str = "", message: str = "") -> Exception:
-    """As botocore says it."""
+    """Make an error like botocore's."""
     response = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return botocore.exceptions.ClientError(response, "GetObject")
 

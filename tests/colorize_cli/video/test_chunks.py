@@ -1,6 +1,6 @@
-"""A film that is coloured in parts is what it is when it is coloured in one go.
+"""A video colorized in chunks equals the same video colorized in one pass.
 
-The cluster is played by calls in any order, and by processes of which some are killed.
+Calls in any order, and processes that are killed, simulate a cluster.
 """
 
 import dataclasses
@@ -118,7 +118,7 @@ CASES = {
     "turned.mp4": (dataclasses.replace(VIDEO, time_base=Fraction(1, 600), rotation=90), VideoSettings()),
     "uneven.mkv": (dataclasses.replace(VIDEO, times=UNEVEN), VideoSettings()),
     "deep.mkv": (dataclasses.replace(VIDEO, pixel_format="yuv422p10le"), VideoSettings()),
-    "grey.mkv": (
+    "gray.mkv": (
         dataclasses.replace(VIDEO, pixel_format="gray", codec="ffv1", options={"g": "1"}),
         VideoSettings(),
     ),
@@ -211,7 +211,7 @@ def test_split_is_kept_for_later_runs(video, network, tmp_path):
 
 
 def test_split_of_a_video_begun_whole_is_one_chunk(video, network, tmp_path):
-    """Also if chunks are recorded, as by a run of an earlier version on a cluster."""
+    """Even if chunks are recorded, as by a cluster run of an earlier version."""
     (tmp_path / "000000.nut").write_bytes(b"abc")
     ab = np.zeros((2, 4, 4), np.float32)
     folder = WorkDir(tmp_path)

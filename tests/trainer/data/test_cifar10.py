@@ -82,7 +82,7 @@ CONTAINERS = ["archive.tar.gz", "archive.tar.xz", "archive.tar", "extracted", "p
 
 
 def files_of(kind: str, order: list[str] = NAMES) -> dict[str, bytes]:
-    """The files of one version by their paths, in an order."""
+    """Return the files of one version by path, in the given order."""
     folder, suffix = (BINARY, ".bin") if kind == "binary" else (PYTHON, "")
     return {f"{folder}/{name}{suffix}": KINDS[kind](noise(NAMES.index(name))) for name in order}
 
@@ -121,7 +121,7 @@ def test_read_cifar10_of_every_version_and_container_is_equal(tmp_path, kind, co
     files |= {
         f"{folder}/batches.meta": b"names",
         f"{folder}/readme.html": b"<a>",
-        "data_batch_6": b"none such",
+        "data_batch_6": b"no batch",
     }
     source = source_of(tmp_path, container, files)
     assert is_cifar10(source)
@@ -347,7 +347,7 @@ def test_binary_batch_with_an_unknown_label_is_named(tmp_path, place):
 
 
 def not_cifar10(folder: Path) -> dict[str, Path]:
-    """Other things that a user may name."""
+    """Make other sources that a user may name."""
     folder.mkdir()
     Image.new("RGB", (32, 32), "red").save(folder / "data_batch_1.png")
     (folder / "empty").touch()

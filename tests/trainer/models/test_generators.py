@@ -42,7 +42,7 @@ def once_trained(fresh) -> Generator:
 
 @pytest.fixture
 def trained(once_trained) -> Generator:
-    """A generator in training mode, with running statistics and weights unlike those of a new one."""
+    """A generator in training mode, with running statistics and weights different from those of a new one."""
     return copy.deepcopy(once_trained)
 
 

@@ -1,4 +1,4 @@
-"""The engine for clusters: lost work is repeated, bad requests are refused, and nothing is left behind."""
+"""The cluster engine repeats lost work, refuses bad requests, and leaves nothing behind."""
 
 import dataclasses
 import json
@@ -206,7 +206,7 @@ def test_chunk_of_a_killed_worker_is_repeated(models, nodes, tmp_path):
         options = ("--address", nodes.address, "--json", "--codec", "ffv1")
         running = started("in", "ray", models.tinted, *options, env=nodes.environment, cwd=tmp_path)
         folders = tmp_path / "ray" / ".colorize"
-        wait_for(lambda: len(list(folders.glob("film-*/part-*"))) == 3)  # the first is done by then
+        wait_for(lambda: len(list(folders.glob("film-*/part-*"))) == 3)  # the first one is done by then
         assert len(nodes.actors()) == 2
         all_chunks = json.loads(next(folders.glob("film-*/parts.json")).read_bytes())
         os.kill(actors_below(os.getpid())[-1], signal.SIGKILL)

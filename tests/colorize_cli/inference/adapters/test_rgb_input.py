@@ -1,4 +1,4 @@
-"""Files with the signatures of other projects, whose outputs are known functions of their inputs."""
+"""ONNX files with the signatures of other projects. Outputs are known functions of inputs."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ from tests.helpers.videos import Recipe, look, make
 
 
 def expected(kind: str, lightness: np.ndarray) -> np.ndarray:
-    """Convert (N, 1, H, W) to (N, 2, H, W)."""
+    """Return the chroma that the file predicts: (N, 1, H, W) to (N, 2, H, W)."""
     gray = np.interp(lightness[:, 0], GRAY8, np.arange(256) / 255)
     if kind == "ddcolor":
         return np.stack([40 * gray - 20, 20 - 30 * gray], axis=1)
@@ -67,9 +67,9 @@ def test_folder_is_colorized_with_lightness_kept(tmp_path, make_folder, kind, si
     folder = make_folder(tmp_path / "in", 4, suffixes=(".png",))
     result = invoke(folder, tmp_path / "out", "--model", path, "--device", "cpu", "--size", 64, "--json")
     assert result.exit_code == 0, result.output
-    told = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [one["status"] for one in told] == ["done"] * 4
-    for one in told:
+    outcomes = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [one["status"] for one in outcomes] == ["done"] * 4
+    for one in outcomes:
         with Image.open(one["source"]) as before, Image.open(one["destination"]) as after:
             levels, rgb = np.asarray(before), np.asarray(after)
         assert rgb.shape[:2] == levels.shape
