@@ -6,11 +6,7 @@ import numpy as np
 from PIL import Image
 
 FRAMES, SIZE = 5, (32, 24)
-
-
 DURATIONS = [40, 70, 110, 30, 250]
-
-
 LOSSLESS = {
     "AVIF": {"quality": 100, "subsampling": "4:4:4"},
     "GIF": {},

@@ -13,24 +13,12 @@ from tests.helpers.encoded_frames import assert_same_packets
 from tests.helpers.videos import Recipe
 
 RATE = Fraction(2)  # so that 10 seconds are 20 frames and 2 seconds 4
-
-
 SHOTS = (5, 12, 14, 24, 30, 36, 60, 68, 76, 78, 84, 92)
-
-
 KEYS = (5, 8, 12, 14, 30, 36, 68, 76, 78, 84, 92)
-
-
 FRAMES = 100
-
-
 CLOSED = {"crf": "10", "g": "1000", "sc_threshold": "0"}
-
-
 # FFV1 packets can be compared, also between processes; H.264 packets cannot (see `encoded_frames`).
 LOSSLESS = Settings(video=VideoSettings(codec="ffv1"))
-
-
 VIDEO = Recipe(frames=FRAMES, width=96, height=64, rate=RATE, shots=SHOTS, keys=KEYS, options=CLOSED)
 
 

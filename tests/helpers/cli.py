@@ -1,4 +1,4 @@
-"""Running the command, in this process or in another one."""
+"""Runs of the command in this process or another one, and their outputs."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Outputs that are recorded in a local manifest."""
+"""Outputs and their records in a local manifest."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A server that speaks S3 on this machine, and fails on demand."""
+"""A local server with the S3 protocol that fails on demand."""
 
 import atexit
 import functools

@@ -458,7 +458,7 @@ def test_slider_follows_arrow_keys_and_pointer(visited):
         visited.press("ArrowLeft", 37)
     assert visited.evaluate(SHOWN) == ["inset(0px 0px 0px 27%)"] * 6
     visited.evaluate("document.querySelector('.wide').focus()")
-    visited.press("ArrowLeft", 37)  # which scrolls the table
+    visited.press("ArrowLeft", 37)  # scrolls the table
     assert visited.evaluate(VALUES) == ["27"] * 7
     visited.show_a_pair()
     left, top, width, height = visited.evaluate(

@@ -1,4 +1,4 @@
-"""The fixtures of a server that speaks S3, for tests that ask for its `environment`."""
+"""Fixtures of a server with the S3 protocol, for tests that use its `environment`."""
 
 from tests.helpers.stores import _server, bucket, colorize, environment, hasty, local, server
 

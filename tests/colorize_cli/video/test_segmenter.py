@@ -1,4 +1,4 @@
-"""Where segments begin, and that it does not depend on anything before a split point."""
+"""Segments begin at places that do not depend on anything before a split point."""
 
 from fractions import Fraction
 

@@ -14,7 +14,7 @@ from trainer.lab import rgb_to_lab
 
 NAMES = [field.name for field in fields(DegradationConfig)]
 EVERY = DegradationConfig(**dict.fromkeys(NAMES, 1.0))
-QUALITIES = range(15, 81)  # of jpeg
+QUALITIES = range(15, 81)  # JPEG qualities
 
 
 def stream(seed: int = 0) -> Generator:
