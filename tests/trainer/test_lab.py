@@ -157,7 +157,7 @@ def test_lab_to_rgb_gradient_is_finite_in_and_out_of_gamut(lightness, chroma):
 def test_conversion_gradient_passes_gradcheck(convert):
     rgb = torch.tensor([[0.02, 0.6, 0.9], [0.3, 0.01, 0.7], [0.5, 0.5, 0.5]], dtype=torch.float64)
     colors = rgb if convert is rgb_to_lab else color_to_lab(rgb)
-    torch.autograd.gradcheck(convert, (colors.T[None, :, :, None].clone().requires_grad_(),))
+    assert torch.autograd.gradcheck(convert, (colors.T[None, :, :, None].clone().requires_grad_(),))
 
 
 def color_to_lab(rgb: Tensor) -> Tensor:

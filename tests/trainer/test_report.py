@@ -10,7 +10,7 @@ from PIL import Image
 from tests.helpers.pages import Browser, needs_chromium
 from trainer.cli import main
 from trainer.config import Config, to_json
-from trainer.report import ReportError, _ticks, report
+from trainer.report import ReportError, report
 from trainer.run_log import CONFIG_NAME, METRICS_NAME, SAMPLES_NAME
 
 EVALUATION = {
@@ -187,8 +187,12 @@ def test_report_names_a_damaged_sheet(run, tmp_path):
 @pytest.mark.parametrize(
     "values", [(0, 1), (3.2, 3.9), (-0.2, 0.1), (5, 5), (0, 0), (1e6, 3e6), (1e-4, 2e-4)]
 )
-def test_ticks_are_a_few_round_numbers_around_the_values(values):
-    ticks = _ticks(values)
+def test_ticks_are_a_few_round_numbers_around_the_values(run, tmp_path, values):
+    lines = ({"kind": "train", "samples": n, "seconds": 1.0, "loss": y} for n, y in enumerate(values, 1))
+    (run / METRICS_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report(run, tmp_path / "page.html")
+    labels = re.findall(r'text-anchor="end">([^<]+)</text>', (tmp_path / "page.html").read_text())
+    ticks = sorted(map(float, labels))
     assert ticks[0] <= min(values) <= max(values) <= ticks[-1]
     assert 3 <= len(ticks) <= 7
     np.testing.assert_allclose(np.diff(ticks), ticks[1] - ticks[0], rtol=1e-6)

@@ -294,13 +294,18 @@ def test_gate_weight_error_fails_only_the_item():
 
 
 def test_pipeline_closed_at_a_full_gate_stops():
-    stages = (
-        Stage("in", double, 4, gate=Gate(lambda _: 10, 10)),
-        Stage("slow", lambda n: time.sleep(0.05) or n),
-    )
+    begun: list[int] = []
+
+    def slow(n: int) -> int:
+        begun.append(n)
+        time.sleep(0.05)
+        return n
+
+    stages = (Stage("in", double, 4, gate=Gate(lambda _: 10, 10)), Stage("slow", slow))
     results = Pipeline(stages).run(range(100))
     next(results)
     results.close()
+    assert 1 <= len(begun) <= 3
 
 
 @pytest.mark.parametrize(

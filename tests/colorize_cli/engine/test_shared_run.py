@@ -55,8 +55,10 @@ def test_callers_share_one_run():
     assert len(runs) == 1
 
 
-def test_close_without_jobs_ends_its_threads():
-    SharedRun(staged).close()
+def test_close_without_jobs_starts_no_run():
+    runs = []
+    SharedRun(lambda jobs: runs.append(jobs) or iter(())).close()
+    assert runs == []
 
 
 def test_run_error_reaches_waiting_and_later_callers():

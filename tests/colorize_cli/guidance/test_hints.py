@@ -13,7 +13,6 @@ from colorize_cli import Colorizer
 from colorize_cli.cli.run import command
 from colorize_cli.color import lab
 from colorize_cli.core.errors import UsageError
-from colorize_cli.core.settings import Settings
 from colorize_cli.guidance.hints import parse
 
 RED = "#b05a48"
@@ -99,10 +98,6 @@ def test_changed_hints_recolor_only_their_picture(models, images, tmp_path):
     assert stems(run(models, "--hints", hints, images, out)[1]) == {"one/a.png"}
     assert stems(run(models, "--hints", hints, images, out)[1]) == set()
     assert stems(run(models, images, out)[1]) == {"one/a.png"}
-
-
-def test_recipe_without_hints_is_unchanged():
-    assert Settings().recipe(b"x") == Settings(hints=None, reference=None).recipe(b"x")
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,8 @@ def test_damaged_tiff_raises_nothing(tmp_path_factory, data):
     with path.open("rb") as file:
         block, _ = exif.from_tiff(file, 0) or (b"", {})
     if block:
+        assert block[:2] in (b"II", b"MM")
+        assert exif.orientation_of(block) in (None, *range(1, 9))
         tagged.directories(block)
 
 

@@ -99,7 +99,9 @@ def test_answer_that_does_not_arrive_is_named(check):
 
 def test_input_unreadable_everywhere_is_accepted(models, tmp_path, folder):
     with prepared_check(Settings(model=models.gray), folder, tmp_path / "absent.png") as check:
-        check.confirm(check.examine())
+        answer = check.examine()
+        assert answer.read_bytes() == check.content
+        check.confirm(answer)
 
 
 def test_local_problems_are_raised_before_the_check(models, source, tmp_path, folder):
