@@ -161,12 +161,17 @@ def _of_png(file: IO[bytes], _: int) -> Metadata:
 
 
 def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield type and data of the chunks of a PNG that hold metadata."""
+    """Yield type and data of the metadata chunks of a PNG, without those whose checksum is wrong."""
     position = _PNG_SIGNATURE
     while len(head := exif.read_at(file, position, 8)) == 8:
         length, kind = struct.unpack(">I4s", head)
-        if kind in PNG_METADATA and len(data := exif.read_at(file, position + 8, length)) == length:
-            yield kind, data
+        if kind in PNG_METADATA:
+            data, checksum = (
+                exif.read_at(file, position + 8, length),
+                exif.read_at(file, position + 8 + length, 4),
+            )
+            if checksum == zlib.crc32(kind + data).to_bytes(4, "big"):
+                yield kind, data
         position += 12 + length
 
 
