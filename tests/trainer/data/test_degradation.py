@@ -267,7 +267,7 @@ def test_contrast_keeps_black_and_white_and_the_order_of_tones():
     torch.testing.assert_close(tones[:, 0], torch.zeros(200), atol=1e-4, rtol=0)
     torch.testing.assert_close(tones[:, -1], torch.full((200,), 100.0), atol=1e-4, rtol=0)
     assert (tones.diff(dim=1) > -1e-4).all()
-    assert (tones[:, 100::100].diff(dim=1) > 0.5).all(), "no tones fall together"
+    assert (tones[:, 100::100].diff(dim=1) > 0.5).all(), "tones stay distinct"
 
 
 def test_contrast_clamps_tones_beyond_black_and_white():
