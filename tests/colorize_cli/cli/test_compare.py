@@ -448,9 +448,7 @@ def test_slider_moves_all_pictures(visited):
     visited.press("End", 35)
     assert visited.evaluate(SHOWN) == ["inset(0px 0px 0px 100%)"] * 6
     visited.press("Tab", 9)
-    assert not visited.evaluate("document.activeElement.matches('input')"), (
-        "one tab stop for all"
-    )
+    assert not visited.evaluate("document.activeElement.matches('input')"), "one tab stop for all"
 
 
 @needs_chromium
