@@ -10,14 +10,11 @@ from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 from colorize_cli.color import lab, lightness
 from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.image import reader, writer
+from tests.helpers.pictures import lightness_of
 from tests.helpers.profiles import linear_profile
 
 LIMIT = 1_000_000
 GRAY = (np.add.outer(np.arange(60) * 3, np.arange(80)) % 256).astype(np.uint8)
-
-
-def lightness_of(frame):
-    return frame.lightness.rows(0, frame.lightness.shape[0])
 
 
 def tiff(bits: int, photometric: int, data: bytes) -> bytes:

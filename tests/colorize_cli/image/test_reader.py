@@ -11,6 +11,7 @@ from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.core.formats import FORMATS, endings
 from colorize_cli.image import reader, writer
 from colorize_cli.image.frame import Frame
+from tests.helpers.pictures import lightness_of
 from tests.helpers.png_files import png_header
 from tests.helpers.profiles import built_in_profile, gray_profile
 
@@ -20,10 +21,6 @@ LIMIT = 250_000_000
 def saved(image: Image.Image, path: Path, **options) -> Path:
     image.save(path, **options)
     return path
-
-
-def lightness_of(frame: Frame) -> np.ndarray:
-    return frame.lightness.rows(0, frame.lightness.shape[0])
 
 
 @pytest.fixture
