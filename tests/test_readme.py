@@ -1,6 +1,6 @@
-"""What the README says of the program is what the program says.
+"""The README agrees with the program.
 
-`python -m tests.test_readme` writes the reference into the README anew.
+`python -m tests.test_readme` updates the reference in the README.
 """
 
 import re
@@ -22,7 +22,7 @@ def reference() -> str:
 
 
 def parts() -> tuple[str, str, str]:
-    """The README before the reference, the reference, and what follows it."""
+    """Return the README before the reference, the reference, and the rest."""
     before, begin, rest = README.read_text().partition(BEGIN)
     within, end, after = rest.partition(END)
     assert begin, "the README has a place for the reference"
@@ -30,11 +30,11 @@ def parts() -> tuple[str, str, str]:
     return before + begin, within, end + after
 
 
-def test_the_reference_is_what_help_says():
+def test_readme_reference_equals_the_help():
     assert parts()[1] == reference(), "run python -m tests.test_readme"
 
 
-def test_the_tree_names_every_package_and_no_other():
+def test_readme_tree_names_every_package():
     tree = re.search(r"```\n(colorize_cli/ .*?)```", README.read_text(), re.DOTALL)
     assert tree is not None
     named, above = set(), []

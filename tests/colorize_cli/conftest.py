@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from tests.colorize_cli.report.pages import Browser
+from tests.helpers.pages import Browser
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ def assert_lightness_kept(before: np.ndarray, after: np.ndarray) -> None:
     assert difference.max() <= 1.5
 
 
-def test_importing_loads_nothing_heavy():
+def test_import_of_the_package_loads_nothing_heavy():
     code = (
         "import sys, colorize_cli; colorize_cli.__version__;"
         "names = ('torch', 'onnxruntime', 'cv2', 'numpy', 'trainer', 'ray', 'fsspec');"
@@ -36,7 +36,7 @@ def test_importing_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_command_does_not_load_torch_or_the_trainer():
+def test_import_of_the_command_loads_no_torch_or_trainer():
     code = (
         "import sys, colorize_cli.cli, colorize_cli.api;"
         "names = ('torch', 'onnxruntime', 'trainer', 'ray', 'fsspec', 'colorize_cli.engine.transfer',"
@@ -47,7 +47,7 @@ def test_the_command_does_not_load_torch_or_the_trainer():
     assert done.stdout.strip() == "[]"
 
 
-def test_help_needs_no_more_than_the_command():
+def test_help_loads_no_heavy_modules():
     code = (
         "import sys, click; from colorize_cli.cli.run import command;"
         "command(['--help'], standalone_mode=False);"
@@ -59,37 +59,37 @@ def test_help_needs_no_more_than_the_command():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_coloring_here_does_not_load_what_is_for_clusters():
+def test_import_of_the_engine_does_not_load_ray():
     code = "import sys, colorize_cli.engine; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
-def test_there_is_nothing_else():
+def test_package_has_no_unknown_attribute():
     with pytest.raises(AttributeError, match="colour"):
         _ = colorize_cli.colour
 
 
-def test_gray_array(tinted, gray_photo):
+def test_colorize_of_a_gray_array_keeps_lightness(tinted, gray_photo):
     out = tinted.colorize(gray_photo)
     assert (out.dtype, out.shape) == (np.uint8, (120, 160, 3))
     assert_lightness_kept(lightness.GRAY8[gray_photo], lightness_of(out))
     assert np.ptp(out.astype(int), axis=-1).mean() > 5
 
 
-def test_color_array_keeps_its_lightness(tinted):
+def test_colorize_of_a_color_array_keeps_lightness(tinted):
     rgb = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     assert_lightness_kept(lightness_of(rgb), lightness_of(tinted.colorize(rgb)))
 
 
-def test_array_with_alpha(tinted, gray_photo):
+def test_colorize_of_an_array_with_alpha_keeps_alpha(tinted, gray_photo):
     rgba = np.dstack([gray_photo] * 4)
     out = tinted.colorize(rgba)
     np.testing.assert_array_equal(out[..., 3], gray_photo)
     np.testing.assert_array_equal(out[..., :3], tinted.colorize(gray_photo))
 
 
-def test_pillow_images(tinted, gray_photo):
+def test_colorize_of_pillow_images_returns_pillow_images(tinted, gray_photo):
     expected = tinted.colorize(gray_photo)
     image = Image.fromarray(gray_photo)
     out = tinted.colorize(image)
@@ -100,25 +100,25 @@ def test_pillow_images(tinted, gray_photo):
     assert tinted.colorize(image).mode == "RGBA"
 
 
-def test_the_input_is_not_modified(tinted, gray_photo):
+def test_colorize_does_not_modify_its_input(tinted, gray_photo):
     before = gray_photo.copy()
     tinted.colorize(gray_photo)
     np.testing.assert_array_equal(gray_photo, before)
 
 
-def test_gray_model_gives_back_the_input(models, gray_photo):
+def test_colorize_with_a_gray_model_returns_the_input(models, gray_photo):
     out = Colorizer(models.gray, device="cpu").colorize(gray_photo)
     np.testing.assert_array_equal(out, np.dstack([gray_photo] * 3))
 
 
-def test_strength_and_size(models, gray_photo):
+def test_colorizer_strength_reduces_chroma(models, gray_photo):
     half = Colorizer(models.tinted, device="cpu", strength=0.5).colorize(gray_photo)
     full = Colorizer(models.tinted, device="cpu", size=32).colorize(gray_photo)
     assert np.ptp(half.astype(int), axis=-1).mean() < np.ptp(full.astype(int), axis=-1).mean()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 3)])
-def test_tiny_pictures(tinted, shape):
+def test_colorize_of_tiny_pictures_keeps_their_shape(tinted, shape):
     assert tinted.colorize(np.full(shape, 77, np.uint8)).shape == (*shape, 3)
 
 
@@ -131,12 +131,12 @@ def test_tiny_pictures(tinted, shape):
         np.zeros((1, 4, 4, 3), np.uint8),
     ],
 )
-def test_other_arrays_are_refused(tinted, array):
+def test_colorize_of_other_arrays_is_refused(tinted, array):
     with pytest.raises(ValueError, match="not uint8"):
         tinted.colorize(array)
 
 
-def test_no_pixels(tinted):
+def test_colorize_without_pixels_is_refused(tinted):
     with pytest.raises(ReadError, match="no pixels"):
         tinted.colorize(np.zeros((0, 5), np.uint8))
 
@@ -157,7 +157,7 @@ def test_bundled_model_works_at_other_sizes_and_shapes(bundled_model, gray_photo
         assert_lightness_kept(lightness.GRAY8[crop], lightness_of(network.colorize(crop)))
 
 
-def test_bundled_model_says_what_it_is(bundled_model):
+def test_bundled_model_has_complete_info(bundled_model):
     card = Colorizer(bundled_model, device="cpu").model.info
     assert card.name
     assert card.license

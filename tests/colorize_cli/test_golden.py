@@ -1,10 +1,10 @@
-"""The same pixels as before: means of parts of coloured pictures, noted when they were last meant to change.
+"""Pixels do not change: mean colors of parts of outputs are compared with recorded ones.
 
-`python -m tests.colorize_cli.test_golden` notes them anew.
+`python -m tests.colorize_cli.test_golden` records them. Do so only after an intended change.
 
-The model is a stand-in whose answers are simple functions of lightness, so that what is held is reading,
-small copies, upsampling, composition and writing. The tolerance is a level of 255 for the mean of a part, as
-float arithmetic differs a little between processors and versions of libraries.
+The model is a stand-in whose chroma is a simple function of lightness, so the test covers reading, small
+copies, upsampling, composition and writing. The tolerance is one level of 255 for the mean of a part, because
+float arithmetic differs slightly between processors and versions of libraries.
 """
 
 import json
@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from colorize_cli.color import lab, lightness
-from tests.colorize_cli.cli.test_run import invoke
-from tests.conftest import write_model
+from tests.helpers.cli import invoke
+from tests.helpers.models import write_model
 
 NOTES = Path(__file__).with_name("golden.json")
 PARTS = 4
@@ -25,7 +25,7 @@ TOLERANCE = 1.0
 
 
 def scene(height: int, width: int) -> np.ndarray:
-    """Smooth shading, hard edges, black and white, and fine stripes; levels (H, W) uint8."""
+    """Return levels, (H, W) uint8: smooth shading, hard edges, black and white, and fine stripes."""
     y, x = np.mgrid[0:height, 0:width] / np.array([height, width])[:, None, None]
     levels = 120 + 90 * np.sin(5 * x + 2 * y) * np.cos(4 * y)
     levels += 60 * ((x - 0.3) ** 2 + (y - 0.6) ** 2 < 0.04) - 80 * ((x > 0.6) & (y < 0.4))
@@ -34,7 +34,7 @@ def scene(height: int, width: int) -> np.ndarray:
 
 
 def make(folder: Path) -> list[Path]:
-    """Grey JPEG and PNG, small and large, a toned JPEG, and 16 bits."""
+    """Make gray JPEG and PNG files, small and large, a toned JPEG, and a 16-bit PNG."""
     small, large = scene(211, 300), scene(1201, 1603)
     toned = np.dstack([np.clip(small.astype(int) + offset, 0, 255) for offset in (12, 0, -18)])
     pictures = {
@@ -52,7 +52,7 @@ def make(folder: Path) -> list[Path]:
 
 
 def parts(path: Path) -> list[list[float]]:
-    """Mean red, green and blue, in levels, of 4 x 4 parts of a picture."""
+    """Return the mean red, green and blue levels of 4 x 4 parts of a picture."""
     with Image.open(path) as image:
         rgb = np.asarray(image.convert("RGB"), float)
     rows = np.array_split(rgb, PARTS, axis=0)
@@ -68,7 +68,7 @@ def colored(folder: Path) -> dict[str, list[list[float]]]:
     return {source.name: parts(folder / "out" / source.name) for source in sources}
 
 
-def test_pixels_are_those_that_were_noted(tmp_path):
+def test_pixels_equal_the_recorded_means(tmp_path):
     noted = json.loads(NOTES.read_text())
     found = colored(tmp_path)
     assert found.keys() == noted.keys()
@@ -80,7 +80,7 @@ def test_pixels_are_those_that_were_noted(tmp_path):
     ("name", "mean", "nearly_all"),
     [("grey.png", 0.15, 0.7), ("large.png", 0.15, 0.7), ("grey.jpg", 0.2, 1.3), ("large.jpg", 0.2, 1.3)],
 )
-def test_and_their_lightness_is_the_inputs(tmp_path, name, mean, nearly_all):
+def test_output_lightness_equals_that_of_the_input(tmp_path, name, mean, nearly_all):
     colored(tmp_path)
     with Image.open(tmp_path / "in" / name) as before, Image.open(tmp_path / "out" / name) as after:
         levels, rgb = np.asarray(before), np.asarray(after)

@@ -118,7 +118,7 @@ def _export(config: Config, fabric: Fabric, folder: Path, noise: float) -> Expor
             if not name.startswith("encoder."):
                 parameter.add_(noise * torch.randn_like(parameter))
         state.ema.train()
-        for _ in range(5):  # running statistics unlike those of a new network
+        for _ in range(5):  # running statistics different from those of a new network
             state.ema(100 * torch.rand(4, 1, 64, 64))
     checkpoint, weights, onnx = (folder / name for name in ("a-run.pt", "w.safetensors", "deep/model.onnx"))
     save_checkpoint(checkpoint, state, config, Progress(16))
@@ -130,7 +130,7 @@ def _export(config: Config, fabric: Fabric, folder: Path, noise: float) -> Expor
 
 @pytest.fixture(scope="session")
 def small_export(fabric: Fabric, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The generator that is fastest to export, for all tests except those of the export."""
+    """The generator that is fastest to export, for all tests except the tests of the export."""
     phases = (Phase(samples=8, crop_size=64, batch_size=4), Phase(samples=8, crop_size=32, batch_size=4))
     config = Config(phases=phases, model=ModelConfig("pix2pix_unet", width=8, depth=2))
     return _export(config, fabric, tmp_path_factory.mktemp("small_export"), noise=0.3)

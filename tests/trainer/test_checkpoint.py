@@ -60,7 +60,7 @@ def saved(content, tmp_path):
 
 
 def tensors(tree) -> list:
-    """Yield all leaves of nested dicts and lists, in order."""
+    """Return all leaves of nested dicts and lists, in order."""
     if isinstance(tree, dict):
         return [leaf for key in sorted(tree, key=str) for leaf in (key, *tensors(tree[key]))]
     return [leaf for item in tree for leaf in tensors(item)] if isinstance(tree, list | tuple) else [tree]
@@ -84,7 +84,7 @@ def parts(state):
     ]
 
 
-def test_loading_restores_all_that_saving_wrote(trained, tiny, fabric, tmp_path):
+def test_load_checkpoint_restores_everything(trained, tiny, fabric, tmp_path):
     random = torch.get_rng_state()
     save_checkpoint(tmp_path / "checkpoint.pt", trained, tiny, Progress(8, 1.5))
     fresh = build_train_state(replace(tiny, seed=9), fabric)
@@ -94,7 +94,7 @@ def test_loading_restores_all_that_saving_wrote(trained, tiny, fabric, tmp_path)
     assert torch.equal(torch.get_rng_state(), random)
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one_whole(saved, trained, tiny, monkeypatch):
+def test_save_checkpoint_that_fails_keeps_the_previous_file(saved, trained, tiny, monkeypatch):
     def fail(_state, file):
         file.write(b"half a checkpoint")
         raise OSError("disk full")
@@ -106,12 +106,12 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one_whole(saved, tr
     assert saved.read_bytes() == before
 
 
-def test_saving_leaves_nothing_but_the_checkpoint(trained, tiny, tmp_path):
+def test_save_checkpoint_leaves_one_file(trained, tiny, tmp_path):
     save_checkpoint(tmp_path / "run" / "checkpoint.pt", trained, tiny, Progress(8, 1.5))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint.pt"]
 
 
-def test_saving_removes_what_a_killed_run_left(trained, tiny, tmp_path):
+def test_save_checkpoint_removes_temporary_files_of_killed_runs(trained, tiny, tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from colorize_cli.storage import atomic\n"
         "with atomic.writing(Path(sys.argv[1])) as file:\n"
@@ -126,7 +126,7 @@ def test_saving_removes_what_a_killed_run_left(trained, tiny, tmp_path):
 
 
 class Evil:
-    """Runs a command when it is unpickled."""
+    """An object that runs a command when it is unpickled."""
 
     def __reduce__(self):
         return os.mkdir, ("unpickled",)
@@ -178,7 +178,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_checkpoint_is_named_in_one_line(damage, saved, tiny, fabric, monkeypatch, tmp_path):
+def test_load_of_a_damaged_checkpoint_is_one_line(damage, saved, tiny, fabric, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     damage(saved)
     for load in (
@@ -193,13 +193,13 @@ def test_a_damaged_checkpoint_is_named_in_one_line(damage, saved, tiny, fabric, 
 
 
 @pytest.mark.parametrize("name", ["generator", "generator_optimizer_0", "discriminator", "random", "updates"])
-def test_a_checkpoint_without_a_part_is_named(name, saved, tiny, fabric):
+def test_load_checkpoint_without_a_part_is_an_error(name, saved, tiny, fabric):
     without(name)(saved)
     with pytest.raises(CheckpointError, match="checkpoint"):
         load_checkpoint(saved, build_train_state(tiny, fabric), tiny)
 
 
-def test_a_checkpoint_with_another_optimizer_is_named(saved, tiny, fabric):
+def test_load_checkpoint_with_another_optimizer_is_an_error(saved, tiny, fabric):
     state = torch.load(saved, weights_only=True)
     state["generator_optimizer_0"]["param_groups"].pop()
     torch.save(state, saved)
@@ -217,14 +217,14 @@ def test_a_checkpoint_with_another_optimizer_is_named(saved, tiny, fabric):
         {"discriminator": "projected"},
     ],
 )
-def test_networks_of_another_configuration_are_refused(change, saved, tiny, fabric):
+def test_load_checkpoint_with_other_networks_is_an_error(change, saved, tiny, fabric):
     other = replace(tiny, model=replace(tiny.model, **change))
     with pytest.raises(CheckpointError, match="networks") as caught:
         load_checkpoint(saved, build_train_state(other, fabric), other)
     assert str(saved) in str(caught.value)
 
 
-def test_a_generator_is_loaded_ready_for_inference(saved, trained, tiny):
+def test_load_generator_returns_the_average_for_inference(saved, trained, tiny):
     generator, config = load_generator(saved)
     assert config == tiny
     assert not generator.training
@@ -232,7 +232,7 @@ def test_a_generator_is_loaded_ready_for_inference(saved, trained, tiny):
     assert equal(generator.state_dict(), trained.ema.state_dict())
 
 
-def test_weights_survive_safetensors_to_half_precision(trained, tiny, tmp_path):
+def test_save_weights_keeps_half_precision(trained, tiny, tmp_path):
     path = tmp_path / "deep" / "weights.safetensors"
     save_weights(path, trained.ema, tiny)
     generator, config = load_generator(path)
@@ -243,14 +243,14 @@ def test_weights_survive_safetensors_to_half_precision(trained, tiny, tmp_path):
         torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-6, msg=name)
 
 
-def test_weights_take_half_the_space(tiny, tmp_path):
+def test_save_weights_takes_half_the_space(tiny, tmp_path):
     generator = build_generator(ModelConfig("pix2pix_unet", width=16, depth=4))
     save_weights(tmp_path / "weights.safetensors", generator, tiny)
     floats = sum(value.numel() for value in generator.state_dict().values() if value.is_floating_point())
     assert (tmp_path / "weights.safetensors").stat().st_size < 0.55 * 4 * floats
 
 
-def test_weights_that_overflow_half_precision_are_not_written(trained, tiny, tmp_path):
+def test_save_weights_refuses_overflow_of_half_precision(trained, tiny, tmp_path):
     generator = copy.deepcopy(trained.ema)
     next(generator.parameters()).data[0] = 1e6
     with pytest.raises(CheckpointError, match=r"weights\.safetensors: not written"):
@@ -259,7 +259,7 @@ def test_weights_that_overflow_half_precision_are_not_written(trained, tiny, tmp
 
 
 @pytest.mark.parametrize("damage", [keep(0), keep(0.5), flip_bytes, lambda path: path.unlink()])
-def test_damaged_weights_are_named(damage, trained, tiny, tmp_path):
+def test_load_generator_names_damaged_weights(damage, trained, tiny, tmp_path):
     path = tmp_path / "weights.safetensors"
     save_weights(path, trained.ema, tiny)
     damage(path)
@@ -268,14 +268,14 @@ def test_damaged_weights_are_named(damage, trained, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("metadata", [None, {"config": "{"}, {"config": "{}"}])
-def test_weights_of_another_program_are_named(metadata, tmp_path):
+def test_load_generator_names_weights_of_another_program(metadata, tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "weights.safetensors", metadata)
     with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
         load_generator(tmp_path / "weights.safetensors")
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "weights.safetensors"])
-def test_a_new_run_starts_from_the_average_of_an_earlier_one(name, trained, tiny, fabric, tmp_path):
+def test_start_from_loads_the_average_of_an_earlier_run(name, trained, tiny, fabric, tmp_path):
     save_checkpoint(tmp_path / "checkpoint.pt", trained, tiny, Progress(8))
     save_weights(tmp_path / "weights.safetensors", trained.ema, tiny)
     fresh = build_train_state(replace(tiny, seed=9), fabric)
@@ -290,7 +290,7 @@ def test_a_new_run_starts_from_the_average_of_an_earlier_one(name, trained, tiny
 @pytest.mark.parametrize(
     "model", [ModelConfig(width=4), ModelConfig("pix2pix_unet", width=8, depth=3)], ids=["another", "wider"]
 )
-def test_a_generator_of_another_shape_is_named_in_one_line(model, saved, tiny, fabric):
+def test_start_from_a_generator_of_another_shape_is_one_line(model, saved, tiny, fabric):
     fresh = build_train_state(replace(tiny, model=model), fabric)
     with pytest.raises(CheckpointError) as caught:
         start_from(fresh, saved)
@@ -298,12 +298,12 @@ def test_a_generator_of_another_shape_is_named_in_one_line(model, saved, tiny, f
     assert "\n" not in str(caught.value)
 
 
-def test_the_configuration_inside_is_the_one_of_the_run(saved, tiny):
+def test_checkpoint_holds_the_config_of_the_run(saved, tiny):
     assert json.loads(torch.load(saved, weights_only=True)["config"]) == json.loads(to_json(tiny))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_blended_weights_lie_between(share):
+def test_blended_weights_are_interpolated(share):
     torch.manual_seed(0)
     first, second = (build_generator(ModelConfig("pix2pix_unet", width=4, depth=3)) for _ in range(2))
     ours, theirs = ({k: v.clone() for k, v in g.state_dict().items()} for g in (first, second))
@@ -312,13 +312,13 @@ def test_blended_weights_lie_between(share):
             torch.testing.assert_close(value, (1 - share) * ours[name] + share * theirs[name])
 
 
-def test_generators_of_different_shapes_are_not_blended():
+def test_blended_refuses_different_shapes():
     first, second = (build_generator(ModelConfig("pix2pix_unet", width, depth=3)) for width in (4, 8))
     with pytest.raises(CheckpointError, match="same shape"):
         blended(first, second, 0.5)
 
 
-def test_load_pretrained_gives_generator_and_average_the_published_encoder(with_encoder, fabric):
+def test_load_pretrained_sets_the_encoder_of_generator_and_average(with_encoder, fabric):
     state = build_train_state(with_encoder, fabric)
     decoder = {n: v.clone() for n, v in state.generator.state_dict().items() if not n.startswith("encoder.")}
     load_pretrained(state)
@@ -330,7 +330,7 @@ def test_load_pretrained_gives_generator_and_average_the_published_encoder(with_
         assert all(torch.equal(found[name], value) for name, value in decoder.items())
 
 
-def test_load_pretrained_leaves_a_generator_without_an_encoder_as_it_is(tiny, fabric):
+def test_load_pretrained_without_encoder_changes_nothing(tiny, fabric):
     state = build_train_state(tiny, fabric)
     before = copy.deepcopy(state.generator.state_dict())
     load_pretrained(state)
@@ -338,7 +338,7 @@ def test_load_pretrained_leaves_a_generator_without_an_encoder_as_it_is(tiny, fa
     assert equal(state.ema.state_dict(), before)
 
 
-def test_checkpoint_of_a_generator_with_an_encoder_is_restored_whole(with_encoder, batch, fabric, tmp_path):
+def test_load_checkpoint_with_an_encoder_restores_everything(with_encoder, batch, fabric, tmp_path):
     """Includes its two or three optimizers, one of them for the encoder."""
     state = build_train_state(with_encoder, fabric)
     load_pretrained(state)
@@ -353,7 +353,7 @@ def test_checkpoint_of_a_generator_with_an_encoder_is_restored_whole(with_encode
     assert [o.param_groups[0]["lr"] for o in fresh.generator_optimizers][-1] == 0.001 * 0.25
 
 
-def test_loading_needs_no_wheel_of_pretrained_weights(with_encoder, tmp_path, monkeypatch):
+def test_load_generator_needs_no_pretrained_wheel(with_encoder, tmp_path, monkeypatch):
     generator = build_generator(with_encoder.model)
     save_weights(tmp_path / "weights.safetensors", generator, with_encoder)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: pytest.fail(name))

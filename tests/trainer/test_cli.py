@@ -54,11 +54,11 @@ def train_arguments(prepared, tmp_path):
     ]
 
 
-def test_commands_are_those_of_the_readme():
+def test_commands_match_the_readme():
     assert set(COMMANDS) == {"prepare", "train", "evaluate", "export", "quantize", "quantise", "report"}
 
 
-def test_british_spellings_of_earlier_versions_are_aliases():
+def test_british_spellings_are_hidden_aliases():
     assert COMMANDS["quantise"].callback is COMMANDS["quantize"].callback
     assert COMMANDS["quantise"].params == COMMANDS["quantize"].params
     assert "quantise" not in invoke("--help").stdout
@@ -91,7 +91,7 @@ def test_every_option_has_help_text(option):
     assert option.help.endswith((".", "]"))
 
 
-def test_help_and_version_of_the_program():
+def test_program_has_help_and_version():
     assert invoke("--help").exit_code == 0
     version = invoke("--version")
     assert version.exit_code == 0
@@ -129,7 +129,7 @@ def test_help_is_fast_and_imports_no_torch(subprocess_environment):
     ],
     ids=" ".join,
 )
-def test_wrong_usage_exits_2_and_says_what_is_wrong_in_one_line(arguments):
+def test_wrong_usage_exits_2_with_one_line_of_error(arguments):
     result = invoke(*arguments)
     assert isinstance(result.exception, SystemExit), repr(result.exception)
     assert result.exit_code == 2
@@ -138,7 +138,7 @@ def test_wrong_usage_exits_2_and_says_what_is_wrong_in_one_line(arguments):
     assert result.stderr.splitlines()[-1].startswith("Error: ")
 
 
-def test_prepare_says_what_it_wrote_and_what_it_left_out(tmp_path, picture):
+def test_prepare_reports_written_crops_and_omitted_pictures(tmp_path, picture):
     (tmp_path / "in").mkdir()
     picture(1).save(tmp_path / "in" / "good.png")
     picture(2).convert("L").save(tmp_path / "in" / "gray.png")
@@ -153,7 +153,7 @@ def test_prepare_says_what_it_wrote_and_what_it_left_out(tmp_path, picture):
 
 
 @pytest.mark.parametrize("folder", ["[red]", "x[", ":smile:", "long" * 30])
-def test_prepare_shows_names_as_they_are(tmp_path, picture, folder):
+def test_prepare_prints_names_with_markup_literally(tmp_path, picture, folder):
     """rich would interpret [red] and [/b] as markup, and wrap lines."""
     (tmp_path / "in" / folder).mkdir(parents=True)
     picture(1).save(tmp_path / "in" / "good.png")
@@ -164,13 +164,13 @@ def test_prepare_shows_names_as_they_are(tmp_path, picture, folder):
 
 
 @pytest.mark.parametrize("name", ["nowhere", "notes.txt", "empty"])
-def test_prepare_names_a_source_that_cannot_be_used(tmp_path, name):
+def test_prepare_unusable_source_is_named(tmp_path, name):
     (tmp_path / "notes.txt").write_text("no tar file")
     (tmp_path / "empty").mkdir()
     assert_one_line_error(invoke("prepare", tmp_path / name, tmp_path / "out"), tmp_path / name)
 
 
-def test_prepare_names_an_output_that_cannot_be_written(tmp_path, picture):
+def test_prepare_unwritable_output_is_named(tmp_path, picture):
     picture(1).save(tmp_path / "picture.png")
     (tmp_path / "file").write_text("in the way")
     result = invoke("prepare", tmp_path / "picture.png", tmp_path / "file")
@@ -185,31 +185,31 @@ def test_train_prints_its_configuration_and_trains(train_arguments, tmp_path):
     assert config == load_generator(tmp_path / "run" / CHECKPOINT_NAME)[1]
 
 
-def test_train_begins_with_the_preset(train_arguments):
+def test_train_starts_from_the_default_preset(train_arguments):
     config = from_json(invoke(*train_arguments, "--dry-run").stdout)
     assert config.loss == PRESETS["photo"].loss
 
 
-def test_dry_run_writes_nothing(train_arguments, tmp_path):
+def test_train_dry_run_writes_nothing(train_arguments, tmp_path):
     result = invoke(*train_arguments, "--dry-run")
     assert result.exit_code == 0, result.output
     assert list(tmp_path.iterdir()) == []
 
 
-def test_train_names_data_that_cannot_be_read(train_arguments, tmp_path, prepared):
+def test_train_unreadable_data_is_named(train_arguments, tmp_path, prepared):
     for place in (1, 3):
         arguments = [*train_arguments[:place], tmp_path / "nowhere", *train_arguments[place + 1 :]]
         assert_one_line_error(invoke(*arguments), tmp_path / "nowhere")
     assert not (tmp_path / "run").exists()
 
 
-def test_train_names_a_damaged_checkpoint(train_arguments, tmp_path):
+def test_train_damaged_checkpoint_is_named(train_arguments, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / CHECKPOINT_NAME).write_text("damaged")
     assert_one_line_error(invoke(*train_arguments), tmp_path / "run" / CHECKPOINT_NAME)
 
 
-def test_start_from_sets_the_field_of_the_configuration(train_arguments, small_export, tmp_path):
+def test_train_start_from_option_sets_the_config_field(train_arguments, small_export, tmp_path):
     """Also overrides `--set`, and accepts a file name that is a number in JSON."""
     (tmp_path / "1").write_bytes(small_export.checkpoint.read_bytes())
     arguments = [*train_arguments, "--set", "model.width=8", "--set", "model.depth=2"]
@@ -221,7 +221,7 @@ def test_start_from_sets_the_field_of_the_configuration(train_arguments, small_e
     assert from_json(invoke(*train_arguments, "--start-from", "1").stdout).start_from == "1"
 
 
-def test_start_from_by_either_option_gives_the_same_run(train_arguments, small_export, tmp_path):
+def test_train_start_from_by_either_option_gives_the_same_run(train_arguments, small_export, tmp_path):
     start = small_export.weights
     arguments = [*train_arguments, "--set", "model.width=8", "--set", "model.depth=2"]
     first = invoke(*arguments, "--start-from", start)
@@ -232,7 +232,7 @@ def test_start_from_by_either_option_gives_the_same_run(train_arguments, small_e
     assert_one_line_error(invoke(*arguments), tmp_path / "run", "another configuration")
 
 
-def test_train_names_weights_that_it_cannot_start_from(train_arguments, tmp_path, small_export):
+def test_train_unusable_start_weights_are_named(train_arguments, tmp_path, small_export):
     other = tmp_path / "other.pt"
     shutil.copy(small_export.checkpoint, other)
     for path in (tmp_path / "none.pt", other):
@@ -240,13 +240,13 @@ def test_train_names_weights_that_it_cannot_start_from(train_arguments, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def test_train_names_a_run_that_is_a_file(train_arguments, tmp_path):
+def test_train_run_that_is_a_file_is_named(train_arguments, tmp_path):
     (tmp_path / "run").write_text("in the way")
     assert_one_line_error(invoke(*train_arguments), tmp_path / "run")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_train_on_a_gpu_that_is_not_there_is_one_line(train_arguments):
+def test_train_on_absent_gpu_fails_without_traceback(train_arguments):
     arguments = ["cuda" if argument == "cpu" else argument for argument in train_arguments]
     result = invoke(*arguments)
     assert isinstance(result.exception, SystemExit), repr(result.exception)
@@ -265,7 +265,7 @@ def test_train_on_a_gpu_that_is_not_there_is_one_line(train_arguments):
         "evaluate_every=0",
     ],
 )
-def test_train_names_a_field_that_it_cannot_train_with(train_arguments, assignment):
+def test_train_invalid_field_is_named(train_arguments, assignment):
     result = invoke(*train_arguments, "--set", assignment)
     assert isinstance(result.exception, SystemExit), repr(result.exception)
     assert result.exit_code in (1, 2)
@@ -289,7 +289,7 @@ def test_export_writes_the_model_and_the_weights(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["none.pt", "damaged.pt", "damaged.safetensors", "folder"])
-def test_export_names_a_checkpoint_that_it_cannot_read(tmp_path, name):
+def test_export_unreadable_checkpoint_is_named(tmp_path, name):
     if "damaged" in name:
         (tmp_path / name).write_text("damaged")
     elif name == "folder":
@@ -298,20 +298,20 @@ def test_export_names_a_checkpoint_that_it_cannot_read(tmp_path, name):
     assert not (tmp_path / "m.onnx").exists()
 
 
-def test_export_names_an_output_that_cannot_be_written(checkpoint, tmp_path):
+def test_export_unwritable_output_is_named(checkpoint, tmp_path):
     (tmp_path / "file").write_text("in the way")
     result = invoke("export", checkpoint, tmp_path / "file" / "model.onnx", *FACTS)
     assert_one_line_error(result, tmp_path / "file")
 
 
-def test_export_names_weights_that_could_not_be_read_by_their_name(checkpoint, tmp_path):
+def test_export_weights_with_unknown_suffix_are_refused(checkpoint, tmp_path):
     weights = tmp_path / "weights.bin"
     result = invoke("export", checkpoint, tmp_path / "model.onnx", *FACTS, "--weights", weights)
     assert_one_line_error(result, weights, ".safetensors")
     assert not list(tmp_path.glob("*.onnx"))
 
 
-def test_module_is_the_program(monkeypatch, capfd, tmp_path):
+def test_module_runs_as_the_program(monkeypatch, capfd, tmp_path):
     monkeypatch.setattr(sys, "argv", ["trainer", "export", str(tmp_path / "none.pt"), "out.onnx", *FACTS])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as caught:

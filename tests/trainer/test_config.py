@@ -49,19 +49,19 @@ def changed(name, value):
     return OTHER_NAMES[name] if isinstance(value, str) else 0.5 * value + 0.01
 
 
-def test_survives_json():
+def test_config_round_trips_through_json():
     config = Config(
         phases=(Phase(samples=7), Phase(warmup=3)), model=ModelConfig(spectral_norm=False), seed=5
     )
     assert from_json(to_json(config)) == config
 
 
-def test_the_same_configuration_has_the_same_hash():
+def test_hash_of_equal_configs_is_equal():
     assert Config().hash == Config().hash == from_json(to_json(Config())).hash
     assert len(Config().hash) == 16
 
 
-def test_hash_is_that_of_the_configuration_read_back_also_for_whole_numbers():
+def test_hash_survives_json_with_whole_numbers():
     config = Config(weight_decay=0, phases=(Phase(learning_rate=1),))
     assert from_json(to_json(config)).hash == config.hash
 
@@ -69,7 +69,7 @@ def test_hash_is_that_of_the_configuration_read_back_also_for_whole_numbers():
 @pytest.mark.parametrize(
     "path", list(leaves(json.loads(to_json(TWO_PHASES_OF_GAN)))), ids=lambda p: ".".join(map(str, p))
 )
-def test_every_field_changes_the_hash(path):
+def test_hash_depends_on_every_field(path):
     tree = json.loads(to_json(TWO_PHASES_OF_GAN))
     *parents, last = path
     node = tree
@@ -79,7 +79,7 @@ def test_every_field_changes_the_hash(path):
     assert from_json(json.dumps(tree)).hash != TWO_PHASES_OF_GAN.hash
 
 
-def test_overrides_reach_every_level():
+def test_override_reaches_every_level():
     config = override(
         TWO_PHASES,
         [
@@ -98,19 +98,19 @@ def test_overrides_reach_every_level():
     assert override(config, []) == config
 
 
-def test_overrides_leave_the_original_alone():
+def test_override_does_not_change_the_original():
     before = copy.deepcopy(TWO_PHASES)
     override(TWO_PHASES, ["phases.0.samples=1", "model.width=8"])
     assert before == TWO_PHASES
 
 
-def test_all_phases_can_be_replaced():
+def test_override_of_phases_replaces_all():
     assert override(TWO_PHASES, ['phases=[{"samples": 5, "batch_size": 2}]']).phases == (
         Phase(samples=5, batch_size=2),
     )
 
 
-def test_a_later_override_wins():
+def test_override_given_twice_uses_the_last():
     assert override(Config(), ["seed=1", "seed=2"]).seed == 2
 
 
@@ -152,7 +152,7 @@ def test_a_later_override_wins():
         'phases={"samples": 3}',
     ],
 )
-def test_a_wrong_override_is_a_config_error(assignment):
+def test_override_of_wrong_name_or_type_is_a_config_error(assignment):
     with pytest.raises(ConfigError):
         override(TWO_PHASES, [assignment])
 
@@ -192,19 +192,19 @@ def test_a_wrong_override_is_a_config_error(assignment):
         "phases.0.perceptual=NaN",
     ],
 )
-def test_a_value_that_cannot_be_trained_with_is_a_config_error(assignment):
+def test_override_with_untrainable_value_is_a_config_error(assignment):
     with pytest.raises(ConfigError):
         override(TWO_PHASES, [assignment])
 
 
-def test_a_run_from_before_there_was_film_has_none():
+def test_config_without_film_field_has_no_film():
     tree = json.loads(to_json(TWO_PHASES))
     del tree["augment"]["film"]
     assert from_json(json.dumps(tree)) == TWO_PHASES
     assert set(dataclasses.asdict(TWO_PHASES.augment.film).values()) == {0.0}
 
 
-def test_start_from_of_a_configuration_without_one_is_the_pretrained_encoder_and_may_be_any_path():
+def test_start_from_defaults_to_empty_and_accepts_any_path():
     assert Config().start_from == ""
     assert override(Config(), ['start_from="1"']).start_from == "1"
     assert override(Config(), ["start_from=a folder/weights.safetensors"]).start_from.endswith(
@@ -213,7 +213,7 @@ def test_start_from_of_a_configuration_without_one_is_the_pretrained_encoder_and
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"color": 1}', '{"phases": 3}', '{"seed": "x"}'])
-def test_damaged_json_is_a_config_error(text):
+def test_from_json_of_damaged_text_is_a_config_error(text):
     with pytest.raises(ConfigError):
         from_json(text)
 
@@ -221,33 +221,33 @@ def test_damaged_json_is_a_config_error(text):
 @pytest.mark.parametrize(
     ("seen", "phase", "within"), [(0, 0, 0), (99, 0, 99), (100, 1, 0), (101, 1, 1), (149, 1, 49)]
 )
-def test_phase_at_begins_the_next_phase_with_its_first_sample(seen, phase, within):
+def test_phase_at_switches_at_the_first_sample_of_a_phase(seen, phase, within):
     assert TWO_PHASES.phase_at(seen) == (TWO_PHASES.phases[phase], within)
 
 
 @pytest.mark.parametrize("seen", [150, 10_000])
-def test_no_phase_follows_the_last(seen):
+def test_phase_at_after_the_last_sample_is_a_config_error(seen):
     assert TWO_PHASES.total_samples == 150
     with pytest.raises(ConfigError, match="150"):
         TWO_PHASES.phase_at(seen)
 
 
-def test_a_discriminator_is_needed_where_any_phase_is_adversarial():
+def test_adversarial_is_true_if_any_phase_is_adversarial():
     assert TWO_PHASES.adversarial
     assert not Config().adversarial
 
 
-def test_the_perceptual_loss_is_needed_where_any_phase_uses_it():
+def test_perceptual_is_true_if_any_phase_uses_it():
     assert Config(phases=(Phase(), Phase(perceptual=0.1))).perceptual
     assert not TWO_PHASES.perceptual
 
 
-def test_override_of_a_phase_reaches_its_defaults():
+def test_override_of_phases_then_of_a_default_field_works():
     config = override(Config(), ['phases=[{"samples": 5}]', "phases.0.batch_size=2"])
     assert config.phases == (Phase(samples=5, batch_size=2),)
 
 
-def test_published_configuration_names_no_directory():
+def test_published_config_names_no_directory():
     config = Config(start_from="/home/alice/secret/run.pt")
     assert config.published.start_from == "run.pt"
     assert config.hash == Config(start_from="elsewhere/run.pt").hash

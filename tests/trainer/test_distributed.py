@@ -73,7 +73,7 @@ def runs(prepared, tmp_path_factory):
     return {n: (place / str(n), train_in(n, script, prepared, place / str(n))) for n in (1, 2)}
 
 
-def test_the_loss_curve_is_that_of_one_process_with_the_same_batch(runs):
+def test_loss_curve_equals_that_of_one_process(runs):
     alone, together = (metrics for _, metrics in runs.values())
     assert len(alone) == len(together) == UPDATES + 1
     figures = ("reconstruction", "discriminator", "adversarial", "feature_matching")
@@ -84,7 +84,7 @@ def test_the_loss_curve_is_that_of_one_process_with_the_same_batch(runs):
     assert {name for line in together for name in line} >= set(figures)
 
 
-def test_the_averaged_generator_is_that_of_one_process(runs):
+def test_averaged_generator_equals_that_of_one_process(runs):
     alone, together = (load_generator(folder / CHECKPOINT_NAME)[0] for folder, _ in runs.values())
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(together.state_dict()[name], value, rtol=1e-3, atol=1e-3, msg=name)

@@ -74,12 +74,12 @@ def assert_one_line_error(result: Result, *names: object) -> None:
 
 
 def measured(scores: Scores | Truth) -> dict[str, float]:
-    """Return the scores without those of realism, which are not measured here."""
+    """Return the scores without the measures of realism, which are not computed here."""
     return {name: value for name, value in asdict(scores).items() if name not in {"kid", "true_class"}}
 
 
-def test_a_gray_model_gains_nothing(models, pictures):
-    figures = evaluate(predict_samples([pictures], load(models.grey, "cpu", threads=1)))
+def test_evaluate_of_a_gray_model_has_no_gain(models, pictures):
+    figures = evaluate(predict_samples([pictures], load(models.gray, "cpu", threads=1)))
     assert figures.pictures == 4
     assert figures.gain == 0
     assert figures.colorfulness_share == 0
@@ -90,13 +90,13 @@ def test_a_gray_model_gains_nothing(models, pictures):
     assert figures.gray.colorfulness_gap == pytest.approx(figures.truth.colorfulness)
 
 
-def test_strength_0_is_to_leave_them_gray(tinted):
+def test_evaluate_at_strength_0_equals_gray(tinted):
     figures = evaluate(tinted, 0.0)
     assert figures.model == figures.gray == evaluate(tinted).gray
     assert figures.strength == 0
 
 
-def test_gray_baseline_is_the_truth_without_its_chroma(tinted):
+def test_gray_baseline_is_the_truth_without_chroma(tinted):
     errors = [
         ((sample.render(0.0).astype(float) - sample.truth.astype(float)) / 255) ** 2 for sample in tinted
     ]
@@ -159,7 +159,7 @@ def expected_scores(colored: list[np.ndarray], truths: list[np.ndarray]) -> Scor
 
 
 @pytest.mark.parametrize("strength", [1.0, 2.5])
-def test_every_figure_is_what_it_says(mixed, strength):
+def test_scores_equal_independent_computations(mixed, strength):
     figures = evaluate(mixed, strength)
     truths = [sample.truth for sample in mixed]
     for scores, at in ((figures.model, strength), (figures.gray, 0.0)):
@@ -173,7 +173,7 @@ def test_every_figure_is_what_it_says(mixed, strength):
     assert figures.truth.mean_b == pytest.approx(truth.mean_b, abs=1e-3)
 
 
-def test_gain_and_share_are_those_above_gray_and_of_the_truth(tinted):
+def test_gain_is_above_gray_and_share_is_of_the_truth(tinted):
     figures = evaluate(tinted, 0.5)
     assert (figures.pictures, figures.strength) == (4, 0.5)
     assert figures.gain == figures.model.psnr - figures.gray.psnr != 0
@@ -191,13 +191,13 @@ class Knowing:
         return np.tile(ab, (1, 1, *lightness.shape[2:]))
 
 
-def test_the_true_colors_score_best(models, tmp_path):
+def test_evaluate_of_the_true_colors_scores_best(models, tmp_path):
     """Except for rounding, on pictures of one color each, which can be predicted exactly."""
     colors = [(200, 90, 60), (70, 110, 180), (120, 150, 90)]
     for number, color in enumerate(colors):
         Image.new("RGB", (24, 20), color).save(tmp_path / f"{number}.png")
     ab = [tuple(srgb_to_lab(np.array(color) / 255)[1:]) for color in colors]
-    model = Knowing(load(models.grey, "cpu", threads=1).info, *ab)
+    model = Knowing(load(models.gray, "cpu", threads=1).info, *ab)
     figures = evaluate(predict_samples([tmp_path], model))
     assert figures.model.accuracy_2 == figures.model.accuracy_5 == 100
     assert figures.model.ssim == pytest.approx(1, abs=1e-3)
@@ -212,7 +212,7 @@ def test_the_true_colors_score_best(models, tmp_path):
     assert figures.gray.jensen_shannon == pytest.approx(1)
 
 
-def test_figures_are_means_over_pictures_not_over_batches_or_pixels(mixed):
+def test_scores_are_means_over_pictures(mixed):
     whole = evaluate(mixed)
     alone = [evaluate([sample]) for sample in mixed]
     over_the_set = {"colorfulness_gap", "auc", "auc_balanced", "jensen_shannon"}
@@ -225,7 +225,7 @@ def test_figures_are_means_over_pictures_not_over_batches_or_pixels(mixed):
 
 
 @pytest.mark.parametrize("pixels", [1, 48 * 64 * 2, 1 << 30])
-def test_neither_batches_nor_the_order_of_pictures_change_the_figures(mixed, monkeypatch, pixels):
+def test_scores_are_independent_of_batches_and_order(mixed, monkeypatch, pixels):
     expected = evaluate(mixed)
     monkeypatch.setattr(trainer.evaluate, "_BATCH_PIXELS", pixels)
     together = sorted(mixed, key=lambda sample: sample.truth.shape)
@@ -237,7 +237,7 @@ def test_neither_batches_nor_the_order_of_pictures_change_the_figures(mixed, mon
             assert found == pytest.approx(measured(getattr(expected, kind)), rel=1e-4, abs=1e-4)
 
 
-def test_gray_pictures_cannot_be_measured(models, pictures):
+def test_evaluate_of_gray_pictures_is_a_data_error(models, pictures):
     for path in pictures.iterdir():
         Image.open(path).convert("L").save(path)
     samples = predict_samples([pictures], load(models.tinted, "cpu", threads=1))
@@ -245,7 +245,7 @@ def test_gray_pictures_cannot_be_measured(models, pictures):
         evaluate(samples)
 
 
-def test_strength_that_is_found_does_not_depend_on_batches(mixed, monkeypatch):
+def test_strength_for_is_independent_of_batches(mixed, monkeypatch):
     expected = strength_for(mixed, 0.1)
     monkeypatch.setattr(trainer.evaluate, "_BATCH_PIXELS", 1)
     together = sorted(mixed, key=lambda sample: sample.truth.shape)
@@ -254,44 +254,44 @@ def test_strength_that_is_found_does_not_depend_on_batches(mixed, monkeypatch):
     assert share == pytest.approx(0.1, rel=0.02), "the mean is over pictures, not over shapes"
 
 
-def test_strength_reaches_the_share_of_colorfulness(tinted):
+def test_strength_for_a_share_reaches_it(tinted):
     strength = strength_for(tinted, 0.2)
     assert evaluate(tinted, strength).colorfulness_share == pytest.approx(0.2, rel=0.02)
 
 
-def test_means_are_those_of_the_model(tinted):
+def test_mean_b_follows_the_stand_in_model(tinted):
     """The stand-in predicts b* = 30 - 0.3 L*, so mean b* follows mean L* between 0 and 30."""
     lightness = np.mean([sample.lightness.rows(0, 64).mean() for sample in tinted])
     assert evaluate(tinted).model.mean_b == pytest.approx(30 - 0.3 * lightness, abs=3)
 
 
 @pytest.mark.parametrize(("width", "height"), [(10, 40), (40, 10), (3, 3)])
-def test_a_picture_too_small_for_ssim_is_one_clear_line(models, picture, tmp_path, width, height):
+def test_evaluate_of_a_picture_too_small_for_ssim_is_refused(models, picture, tmp_path, width, height):
     picture(0, width, height).save(tmp_path / "small.png")
     with pytest.raises(DataError, match="too small to be measured"):
-        evaluate(predict_samples([tmp_path], load(models.grey, "cpu", threads=1)))
-    assert_one_line_error(invoke(models.grey, tmp_path), "too small to be measured", f"{width} x {height}")
+        evaluate(predict_samples([tmp_path], load(models.gray, "cpu", threads=1)))
+    assert_one_line_error(invoke(models.gray, tmp_path), "too small to be measured", f"{width} x {height}")
 
 
-def test_a_picture_just_large_enough_for_ssim_is_measured(models, picture, tmp_path):
+def test_evaluate_of_the_smallest_picture_for_ssim_works(models, picture, tmp_path):
     picture(0, 11, 11).save(tmp_path / "small.png")
-    assert evaluate(predict_samples([tmp_path], load(models.grey, "cpu", threads=1))).pictures == 1
+    assert evaluate(predict_samples([tmp_path], load(models.gray, "cpu", threads=1))).pictures == 1
 
 
-def test_an_unreadable_picture_is_named(models, pictures):
+def test_predict_samples_names_an_unreadable_picture(models, pictures):
     (pictures / "bad.png").write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"bad\.png"):
-        predict_samples([pictures], load(models.grey, "cpu", threads=1))
+        predict_samples([pictures], load(models.gray, "cpu", threads=1))
 
 
-def test_a_folder_without_pictures_is_named(models, tmp_path):
+def test_predict_samples_names_a_folder_without_pictures(models, tmp_path):
     with pytest.raises(DataError, match="no pictures"):
-        predict_samples([tmp_path], load(models.grey, "cpu", threads=1))
+        predict_samples([tmp_path], load(models.gray, "cpu", threads=1))
 
 
-def test_samples_are_the_pictures_in_order_and_progress_counts_them(models, pictures, picture):
+def test_predict_samples_keeps_order_and_reports_progress(models, pictures, picture):
     calls = []
-    model = load(models.grey, "cpu", threads=1)
+    model = load(models.gray, "cpu", threads=1)
     samples = predict_samples([pictures, pictures / "2.png"], model, progress=lambda: calls.append(1))
     assert [sample.name for sample in samples] == ["0.png", "1.png", "2.png", "3.png", "2.png"]
     for sample, seed in zip(samples, (0, 1, 2, 3, 2), strict=True):
@@ -299,8 +299,8 @@ def test_samples_are_the_pictures_in_order_and_progress_counts_them(models, pict
     assert len(calls) == 5
 
 
-def test_the_network_sees_the_size_asked_for(models, pictures):
-    model = load(models.grey, "cpu", threads=1)
+def test_predict_samples_uses_the_requested_size(models, pictures):
+    model = load(models.gray, "cpu", threads=1)
     own, asked = (predict_samples([pictures], model, size)[0].ab.shape for size in (None, 32))
     assert own == (2, 80 // 2, 64 // 2)  # the stand-in halves the sides; 85 is rounded to a multiple of 16
     assert asked == (2, 48 // 2, 32 // 2)
@@ -309,7 +309,7 @@ def test_the_network_sees_the_size_asked_for(models, pictures):
 # Prepared folders and CIFAR-10.
 
 
-def test_a_prepared_folder_is_the_same_as_its_pictures_as_files(models, prepared, tmp_path):
+def test_prepared_folder_scores_as_its_pictures_in_files(models, prepared, tmp_path):
     crops = np.load(prepared / CROPS_NAME)
     for number, crop in enumerate(crops):
         Image.fromarray(crop).save(tmp_path / f"{number:02d}.png")
@@ -322,10 +322,10 @@ def test_a_prepared_folder_is_the_same_as_its_pictures_as_files(models, prepared
     assert evaluate(samples) == evaluate(predict_samples([tmp_path], model))
 
 
-def test_a_damaged_prepared_folder_is_named(models, tmp_path):
+def test_predict_samples_names_a_damaged_prepared_folder(models, tmp_path):
     (tmp_path / MANIFEST_NAME).write_text("{}")
     with pytest.raises(DataError, match=str(tmp_path)):
-        predict_samples([tmp_path], load(models.grey, "cpu", threads=1))
+        predict_samples([tmp_path], load(models.gray, "cpu", threads=1))
 
 
 @pytest.fixture
@@ -343,7 +343,7 @@ def archive(tmp_path, picture, monkeypatch) -> Path:
     return path
 
 
-def test_of_cifar10_the_test_split_is_measured(models, archive, picture, tmp_path):
+def test_cifar10_archive_is_measured_by_its_test_split(models, archive, picture, tmp_path):
     prepare_cifar10(archive, tmp_path / "out")
     model = load(models.tinted, "cpu", threads=1)
     samples = predict_samples([archive], model)
@@ -353,16 +353,16 @@ def test_of_cifar10_the_test_split_is_measured(models, archive, picture, tmp_pat
     assert evaluate(samples) == evaluate(predict_samples([tmp_path / "out" / "test"], model))
 
 
-def test_sources_of_all_kinds_are_measured_together(models, archive, prepared, pictures):
+def test_predict_samples_mixes_sources_of_all_kinds(models, archive, prepared, pictures):
     model = load(models.tinted, "cpu", threads=1)
     samples = predict_samples([pictures, archive, prepared], model)
     assert [sample.truth.shape[:2] for sample in samples] == [(64, 48)] * 4 + [(32, 32)] * 5 + [(48, 48)] * 16
     assert evaluate(samples).pictures == 25
 
 
-def test_a_damaged_archive_is_one_line(models, archive):
+def test_command_names_a_damaged_archive_in_one_line(models, archive):
     archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
-    assert_one_line_error(invoke(models.grey, archive), archive, "_batch")
+    assert_one_line_error(invoke(models.gray, archive), archive, "_batch")
 
 
 # Checkpoints.
@@ -374,14 +374,14 @@ def trained(small_export):
     return small_export
 
 
-def test_a_checkpoint_is_seen_at_the_size_it_was_trained_on_last(trained):
+def test_checkpoint_predictor_uses_the_last_training_size(trained):
     info = load_predictor(trained.checkpoint).info
     assert (info.working_size, info.multiple_of) == (32, 4)
     assert info.name == "a-run"
     assert info.config_hash == trained.config.hash
 
 
-def test_a_checkpoint_paints_with_the_averaged_generator(trained):
+def test_checkpoint_predictor_uses_the_averaged_generator(trained):
     lightness = 100 * np.random.default_rng(0).random((3, 1, 16, 24), np.float32)
     found = load_predictor(trained.checkpoint).predict(lightness)
     with torch.no_grad():
@@ -391,7 +391,7 @@ def test_a_checkpoint_paints_with_the_averaged_generator(trained):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_checkpoint_weights_and_exported_model_score_the_same(trained, mixed, tmp_path):
+def test_checkpoint_weights_and_onnx_score_the_same(trained, mixed, tmp_path):
     """Except for rounding: the latter two store weights as fp16."""
     found = [
         evaluate(predict_samples([tmp_path / "mixed"], load_predictor(path)))
@@ -406,7 +406,7 @@ def test_checkpoint_weights_and_exported_model_score_the_same(trained, mixed, tm
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".onnx"])
 @pytest.mark.parametrize("kind", ["missing", "damaged", "folder"])
-def test_a_model_that_cannot_be_read_is_one_line(pictures, tmp_path, suffix, kind):
+def test_command_reports_an_unreadable_model_in_one_line(pictures, tmp_path, suffix, kind):
     path = tmp_path / f"model{suffix}"
     if kind == "damaged":
         path.write_bytes(b"damaged")
@@ -420,22 +420,22 @@ def test_a_model_that_cannot_be_read_is_one_line(pictures, tmp_path, suffix, kin
 # Sheets.
 
 
-def test_sheet_has_three_rows_of_pictures_at_twice_their_size(tinted, tmp_path):
+def test_sheet_has_three_rows_at_twice_the_size(tinted, tmp_path):
     write_sheet(tinted, 1.0, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (8 * 96, 3 * 96)
 
 
 @pytest.mark.parametrize(("short", "side"), [(32, 64), (96, 192), (200, 192), (500, 192)])
-def test_pictures_on_a_sheet_are_large_enough_to_see_and_no_larger(models, picture, tmp_path, short, side):
+def test_sheet_scales_pictures_to_a_limited_size(models, picture, tmp_path, short, side):
     picture(0, short, short + 30).save(tmp_path / "picture.png")
-    samples = predict_samples([tmp_path / "picture.png"], load(models.grey, "cpu", threads=1))
+    samples = predict_samples([tmp_path / "picture.png"], load(models.gray, "cpu", threads=1))
     write_sheet(samples, 1.0, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (8 * side, 3 * side)
 
 
-def test_a_sheet_shows_gray_colored_and_true_middles(tinted, tmp_path):
+def test_sheet_shows_gray_colored_and_true_centers(tinted, tmp_path):
     write_sheet(tinted, 0.5, tmp_path / "sheet.png")
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     for place, sample in enumerate(tinted):
@@ -476,9 +476,7 @@ def numbers_on(path: Path, side: int, columns: int) -> list[int]:
         (25, 100, list(range(25)), 20),
     ],
 )
-def test_a_sheet_shows_so_many_pictures_spread_over_the_samples(
-    numbered, tmp_path, count, most, shown, columns
-):
+def test_sheet_spreads_its_pictures_over_the_samples(numbered, tmp_path, count, most, shown, columns):
     more = {} if most is None else {"pictures": most}
     write_sheet(numbered(count), 1.0, tmp_path / "sheet.png", **more)
     numbers = numbers_on(tmp_path / "sheet.png", 32, columns)
@@ -490,7 +488,7 @@ def test_a_sheet_shows_so_many_pictures_spread_over_the_samples(
 # Gains at shares of the true colorfulness.
 
 
-def test_gain_at_a_share_is_that_at_the_strength_which_reaches_it(mixed):
+def test_gain_at_a_share_is_measured_at_the_strength_that_reaches_it(mixed):
     shares = (0.1, 0.3)
     figures = evaluate(mixed, shares=shares)
     assert [at.share for at in figures.gains] == list(shares)
@@ -502,7 +500,7 @@ def test_gain_at_a_share_is_that_at_the_strength_which_reaches_it(mixed):
     assert evaluate(mixed).gains == ()
 
 
-def test_gains_at_shares_do_not_depend_on_the_strength_of_the_evaluation(mixed):
+def test_gains_at_shares_are_independent_of_strength(mixed):
     faint, strong = (evaluate(mixed, strength, (0.2,)).gains for strength in (0.3, 2.0))
     assert faint == strong
 
@@ -510,7 +508,7 @@ def test_gains_at_shares_do_not_depend_on_the_strength_of_the_evaluation(mixed):
 # The command.
 
 
-def test_json_has_every_figure_by_its_name(tinted):
+def test_json_holds_every_figure_by_name(tinted):
     figures = evaluate(tinted, 0.5, (0.2, 0.4))
     values = figures.to_json()
     assert json.loads(json.dumps(values)) == values | {"gains": list(values["gains"])}
@@ -547,7 +545,7 @@ def test_json_has_every_figure_by_its_name(tinted):
         assert all(value is None or math.isfinite(value) for value in values[kind].values())
 
 
-def test_rows_are_every_figure_that_was_measured_of_model_gray_and_truth(tinted):
+def test_rows_hold_every_measured_figure(tinted):
     figures = evaluate(tinted, 1.0, (0.2, 0.4))
     rows = {name: rest for name, *rest in figures.rows()}
     gains = ["gain at 20% colorfulness", "gain at 40% colorfulness"]
@@ -602,7 +600,7 @@ def test_command_takes_strength_or_colorfulness_and_size(models, pictures, tinte
     assert evaluate(smaller) != evaluate(tinted)
 
 
-def test_command_writes_the_sheet_of_what_it_measured(models, pictures, tinted, tmp_path):
+def test_command_writes_a_sheet_of_its_samples(models, pictures, tinted, tmp_path):
     for options, count in (([], 24), (["--sheet-pictures", "2"], 2)):
         sheet, expected = tmp_path / "sheets" / f"{count}.png", tmp_path / f"expected-{count}.png"
         result = invoke(models.tinted, pictures, "--strength", "0.5", "--sheet", sheet, *options)
@@ -611,18 +609,18 @@ def test_command_writes_the_sheet_of_what_it_measured(models, pictures, tinted, 
         np.testing.assert_array_equal(np.asarray(Image.open(sheet)), np.asarray(Image.open(expected)))
 
 
-def test_command_names_what_is_missing(models, tmp_path):
+def test_command_names_a_missing_source(models, tmp_path):
     assert_one_line_error(invoke(models.tinted, tmp_path / "nowhere"), "nowhere")
 
 
-def test_gain_at_a_share_that_cannot_be_reached_is_none_and_left_out_of_the_table(models, pictures):
-    figures = evaluate(predict_samples([pictures], load(models.grey, "cpu", threads=1)), shares=(0.65,))
+def test_gain_at_an_unreachable_share_is_none_and_not_in_the_table(models, pictures):
+    figures = evaluate(predict_samples([pictures], load(models.gray, "cpu", threads=1)), shares=(0.65,))
     (at,) = figures.gains
     assert (at.strength, at.gain) == (None, None)
     assert not [row for row in figures.rows() if row[0].startswith("gain at")]
 
 
-def test_strength_of_a_share_that_cannot_be_reached_is_a_data_error(models, pictures):
-    samples = predict_samples([pictures], load(models.grey, "cpu", threads=1))
+def test_strength_for_an_unreachable_share_is_a_data_error(models, pictures):
+    samples = predict_samples([pictures], load(models.gray, "cpu", threads=1))
     with pytest.raises(DataError, match="too pale for 65%"):
         strength_for(samples, 0.65)

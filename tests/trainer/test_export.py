@@ -68,14 +68,14 @@ def session(exported):
     return onnxruntime.InferenceSession(exported[2], options, providers=["CPUExecutionProvider"])
 
 
-def test_both_runtimes_agree(exported):
+def test_runtimes_agree_on_the_exported_model(exported):
     generator, _, path, difference = exported
     assert 0 <= difference < PARITY_TOLERANCE
     assert parity(generator, onnx.load(path)) == pytest.approx(difference, abs=1e-3)
 
 
 @pytest.mark.parametrize(("batch", "rows", "columns"), [(1, 2, 2), (2, 3, 5), (5, 7, 2), (1, 2, 9)])
-def test_batch_height_and_width_are_dynamic(exported, session, batch, rows, columns):
+def test_exported_model_has_dynamic_sizes(exported, session, batch, rows, columns):
     generator, _, _, _ = exported
     multiple, scale = generator.multiple_of, generator.chroma_scale
     lightness = 100 * torch.rand(batch, 1, rows * multiple, columns * multiple)
@@ -86,7 +86,7 @@ def test_batch_height_and_width_are_dynamic(exported, session, batch, rows, colu
         np.testing.assert_allclose(ab, generator(lightness).numpy(), atol=PARITY_TOLERANCE)
 
 
-def test_chroma_of_the_file_does_not_depend_on_the_rest_of_the_batch(exported, session):
+def test_exported_chroma_is_independent_of_the_batch(exported, session):
     side = 4 * exported[0].multiple_of
     lightness = 100 * torch.rand(8, 1, side, side).numpy()
     (together,) = session.run(["ab"], {"lightness": lightness})
@@ -94,7 +94,7 @@ def test_chroma_of_the_file_does_not_depend_on_the_rest_of_the_batch(exported, s
     np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-3)
 
 
-def test_graph_says_what_the_contract_says(exported):
+def test_exported_graph_follows_the_contract(exported):
     graph = onnx.load(exported[2]).graph
     (lightness,), (ab,) = graph.input, graph.output
     scale = exported[0].chroma_scale
@@ -106,7 +106,7 @@ def test_graph_says_what_the_contract_says(exported):
     assert {v.type.tensor_type.elem_type for v in (lightness, ab)} == {onnx.TensorProto.FLOAT}
 
 
-def test_metadata_is_complete(exported, session):
+def test_exported_metadata_is_complete(exported, session):
     generator, config, _, _ = exported
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     assert json.loads(metadata.pop("colorize.config"))["model"]["generator"] == config.model.generator
@@ -123,19 +123,19 @@ def test_metadata_is_complete(exported, session):
     }
 
 
-def test_the_file_is_read_by_colorize_cli(exported):
+def test_exported_model_is_loaded_by_colorize_cli(exported):
     model = pytest.importorskip("colorize_cli.inference.model")
     assert model.load(exported[2], "cpu").info.working_size == 32
 
 
-def test_the_file_names_nothing_of_the_machine_it_was_made_on(exported):
+def test_exported_model_holds_no_local_paths(exported):
     content = exported[2].read_bytes()
     assert b"/work/" not in content
     assert trainer.export.__file__.encode() not in content
     assert b"site-packages" not in content
 
 
-def test_all_weights_but_the_small_ones_are_stored_as_half_precision(exported):
+def test_exported_weights_are_half_precision_except_small_ones(exported):
     weights = onnx.load(exported[2]).graph.initializer
     for weight in weights:
         large = math.prod(weight.dims) >= trainer.export._SMALL
@@ -143,25 +143,25 @@ def test_all_weights_but_the_small_ones_are_stored_as_half_precision(exported):
             assert weight.data_type == (onnx.TensorProto.FLOAT16 if large else onnx.TensorProto.FLOAT)
 
 
-def test_export_of_large_weights_halves_their_size(encoder_export):
+def test_exported_large_weights_take_half_the_space(encoder_export):
     whole = 4 * sum(parameter.numel() for parameter in encoder_export.generator.parameters())
     assert encoder_export.onnx.stat().st_size < 0.6 * whole
 
 
-def test_every_node_can_run_on_cuda(exported):
+def test_exported_nodes_all_run_on_cuda(exported):
     """Shape and Gather, which dynamic sizes often bring, are placed on the CPU."""
     nodes = onnx.load(exported[2]).graph.node
     assert {node.op_type for node in nodes} <= RUNS_ON_CUDA
     assert {node.domain for node in nodes} <= {"", "ai.onnx"}
 
 
-def test_only_the_file_is_left(exported):
+def test_export_leaves_one_file(exported):
     assert [path.name for path in exported[2].parent.iterdir()] == ["model.onnx"]
 
 
 @pytest.fixture
 def path(tmp_path):
-    """Where an earlier, good file lies."""
+    """The path of an earlier, valid file."""
     (tmp_path / "model.onnx").write_bytes(b"earlier")
     return tmp_path / "model.onnx"
 
@@ -174,23 +174,23 @@ def assert_refused(generator, path):
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
-def test_weights_that_overflow_half_precision_are_refused(path, generator, monkeypatch):
+def test_export_refuses_overflow_of_half_precision(path, generator, monkeypatch):
     monkeypatch.setattr(trainer.export, "_SMALL", 1)
     with torch.no_grad():
         first = next(generator.parameters())
         first.mul_(1e6)
-        generator.down[1][1].weight.div_(1e6)  # torch's result stays as it was
+        generator.down[1][1].weight.div_(1e6)  # torch's result does not change
     assert_refused(generator, path)
 
 
-def test_a_network_that_gives_no_numbers_is_refused(path, generator):
+def test_export_refuses_a_network_with_nan_output(path, generator):
     with torch.no_grad():
         generator.head[1].bias.fill_(float("nan"))
     assert_refused(generator, path)
 
 
 def tampered_session(monkeypatch, change):
-    """Let onnxruntime give something else than the file computes."""
+    """Make onnxruntime return outputs that the file does not compute."""
 
     class Session(onnxruntime.InferenceSession):
         def run(self, *arguments, **options):
@@ -215,13 +215,13 @@ WRONG = {
 }
 
 
-def test_a_runtime_that_differs_is_refused(path, generator, monkeypatch):
+def test_export_refuses_a_runtime_that_differs(path, generator, monkeypatch):
     tampered_session(monkeypatch, WRONG["shifted"])
     assert_refused(generator, path)
 
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
-def test_no_difference_is_overlooked(small_export, monkeypatch, change):
+def test_parity_detects_every_difference(small_export, monkeypatch, change):
     tampered_session(monkeypatch, change)
     try:
         difference = parity(small_export.generator, onnx.load(small_export.onnx))
@@ -231,20 +231,20 @@ def test_no_difference_is_overlooked(small_export, monkeypatch, change):
 
 
 @pytest.mark.filterwarnings("ignore:Exporting a model while it is in training mode:UserWarning")
-def test_a_generator_in_training_mode_is_refused(path, generator):
+def test_export_refuses_a_generator_in_training_mode(path, generator):
     """Its batch normalization would make chroma depend on the rest of the batch."""
     assert_refused(generator.train(), path)
 
 
-def test_the_hash_in_the_file_is_that_of_the_training_configuration(exported):
-    """Another seed, another hash."""
+def test_exported_hash_equals_that_of_the_config(exported):
+    """The hash also depends on the seed."""
     _, config, path, _ = exported
     metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert metadata["colorize.config_hash"] == config.hash != replace(config, seed=1).hash
 
 
 def cast_and_detail() -> torch.Tensor:
-    """(2, 2, 4, 4) chroma about a mean that is not gray, another one in each picture."""
+    """Return chroma, (2, 2, 4, 4), around a mean that is not gray and differs between pictures."""
     detail = 15 * torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     return (
         detail
@@ -253,15 +253,15 @@ def cast_and_detail() -> torch.Tensor:
     )
 
 
-def test_calibrate_by_nothing_changes_nothing():
+def test_calibrate_with_defaults_changes_nothing():
     assert torch.equal(calibrate(cast_and_detail(), Calibration()), cast_and_detail())
 
 
-def test_calibrate_by_a_gain_multiplies_the_chroma():
+def test_calibrate_with_gain_multiplies_chroma():
     torch.testing.assert_close(calibrate(cast_and_detail(), Calibration(gain=1.25)), 1.25 * cast_and_detail())
 
 
-def test_calibrate_by_a_mean_factor_scales_the_cast_of_each_picture_and_keeps_its_detail():
+def test_calibrate_with_mean_factor_scales_the_cast_per_picture():
     ab = cast_and_detail()
     found = calibrate(ab, Calibration(mean_factor=0.5))
     torch.testing.assert_close(found.mean((2, 3)), 0.5 * ab.mean((2, 3)))
@@ -269,7 +269,7 @@ def test_calibrate_by_a_mean_factor_scales_the_cast_of_each_picture_and_keeps_it
     torch.testing.assert_close(found[1:], calibrate(ab[1:], Calibration(mean_factor=0.5)))
 
 
-def test_calibrate_by_an_exponent_keeps_hue_and_a_chroma_of_20_and_spreads_the_others():
+def test_calibrate_with_exponent_keeps_hue_and_a_chroma_of_20():
     hue = torch.tensor([0.6, -0.8]).view(1, 2, 1, 1)
     chroma = torch.tensor([5.0, 10.0, 20.0, 40.0]).view(1, 1, 1, 4)
     found = calibrate(hue * chroma, Calibration(exponent=1.5))
@@ -278,7 +278,7 @@ def test_calibrate_by_an_exponent_keeps_hue_and_a_chroma_of_20_and_spreads_the_o
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 1.5])
-def test_calibrate_leaves_gray_gray_with_finite_gradients(exponent):
+def test_calibrate_keeps_gray_with_finite_gradients(exponent):
     gray = torch.zeros(1, 2, 3, 3, requires_grad=True)
     found = calibrate(gray, Calibration(1.5, 0.5, exponent))
     found.sum().backward()
@@ -300,7 +300,7 @@ def test_calibration_is_part_of_the_exported_model(small_export, tmp_path):
     with torch.no_grad():
         plain = generator(lightness)
     expected = calibrate(plain, calibration).numpy()
-    assert np.abs(expected - plain.numpy()).max() > 10, "it shows"
+    assert np.abs(expected - plain.numpy()).max() > 10, "the calibration has an effect"
     np.testing.assert_allclose(found, expected, atol=0.5)
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["colorize.calibration"]) == asdict(calibration)
@@ -308,7 +308,7 @@ def test_calibration_is_part_of_the_exported_model(small_export, tmp_path):
     assert {node.op_type for node in nodes} <= RUNS_ON_CUDA | {"ReduceSum", "Sqrt", "Pow"}
 
 
-def test_export_does_not_name_the_directory_of_the_weights_that_training_started_from(small_export, tmp_path):
+def test_export_does_not_name_the_directory_of_start_from(small_export, tmp_path):
     config = replace(small_export.config, start_from="/home/alice/secret/run.pt")
     export(small_export.generator, config, FACTS, tmp_path / "model.onnx")
     content = (tmp_path / "model.onnx").read_bytes()

@@ -62,32 +62,32 @@ def exact_white(monkeypatch):
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_agrees_with_published_values(name):
+def test_conversion_agrees_with_published_values(name):
     rgb, lab = (np.array([values], dtype=np.float64) for values in REFERENCES[name])
     np.testing.assert_allclose(as_colors(rgb_to_lab(as_picture(rgb))), lab, atol=2e-3)
     np.testing.assert_allclose(as_colors(lab_to_rgb(as_picture(lab))), rgb, atol=1e-3)
 
 
 @COLOURS
-def test_agrees_with_skimage_to_a_thousandth(colors, exact_white):
+def test_conversion_agrees_with_skimage_to_a_thousandth(colors, exact_white):
     lab = color.rgb2lab(colors)
     np.testing.assert_allclose(as_colors(rgb_to_lab(as_picture(colors))), lab, atol=1e-3)
     np.testing.assert_allclose(as_colors(lab_to_rgb(as_picture(lab))), color.lab2rgb(lab), atol=1e-3)
 
 
 @COLOURS
-def test_differs_from_skimage_as_it_is_by_its_white_only(colors):
+def test_rgb_to_lab_agrees_with_unchanged_skimage_except_its_white(colors):
     np.testing.assert_allclose(as_colors(rgb_to_lab(as_picture(colors))), color.rgb2lab(colors), atol=5e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @COLOURS
-def test_one_direction_undoes_the_other(colors, dtype):
+def test_lab_to_rgb_inverts_rgb_to_lab(colors, dtype):
     rgb = as_picture(colors).to(dtype)
     assert (lab_to_rgb(rgb_to_lab(rgb)) - rgb).abs().max() < 1e-5
 
 
-def test_grays_have_no_chroma_and_lightness_stays_within_its_range():
+def test_rgb_to_lab_of_grays_has_no_chroma_and_valid_lightness():
     lab = as_colors(rgb_to_lab(as_picture(grays()).float()))
     assert np.abs(lab[:, 1:]).max() < 1e-3
     assert lab[:, 0].min() >= -1e-5
@@ -99,7 +99,7 @@ def test_grays_have_no_chroma_and_lightness_stays_within_its_range():
 @pytest.mark.parametrize(
     ("encoded", "linear"), [(0, 0), (0.01, 0.01 / 12.92), (0.04045, 0.0031308), (0.5, 0.2140411), (1, 1)]
 )
-def test_linear_light_is_that_of_the_standard(encoded, linear):
+def test_rgb_to_linear_follows_the_standard(encoded, linear):
     assert rgb_to_linear(torch.tensor(encoded, dtype=torch.float64)).item() == pytest.approx(linear, abs=1e-7)
 
 
@@ -107,14 +107,14 @@ def test_linear_light_is_that_of_the_standard(encoded, linear):
     ("luminance", "lightness"),
     [(0, 0), (0.001, 0.9032963), (216 / 24389, 8), (0.1841865, 50), (0.5, 76.0692610), (1, 100)],
 )
-def test_lightness_is_that_of_the_standard(luminance, lightness):
+def test_luminance_to_lightness_follows_the_standard(luminance, lightness):
     found = luminance_to_lightness(torch.tensor(luminance, dtype=torch.float64)).item()
     assert found == pytest.approx(lightness, abs=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3), (2, 3, 4, 5)])
 @pytest.mark.parametrize("convert", [rgb_to_linear, luminance_to_lightness])
-def test_light_is_converted_in_any_shape(convert, shape):
+def test_light_conversion_accepts_any_shape(convert, shape):
     values = torch.rand(shape)
     converted = convert(values)
     assert converted.shape == shape
@@ -123,21 +123,21 @@ def test_light_is_converted_in_any_shape(convert, shape):
 
 
 @COLOURS
-def test_lightness_of_lab_is_that_of_the_luminance(colors):
+def test_rgb_to_lab_lightness_follows_luminance(colors):
     rgb = as_picture(colors)
     luminance = (rgb_to_linear(rgb) * torch.tensor([0.2126729, 0.7151522, 0.0721750]).view(3, 1, 1)).sum(1)
     torch.testing.assert_close(luminance_to_lightness(luminance), rgb_to_lab(rgb)[:, 0], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("convert", [rgb_to_linear, luminance_to_lightness])
-def test_light_rises_without_a_step_where_the_formula_changes(convert):
+def test_light_conversion_is_monotonic_and_continuous(convert):
     steps = convert(torch.linspace(0, 1, 10_001, dtype=torch.float64)).diff()
     assert (steps > 0).all()
     assert (steps[1:] / steps[:-1] - 1).abs().max() < 0.06
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-8, 0.04045, 0.5, 1.0])
-def test_gradient_to_lab_is_finite(value):
+def test_rgb_to_lab_gradient_is_finite(value):
     rgb = torch.full((1, 3, 2, 2), value, requires_grad=True)
     rgb_to_lab(rgb).sum().backward()
     assert rgb.grad.isfinite().all()
@@ -145,7 +145,7 @@ def test_gradient_to_lab_is_finite(value):
 
 @pytest.mark.parametrize("lightness", [0.0, 0.5, 8.0, 50.0, 100.0])
 @pytest.mark.parametrize("chroma", [-150.0, -1e-6, 0.0, 150.0])
-def test_gradient_to_rgb_is_finite_inside_and_outside_the_gamut(lightness, chroma):
+def test_lab_to_rgb_gradient_is_finite_in_and_out_of_gamut(lightness, chroma):
     lab = torch.tensor([lightness, chroma, -chroma]).view(1, 3, 1, 1).requires_grad_()
     rgb = lab_to_rgb(lab)
     rgb.sum().backward()
@@ -154,10 +154,10 @@ def test_gradient_to_rgb_is_finite_inside_and_outside_the_gamut(lightness, chrom
 
 
 @pytest.mark.parametrize("convert", [rgb_to_lab, lab_to_rgb])
-def test_gradient_is_right(convert):
+def test_conversion_gradient_passes_gradcheck(convert):
     rgb = torch.tensor([[0.02, 0.6, 0.9], [0.3, 0.01, 0.7], [0.5, 0.5, 0.5]], dtype=torch.float64)
     colors = rgb if convert is rgb_to_lab else color_to_lab(rgb)
-    torch.autograd.gradcheck(convert, (colors.T[None, :, :, None].clone().requires_grad_(),))
+    assert torch.autograd.gradcheck(convert, (colors.T[None, :, :, None].clone().requires_grad_(),))
 
 
 def color_to_lab(rgb: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ def color_to_lab(rgb: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("convert", [rgb_to_lab, lab_to_rgb])
-def test_each_picture_of_a_batch_is_converted_alone(convert):
+def test_conversion_of_a_batch_treats_pictures_separately(convert):
     pictures = torch.rand(3, 3, 4, 5)
     converted = convert(pictures)
     assert converted.shape == pictures.shape
@@ -180,12 +180,12 @@ def pictures() -> Tensor:
     return torch.nn.functional.interpolate(coarse, (16, 24), mode="bilinear")
 
 
-def test_recompose_of_the_channels_of_a_picture_gives_it_back(pictures):
+def test_recompose_of_lab_channels_returns_the_picture(pictures):
     lab = rgb_to_lab(pictures)
     torch.testing.assert_close(recompose(lab[:, :1], lab[:, 1:]), pictures, atol=1e-4, rtol=0)
 
 
-def test_recompose_of_colors_outside_srgb_is_clipped(pictures):
+def test_recompose_clips_colors_outside_srgb(pictures):
     lab = rgb_to_lab(pictures)
     vivid = recompose(lab[:, :1], 10 * lab[:, 1:])
     assert vivid.min() == 0
@@ -198,7 +198,7 @@ def test_recompose_without_chroma_is_gray(pictures):
     assert (gray.amax(1) - gray.amin(1)).max() < 1e-4
 
 
-def test_recompose_of_coarse_chroma_is_that_of_the_chroma_upsampled_bilinearly(pictures):
+def test_recompose_upsamples_coarse_chroma_bilinearly(pictures):
     lightness, ab = rgb_to_lab(pictures).split((1, 2), dim=1)
     coarse = torch.nn.functional.avg_pool2d(ab, 4)
     upsampled = torch.nn.functional.interpolate(coarse, (16, 24), mode="bilinear", align_corners=False)
@@ -206,17 +206,17 @@ def test_recompose_of_coarse_chroma_is_that_of_the_chroma_upsampled_bilinearly(p
     assert (recompose(lightness, coarse) - recompose(lightness, ab)).abs().max() > 1e-3
 
 
-def test_recompose_under_autocast_is_in_fp32_also_of_half_precision_chroma(pictures):
+def test_recompose_under_autocast_computes_in_fp32(pictures):
     lightness, ab = rgb_to_lab(pictures).split((1, 2), dim=1)
     ab = torch.nn.functional.avg_pool2d(ab, 2).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         found = recompose(lightness, ab)
-        assert torch.is_autocast_enabled("cpu"), "it goes on afterwards"
+        assert torch.is_autocast_enabled("cpu"), "autocast stays enabled"
     assert found.dtype == torch.float32
     assert torch.equal(found, recompose(lightness, ab.float()))
 
 
-def test_gradient_of_recompose_reaches_coarse_chroma_inside_the_gamut(pictures):
+def test_recompose_gradient_reaches_coarse_chroma(pictures):
     lightness, ab = rgb_to_lab(pictures).split((1, 2), dim=1)
     coarse = torch.nn.functional.avg_pool2d(ab, 4).requires_grad_()
     recompose(lightness, coarse).square().sum().backward()
@@ -280,27 +280,27 @@ def colors_of_lab() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("first", "second", "published"), CIEDE2000_PAIRS, ids=range(1, 35))
-def test_color_difference_is_the_published_one(first, second, published):
+def test_ciede2000_equals_published_values(first, second, published):
     one, other = np.array([first]), np.array([second])
     assert color.deltaE_ciede2000(one, other)[0] == pytest.approx(published, abs=1e-4)
     assert differences(one, other)[0] == pytest.approx(published, abs=1e-4)
     assert differences(other, one)[0] == pytest.approx(published, abs=1e-4)
 
 
-def test_color_difference_agrees_with_skimage():
+def test_ciede2000_agrees_with_skimage():
     first, second = colors_of_lab()
     expected = color.deltaE_ciede2000(first, second)
     np.testing.assert_allclose(differences(first, second), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_color_difference_in_single_precision_is_good_enough_for_pictures():
+def test_ciede2000_in_single_precision_is_accurate():
     first, second = colors_of_lab()
     single = differences(first.astype(np.float32), second.astype(np.float32))
     assert single.dtype == np.float32
     np.testing.assert_allclose(single, differences(first, second), rtol=1e-4, atol=2e-3)
 
 
-def test_color_difference_is_symmetric_and_not_negative():
+def test_ciede2000_is_symmetric_and_positive():
     first, second = colors_of_lab()
     forth, back = differences(first, second), differences(second, first)
     np.testing.assert_allclose(forth, back, rtol=1e-12, atol=1e-12)
@@ -309,18 +309,18 @@ def test_color_difference_is_symmetric_and_not_negative():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("place", [0, 1])
-def test_color_difference_of_equal_colors_is_zero(dtype, place):
+def test_ciede2000_of_equal_colors_is_zero(dtype, place):
     colors = np.concatenate([colors_of_lab()[place], np.zeros((1, 3)), [[100, 0, 0]]]).astype(dtype)
     assert (differences(colors, colors) == 0).all()
 
 
-def test_color_difference_of_grays_is_that_of_their_lightness():
+def test_ciede2000_of_grays_is_their_lightness_difference():
     """Around L* = 50, where S_L is 1."""
     gray, lighter = np.array([[49.5, 0, 0]]), np.array([[50.5, 0, 0]])
     assert differences(gray, lighter)[0] == pytest.approx(1)
 
 
-def test_color_difference_is_of_each_pixel_of_each_picture():
+def test_ciede2000_is_computed_per_pixel():
     first, second = (
         torch.from_numpy(colors.reshape(40, 20, 5, 3)).permute(0, 3, 1, 2) for colors in colors_of_lab()
     )

@@ -61,7 +61,7 @@ def crash_at(samples):
         ("bf16-mixed", False, "bf16-mixed"),
     ],
 )
-def test_precision_is_settled_by_what_the_hardware_has(asked, has_bf16, settled, tiny, monkeypatch):
+def test_precision_auto_depends_on_the_hardware(asked, has_bf16, settled, tiny, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bf16})
     assert on_hardware(replace(tiny, precision=asked), "cpu") == replace(tiny, precision=settled)
 
@@ -108,7 +108,7 @@ def finished(straight, run) -> Run:
 
 
 @pytest.mark.parametrize("stop", [1, 3])  # updates: in the first and in the adversarial phase
-def test_an_interrupted_run_continues_bit_for_bit(tiny, straight, run, fabric, stop):
+def test_interrupted_run_continues_bit_for_bit(tiny, straight, run, fabric, stop):
     stopped = train(tiny, run, fabric, interrupt_at(stop * BATCH))
     assert stopped.samples_seen == stop * BATCH
     finished = train(tiny, run, fabric, Observer())
@@ -116,9 +116,7 @@ def test_an_interrupted_run_continues_bit_for_bit(tiny, straight, run, fabric, s
     assert differences(checkpoint(straight), checkpoint(run)) == []
 
 
-def test_an_interrupted_run_with_every_pretrained_part_continues_bit_for_bit(
-    with_encoder, run, fabric, tmp_path
-):
+def test_interrupted_run_with_pretrained_parts_continues_bit_for_bit(with_encoder, run, fabric, tmp_path):
     """A partly frozen encoder, a perceptual loss and a projected discriminator."""
     phase = Phase(3 * BATCH, 32, BATCH, perceptual=0.5, adversarial=0.1, feature_matching=1.0)
     model = replace(with_encoder.model, discriminator="projected")
@@ -130,7 +128,7 @@ def test_an_interrupted_run_with_every_pretrained_part_continues_bit_for_bit(
     assert differences(checkpoint(straight), checkpoint(run)) == []
 
 
-def test_a_new_run_begins_with_the_published_weights_of_the_encoder(with_encoder, run, fabric):
+def test_new_run_starts_with_the_published_encoder(with_encoder, run, fabric):
     """At a learning rate of 0 the checkpoint contains the initial weights."""
     phase = Phase(BATCH, 32, BATCH, learning_rate=0.0, final_learning_rate=0.0)
     train(replace(with_encoder, phases=(phase,)), run, fabric, Observer())
@@ -142,7 +140,7 @@ def test_a_new_run_begins_with_the_published_weights_of_the_encoder(with_encoder
             torch.testing.assert_close(state[part][f"encoder.{name}"], value, msg=name)
 
 
-def test_a_crashed_run_continues_bit_for_bit_from_its_last_checkpoint(tiny, straight, run, fabric):
+def test_crashed_run_continues_bit_for_bit(tiny, straight, run, fabric):
     with pytest.raises(RuntimeError, match="power cut"):
         train(tiny, run, fabric, crash_at(5 * BATCH))
     assert checkpoint(run)["samples_seen"] == 4 * BATCH
@@ -150,13 +148,13 @@ def test_a_crashed_run_continues_bit_for_bit_from_its_last_checkpoint(tiny, stra
     assert differences(checkpoint(straight), checkpoint(run)) == []
 
 
-def test_training_twice_gives_the_same(tiny, straight, run, fabric):
+def test_run_repeated_gives_the_same_checkpoint(tiny, straight, run, fabric):
     torch.manual_seed(time.monotonic_ns())  # the state of the random generator does not matter
     train(tiny, run, fabric, Observer())
     assert differences(checkpoint(straight), checkpoint(run)) == []
 
 
-def test_another_seed_trains_on_other_batches(tiny, straight, run, fabric, tmp_path):
+def test_run_with_another_seed_draws_other_batches(tiny, straight, run, fabric, tmp_path):
     """Also with `start_from`."""
     weights = []
     for seed in (1, 2):
@@ -168,7 +166,7 @@ def test_another_seed_trains_on_other_batches(tiny, straight, run, fabric, tmp_p
     assert not torch.equal(*weights)
 
 
-def test_a_finished_run_is_left_as_it_is(tiny, finished, fabric):
+def test_finished_run_is_not_changed(tiny, finished, fabric):
     before, lines = checkpoint(finished), metrics(finished)
     observer = Observer()
     assert train(tiny, finished, fabric, observer).samples_seen == tiny.total_samples
@@ -177,7 +175,7 @@ def test_a_finished_run_is_left_as_it_is(tiny, finished, fabric):
     assert metrics(finished) == lines
 
 
-def test_a_phase_whose_samples_are_no_multiple_of_its_batch_ends_exactly(tiny, run, fabric):
+def test_phase_with_a_partial_last_batch_ends_exactly(tiny, run, fabric):
     config = replace(tiny, phases=(Phase(samples=6, crop_size=32, batch_size=4), tiny.phases[1]))
     train(config, run, fabric, Observer())
     state = checkpoint(run)
@@ -188,7 +186,7 @@ def test_a_phase_whose_samples_are_no_multiple_of_its_batch_ends_exactly(tiny, r
 @pytest.mark.parametrize(
     "change", [{"seed": 1}, {"ema_decay": 0.5}, {"phases": (Phase(samples=8, crop_size=32),)}]
 )
-def test_a_folder_of_another_configuration_is_refused_and_left_alone(tiny, run, fabric, change):
+def test_folder_with_another_config_is_refused_unchanged(tiny, run, fabric, change):
     train(tiny, run, fabric, interrupt_at(BATCH))
     with pytest.raises(ConfigError) as caught:
         train(replace(tiny, **change), run, fabric, interrupt_at(2 * BATCH))
@@ -196,7 +194,7 @@ def test_a_folder_of_another_configuration_is_refused_and_left_alone(tiny, run, 
     assert from_json((run.folder / CONFIG_NAME).read_text()) == tiny
 
 
-def test_a_folder_of_other_networks_is_refused_and_left_alone(tiny, run, fabric):
+def test_folder_with_other_networks_is_refused_unchanged(tiny, run, fabric):
     train(tiny, run, fabric, interrupt_at(BATCH))
     other = replace(tiny, model=replace(tiny.model, width=8))
     with pytest.raises((CheckpointError, ConfigError)):
@@ -204,7 +202,7 @@ def test_a_folder_of_other_networks_is_refused_and_left_alone(tiny, run, fabric)
     assert from_json((run.folder / CONFIG_NAME).read_text()) == tiny
 
 
-def test_a_damaged_checkpoint_is_named_and_left_alone(tiny, run, fabric):
+def test_damaged_checkpoint_is_named_and_unchanged(tiny, run, fabric):
     run.folder.mkdir()
     (run.folder / CHECKPOINT_NAME).write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
@@ -213,7 +211,7 @@ def test_a_damaged_checkpoint_is_named_and_left_alone(tiny, run, fabric):
 
 
 @pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: path.write_bytes(b"damaged")])
-def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_taken(tiny, straight, run, fabric, harm):
+def test_damaged_checkpoint_falls_back_to_the_previous_one(tiny, straight, run, fabric, harm):
     with pytest.raises(RuntimeError, match="power cut"):
         train(tiny, run, fabric, crash_at(5 * BATCH))
     harm(run.folder / CHECKPOINT_NAME)
@@ -224,7 +222,7 @@ def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_taken(tiny, st
     assert differences(checkpoint(straight), checkpoint(run)) == []
 
 
-def test_a_run_that_crashed_leaves_no_line_of_metrics_twice(tiny, run, fabric):
+def test_crashed_run_leaves_no_duplicate_metrics(tiny, run, fabric):
     with pytest.raises(RuntimeError, match="power cut"):
         train(tiny, run, fabric, crash_at(4 * BATCH))
     with (run.folder / METRICS_NAME).open("a") as lines:
@@ -246,9 +244,7 @@ def test_metrics_are_json_lines_in_order(straight):
     assert {"reconstruction", "discriminator", "adversarial", "feature_matching"} <= lines[-2].keys()
 
 
-def test_evaluation_takes_no_more_crops_than_asked_for_spread_over_the_set(
-    tiny, run, fabric, prepared, tmp_path
-):
+def test_evaluation_uses_a_spread_of_the_requested_crops(tiny, run, fabric, prepared, tmp_path):
     crops = np.load(prepared / CROPS_NAME)[::6]  # 3 of 16, as evenly spread as possible
     np.save(tmp_path / CROPS_NAME, crops)
     manifest = json.loads((prepared / MANIFEST_NAME).read_text())
@@ -272,7 +268,7 @@ def test_seconds_add_up_over_the_sessions_of_a_run(tiny, run, fabric):
     assert seconds == sorted(seconds)
 
 
-def test_every_evaluation_leaves_a_sample_sheet(straight):
+def test_evaluation_writes_a_sample_sheet(straight):
     sheets = sorted((straight.folder / "samples").iterdir())
     assert [sheet.name for sheet in sheets] == [f"{samples:09d}.png" for samples in range(4, 25, 4)]
     with Image.open(sheets[-1]) as sheet:
@@ -283,7 +279,7 @@ def test_every_evaluation_leaves_a_sample_sheet(straight):
     assert chroma[64:96].mean() > 20, "the third row is true"
 
 
-def test_run_leaves_its_configuration_and_a_tensorboard_file(tiny, straight):
+def test_run_writes_its_config_and_a_tensorboard_file(tiny, straight):
     assert from_json((straight.folder / CONFIG_NAME).read_text()) == tiny
     events = list((straight.folder / "tensorboard").glob("events.out.tfevents.*"))
     assert len(events) == 1
@@ -291,19 +287,19 @@ def test_run_leaves_its_configuration_and_a_tensorboard_file(tiny, straight):
     assert not list(straight.folder.rglob(".colorize-*"))
 
 
-def test_the_checkpoint_can_be_exported_from(tiny, straight):
+def test_finished_checkpoint_loads_as_a_generator(tiny, straight):
     generator, config = load_generator(straight.folder / CHECKPOINT_NAME)
     assert config == tiny
     assert all(parameter.isfinite().all() for parameter in generator.parameters())
 
 
-def test_a_dry_run_makes_its_updates_and_writes_nothing(tiny, run, fabric, tmp_path):
+def test_dry_run_trains_and_writes_nothing(tiny, run, fabric, tmp_path):
     progress = train(tiny, replace(run, stop_after=2), fabric, Observer())
     assert progress.samples_seen == 2 * BATCH
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_leaves_a_run_that_has_begun_alone(tiny, run, fabric):
+def test_dry_run_does_not_change_an_existing_run(tiny, run, fabric):
     train(tiny, run, fabric, interrupt_at(BATCH))
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
     train(tiny, replace(run, stop_after=2), fabric, Observer())
@@ -311,9 +307,7 @@ def test_a_dry_run_leaves_a_run_that_has_begun_alone(tiny, run, fabric):
 
 
 @pytest.mark.parametrize("name", [CHECKPOINT_NAME, "weights.safetensors"])
-def test_a_new_run_starts_from_the_file_that_its_configuration_names(
-    tiny, straight, run, fabric, tmp_path, name
-):
+def test_new_run_starts_from_the_file_in_its_config(tiny, straight, run, fabric, tmp_path, name):
     weights = tmp_path / "weights.safetensors"
     save_weights(weights, load_generator(straight.folder / CHECKPOINT_NAME)[0], tiny)
     start = straight.folder / name if name == CHECKPOINT_NAME else weights
@@ -325,9 +319,7 @@ def test_a_new_run_starts_from_the_file_that_its_configuration_names(
     assert from_json((run.folder / CONFIG_NAME).read_text()) == config
 
 
-def test_a_run_that_has_begun_continues_without_the_file_that_it_started_from(
-    tiny, straight, run, fabric, tmp_path
-):
+def test_continued_run_does_not_need_its_start_file(tiny, straight, run, fabric, tmp_path):
     start = tmp_path / "start.pt"
     shutil.copy(straight.folder / CHECKPOINT_NAME, start)
     config = replace(tiny, phases=tiny.phases[:1], start_from=str(start))
@@ -337,9 +329,7 @@ def test_a_run_that_has_begun_continues_without_the_file_that_it_started_from(
 
 
 @pytest.mark.parametrize("kind", ["missing", "damaged", "another generator's"])
-def test_a_file_that_cannot_be_started_from_is_named_before_anything_is_written(
-    tiny, straight, run, fabric, tmp_path, kind
-):
+def test_unusable_start_file_is_named_before_writing(tiny, straight, run, fabric, tmp_path, kind):
     start, config = tmp_path / "start.pt", tiny
     if kind == "damaged":
         start.write_bytes(b"damaged")
@@ -351,7 +341,7 @@ def test_a_file_that_cannot_be_started_from_is_named_before_anything_is_written(
     assert not run.folder.exists()
 
 
-def test_signals_are_handled_as_before_afterwards(tiny, run, fabric):
+def test_signal_handlers_are_restored(tiny, run, fabric):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     train(tiny, run, fabric, interrupt_at(BATCH))
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
@@ -365,7 +355,7 @@ def damaged_copy(folder, target):
 
 
 @pytest.mark.parametrize("field", ["train_data", "validation_data"])
-def test_damaged_data_is_named_before_anything_is_written(tiny, run, fabric, tmp_path, field):
+def test_damaged_data_is_named_before_writing(tiny, run, fabric, tmp_path, field):
     broken = damaged_copy(run.train_data, tmp_path / "broken")
     with pytest.raises(DataError, match="broken"):
         train(tiny, replace(run, **{field: broken}), fabric, Observer())
@@ -381,7 +371,7 @@ UNTRAINABLE = {
 
 
 @pytest.mark.parametrize("change", UNTRAINABLE.values(), ids=UNTRAINABLE)
-def test_sizes_that_do_not_fit_are_a_config_error_before_anything_is_written(tiny, run, fabric, change):
+def test_sizes_that_do_not_fit_are_a_config_error_before_writing(tiny, run, fabric, change):
     config = replace(tiny, model=replace(tiny.model, discriminator_layers=3), **change)
     with pytest.raises(ConfigError):
         train(config, run, fabric, Observer())
@@ -398,16 +388,14 @@ def test_sizes_that_do_not_fit_are_a_config_error_before_anything_is_written(tin
         ("loss", {"gan": "magic"}),
     ],
 )
-def test_names_that_no_table_has_are_a_config_error_before_anything_is_written(
-    tiny, run, fabric, part, change
-):
+def test_unknown_names_are_a_config_error_before_writing(tiny, run, fabric, part, change):
     config = replace(tiny, **{part: replace(getattr(tiny, part), **change)})
     with pytest.raises(ConfigError, match=list(change.values())[-1]):
         train(config, run, fabric, Observer())
     assert not run.folder.exists()
 
 
-def test_learning_rate_rises_to_its_start_and_falls_to_its_end():
+def test_learning_rate_warms_up_and_decays():
     phase = Phase(samples=1000, warmup=100, learning_rate=1.0, final_learning_rate=0.1)
     rates = [learning_rate(phase, within) for within in range(1000)]
     assert 0 < rates[0] <= 0.01
@@ -419,13 +407,13 @@ def test_learning_rate_rises_to_its_start_and_falls_to_its_end():
     assert max(abs(b - a) for a, b in pairwise(rates)) < 0.03, "no jumps"
 
 
-def test_learning_rate_is_halfway_in_the_middle():
+def test_learning_rate_at_half_time_is_the_mean():
     phase = Phase(samples=1000, learning_rate=1.0, final_learning_rate=0.1)
     assert learning_rate(phase, 0) == 1.0
     assert learning_rate(phase, 500) == pytest.approx(0.55)
 
 
-def test_a_run_uses_the_rates_of_its_phases(tiny, run, fabric):
+def test_run_uses_the_learning_rates_of_its_phases(tiny, run, fabric):
     phases = (
         replace(tiny.phases[0], learning_rate=1e-3, final_learning_rate=1e-4),
         replace(tiny.phases[1], learning_rate=1e-5, discriminator_learning_rate=3e-4),
@@ -465,7 +453,7 @@ def wait_for_evaluation(process, run, after: int) -> None:
     pytest.fail("the run did not come to an evaluation")
 
 
-def test_a_stopped_process_leaves_a_checkpoint_and_the_same_command_continues(run, subprocess_environment):
+def test_stopped_process_saves_a_checkpoint_and_can_continue(run, subprocess_environment):
     fields = {
         "phases": [{"samples": 10**7, "crop_size": 32, "batch_size": 4}],
         "model.generator": "pix2pix_unet",
@@ -497,14 +485,14 @@ def test_a_stopped_process_leaves_a_checkpoint_and_the_same_command_continues(ru
 
 
 @pytest.mark.parametrize("name", ["discriminator", "encoder"])
-def test_check_of_an_unknown_name_that_no_phase_uses_is_a_config_error(name, tiny, run, fabric):
+def test_unknown_name_that_no_phase_uses_is_a_config_error(name, tiny, run, fabric):
     config = replace(tiny, phases=tiny.phases[:1], model=replace(tiny.model, **{name: "vgg"}))
     with pytest.raises(ConfigError, match=rf"model\.{name}: 'vgg' is not one of"):
         train(config, run, fabric, Observer())
 
 
 @pytest.mark.parametrize("weight", ["adversarial", "perceptual"])
-def test_check_of_crops_that_do_not_fit_the_fixed_encoder_is_a_config_error(weight, tiny, run, fabric):
+def test_crops_that_do_not_fit_the_fixed_encoder_are_a_config_error(weight, tiny, run, fabric):
     """48 is a multiple of pix2pix_unet's 8, but not of the encoder's 32."""
     phase = replace(tiny.phases[0], crop_size=48, **{weight: 1.0})
     config = replace(tiny, phases=(phase,), model=replace(tiny.model, discriminator="projected"))
@@ -512,14 +500,14 @@ def test_check_of_crops_that_do_not_fit_the_fixed_encoder_is_a_config_error(weig
         train(config, run, fabric, Observer())
 
 
-def test_check_of_small_crops_is_not_limited_by_the_layers_of_an_unused_patchgan(with_encoder, run, fabric):
+def test_small_crops_are_not_limited_by_an_unused_patchgan(with_encoder, run, fabric):
     model = replace(with_encoder.model, enlarge=1, discriminator="projected", discriminator_layers=3)
     phase = Phase(samples=BATCH, crop_size=32, batch_size=BATCH, adversarial=1.0)
     config = replace(with_encoder, phases=(phase,), model=model)
     assert train(config, run, fabric, Observer()).samples_seen == BATCH
 
 
-def test_check_of_a_last_batch_that_cannot_be_normalized_is_a_config_error(with_encoder, run, fabric):
+def test_last_batch_that_cannot_be_normalized_is_a_config_error(with_encoder, run, fabric):
     """At 32 pixels the encoder's deepest features are a single pixel."""
     model = replace(with_encoder.model, enlarge=1)
     config = replace(with_encoder, phases=(Phase(5, 32, 4),), model=model)

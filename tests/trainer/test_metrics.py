@@ -45,7 +45,7 @@ def test_psnr_has_its_known_values(error, decibels):
     assert psnr(picture + error, picture).item() == pytest.approx(decibels, abs=1e-3)
 
 
-def test_psnr_is_that_of_each_picture():
+def test_psnr_is_computed_per_picture():
     truth = torch.zeros(3, 3, 4, 4)
     prediction = truth + torch.tensor([1.0, 0.1, 0.01]).view(3, 1, 1, 1)
     torch.testing.assert_close(psnr(prediction, truth), torch.tensor([0.0, 20.0, 40.0]), atol=1e-4, rtol=0)
@@ -56,13 +56,13 @@ def test_psnr_of_the_truth_is_finite():
     assert 90 < psnr(picture, picture).item() < 200
 
 
-def test_colorfulness_is_that_of_the_paper(pictures):
+def test_colorfulness_follows_the_paper(pictures):
     eight_bit = (255 * pictures).round()
     expected = [hasler_suesstrunk(picture.permute(1, 2, 0).numpy()) for picture in eight_bit]
     np.testing.assert_allclose(colorfulness(eight_bit / 255).numpy(), expected, rtol=1e-4)
 
 
-def test_colorfulness_is_that_of_colorize_compare(pictures):
+def test_colorfulness_equals_that_of_colorize_compare(pictures):
     eight_bit = (255 * pictures).round()
     pixels = eight_bit.permute(0, 2, 3, 1).numpy().astype(np.uint8)
     expected = [lab.colorfulness(picture) for picture in pixels]
@@ -80,14 +80,14 @@ def colorfulness_of(pictures):
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.65, 1.0, 1.2])
-def test_find_strength_of_a_share_reaches_it_to_a_thousandth(pictures, share):
+def test_find_strength_reaches_a_share_to_a_thousandth(pictures, share):
     colorfulness_at = colorfulness_of(pictures)
     target = share * colorfulness_at(1.0)
     assert colorfulness_at(find_strength(colorfulness_at, target)) == pytest.approx(target, rel=1e-3)
 
 
 @pytest.mark.parametrize("power", [0.2, 1.0, 4.0])
-def test_find_strength_of_a_bent_curve_takes_few_evaluations(power):
+def test_find_strength_on_a_curve_takes_few_evaluations(power):
     calls = []
 
     def curve(strength: float) -> float:
@@ -101,26 +101,26 @@ def test_find_strength_of_a_bent_curve_takes_few_evaluations(power):
 
 
 @pytest.mark.parametrize("target", [0.0, -1.0])
-def test_find_strength_of_no_color_is_zero(pictures, target):
+def test_find_strength_for_no_color_is_zero(pictures, target):
     assert find_strength(colorfulness_of(pictures), target) == 0
 
 
-def test_find_strength_of_more_color_than_there_can_be_is_none(pictures):
+def test_find_strength_for_unreachable_color_is_none(pictures):
     assert find_strength(colorfulness_of(pictures), 1000.0) is None
 
 
 @pytest.mark.parametrize(("target", "strength"), [(0.0, 0.0), (10.0, None)])
-def test_find_strength_of_a_prediction_without_color_reaches_no_color_only(target, strength):
+def test_find_strength_without_color_reaches_zero_only(target, strength):
     assert find_strength(lambda _: 0.0, target) == strength
 
 
-def test_find_strength_of_a_curve_with_steps_ends_near_the_target():
+def test_find_strength_on_a_stepped_curve_ends_near_the_target():
     """With steps as in 8-bit pictures, no strength reaches the target exactly."""
     found = find_strength(lambda strength: round(10 * strength) / 10, 1.234)
     assert found == pytest.approx(1.234, abs=0.06)
 
 
-def test_a_perfect_prediction_has_all_the_color_and_no_error(pictures):
+def test_measure_of_a_perfect_prediction_has_no_error(pictures):
     lightness, ab, _ = to_batch(pictures)
     figures = measure(lightness, ab, ab, shares=(0.65, 1.0))
     assert figures["ab_mae"] == 0
@@ -130,7 +130,7 @@ def test_a_perfect_prediction_has_all_the_color_and_no_error(pictures):
     assert all(isinstance(value, float) and math.isfinite(value) for value in figures.values())
 
 
-def test_a_gray_prediction_gains_nothing(pictures):
+def test_measure_of_a_gray_prediction_has_no_gain(pictures):
     lightness, ab, _ = to_batch(pictures)
     figures = measure(lightness, torch.zeros_like(ab), ab)
     assert figures["gain"] == pytest.approx(0)
@@ -138,7 +138,7 @@ def test_a_gray_prediction_gains_nothing(pictures):
     assert figures["colorfulness"] == pytest.approx(0, abs=1e-3)
 
 
-def test_gain_is_the_mean_psnr_above_that_of_gray(pictures):
+def test_measure_gain_is_the_mean_psnr_above_gray(pictures):
     lightness, ab, _ = to_batch(pictures)
     figures = measure(lightness, 0.5 * ab, ab)
     truth = recompose(lightness, ab)
@@ -150,7 +150,7 @@ def test_gain_is_the_mean_psnr_above_that_of_gray(pictures):
     assert figures["ab_mae"] == pytest.approx(0.5 * ab.abs().mean().item(), rel=1e-4)
 
 
-def test_gain_at_a_share_does_not_depend_on_the_strength_of_the_prediction(pictures):
+def test_measure_gain_at_a_share_is_independent_of_strength(pictures):
     """Recipes are compared at equal colorfulness."""
     lightness, ab, _ = to_batch(pictures)
     faint, strong = (measure(lightness, factor * ab.flip(0), ab)["gain_at_65"] for factor in (0.5, 2.0))
@@ -170,7 +170,7 @@ def distorted(pictures: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (11, 11), (11, 40), (32, 24)])
-def test_ssim_is_that_of_scikit_image(pictures, shape):
+def test_ssim_equals_that_of_scikit_image(pictures, shape):
     """Within 1e-4: variances are differences of float32 means (1e-7), divided by at least 9e-4."""
     truth = torch.nn.functional.interpolate(pictures, shape, mode="bilinear")
     prediction = distorted(truth)
@@ -185,7 +185,7 @@ def test_ssim_is_that_of_scikit_image(pictures, shape):
     assert (found.diff() < -0.01).all(), "the pictures differ ever more"
 
 
-def test_ssim_of_one_picture_is_that_of_it_in_a_batch(pictures):
+def test_ssim_is_independent_of_the_batch(pictures):
     prediction = distorted(pictures)
     alone = torch.cat([ssim(prediction[i : i + 1], pictures[i : i + 1]) for i in range(len(pictures))])
     assert alone.shape == (6,)
@@ -201,7 +201,7 @@ def test_ssim_of_a_picture_smaller_than_its_window_is_refused(shape):
 @pytest.mark.parametrize(("tolerance", "most"), [(0.02, 5), (0.05, 12)])
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("channel", [0, 1, 2])
-def test_accuracy_counts_8_bit_values_that_are_off_by_so_much_and_no_more(tolerance, most, sign, channel):
+def test_accuracy_counts_8_bit_errors_up_to_the_tolerance(tolerance, most, sign, channel):
     truth = torch.arange(20, 236).view(1, 1, 1, -1).expand(1, 3, 1, -1)
     for error in range(most + 3):
         prediction = truth.clone()
@@ -211,14 +211,14 @@ def test_accuracy_counts_8_bit_values_that_are_off_by_so_much_and_no_more(tolera
 
 
 @pytest.mark.parametrize("tolerance", [0.02, 0.05])
-def test_accuracy_counts_the_boundary_itself(tolerance):
+def test_accuracy_includes_the_tolerance_itself(tolerance):
     truth = torch.linspace(0, 0.9, 100).view(1, 1, 10, 10).expand(1, 3, 10, 10)
     assert accuracy(truth + tolerance, truth, tolerance).item() == 1
     assert accuracy(truth - tolerance, truth, tolerance).item() == 1
     assert accuracy(truth + tolerance + 1e-4, truth, tolerance).item() == 0
 
 
-def test_accuracy_is_the_share_of_pixels_of_each_picture():
+def test_accuracy_is_the_share_of_pixels_per_picture():
     truth = torch.full((3, 3, 2, 4), 0.5)
     prediction = truth.clone()
     prediction[1, 0, 0, 0] = 1  # three channels off in three pixels
@@ -265,7 +265,7 @@ def cell_weights(truth: np.ndarray) -> np.ndarray:
     return 1 / counts[which]
 
 
-def test_auc_is_that_of_a_sweep_of_thresholds(chroma):
+def test_auc_equals_a_sweep_of_thresholds(chroma):
     prediction, truth = map(as_pixels, chroma)
     errors = np.linalg.norm(prediction - truth, axis=1)
     assert (errors > 150).any()
@@ -276,7 +276,7 @@ def test_auc_is_that_of_a_sweep_of_thresholds(chroma):
 
 
 @pytest.mark.parametrize(("error", "area"), [(0, 1), (15, 0.9), (75, 0.5), (150, 0), (200, 0)])
-def test_auc_of_one_error_everywhere_is_known(error, area):
+def test_auc_of_a_constant_error_is_exact(error, area):
     truth = torch.tensor([-60.0, -80.0]).view(1, 2, 1, 1).expand(2, 2, 3, 3)
     direction = torch.tensor([0.6, 0.8]).view(1, 2, 1, 1)
     statistics = statistics_of((truth + error * direction, truth))
@@ -284,7 +284,7 @@ def test_auc_of_one_error_everywhere_is_known(error, area):
     assert statistics.auc_balanced == pytest.approx(area, abs=1e-6)
 
 
-def test_balanced_auc_counts_a_rare_color_as_much_as_a_common_one():
+def test_auc_balanced_weights_rare_and_common_colors_equally():
     """99 pixels of one color are off by 30, one of another by 90."""
     truth = torch.zeros(1, 2, 10, 10)
     truth[..., 0, 0] = torch.tensor([60.0, -60.0])
@@ -295,7 +295,7 @@ def test_balanced_auc_counts_a_rare_color_as_much_as_a_common_one():
     assert statistics.auc_balanced == pytest.approx(1 - (30 + 90) / 2 / 150)
 
 
-def test_jensen_shannon_is_that_of_scipy(chroma):
+def test_jensen_shannon_equals_that_of_scipy(chroma):
     histograms = [np.histogram2d(*as_pixels(ab).T, bins=CELL_EDGES)[0].ravel() for ab in chroma]
     assert all(histogram.sum() == 960 for histogram in histograms)
     distance = statistics_of(chroma).jensen_shannon
@@ -303,36 +303,36 @@ def test_jensen_shannon_is_that_of_scipy(chroma):
     assert 0.1 < distance < 0.99
 
 
-def test_a_perfect_prediction_has_no_distance(chroma):
+def test_statistics_of_a_perfect_prediction_have_no_distance(chroma):
     statistics = statistics_of((chroma[1], chroma[1]))
     assert (statistics.auc, statistics.auc_balanced, statistics.jensen_shannon) == (1, 1, 0)
 
 
-def test_the_right_colors_in_the_wrong_places_have_no_distance_but_an_error(chroma):
+def test_jensen_shannon_ignores_places_and_auc_does_not(chroma):
     statistics = statistics_of((chroma[1].flip(0), chroma[1]))
     assert statistics.jensen_shannon == pytest.approx(0, abs=1e-6)
     assert statistics.auc < 0.8
 
 
-def test_colors_of_no_common_cell_are_at_distance_1(chroma):
+def test_jensen_shannon_without_common_cells_is_1(chroma):
     truth = chroma[1].abs() + 10
     assert statistics_of((-truth, truth)).jensen_shannon == pytest.approx(1)
 
 
-def test_chroma_along_one_axis_is_told_from_that_along_the_other():
+def test_jensen_shannon_distinguishes_the_axes():
     ab = torch.tensor([50.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
     assert statistics_of((ab.flip(1), ab)).jensen_shannon == pytest.approx(1)
 
 
 @pytest.mark.parametrize("sizes", [[8], [1] * 8, [3, 5], [7, 1]])
-def test_statistics_do_not_depend_on_how_the_pictures_are_batched(chroma, sizes):
+def test_statistics_are_independent_of_batches(chroma, sizes):
     parts = zip(*(ab.split(sizes) for ab in chroma), strict=True)
     whole, split = statistics_of(chroma), statistics_of(*parts)
     for name in ("auc", "auc_balanced", "jensen_shannon"):
         assert getattr(split, name) == pytest.approx(getattr(whole, name), rel=1e-9)
 
 
-def test_chroma_far_outside_srgb_counts_as_the_nearest_cell():
+def test_statistics_clamp_chroma_to_the_nearest_cell():
     truth = torch.tensor([130.0, -130.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
     statistics = statistics_of((truth * 10, truth))
     assert statistics.jensen_shannon == 0

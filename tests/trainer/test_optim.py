@@ -19,14 +19,14 @@ def network() -> nn.Module:
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 144), (64, 16)])
-def test_singular_values_end_near_one(shape):
+def test_orthogonalized_singular_values_are_near_one(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     values = torch.linalg.svdvals(orthogonalized(matrix, 5))
     assert values.min() > 0.5
     assert values.max() < 1.25
 
 
-def test_singular_vectors_stay():
+def test_orthogonalized_keeps_singular_vectors():
     """The result has the direction of the nearest orthonormal matrix U V^T."""
     matrix = torch.randn(8, 40, generator=torch.Generator().manual_seed(1))
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
@@ -34,7 +34,7 @@ def test_singular_vectors_stay():
     assert torch.nn.functional.cosine_similarity(found.flatten(), (u @ v).flatten(), dim=0) > 0.97
 
 
-def test_it_is_the_textbook_iteration():
+def test_orthogonalized_follows_the_published_iteration():
     matrix = torch.randn(12, 30, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     x = matrix / matrix.norm()
     for _ in range(5):
@@ -43,7 +43,7 @@ def test_it_is_the_textbook_iteration():
     torch.testing.assert_close(orthogonalized(matrix, 5), x)
 
 
-def test_a_zero_gradient_moves_nothing():
+def test_muon_with_zero_gradient_changes_nothing():
     parameter = nn.Parameter(torch.ones(16, 16, 3, 3))
     parameter.grad = torch.zeros_like(parameter)
     optimizer = Muon([parameter])
@@ -52,7 +52,7 @@ def test_a_zero_gradient_moves_nothing():
     assert torch.equal(parameter, torch.ones_like(parameter))
 
 
-def test_the_update_does_not_depend_on_the_size_of_the_gradient():
+def test_muon_update_is_independent_of_gradient_size():
     moved = []
     for size in (1e-3, 1e3):
         parameter = nn.Parameter(torch.zeros(16, 16))
@@ -65,7 +65,7 @@ def test_the_update_does_not_depend_on_the_size_of_the_gradient():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_parameter_is_moved_by_one_optimizer(name):
+def test_every_parameter_has_exactly_one_optimizer(name):
     net = network()
     optimizers = OPTIMIZERS[name](list(net.parameters()), 0.01)
     held = [id(p) for o in optimizers for group in o.param_groups for p in group["params"]]
@@ -73,7 +73,7 @@ def test_every_parameter_is_moved_by_one_optimizer(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_norms_and_biases_do_not_decay(name):
+def test_weight_decay_excludes_norms_and_biases(name):
     for optimizer in OPTIMIZERS[name](list(network().parameters()), 0.01):
         for group in optimizer.param_groups:
             expected = 0.01 if group["params"][0].ndim > 1 else 0.0
@@ -81,7 +81,7 @@ def test_norms_and_biases_do_not_decay(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_fits_one_batch(name):
+def test_optimizer_fits_one_batch(name):
     net = network()
     optimizers = OPTIMIZERS[name](list(net.parameters()), 0.0)
     random = torch.Generator().manual_seed(0)
@@ -100,7 +100,7 @@ def test_every_optimizer_fits_one_batch(name):
     assert losses[-1] < losses[0] / 10
 
 
-def test_an_unknown_optimizer_is_named():
+def test_build_optimizers_of_an_unknown_name_is_an_error():
     with pytest.raises(ConfigError, match="sgd"):
         build_optimizers(Config(optimizer="sgd"), network())
 
@@ -115,7 +115,7 @@ class WithEncoder(nn.Module):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_encoder_is_trained_by_adamw_and_the_frozen_part_by_none(name):
+def test_encoder_has_adamw_without_its_frozen_part(name):
     net = WithEncoder()
     *others, slow = build_optimizers(Config(optimizer=name, weight_decay=0.01), net)
     assert isinstance(slow, torch.optim.AdamW)
@@ -129,7 +129,7 @@ def test_encoder_is_trained_by_adamw_and_the_frozen_part_by_none(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_rate_of_the_encoder_is_its_share_of_the_rate_of_the_rest(name):
+def test_encoder_rate_is_a_share_of_the_rate(name):
     *others, slow = build_optimizers(Config(optimizer=name, encoder_rate=0.1), WithEncoder())
     for rate in (0.02, 0.5):  # a previously set rate does not matter
         for optimizer in (*others, slow):
@@ -138,7 +138,7 @@ def test_rate_of_the_encoder_is_its_share_of_the_rate_of_the_rest(name):
         assert [group["lr"] for group in slow.param_groups] == pytest.approx([0.1 * rate] * 2)
 
 
-def test_encoder_at_rate_0_stays_and_at_a_share_moves_by_that_share():
+def test_encoder_moves_in_proportion_to_its_rate():
     moved = {}
     for share in (0.0, 0.25, 1.0):
         net = WithEncoder()
@@ -153,12 +153,12 @@ def test_encoder_at_rate_0_stays_and_at_a_share_moves_by_that_share():
     torch.testing.assert_close(moved[0.25], 0.25 * moved[1.0], atol=1e-7, rtol=1e-3)
 
 
-def test_network_without_an_encoder_has_one_rate():
+def test_network_without_encoder_has_one_rate():
     optimizers = build_optimizers(Config(encoder_rate=0.1), network())
     for optimizer in optimizers:
         set_learning_rate(optimizer, 0.02)
     assert {group["lr"] for optimizer in optimizers for group in optimizer.param_groups} == {0.02}
 
 
-def test_network_that_is_all_frozen_has_no_optimizer():
+def test_network_fully_frozen_has_no_optimizer():
     assert build_optimizers(Config(), network().requires_grad_(False)) == []

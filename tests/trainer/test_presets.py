@@ -11,12 +11,12 @@ from trainer.presets import PRESETS
 pytestmark = pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS.keys())
 
 
-def test_is_a_configuration_that_survives_json(config):
+def test_preset_round_trips_through_json(config):
     assert isinstance(config, Config)
     assert from_json(to_json(config)) == config
 
 
-def test_names_rows_of_the_tables(config):
+def test_preset_names_existing_table_rows(config):
     assert config.loss.reconstruction in RECONSTRUCTION
     assert config.loss.gan in ADVERSARIAL
     assert config.optimizer in OPTIMIZERS
@@ -26,14 +26,14 @@ def test_names_rows_of_the_tables(config):
     assert config.precision in {"auto", "32-true", "bf16-mixed"}
 
 
-def test_crops_fit_the_generator(config):
+def test_preset_crops_fit_the_generator(config):
     with torch.device("meta"):
         generator = build_generator(config.model)
     for size in (*(phase.crop_size for phase in config.phases), config.evaluate_size):
         assert size % generator.multiple_of == 0
 
 
-def test_crops_of_adversarial_phases_fit_the_discriminator(config):
+def test_preset_adversarial_crops_fit_the_discriminator(config):
     generator = build_generator(config.model).eval()
     discriminator = build_discriminator(config.model, generator)
     for size in {phase.crop_size for phase in config.phases if phase.adversarial}:
@@ -43,7 +43,7 @@ def test_crops_of_adversarial_phases_fit_the_discriminator(config):
         assert all(score.numel() >= 2 for score in scores)
 
 
-def test_rates_fall_and_nothing_is_set_in_vain(config):
+def test_preset_rates_decrease_and_fields_have_an_effect(config):
     for phase in config.phases:
         assert 0 < phase.final_learning_rate <= phase.learning_rate
         assert phase.warmup < phase.samples

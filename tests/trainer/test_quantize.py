@@ -46,7 +46,7 @@ def variant(exported, copies):
     return path
 
 
-def test_it_computes_in_integers_and_says_what_it_was_made_of(exported, variant):
+def test_int8_variant_has_integer_nodes_and_names_its_source(exported, variant):
     made = onnx.load(variant)
     kinds = [node.op_type for node in made.graph.node]
     assert kinds.count("QuantizeLinear") >= 3
@@ -56,14 +56,14 @@ def test_it_computes_in_integers_and_says_what_it_was_made_of(exported, variant)
     assert said["colorize.name"] == "small"
 
 
-def test_it_predicts_nearly_the_same(exported, variant, copies):
+def test_int8_variant_predicts_nearly_the_same(exported, variant, copies):
     one, other = (model.load(path, "cpu", precision="fp32") for path in (exported, variant))
     batch = np.stack(copies)[:, None]
     exact, found = one.predict(batch), other.predict(batch)
     assert 0 < np.abs(exact - found).mean() < 1
 
 
-def test_auto_takes_it_on_the_cpu_and_fp32_does_not(exported, variant):
+def test_int8_variant_is_chosen_by_auto_on_the_cpu_only(exported, variant):
     assert variant.is_file()
     assert model.load(exported, "cpu").precision == "int8"
     assert model.load(exported, "cpu", precision="int8").precision == "int8"
@@ -86,7 +86,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(sessions, "on_gpus", lambda data, gpus: [sessions.on_cpu(data, 1)] * len(gpus))
 
 
-def test_in_floats_of_16_bits_it_predicts_the_same_to_a_tenth(exported, half, copies):
+def test_fp16_variant_differs_by_less_than_a_tenth(exported, half, copies):
     kinds = {tensor.data_type for tensor in onnx.load(half).graph.initializer if len(tensor.dims) == 4}
     assert kinds == {onnx.TensorProto.FLOAT16}
     one, other = (model.load(path, "cpu", precision="fp32") for path in (exported, half))
@@ -94,7 +94,7 @@ def test_in_floats_of_16_bits_it_predicts_the_same_to_a_tenth(exported, half, co
     assert 0 < np.abs(one.predict(batch) - other.predict(batch)).mean() < 0.1
 
 
-def test_a_gpu_computes_in_fp16_where_it_is_asked_to(exported, half, gpu):
+def test_fp16_variant_is_used_on_gpus_on_request(exported, half, gpu):
     assert half.is_file()
     found = model.load(exported, "cuda:0,1", precision="fp16")
     assert (found.precision, found.device, found.parallel) == ("fp16", "cuda", 2)
@@ -104,14 +104,14 @@ def test_a_gpu_computes_in_fp16_where_it_is_asked_to(exported, half, gpu):
         model.load(exported, "cpu", precision="fp16")
 
 
-def test_fp16_that_differs_too_much_is_refused(exported, half, gpu, monkeypatch):
+def test_fp16_variant_that_differs_too_much_is_refused(exported, half, gpu, monkeypatch):
     monkeypatch.setattr(model, "_MOST_DIFFERENCE", 1e-6)
     for device in ("cuda", "auto"):
         with pytest.raises(DeviceError, match="fp16 differs from fp32 by"):
             model.load(exported, device, precision="fp16")
 
 
-def test_fp16_without_a_variant_or_a_gpu_is_an_error(exported, models, gpu, tmp_path, monkeypatch):
+def test_fp16_without_variant_or_gpu_is_an_error(exported, models, gpu, tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="no fp16 variant"):
         model.load(models.tinted, "cuda", precision="fp16")
 
@@ -123,7 +123,7 @@ def test_fp16_without_a_variant_or_a_gpu_is_an_error(exported, models, gpu, tmp_
         model.load(exported, "auto", precision="fp16")
 
 
-def test_a_variant_of_another_file_is_not_taken(variant, models, tmp_path):
+def test_variant_of_another_file_is_refused(variant, models, tmp_path):
     other = tmp_path / "m.onnx"
     other.write_bytes(models.tinted.read_bytes())
     with pytest.raises(ModelError, match="no int8 variant"):
@@ -134,7 +134,7 @@ def test_a_variant_of_another_file_is_not_taken(variant, models, tmp_path):
         model.load(other, "cpu", precision="int8")
 
 
-def test_what_differs_too_much_is_refused(exported, copies, tmp_path, monkeypatch):
+def test_quantize_result_that_differs_too_much_is_refused(exported, copies, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer.quantize, "MOST_DIFFERENCE", 0.0)
     with pytest.raises(ExportError, match="differ by"):
         quantize(exported, copies, tmp_path / "q.onnx")
@@ -143,7 +143,7 @@ def test_what_differs_too_much_is_refused(exported, copies, tmp_path, monkeypatc
         quantize(exported, copies[:3], tmp_path / "q.onnx")
 
 
-def test_the_command(exported, tmp_path):
+def test_command_quantizes_and_reports_the_difference(exported, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     random = np.random.default_rng(1)

@@ -71,7 +71,7 @@ def unbiased_mmd(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.2, 1.0])
-def test_kid_is_the_unbiased_mmd_of_the_features(shift):
+def test_kid_equals_the_unbiased_mmd_of_the_features(shift):
     random = np.random.default_rng(0)
     one, other = random.exponential(0.5, (2, 12, 1280)).astype(np.float32)
     other = other[:, ::-1].copy() + np.float32(shift)
@@ -89,7 +89,7 @@ def test_kid_of_a_single_picture_is_none():
     assert kernel_inception_distance(one, one) is None
 
 
-def test_kid_does_not_depend_on_the_order_of_pictures_nor_on_chance():
+def test_kid_is_independent_of_picture_order_and_seed():
     one, other = np.random.default_rng(1).exponential(0.5, (2, 12, 1280)).astype(np.float32)
     expected = kernel_inception_distance(recognition(one), recognition(other))
     for seed in (1, 2):
@@ -98,7 +98,7 @@ def test_kid_does_not_depend_on_the_order_of_pictures_nor_on_chance():
         assert found == pytest.approx(expected, rel=1e-9)
 
 
-def test_kid_of_two_samples_of_one_population_is_about_zero_and_of_two_populations_is_not():
+def test_kid_is_near_zero_only_for_samples_of_one_population():
     random = np.random.default_rng(2)
     one, other = random.exponential(0.5, (2, 200, 1280)).astype(np.float32)
     alike = kernel_inception_distance(recognition(one), recognition(other))
@@ -106,14 +106,14 @@ def test_kid_of_two_samples_of_one_population_is_about_zero_and_of_two_populatio
     assert abs(alike) < 0.02 * apart
 
 
-def test_kid_of_photographs_grows_as_they_lose_their_color(recognized):
+def test_kid_grows_as_photographs_lose_color(recognized):
     truth = recognized[1.0]
     same, tinted, gray = (kernel_inception_distance(recognized[share], truth) for share in (1.0, 0.9, 0.0))
     assert same < tinted < gray
     assert gray - same > 5 * (tinted - same)
 
 
-def test_probability_of_true_class_is_that_of_the_likeliest_class_of_the_truth():
+def test_probability_of_true_class_uses_the_likeliest_class_of_the_truth():
     truth, found = torch.zeros(3, 1000), torch.zeros(3, 1000)
     truth[0, 5], truth[0, 6] = 0.9, 0.1
     truth[1, 999], truth[1, 0] = 0.6, 0.4
@@ -126,13 +126,13 @@ def test_probability_of_true_class_is_that_of_the_likeliest_class_of_the_truth()
     assert probability_of_true_class(other, other) == pytest.approx((0.9 + 0.6 + 0.3) / 3)
 
 
-def test_probability_of_true_class_of_photographs_is_highest_for_the_truth(recognized):
+def test_probability_of_true_class_is_higher_in_color_than_in_gray(recognized):
     truth = recognized[1.0]
     found = {share: probability_of_true_class(seen, truth) for share, seen in recognized.items()}
     assert 0 < found[0.0] < found[1.0] <= 1
 
 
-def test_recognizer_gives_a_row_of_probabilities_for_every_picture_of_any_size(recognizer, photographs):
+def test_recognizer_returns_one_row_per_picture_of_any_size(recognizer, photographs):
     picture = photographs[0]
     pictures = [
         picture,
@@ -149,7 +149,7 @@ def test_recognizer_gives_a_row_of_probabilities_for_every_picture_of_any_size(r
     torch.testing.assert_close(alone.features[0], seen.features[1], atol=1e-5, rtol=1e-5)
 
 
-def test_recognizer_of_a_long_picture_sees_its_central_square(recognizer, photographs):
+def test_recognizer_crops_long_pictures_to_their_central_square(recognizer, photographs):
     """Pixels outside the square do not count, except within the radius of the resizing filter."""
     for dim in (1, 2):
         one, other = (torch.cat([photographs[i] for i in triple], dim) for triple in ((1, 2, 3), (4, 2, 5)))
@@ -160,13 +160,13 @@ def test_recognizer_of_a_long_picture_sees_its_central_square(recognizer, photog
         assert likeness[2] < 0.9
 
 
-def test_recognizer_of_a_cat_is_sure_that_it_is_one(recognizer):
+def test_recognizer_classifies_a_cat_as_a_cat(recognizer):
     cat = Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png").convert("RGB")
     pixels = torch.from_numpy(np.array(cat)).permute(2, 0, 1).float() / 255
     assert recognizer.recognize([pixels]).probabilities[0, [281, 282, 285]].sum() > 0.5
 
 
-def test_join_puts_the_rows_in_order(recognized):
+def test_join_concatenates_rows_in_order(recognized):
     one, other = recognized[0.0], recognized[1.0]
     both = join([one, other])
     assert torch.equal(both.features, torch.cat((one.features, other.features)))
@@ -190,7 +190,7 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
 
 
-def test_evaluation_measures_realism_of_model_gray_and_truth(models, folder, recognizer):
+def test_evaluate_with_recognizer_measures_model_gray_and_truth(models, folder, recognizer):
     samples = predict_samples([folder], load(models.tinted, "cpu", threads=1))
     figures = evaluate(samples, recognizer=recognizer)
 
@@ -222,7 +222,7 @@ def test_command_prints_realism_and_gains(models, folder):
     assert all(math.isfinite(at["gain"]) and at["strength"] > 0 for at in values["gains"])
 
 
-def test_command_without_realism_leaves_its_figures_out(models, folder):
+def test_command_without_realism_omits_its_figures(models, folder):
     result = invoke(models.tinted, folder, "--no-realism", "--json")
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
@@ -233,9 +233,7 @@ def test_command_without_realism_leaves_its_figures_out(models, folder):
 
 
 @pytest.mark.parametrize("option", [[], ["--json"]])
-def test_command_without_the_wheel_leaves_realism_out_says_so_in_a_line_and_succeeds(
-    models, folder, monkeypatch, option
-):
+def test_command_without_the_wheel_warns_in_one_line_and_succeeds(models, folder, monkeypatch, option):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,

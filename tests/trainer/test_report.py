@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from tests.colorize_cli.report.pages import Browser, needs_chromium
+from tests.helpers.pages import Browser, needs_chromium
 from trainer.cli import main
 from trainer.config import Config, to_json
-from trainer.report import ReportError, _ticks, report
+from trainer.report import ReportError, report
 from trainer.run_log import CONFIG_NAME, METRICS_NAME, SAMPLES_NAME
 
 EVALUATION = {
@@ -64,7 +64,7 @@ def page_of(run, tmp_path, **options) -> Page:
     return Page((tmp_path / "deep" / "page.html").read_text())
 
 
-def test_the_page_needs_nothing_beside_itself(run, tmp_path):
+def test_page_embeds_all_its_files(run, tmp_path):
     page = page_of(run, tmp_path)
     addresses = [
         value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")
@@ -73,7 +73,7 @@ def test_the_page_needs_nothing_beside_itself(run, tmp_path):
     assert all(address.startswith("data:image/webp;base64,") for address in addresses)
 
 
-def test_names_and_values_are_text_never_markup(run, tmp_path):
+def test_page_escapes_names_and_values(run, tmp_path):
     page = page_of(run, tmp_path)
     assert "<img onerror=alert(1)>" in page.text
     assert '"optimizer": "<b>"' in page.text
@@ -81,7 +81,7 @@ def test_names_and_values_are_text_never_markup(run, tmp_path):
 
 
 @needs_chromium
-def test_the_slider_chooses_the_sheet_and_the_policy_allows_it(run, tmp_path):
+def test_slider_switches_the_sheet_under_the_policy(run, tmp_path):
     page_of(run, tmp_path)
     seen = "[...document.images].map(image => image.hidden)"
     with Browser(tmp_path / "browser") as browser:
@@ -95,7 +95,7 @@ def test_the_slider_chooses_the_sheet_and_the_policy_allows_it(run, tmp_path):
         assert [event for event in browser.events if event["method"] == "Log.entryAdded"] == []
 
 
-def test_every_sheet_is_there_and_the_last_is_seen(run, tmp_path):
+def test_page_holds_every_sheet_and_shows_the_last(run, tmp_path):
     page = page_of(run, tmp_path)
     images = page.all("img")
     assert [image["data-samples"] for image in images] == ["1,000", "2,000", "3,000"]
@@ -104,7 +104,7 @@ def test_every_sheet_is_there_and_the_last_is_seen(run, tmp_path):
     assert (slider["min"], slider["max"], slider["value"]) == ("0", "2", "2")
 
 
-def test_of_many_sheets_forty_are_shown_from_the_first_to_the_last(run, tmp_path):
+def test_page_with_many_sheets_shows_forty(run, tmp_path):
     for samples in range(4000, 204_000, 1000):
         (run / SAMPLES_NAME / f"{samples:09d}.png").write_bytes(
             (run / SAMPLES_NAME / "000001000.png").read_bytes()
@@ -114,7 +114,7 @@ def test_of_many_sheets_forty_are_shown_from_the_first_to_the_last(run, tmp_path
     assert (shown[0], shown[-1]) == ("1,000", "203,000")
 
 
-def test_a_curve_is_where_its_values_are(run, tmp_path):
+def test_curve_points_follow_the_values(run, tmp_path):
     page = page_of(run, tmp_path)
     assert "evaluation: gain 30" in page.text
     assert "train: loss 30" in page.text
@@ -125,7 +125,7 @@ def test_a_curve_is_where_its_values_are(run, tmp_path):
         assert steps[0][0] > 0 > steps[0][1]  # to the right, and up
 
 
-def test_values_that_are_no_numbers_are_left_out_of_the_curve(run, tmp_path):
+def test_curve_omits_nan_values(run, tmp_path):
     with (run / METRICS_NAME).open("a") as lines:
         lines.write('{"kind": "train", "samples": 4000, "loss": NaN}\n')
     points = [line["points"].split() for line in page_of(run, tmp_path).all("polyline")]
@@ -133,7 +133,7 @@ def test_values_that_are_no_numbers_are_left_out_of_the_curve(run, tmp_path):
     assert "nan" not in str(points)
 
 
-def test_a_last_line_cut_short_is_left_out_and_any_other_is_an_error(run, tmp_path):
+def test_metrics_with_a_truncated_last_line_are_accepted(run, tmp_path):
     whole = (run / METRICS_NAME).read_text()
     (run / METRICS_NAME).write_text(whole + '{"kind": "tr')
     assert len(page_of(run, tmp_path).all("polyline")) == 2
@@ -142,7 +142,7 @@ def test_a_last_line_cut_short_is_left_out_and_any_other_is_an_error(run, tmp_pa
         report(run, tmp_path / "page.html")
 
 
-def test_a_run_that_has_only_begun_has_a_page(run, tmp_path):
+def test_page_of_a_run_without_metrics_has_no_curves(run, tmp_path):
     (run / METRICS_NAME).write_text("")
     for sheet in (run / SAMPLES_NAME).iterdir():
         sheet.unlink()
@@ -150,7 +150,7 @@ def test_a_run_that_has_only_begun_has_a_page(run, tmp_path):
     assert page.all("img") == page.all("polyline") == page.all("input") == []
 
 
-def test_the_scores_of_an_evaluation_are_a_table(run, tmp_path):
+def test_evaluation_scores_are_shown_in_a_table(run, tmp_path):
     gains = [{"share": 0.65, "strength": 0.9, "gain": 2.5}, {"share": 0.97, "strength": None, "gain": None}]
     (tmp_path / "scores.json").write_text(json.dumps(EVALUATION | {"gains": gains}))
     page = page_of(run, tmp_path, evaluation=tmp_path / "scores.json")
@@ -164,13 +164,13 @@ def test_the_scores_of_an_evaluation_are_a_table(run, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", "text", '{"model": 1, "gray": 2, "truth": 3}'])
-def test_what_is_no_evaluation_is_named(run, tmp_path, content):
+def test_evaluation_file_that_is_invalid_is_named(run, tmp_path, content):
     (tmp_path / "scores.json").write_text(content)
     with pytest.raises(ReportError, match=r"scores\.json"):
         report(run, tmp_path / "page.html", tmp_path / "scores.json")
 
 
-def test_a_folder_that_is_no_run_is_one_line_and_exit_1(tmp_path):
+def test_command_on_a_folder_without_run_exits_1_with_one_line(tmp_path):
     result = CliRunner().invoke(main, ["report", str(tmp_path), str(tmp_path / "page.html")])
     assert result.exit_code == 1
     assert CONFIG_NAME in result.output
@@ -178,7 +178,7 @@ def test_a_folder_that_is_no_run_is_one_line_and_exit_1(tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
-def test_a_damaged_sheet_is_named(run, tmp_path):
+def test_report_names_a_damaged_sheet(run, tmp_path):
     (run / SAMPLES_NAME / "000002000.png").write_bytes(b"damaged")
     with pytest.raises(ReportError, match="000002000"):
         report(run, tmp_path / "page.html")
@@ -187,8 +187,12 @@ def test_a_damaged_sheet_is_named(run, tmp_path):
 @pytest.mark.parametrize(
     "values", [(0, 1), (3.2, 3.9), (-0.2, 0.1), (5, 5), (0, 0), (1e6, 3e6), (1e-4, 2e-4)]
 )
-def test_ticks_are_a_few_round_numbers_around_the_values(values):
-    ticks = _ticks(values)
+def test_ticks_are_a_few_round_numbers_around_the_values(run, tmp_path, values):
+    lines = ({"kind": "train", "samples": n, "seconds": 1.0, "loss": y} for n, y in enumerate(values, 1))
+    (run / METRICS_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report(run, tmp_path / "page.html")
+    labels = re.findall(r'text-anchor="end">([^<]+)</text>', (tmp_path / "page.html").read_text())
+    ticks = sorted(map(float, labels))
     assert ticks[0] <= min(values) <= max(values) <= ticks[-1]
     assert 3 <= len(ticks) <= 7
     np.testing.assert_allclose(np.diff(ticks), ticks[1] - ticks[0], rtol=1e-6)

@@ -14,7 +14,7 @@ def plain(count: int, *rgb: float) -> torch.Tensor:
     ("count", "columns", "bands"),
     [(1, 8, 1), (8, 8, 1), (9, 8, 2), (24, 8, 3), (25, 20, 2), (40, 20, 2), (41, 20, 3)],
 )
-def test_a_sheet_has_three_rows_for_every_eight_pictures_or_twenty_of_many(tmp_path, count, columns, bands):
+def test_sheet_has_three_rows_per_band_of_eight_or_twenty_pictures(tmp_path, count, columns, bands):
     path = tmp_path / "samples" / "sheet.png"
     save_sheet(path, plain(count, 0.5, 0.5, 0.5), plain(count, 1, 0, 0), plain(count, 0, 0, 1))
     sheet = np.asarray(Image.open(path))
@@ -26,7 +26,7 @@ def test_a_sheet_has_three_rows_for_every_eight_pictures_or_twenty_of_many(tmp_p
     assert not sheet[-30:, last + 10 :].any()
 
 
-def test_pictures_are_in_order_and_colors_outside_srgb_are_clipped(tmp_path):
+def test_sheet_keeps_order_and_clips_colors_outside_srgb(tmp_path):
     pictures = torch.cat([plain(1, 0, 0, 0), plain(1, 2, 1, -1)])
     save_sheet(tmp_path / "sheet.png", pictures, pictures, pictures)
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))

@@ -42,7 +42,7 @@ def weights(network: nn.Module) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in network.parameters()]
 
 
-def test_an_adversarial_update_moves_both_networks_and_the_average(tiny, batch, fabric):
+def test_adversarial_update_moves_both_networks_and_average(tiny, batch, fabric):
     config = replace(
         tiny, loss=replace(tiny.loss, gan="cross_entropy")
     )  # hinge leaves the last bias where it is
@@ -58,7 +58,7 @@ def test_an_adversarial_update_moves_both_networks_and_the_average(tiny, batch, 
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
-def test_both_networks_compute_in_the_precision_asked_for(generator, with_encoder, batch):
+def test_networks_compute_in_the_requested_precision(generator, with_encoder, batch):
     config = replace(with_encoder, model=replace(with_encoder.model, generator=generator))
     half = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
     state = build(config, half)
@@ -71,7 +71,7 @@ def test_both_networks_compute_in_the_precision_asked_for(generator, with_encode
     assert {parameter.dtype for parameter in state.generator.parameters()} == {torch.float32}
 
 
-def test_a_plain_update_leaves_the_discriminator_alone(state, batch, tiny, fabric):
+def test_plain_update_does_not_change_the_discriminator(state, batch, tiny, fabric):
     discriminator, generator = snapshot(state.discriminator), snapshot(state.generator)
     log = update(state, batch, PLAIN, tiny, fabric)
     assert same(discriminator, snapshot(state.discriminator))
@@ -80,26 +80,26 @@ def test_a_plain_update_leaves_the_discriminator_alone(state, batch, tiny, fabri
     assert set(log) == {"reconstruction", "gradient_norm"}
 
 
-def test_without_an_adversarial_phase_there_is_no_discriminator(tiny, batch, fabric):
+def test_state_without_adversarial_phase_has_no_discriminator(tiny, batch, fabric):
     state = build(replace(tiny, phases=(PLAIN,)), fabric)
     assert state.discriminator is None
     assert state.discriminator_optimizer is None
     update(state, batch, PLAIN, tiny, fabric)
 
 
-def test_a_discriminator_does_not_change_the_generator_that_training_starts_with(tiny, fabric):
+def test_discriminator_does_not_change_the_initial_generator(tiny, fabric):
     plain = build(replace(tiny, phases=(PLAIN,)), fabric)
     assert same(snapshot(plain.generator), snapshot(build(tiny, fabric).generator))
 
 
-def test_the_seed_decides_the_weights(tiny, fabric):
+def test_seed_determines_the_initial_weights(tiny, fabric):
     first, again = (snapshot(build(tiny, fabric).generator) for _ in range(2))
     other = snapshot(build(replace(tiny, seed=1), fabric).generator)
     assert same(first, again)
     assert not same(first, other)
 
 
-def test_the_log_has_every_loss_detached(state, batch, tiny, fabric):
+def test_log_holds_every_loss_as_detached_scalar(state, batch, tiny, fabric):
     log = update(state, batch, GAN, tiny, fabric)
     assert set(log) == {"reconstruction", "discriminator", "adversarial", "feature_matching", "gradient_norm"}
     for value in log.values():
@@ -111,9 +111,7 @@ def test_the_log_has_every_loss_detached(state, batch, tiny, fabric):
 @pytest.mark.parametrize("reconstruction", RECONSTRUCTION)
 @pytest.mark.parametrize("gan", ADVERSARIAL)
 @pytest.mark.parametrize("spectral_norm", [True, False])
-def test_every_loss_of_the_tables_can_be_trained_with(
-    tiny, batch, fabric, reconstruction, gan, spectral_norm
-):
+def test_update_works_with_every_loss_in_the_tables(tiny, batch, fabric, reconstruction, gan, spectral_norm):
     config = replace(
         tiny,
         loss=replace(tiny.loss, reconstruction=reconstruction, gan=gan),
@@ -124,13 +122,13 @@ def test_every_loss_of_the_tables_can_be_trained_with(
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
-def test_a_batch_of_one_can_be_trained_with(with_encoder, batch, fabric, generator):
+def test_update_works_on_a_batch_of_one(with_encoder, batch, fabric, generator):
     config = replace(with_encoder, model=replace(with_encoder.model, generator=generator))
     log = update(build(config, fabric), Batch(*(x[:1] for x in batch)), GAN, config, fabric)
     assert all(value.isfinite() for value in log.values())
 
 
-def test_truth_is_averaged_down_to_the_chroma_of_the_generator(with_encoder, fabric):
+def test_truth_is_downsampled_to_the_generators_chroma(with_encoder, fabric):
     """A checkerboard of opposite colors is gray at half the size, the prediction of a zero generator."""
     state = build(with_encoder, fabric)
     assert state.chroma_scale == 2
@@ -144,9 +142,7 @@ def test_truth_is_averaged_down_to_the_chroma_of_the_generator(with_encoder, fab
     assert log["reconstruction"] == 0
 
 
-def test_reconstruction_is_given_the_clean_lightness_at_the_size_of_the_chroma(
-    with_encoder, batch, fabric, monkeypatch
-):
+def test_reconstruction_gets_clean_lightness_at_chroma_size(with_encoder, batch, fabric, monkeypatch):
     seen = []
 
     def loss(prediction, ab, lightness, config):
@@ -169,7 +165,7 @@ def seen_by(network: nn.Module) -> list[torch.Tensor]:
     return seen
 
 
-def test_generator_gets_the_degraded_lightness_and_every_loss_the_clean_one(tiny, batch, fabric):
+def test_generator_sees_degraded_and_losses_see_clean_lightness(tiny, batch, fabric):
     phase = replace(GAN, perceptual=1.0)
     config = replace(tiny, phases=(phase,))
     state = build(config, fabric)
@@ -189,7 +185,7 @@ def test_generator_gets_the_degraded_lightness_and_every_loss_the_clean_one(tiny
     )
 
 
-def test_perceptual_loss_is_logged_weighted_and_changes_the_generator_alone(tiny, batch, fabric):
+def test_perceptual_loss_is_logged_and_trains_only_the_generator(tiny, batch, fabric):
     """It is logged only if its weight is not 0."""
     config = replace(tiny, phases=(replace(PLAIN, perceptual=1.0),))
     states = []
@@ -206,18 +202,18 @@ def test_perceptual_loss_is_logged_weighted_and_changes_the_generator_alone(tiny
     assert not log["perceptual"].requires_grad
 
 
-def test_perceptual_loss_falls_when_it_outweighs_the_reconstruction(tiny, batch, fabric):
+def test_perceptual_loss_with_large_weight_decreases(tiny, batch, fabric):
     config = replace(tiny, phases=(replace(PLAIN, perceptual=1e4),))
     state = build(config, fabric, rate=0.01)
     losses = [update(state, batch, config.phases[0], config, fabric)["perceptual"].item() for _ in range(20)]
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_without_a_perceptual_phase_no_classifier_is_loaded(state):
+def test_state_without_perceptual_phase_loads_no_classifier(state):
     assert state.perceptual is None
 
 
-def test_the_discriminator_learns_nothing_from_the_step_of_the_generator(tiny, batch, fabric):
+def test_generator_step_does_not_train_the_discriminator(tiny, batch, fabric):
     """Its weights and gradients after an update do not depend on the weights of the generator's losses."""
     results = []
     for phase in (GAN, replace(GAN, adversarial=50.0, feature_matching=0.0)):
@@ -230,7 +226,7 @@ def test_the_discriminator_learns_nothing_from_the_step_of_the_generator(tiny, b
     assert not same(results[0][2], results[1][2])
 
 
-def test_the_generator_learns_nothing_from_the_step_of_the_discriminator(tiny, batch, fabric):
+def test_discriminator_step_does_not_train_the_generator(tiny, batch, fabric):
     """With an adversarial weight of almost 0, its update equals that of reconstruction alone."""
     faint = replace(GAN, adversarial=1e-30, feature_matching=0.0)
     states = []
@@ -243,7 +239,7 @@ def test_the_generator_learns_nothing_from_the_step_of_the_discriminator(tiny, b
 
 
 @pytest.mark.parametrize("gan", ADVERSARIAL)
-def test_the_discriminator_learns_to_tell_real_from_generated(tiny, batch, fabric, gan):
+def test_discriminator_learns_to_separate_real_from_generated(tiny, batch, fabric, gan):
     config = replace(tiny, loss=replace(tiny.loss, gan=gan))
     state = build(config, fabric)
     for optimizer in state.generator_optimizers:
@@ -257,7 +253,7 @@ def test_the_discriminator_learns_to_tell_real_from_generated(tiny, batch, fabri
     assert scores[0] > scores[1]
 
 
-def test_feature_matching_alone_pulls_the_features_together(tiny, batch, fabric):
+def test_feature_matching_alone_reduces_feature_distance(tiny, batch, fabric):
     state = build(tiny, fabric, rate=0.01)
     set_learning_rate(state.discriminator_optimizer, 0.0)
     phase = replace(GAN, adversarial=1e-30, feature_matching=100.0)
@@ -265,14 +261,14 @@ def test_feature_matching_alone_pulls_the_features_together(tiny, batch, fabric)
     assert distances[-1] < 0.7 * distances[0]
 
 
-def test_reconstruction_falls_when_one_batch_is_learnt(state, batch, tiny, fabric):
+def test_reconstruction_loss_on_one_batch_decreases(state, batch, tiny, fabric):
     for optimizer in state.generator_optimizers:
         set_learning_rate(optimizer, 0.01)
     losses = [update(state, batch, PLAIN, tiny, fabric)["reconstruction"].item() for _ in range(30)]
     assert losses[-1] < losses[0] / 2
 
 
-def test_the_average_follows_its_formula(state, batch, tiny, fabric):
+def test_average_follows_its_formula(state, batch, tiny, fabric):
     expected = snapshot(state.ema)
     for number in range(1, 4):
         update(state, batch, GAN, tiny, fabric)
@@ -286,7 +282,7 @@ def test_the_average_follows_its_formula(state, batch, tiny, fabric):
         torch.testing.assert_close(value, expected[name], msg=name)
 
 
-def test_the_average_of_an_old_run_keeps_most_of_itself(state, batch, tiny, fabric):
+def test_average_late_in_a_run_uses_the_full_decay(state, batch, tiny, fabric):
     state.updates = 10**6
     before = copy.deepcopy(state.ema.state_dict())
     update(state, batch, PLAIN, tiny, fabric)
@@ -296,7 +292,7 @@ def test_the_average_of_an_old_run_keeps_most_of_itself(state, batch, tiny, fabr
             torch.testing.assert_close(value, old + (new - old) * (1 - tiny.ema_decay), msg=name)
 
 
-def test_the_average_begins_as_the_generator_and_is_ready_for_inference(state):
+def test_average_starts_as_a_frozen_copy_of_the_generator(state):
     assert same(snapshot(state.ema), snapshot(state.generator))
     assert not state.ema.training
     assert not any(parameter.requires_grad for parameter in state.ema.parameters())
@@ -304,7 +300,7 @@ def test_the_average_begins_as_the_generator_and_is_ready_for_inference(state):
     assert not mine & {p.data_ptr() for p in state.generator.parameters()}
 
 
-def test_gradients_are_clipped_to_their_norm(tiny, batch, fabric):
+def test_gradients_above_the_limit_are_clipped(tiny, batch, fabric):
     config = replace(tiny, gradient_clip=1e-3)
     state = build(config, fabric)
     log = update(state, batch, GAN, config, fabric)
@@ -313,7 +309,7 @@ def test_gradients_are_clipped_to_their_norm(tiny, batch, fabric):
     assert torch.stack([g.norm() for g in gradients]).norm().item() == pytest.approx(1e-3, rel=0.01)
 
 
-def test_norms_and_biases_do_not_decay(with_encoder, fabric):
+def test_weight_decay_excludes_norms_and_biases(with_encoder, fabric):
     config, state = with_encoder, build(with_encoder, fabric)
     groups = [group for optimizer in state.generator_optimizers for group in optimizer.param_groups]
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
@@ -324,14 +320,14 @@ def test_norms_and_biases_do_not_decay(with_encoder, fabric):
         assert decay[id(parameter)] == (config.weight_decay if parameter.ndim > 1 else 0.0), name
 
 
-def test_a_rate_of_zero_changes_no_weight(tiny, batch, fabric):
+def test_update_at_rate_zero_changes_no_weight(tiny, batch, fabric):
     state = build(tiny, fabric, rate=0.0)
     before = weights(state.generator)
     update(state, batch, GAN, tiny, fabric)
     assert all(map(torch.equal, before, weights(state.generator)))
 
 
-def test_evaluating_the_average_between_updates_does_not_disturb_training(tiny, batch, fabric):
+def test_evaluating_the_average_does_not_affect_training(tiny, batch, fabric):
     states = []
     for evaluate in (False, True):
         state = build(tiny, fabric)
@@ -343,7 +339,7 @@ def test_evaluating_the_average_between_updates_does_not_disturb_training(tiny, 
     assert same(*states)
 
 
-def test_update_on_what_is_no_number_fails_and_changes_nothing(state, batch, tiny, fabric):
+def test_update_with_nan_loss_fails_and_changes_nothing(state, batch, tiny, fabric):
     """A run whose loss is NaN must stop, and must not overwrite its checkpoint."""
     before = weights(state.generator)
     with pytest.raises(TrainingError, match="nan"):

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from colorize_cli import cli
 from colorize_cli.cli import doctor
 from colorize_cli.cli.doctor import Finding, Verdict
-from tests.colorize_cli.cli.test_run import finish
+from tests.helpers.cli import finish
 
 COMMANDS = ("run", "compare", "models", "doctor")
 
@@ -35,7 +35,7 @@ def completed(line: str) -> list[str]:
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])
-def test_help_shows_the_commands_and_the_options_of_run(option):
+def test_help_lists_commands_and_options_of_run(option):
     result = invoke(option)
     assert result.exit_code == 0
     assert result.stdout.startswith(
@@ -51,7 +51,7 @@ def test_help_shows_the_commands_and_the_options_of_run(option):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_a_command_names_it_and_explains_every_option(name):
+def test_help_of_a_command_explains_every_option(name):
     result = invoke(name, "--help")
     assert result.exit_code == 0
     assert result.stdout.startswith(f"Usage: colorize {name} [OPTIONS]")
@@ -68,7 +68,7 @@ def test_help_of_a_command_names_it_and_explains_every_option(name):
         "run --model {model} in out --device cpu",
     ],
 )
-def test_without_a_name_the_command_is_run(models, make_folder, tmp_path, monkeypatch, line):
+def test_command_without_a_name_is_run(models, make_folder, tmp_path, monkeypatch, line):
     monkeypatch.chdir(tmp_path)
     make_folder(tmp_path / "in", 1)
     result = invoke(*line.format(model=models.gray).split())
@@ -80,9 +80,7 @@ def test_without_a_name_the_command_is_run(models, make_folder, tmp_path, monkey
     "line",
     ["{options} ./models out", "run doctor out {options}", "{options} run out", "{options} -- compare out"],
 )
-def test_a_directory_with_the_name_of_a_command_is_colorized(
-    models, make_folder, tmp_path, monkeypatch, line
-):
+def test_directory_named_like_a_command_is_colorized(models, make_folder, tmp_path, monkeypatch, line):
     monkeypatch.chdir(tmp_path)
     arguments = line.format(options=f"--model {models.gray} --device cpu").split()
     (name,) = {*COMMANDS, "./models"}.intersection(arguments[arguments[0] == "run" :])
@@ -92,7 +90,7 @@ def test_a_directory_with_the_name_of_a_command_is_colorized(
     assert (tmp_path / "out" / "0000.png").is_file()
 
 
-def test_errors_of_usage_name_the_command():
+def test_usage_errors_exit_2_with_a_message():
     for arguments, message in (
         ((), "Missing argument 'OUTPUT'"),
         (("out",), "nothing to colorize: give INPUT and OUTPUT"),
@@ -113,7 +111,7 @@ def test_models_lists_models_as_json():
 
 
 @pytest.mark.parametrize("arguments", [("doctor", "--model"), ("--doctor",), ("run", "--doctor")])
-def test_doctor_and_its_option_do_the_same(models, monkeypatch, arguments):
+def test_doctor_command_and_option_are_equal(models, monkeypatch, arguments):
     found = [Finding("a", Verdict.PROBLEM, "line\nbreak", "mend it")]
     monkeypatch.setattr(doctor, "examine", lambda model: [*found, Finding(str(model), Verdict.OK, "")])
     model = [str(models.gray)] if arguments[-1] == "--model" else []
@@ -126,7 +124,7 @@ def test_doctor_and_its_option_do_the_same(models, monkeypatch, arguments):
     assert result.stdout.splitlines()[2].split() == ["ok", *(model or ["None"])]
 
 
-def test_doctor_starts_without_what_it_examines(tmp_path):
+def test_doctor_starts_without_the_examined_modules(tmp_path):
     for module in ("cv2", "PIL", "onnxruntime", "platformdirs"):
         (tmp_path / module).mkdir()
         (tmp_path / module / "__init__.py").write_text("raise ImportError('it is broken')")
@@ -149,5 +147,5 @@ def test_doctor_starts_without_what_it_examines(tmp_path):
         ("colorize doctor --m", ["plain,--model"]),
     ],
 )
-def test_completion_offers_commands_first_and_then_what_the_command_takes(line, completions):
+def test_completion_offers_commands_and_their_options(line, completions):
     assert completed(line) == completions

@@ -25,11 +25,10 @@ from colorize_cli.report.benchmark import compare as benchmark_compare
 from colorize_cli.report.comparison_page import ComparisonPage
 from colorize_cli.report.html import Page as GrowingPage
 from colorize_cli.report.html import Spool
-from tests.colorize_cli.image.test_reader import png_header
-from tests.colorize_cli.inference.adapters.test_rgb_input import write
-from tests.colorize_cli.report.pages import ATTACKS, Page, leads_to, needs_chromium
-from tests.colorize_cli.video.video_files import Recipe, make
-from tests.conftest import METADATA, write_model
+from tests.helpers.models import METADATA, write_model, write_rgb_model
+from tests.helpers.pages import ATTACKS, Page, leads_to, needs_chromium
+from tests.helpers.png_files import png_header
+from tests.helpers.videos import Recipe, make
 
 LINUX_NAME = os.fsdecode(b"undecodable \xff.png") if sys.platform == "linux" else "plain.png"
 
@@ -76,7 +75,7 @@ def pictures(gray_photo, tmp_path_factory) -> Path:
     return folder
 
 
-def test_each_model_colors_each_picture_as_it_does_alone(models, gray_photo, tmp_path):
+def test_compare_colorizes_as_each_model_alone(models, gray_photo, tmp_path):
     Image.fromarray(gray_photo).save(tmp_path / "a.png")
     result = invoke(tmp_path / "a.png", *two(models), "--strength", 0.5, tmp_path / "page.html")
     assert result.exit_code == 0, result.output
@@ -96,8 +95,8 @@ def test_each_model_colors_each_picture_as_it_does_alone(models, gray_photo, tmp
     ]
 
 
-def test_the_table_describes_each_model(models, pictures, tmp_path):
-    theirs = write(tmp_path / "theirs.onnx", "ddcolor", side=64, batch=1)
+def test_table_describes_each_model(models, pictures, tmp_path):
+    theirs = write_rgb_model(tmp_path / "theirs.onnx", "ddcolor", side=64, batch=1)
     result = invoke(pictures, "--model", models.tinted, "--model", theirs, tmp_path / "page.html")
     assert result.exit_code == 0, result.output
     page = Page(tmp_path / "page.html")
@@ -111,7 +110,7 @@ def test_the_table_describes_each_model(models, pictures, tmp_path):
     assert [head.split()[0] for head in page.text["th"][:2]] == ["A", "B"]
 
 
-def test_names_and_the_same_model_twice(models, pictures, tmp_path):
+def test_model_named_twice_is_compared_with_itself(models, pictures, tmp_path):
     result = invoke(
         pictures, "--model", models.gray, "--model", models.gray, "--model", "default", tmp_path / "page.html"
     )
@@ -123,7 +122,7 @@ def test_names_and_the_same_model_twice(models, pictures, tmp_path):
         "the bundled model",
     ]
     assert column(page, 1)["Colorfulness, mean"] == column(page, 2)["Colorfulness, mean"] == "0.0"
-    assert page.text["button"] == ["0 All", "1 A grey.onnx", "2 B grey.onnx", "3 C default"]
+    assert page.text["button"] == ["0 All", "1 A gray.onnx", "2 B gray.onnx", "3 C default"]
 
 
 def test_pictures_are_reduced_and_described(models, pictures, tmp_path):
@@ -142,7 +141,7 @@ def test_pictures_are_reduced_and_described(models, pictures, tmp_path):
     assert "up to 100 pixels long, JPEGs of quality 90" in page.text["ul"][1]
 
 
-def test_only_the_first_of_several_pages_is_compared(models, gray_photo, tmp_path):
+def test_document_is_compared_by_its_first_page(models, gray_photo, tmp_path):
     first, second = Image.fromarray(gray_photo), Image.fromarray(255 - gray_photo)
     first.save(tmp_path / "two.tif", save_all=True, append_images=[second])
     assert invoke(tmp_path / "two.tif", *two(models), tmp_path / "page.html").exit_code == 0
@@ -151,7 +150,7 @@ def test_only_the_first_of_several_pages_is_compared(models, gray_photo, tmp_pat
     np.testing.assert_array_equal(page.pictures()[0], as_jpeg(gray_photo))
 
 
-def test_bad_files_cost_a_line_and_a_row_and_the_rest_goes_on(models, pictures, tmp_path):
+def test_bad_files_are_listed_and_the_rest_compared(models, pictures, tmp_path):
     bad = tmp_path / "bad"
     bad.mkdir()
     (bad / "empty.jpg").touch()
@@ -173,7 +172,7 @@ def test_bad_files_cost_a_line_and_a_row_and_the_rest_goes_on(models, pictures, 
     assert [f"{path}: {reason}" for path, reason in rows] == lines
 
 
-def test_a_video_in_a_folder_is_a_file_of_another_kind(models, pictures, gray_photo, tmp_path):
+def test_video_in_a_folder_is_ignored(models, pictures, gray_photo, tmp_path):
     Image.fromarray(gray_photo).save(tmp_path / "a.png")
     make(tmp_path / "film.mp4", Recipe(frames=2))
     result = invoke(tmp_path, *two(models), tmp_path / "page.html")
@@ -193,7 +192,7 @@ def test_compare_directory_that_cannot_be_searched_fails_alone(models, gray_phot
     assert result.stderr.splitlines()[-1] == "1 done, 0 skipped, 1 failed"
 
 
-def test_where_one_model_fails_the_others_are_shown(models, pictures, tmp_path):
+def test_model_that_fails_does_not_hide_the_others(models, pictures, tmp_path):
     broken = write_model(tmp_path / "broken.onnx", (np.inf, 0), (0, 0))
     result = invoke(pictures, "--model", broken, "--model", models.tinted, tmp_path / "page.html")
     assert result.exit_code == 1
@@ -208,7 +207,7 @@ def test_where_one_model_fails_the_others_are_shown(models, pictures, tmp_path):
     assert column(page, 2)["Pictures that failed"] == "0"
 
 
-def test_first_calls_do_not_count(models, gray_photo, tmp_path, monkeypatch):
+def test_seconds_exclude_the_first_call(models, gray_photo, tmp_path, monkeypatch):
     for name, size in (("a.png", (160, 120)), ("b.png", (160, 120)), ("c.png", (100, 100))):
         Image.fromarray(gray_photo).resize(size).save(tmp_path / name)
     met: set[tuple[int, tuple[int, ...]]] = set()
@@ -229,7 +228,7 @@ def test_first_calls_do_not_count(models, gray_photo, tmp_path, monkeypatch):
         assert float(column(Page(tmp_path / "page.html"), number)["Seconds per picture, median"]) < 0.5
 
 
-def test_seconds_are_those_of_all_steps(models, gray_photo, tmp_path):
+def test_seconds_include_all_steps(models, gray_photo, tmp_path):
     Image.fromarray(gray_photo).save(tmp_path / "a.png")
     candidates = load([("one", models.tinted), ("two", models.vivid)], Settings(device="cpu"))
     begun = time.perf_counter()
@@ -240,7 +239,7 @@ def test_seconds_are_those_of_all_steps(models, gray_photo, tmp_path):
     assert sum(result.seconds for result in compared.results) < whole
 
 
-def test_medians_and_means(models, gray_photo, tmp_path):
+def test_table_shows_medians_and_means(models, gray_photo, tmp_path):
     for number in range(3):
         Image.fromarray(np.roll(gray_photo, 30 * number, axis=1)).save(tmp_path / f"{number}.png")
     assert invoke(tmp_path, *two(models), tmp_path / "page.html").exit_code == 0
@@ -253,7 +252,7 @@ def test_medians_and_means(models, gray_photo, tmp_path):
         assert float(facts["Colorfulness, mean"]) == pytest.approx(statistics.mean(colors), abs=0.11)
 
 
-def test_beyond_the_limit_there_are_figures_alone(models, pictures, tmp_path, monkeypatch):
+def test_pictures_beyond_the_limit_have_figures_only(models, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(comparison_page, "SHOWN", 1)
     assert invoke(pictures, *two(models), tmp_path / "page.html").exit_code == 0
     page = Page(tmp_path / "page.html")
@@ -287,7 +286,7 @@ def test_beyond_the_limit_there_are_figures_alone(models, pictures, tmp_path, mo
         (["in", *["--model", "default"] * 2, "--device", "abacus", "page.html"], "no such device: abacus"),
     ],
 )
-def test_wrong_usage_is_one_line(pictures, tmp_path, monkeypatch, arguments, message):
+def test_wrong_usage_exits_2_with_one_line(pictures, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     Path("in").symlink_to(pictures)
     Path("folder.html").mkdir()
@@ -300,7 +299,7 @@ def test_wrong_usage_is_one_line(pictures, tmp_path, monkeypatch, arguments, mes
     assert not Path("page.html").exists()
 
 
-def test_help_is_true_and_complete():
+def test_help_states_quality_and_limit():
     help_ = " ".join(CliRunner().invoke(compare.command, ["--help"]).output.split())
     for text in (
         "Exit status",
@@ -311,14 +310,14 @@ def test_help_is_true_and_complete():
     assert all(option.help for option in compare.command.params if option.param_type_name == "option")
 
 
-def test_importing_it_loads_nothing_heavy():
+def test_import_of_compare_loads_nothing_heavy():
     heavy = ("PIL", "av", "cv2", "jinja2", "numpy", "onnxruntime", "platformdirs")
     code = f"import sys, colorize_cli.cli.compare; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_an_interrupted_run_leaves_a_page_of_what_is_done(models, pictures, tmp_path, monkeypatch):
+def test_interrupted_run_writes_a_page_of_the_finished_pictures(models, pictures, tmp_path, monkeypatch):
     colorize, calls = BenchmarkedModel.colorize, []
 
     def interrupt(self, frame, side):
@@ -337,7 +336,7 @@ def test_an_interrupted_run_leaves_a_page_of_what_is_done(models, pictures, tmp_
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_is_one_line_and_no_page(models, pictures, tmp_path, monkeypatch):
+def test_full_disk_is_one_line_without_a_page(models, pictures, tmp_path, monkeypatch):
     def full(self):
         return Spool(self._files.enter_context(Path("/dev/full").open("r+b", buffering=0)))
 
@@ -349,7 +348,7 @@ def test_a_full_disk_is_one_line_and_no_page(models, pictures, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pictures_are_not_kept_in_memory(models, pictures, tmp_path):
+def test_memory_is_independent_of_the_number_of_pictures(models, pictures, tmp_path):
     candidates = load([("one", models.tinted), ("two", models.vivid)], Settings(device="cpu"))
     with GrowingPage(tmp_path / "page.html", "page") as growing:
         made = ComparisonPage(growing, candidates, Settings(), 640)
@@ -391,7 +390,7 @@ def attacked(gray_photo, tmp_path) -> Path:
     return tmp_path / "page.html"
 
 
-def test_hostile_names_are_text_and_links_lead_to_the_files(attacked):
+def test_hostile_names_are_text_and_links_are_right(attacked):
     page = Page(attacked)
     count = len(ATTACKS) + 1
     counts = {tag: sum(found == tag for found, _ in page.tags) for tag in ("img", "script", "input", "i")}
@@ -404,7 +403,7 @@ def test_hostile_names_are_text_and_links_lead_to_the_files(attacked):
     assert "://" not in page.html
 
 
-def test_the_page_allows_nothing_but_itself(attacked):
+def test_page_policy_allows_only_the_page(attacked):
     page = Page(attacked)
     assert not {"link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
     assert all(source.startswith("data:image/jpeg;base64,") for source in page.attributes("img", "src"))
@@ -415,7 +414,7 @@ def test_the_page_allows_nothing_but_itself(attacked):
 
 
 @needs_chromium
-def test_no_attack_runs_in_a_browser_and_nothing_is_fetched(browser, attacked):
+def test_browser_runs_no_attack_and_fetches_nothing(browser, attacked):
     browser.visit(attacked)
     assert browser.evaluate("document.title") == "colorize: Comparison of models"
     assert browser.evaluate("[...document.images].every(i => i.src.startsWith('data:image/jpeg;'))")
@@ -445,7 +444,7 @@ def visited(browser, models, pictures, tmp_path):
 
 
 @needs_chromium
-def test_one_slider_moves_all_pictures(visited):
+def test_slider_moves_all_pictures(visited):
     assert visited.evaluate(VALUES) == ["30"] * (1 + 6)
     for _ in range(40):
         visited.press("Tab", 9)
@@ -460,17 +459,17 @@ def test_one_slider_moves_all_pictures(visited):
     visited.press("End", 35)
     assert visited.evaluate(SHOWN) == ["inset(0px 0px 0px 100%)"] * 6
     visited.press("Tab", 9)
-    assert not visited.evaluate("document.activeElement.matches('input')"), "one stop for all of them"
+    assert not visited.evaluate("document.activeElement.matches('input')"), "one tab stop for all"
 
 
 @needs_chromium
-def test_arrow_keys_move_it_from_anywhere_and_a_pointer_from_any_picture(visited):
+def test_slider_follows_arrow_keys_and_pointer(visited):
     visited.evaluate("document.activeElement.blur()")
     for _ in range(3):
         visited.press("ArrowLeft", 37)
     assert visited.evaluate(SHOWN) == ["inset(0px 0px 0px 27%)"] * 6
     visited.evaluate("document.querySelector('.wide').focus()")
-    visited.press("ArrowLeft", 37)  # which scrolls the table
+    visited.press("ArrowLeft", 37)  # scrolls the table
     assert visited.evaluate(VALUES) == ["27"] * 7
     visited.show_a_pair()
     left, top, width, height = visited.evaluate(
@@ -488,7 +487,7 @@ def test_arrow_keys_move_it_from_anywhere_and_a_pointer_from_any_picture(visited
 
 
 @needs_chromium
-def test_keys_and_buttons_choose_models(visited):
+def test_keys_and_buttons_select_models(visited):
     pressed = "document.querySelector('[aria-pressed=true]').value"
     assert visited.evaluate(SEEN) == ["m1", "m2"] * 3
     visited.press("2", 50)
@@ -502,7 +501,7 @@ def test_keys_and_buttons_choose_models(visited):
 
 
 @needs_chromium
-def test_what_is_looked_at_stays_in_its_place(visited):
+def test_scroll_position_stays_when_models_change(visited):
     third = "document.querySelectorAll('.card')[2]"
     visited.call(
         "Emulation.setDeviceMetricsOverride", width=1000, height=500, deviceScaleFactor=1, mobile=False
@@ -517,7 +516,7 @@ def test_what_is_looked_at_stays_in_its_place(visited):
 
 @needs_chromium
 @pytest.mark.parametrize("width", [360, 390, 1280])
-def test_pictures_lie_upon_each_other_and_nothing_is_cut_off(visited, width):
+def test_pictures_overlap_exactly_at_any_width(visited, width):
     visited.call(
         "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
     )
@@ -535,7 +534,7 @@ def test_pictures_lie_upon_each_other_and_nothing_is_cut_off(visited, width):
 
 
 @needs_chromium
-def test_without_scripts_and_on_paper_all_stand_side_by_side(browser, models, pictures, tmp_path):
+def test_page_without_scripts_or_in_print_shows_all(browser, models, pictures, tmp_path):
     assert invoke(pictures, *two(models), tmp_path / "page.html").exit_code == 0
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     try:

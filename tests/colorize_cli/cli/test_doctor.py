@@ -3,6 +3,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from colorize_cli.image import reader, writer
 from colorize_cli.image.frame import from_image
 from colorize_cli.inference import cuda as inference_cuda
 from colorize_cli.inference import model
-from tests.conftest import write_model
+from tests.helpers.models import write_model
 
 LOAD = model.load
 DRIVER = inference_cuda.Driver((13, 0), ("A GPU",))
@@ -64,6 +65,11 @@ def examined(path: Path | None = None) -> dict[str, Finding]:
     return {finding.subject: finding for finding in doctor.examine(path)}
 
 
+def finding_of(subject: str, path: Path | None = None) -> Finding:
+    """Return the first finding about a subject. Later checks are not run."""
+    return next(finding for finding in doctor.examine(path) if finding.subject == subject)
+
+
 def problems(found: dict[str, Finding]) -> set[str]:
     return {subject for subject, finding in found.items() if finding.verdict is Verdict.PROBLEM}
 
@@ -94,7 +100,7 @@ def in_a_process(folder: Path, network: Path) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_a_healthy_installation(models, monkeypatch):
+def test_doctor_finds_no_problem_in_a_healthy_installation(models, monkeypatch):
     monkeypatch.setattr(inference_cuda, "ask", lambda: None)
     lines = []
     findings = list(doctor.examine(models.tinted))
@@ -113,14 +119,14 @@ def test_a_healthy_installation(models, monkeypatch):
     assert all(finding.mend is None for finding in findings)
 
 
-def test_the_bundled_model_is_examined(bundled_model, monkeypatch):
+def test_doctor_examines_the_bundled_model(bundled_model, monkeypatch):
     monkeypatch.setattr(inference_cuda, "ask", lambda: None)
     found = examined()
     assert "(bundled)" in found["model"].text
     assert found["cpu"].verdict is Verdict.OK
 
 
-def test_the_table_holds_what_the_project_requires():
+def test_module_table_equals_the_requirements_of_the_project():
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     wanted = {
         requirement.name
@@ -130,7 +136,7 @@ def test_the_table_holds_what_the_project_requires():
     assert set(doctor.MODULES.values()) == wanted
 
 
-def test_requirements_are_those_of_the_project():
+def test_requirement_is_that_of_the_project():
     requirements = importlib.metadata.requires("colorize-cli")
     stated = [text for text in requirements if Requirement(text).name == "pillow"]
     assert [doctor._requirement("pillow")] == stated
@@ -138,7 +144,7 @@ def test_requirements_are_those_of_the_project():
     assert doctor._requirement("absent") == "absent"
 
 
-def test_requirements_of_extras_are_left_alone(monkeypatch):
+def test_requirement_ignores_extras(monkeypatch):
     stated = ["pillow-extra>=1", "pillow[more]>=99; extra == 'more'", "pillow>=2 ; python_version > '3'"]
     monkeypatch.setattr(importlib.metadata, "requires", lambda _: stated)
     assert doctor._requirement("pillow") == "pillow>=2"
@@ -148,7 +154,7 @@ def test_requirements_of_extras_are_left_alone(monkeypatch):
     ("module", "intruder"),
     [("onnxruntime", "onnxruntime-openvino"), ("cv2", "opencv-python"), ("PIL", "Pillow_SIMD")],
 )
-def test_clashes(models, monkeypatch, tmp_path, module, intruder):
+def test_distributions_with_the_same_files_are_a_problem(models, monkeypatch, tmp_path, module, intruder):
     install(tmp_path, intruder, module)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(inference_cuda, "ask", lambda: None)
@@ -161,35 +167,40 @@ def test_clashes(models, monkeypatch, tmp_path, module, intruder):
     assert found[module].mend == command
 
 
-def test_one_distribution_found_twice_is_no_clash(monkeypatch, tmp_path):
+def test_owners_of_a_distribution_found_twice_are_one(monkeypatch, tmp_path):
     install(tmp_path, "NumPy", "numpy")
     monkeypatch.syspath_prepend(tmp_path)
-    assert doctor._owners()["numpy"] == ("numpy",)
+    finding = finding_of("numpy")
+    assert (finding.verdict, finding.text) == (Verdict.OK, "9.9 (numpy)")
 
 
-def test_a_distribution_that_is_missing(monkeypatch):
+def test_module_not_installed_is_a_problem(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", dict)
     monkeypatch.setitem(sys.modules, "av", None)
-    finding = doctor._module("av", ())
+    finding = finding_of("av")
     assert (finding.verdict, finding.text) == (Verdict.PROBLEM, "not installed")
     assert finding.mend == f'pip install "{doctor._requirement("av")}"'
 
 
-def test_files_that_are_gone(monkeypatch):
+def test_module_without_files_is_a_problem(monkeypatch):
     left = types.ModuleType("onnxruntime")
     left.__file__ = None
     monkeypatch.setitem(sys.modules, "onnxruntime", left)
-    finding = doctor._module("onnxruntime", ("onnxruntime-gpu",))
+    owners = {"onnxruntime": ["onnxruntime-gpu"]}
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: owners)
+    finding = finding_of("onnxruntime")
     assert "its files are missing" in finding.text
     assert finding.mend.startswith("pip uninstall -y onnxruntime-gpu && pip install ")
 
 
-def test_modules_that_pip_did_not_install_are_no_problem():
-    finding = doctor._module("numpy", ())
+def test_module_not_installed_by_pip_is_a_note(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", dict)
+    finding = finding_of("numpy")
     assert finding.verdict is Verdict.NOTE
     assert np.__file__ in finding.text
 
 
-def test_opencv_without_the_libraries_of_a_desktop(models, tmp_path):
+def test_opencv_without_desktop_libraries_names_the_headless_package(models, tmp_path):
     (tmp_path / "cv2").mkdir()
     (tmp_path / "cv2" / "__init__.py").write_text(
         "raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')"
@@ -210,7 +221,7 @@ def test_opencv_without_the_libraries_of_a_desktop(models, tmp_path):
     assert lines[-1] == "1 problem found"
 
 
-def test_what_needs_numpy_is_fixed_after_numpy(models, tmp_path):
+def test_modules_that_need_numpy_are_fixed_after_numpy(models, tmp_path):
     (tmp_path / "numpy.py").write_text("raise ImportError('broken')")
     code, output = in_a_process(tmp_path, models.gray)
     assert code == 1
@@ -222,7 +233,7 @@ def test_what_needs_numpy_is_fixed_after_numpy(models, tmp_path):
     assert mend.endswith(f'install "{doctor._requirement("numpy")}"')
 
 
-def test_metadata_in_pieces(models, monkeypatch):
+def test_broken_pip_metadata_is_a_problem(models, monkeypatch):
     def broken():
         raise KeyError("Name")
 
@@ -233,20 +244,20 @@ def test_metadata_in_pieces(models, monkeypatch):
     assert "KeyError: 'Name'" in found["pip"].text
 
 
-def test_run_from_its_source_alone(monkeypatch):
+def test_program_run_from_source_is_a_problem(monkeypatch):
     def absent(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
     for name in ("version", "requires", "distribution"):
         monkeypatch.setattr(importlib.metadata, name, absent)
-    finding = doctor._program()
+    finding = finding_of("colorize-cli")
     assert finding.verdict is Verdict.PROBLEM
     assert finding.mend == f"pip install {doctor._quoted(Path(doctor.__file__).parents[2])}"
     assert doctor._requirement("pillow") == "pillow"
     assert doctor._reinstall() is None
 
 
-def test_a_broken_model(monkeypatch, tmp_path):
+def test_broken_model_is_a_problem(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "_reinstall", lambda: "would not fix it")
     (tmp_path / "text.onnx").write_text("no model")
     found = examined(tmp_path / "text.onnx")
@@ -265,26 +276,25 @@ def test_a_broken_model(monkeypatch, tmp_path):
         ({"url": "file:///work", "dir_info": {"editable": True}}, None),
     ],
 )
-def test_the_bundled_model_is_missing(monkeypatch, origin, source):
+def test_bundled_model_missing_names_the_reinstallation(monkeypatch, origin, source):
     direct_url = None if origin is None else json.dumps(origin)
     monkeypatch.setattr(model, "DEFAULT", Path("absent.onnx"))
-    monkeypatch.setattr(
-        importlib.metadata, "distribution", lambda _: types.SimpleNamespace(read_text=lambda _: direct_url)
-    )
-    finding = next(doctor._network(None, {}))
+    distribution = types.SimpleNamespace(read_text=lambda _: direct_url, version="1.0", requires=[])
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda _: distribution)
+    finding = finding_of("model")
     assert "lacks its model" in finding.text
     command = f"pip install --force-reinstall --no-deps {source}"
     assert finding.mend == (None if source is None else command)
 
 
-def test_a_model_whose_answer_is_not_finite(tmp_path):
+def test_model_with_nan_output_is_a_problem(tmp_path):
     path = write_model(tmp_path / "nan.onnx", (0, 0), (float("nan"), 0))
     found = examined(path)
     assert problems(found) == {"cpu"}
     assert "not finite" in found["cpu"].text
 
 
-def test_no_driver(models, monkeypatch):
+def test_cuda_without_driver_is_a_note(models, monkeypatch):
     monkeypatch.setattr(inference_cuda, "library", lambda _: None)
     finding = examined(models.gray)["cuda"]
     assert (finding.verdict, finding.mend) == (Verdict.NOTE, None)
@@ -292,7 +302,7 @@ def test_no_driver(models, monkeypatch):
 
 
 @pytest.mark.parametrize(("code", "verdict"), [(100, Verdict.NOTE), (803, Verdict.PROBLEM)])
-def test_a_driver_that_does_not_start(models, monkeypatch, code, verdict):
+def test_cuda_driver_that_fails_is_explained(models, monkeypatch, code, verdict):
     def explain(_, text):
         text._obj.value = b"the reason"
 
@@ -303,7 +313,7 @@ def test_a_driver_that_does_not_start(models, monkeypatch, code, verdict):
     assert f"the reason (CUDA error {code})" in finding.text
 
 
-def test_what_a_driver_reports(monkeypatch):
+def test_cuda_driver_reports_version_and_gpus(monkeypatch):
     def answer(number):
         def set_to(value):
             value._obj.value = number
@@ -323,7 +333,7 @@ def test_what_a_driver_reports(monkeypatch):
     assert inference_cuda.ask() == inference_cuda.Driver((12, 4), ("GPU 0", "GPU 1"))
 
 
-def test_cuda_that_works(models, gpu, capsys):
+def test_cuda_that_works_is_compared_with_the_cpu(models, gpu, capsys):
     found = examined(models.tinted)
     assert problems(found) == set()
     assert found["driver"].text == "NVIDIA, for CUDA up to 13.0: A GPU"
@@ -333,7 +343,7 @@ def test_cuda_that_works(models, gpu, capsys):
 
 
 @pytest.mark.parametrize(("off", "verdict"), [(1.5, Verdict.OK), (2.5, Verdict.PROBLEM)])
-def test_cuda_that_answers_otherwise(models, gpu, monkeypatch, tmp_path, off, verdict):
+def test_cuda_with_different_results_is_a_problem(models, gpu, monkeypatch, tmp_path, off, verdict):
     other = write_model(tmp_path / "other.onnx", (0, 0), (0, off))
     monkeypatch.setattr(
         model, "load", lambda path, device, **_: LOAD(other if device == "cuda" else path, "cpu")
@@ -343,7 +353,7 @@ def test_cuda_that_answers_otherwise(models, gpu, monkeypatch, tmp_path, off, ve
     assert f"{off:.1f}" in finding.text
 
 
-def test_missing_cuda_libraries(models, gpu, monkeypatch):
+def test_cuda_libraries_missing_are_named(models, gpu, monkeypatch):
     cuda_fails(monkeypatch, DeviceError("CUDA did not load"))
     monkeypatch.setattr(inference_cuda, "library", lambda name: None if "cublas" in name else object())
     found = examined(models.gray)
@@ -356,14 +366,14 @@ def test_missing_cuda_libraries(models, gpu, monkeypatch):
     assert found["libraries"].mend == 'pip install "onnxruntime-gpu[cuda,cudnn]"'
 
 
-def test_libraries_that_are_not_needed(models, gpu, monkeypatch):
+def test_cuda_libraries_not_needed_are_a_note(models, gpu, monkeypatch):
     monkeypatch.setattr(inference_cuda, "library", lambda name: None if "cufft" in name else object())
     found = examined(models.gray)
     assert (found["cuda"].verdict, found["libraries"].verdict) == (Verdict.OK, Verdict.NOTE)
     assert found["libraries"].mend is None
 
 
-def test_onnxruntime_without_cuda(models, gpu, monkeypatch):
+def test_onnxruntime_without_cuda_names_the_gpu_package(models, gpu, monkeypatch):
     cuda_fails(monkeypatch, DeviceError("built without CUDA"))
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     monkeypatch.setattr(doctor, "_owners", lambda: {"onnxruntime": ("onnxruntime",)})
@@ -376,7 +386,7 @@ def test_onnxruntime_without_cuda(models, gpu, monkeypatch):
     assert examined(models.gray)["cuda"].verdict is Verdict.NOTE
 
 
-def test_a_driver_that_is_too_old(models, gpu, monkeypatch):
+def test_cuda_driver_too_old_is_a_problem(models, gpu, monkeypatch):
     cuda_fails(monkeypatch, DeviceError("insufficient"))
     monkeypatch.setattr(inference_cuda, "ask", lambda: inference_cuda.Driver((12, 4), ("A GPU",)))
     found = examined(models.gray)
@@ -384,7 +394,7 @@ def test_a_driver_that_is_too_old(models, gpu, monkeypatch):
     assert "too old for CUDA 13.0" in found["cuda"].text
 
 
-def test_an_onnxruntime_that_is_too_old(models, gpu, monkeypatch):
+def test_onnxruntime_too_old_is_a_problem(models, gpu, monkeypatch):
     cuda_fails(monkeypatch, AttributeError("no preload_dlls"))
     monkeypatch.delattr(onnxruntime, "preload_dlls")
     monkeypatch.setattr(onnxruntime, "cuda_version", "")
@@ -394,7 +404,7 @@ def test_an_onnxruntime_that_is_too_old(models, gpu, monkeypatch):
     assert found["cuda"].mend.endswith('&& pip install "onnxruntime-gpu[cuda,cudnn]"')
 
 
-def test_an_onnxruntime_in_pieces(models, gpu, monkeypatch):
+def test_onnxruntime_damaged_is_a_problem(models, gpu, monkeypatch):
     monkeypatch.setattr(onnxruntime, "preload_dlls", None)
     found = examined(models.gray)
     assert problems(found) == {"cuda"}
@@ -402,7 +412,7 @@ def test_an_onnxruntime_in_pieces(models, gpu, monkeypatch):
     assert found["machine"].verdict is Verdict.OK
 
 
-def test_names_of_the_libraries(monkeypatch):
+def test_library_names_depend_on_platform_and_version(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     assert inference_cuda.library_names(12) == [
         "libcudart.so.12",
@@ -416,16 +426,18 @@ def test_names_of_the_libraries(monkeypatch):
     assert {"cudart64_13.dll", "cufft64_12.dll", "cudnn64_9.dll"} < set(inference_cuda.library_names(13))
 
 
-def test_libraries_load_or_not():
+def test_library_returns_none_if_absent():
     assert inference_cuda.library("libabsent.so.1") is None
     if sys.platform == "linux":
         assert isinstance(inference_cuda.library("libc.so.6"), ctypes.CDLL)
 
 
-def test_a_format_that_cannot_be_written(models, monkeypatch):
+def test_format_that_cannot_be_written_is_a_problem(models, monkeypatch):
     Image.init()
     monkeypatch.delitem(Image.SAVE, "WEBP")
-    broken, rest = doctor._formats({"PIL": ("pillow",)})
+    owners = {"PIL": ["pillow"]}
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: owners)
+    broken, rest = (finding for finding in doctor.examine(models.gray) if finding.subject == "formats")
     assert broken.verdict is Verdict.PROBLEM
     assert broken.text.startswith("WEBP cannot be written and read: ")
     assert broken.mend == f'pip uninstall -y pillow && pip install "{doctor._requirement("pillow")}"'
@@ -433,16 +445,16 @@ def test_a_format_that_cannot_be_written(models, monkeypatch):
     assert rest.text == f"{others} can be written and read"
 
 
-def test_formats_that_read_something_else(monkeypatch):
+def test_formats_that_read_other_pixels_are_a_problem(models, monkeypatch):
     dark = from_image(Image.new("L", (64, 64)))
     monkeypatch.setattr(reader, "read", lambda _, **__: dark)
-    findings = list(doctor._formats({}))
+    findings = [finding for finding in doctor.examine(models.gray) if finding.subject == "formats"]
     assert {finding.verdict for finding in findings} == {Verdict.PROBLEM}
     assert len(findings) == len(WRITABLE)
     assert "L* from the one written" in findings[0].text
 
 
-def test_an_error_of_this_program_is_not_blamed_on_pillow(models, monkeypatch):
+def test_formats_error_of_this_program_has_no_mend(models, monkeypatch):
     monkeypatch.setattr(writer, "encode", None)
     monkeypatch.setattr(inference_cuda, "ask", lambda: None)
     found = examined(models.gray)
@@ -452,12 +464,14 @@ def test_an_error_of_this_program_is_not_blamed_on_pillow(models, monkeypatch):
     assert found["cpu"].verdict is Verdict.OK
 
 
-def test_memory_is_no_more_than_the_machine_has():
-    memory = doctor._memory()
-    assert memory is None or 2**20 < memory <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def test_memory_is_at_most_that_of_the_machine(models):
+    found = re.search(r"memory: ([\d.]+) GiB", finding_of("machine", models.gray).text)
+    assert found is not None
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    assert 0 < float(found[1]) <= installed + 0.05
 
 
-def test_pip_is_that_of_this_python(monkeypatch):
+def test_pip_command_is_that_of_this_python(monkeypatch):
     monkeypatch.undo()
     beside = Path(sys.executable).with_name("pip")
     monkeypatch.setattr(shutil, "which", lambda _: str(beside))
@@ -470,7 +484,7 @@ def test_pip_is_that_of_this_python(monkeypatch):
     assert doctor._pip() == f"{python} -m ensurepip && {python} -m pip"
 
 
-def test_findings_as_lines():
+def test_tell_prints_findings_as_lines():
     lines = []
     findings = [
         Finding("a", Verdict.OK, "well"),

@@ -30,7 +30,7 @@ def shown(*, quiet: bool, terminal: bool) -> str:
     return file.getvalue()
 
 
-def test_plain_lines():
+def test_display_without_terminal_prints_plain_lines():
     assert shown(quiet=False, terminal=False).splitlines() == [
         "[bold]a[/].jpg -> out/[bold]a[/].jpg",
         "line\\nbreak\\x1b[31m.jpg: it is [red]empty",
@@ -38,11 +38,11 @@ def test_plain_lines():
     ]
 
 
-def test_quiet_shows_failures_alone():
+def test_display_in_quiet_mode_prints_failures_only():
     assert shown(quiet=True, terminal=False).splitlines() == ["line\\nbreak\\x1b[31m.jpg: it is [red]empty"]
 
 
-def test_without_a_terminal_rich_is_not_loaded():
+def test_display_without_terminal_does_not_load_rich():
     code = (
         "import sys; from pathlib import Path; from colorize_cli.cli.progress import Display;"
         "from colorize_cli.core.jobs import Job, Outcome, Status;"
@@ -60,14 +60,14 @@ def test_without_a_terminal_rich_is_not_loaded():
         assert "0 done, 0 skipped, 1 failed" in done.stderr
 
 
-def test_a_terminal_gets_a_bar_and_the_failures():
+def test_display_on_a_terminal_shows_a_bar_and_failures():
     text = shown(quiet=False, terminal=True)
     assert "3/3" in text
     assert "it is [red]empty" in text
     assert "line\\nbreak" in text
 
 
-def test_a_video_shows_its_speed_and_the_time_left(monkeypatch):
+def test_display_of_a_video_shows_speed_and_remaining_time(monkeypatch):
     file, now = io.StringIO(), iter([10.0, 10.0, 15.0])
     clock = SimpleNamespace(monotonic=lambda: next(now))
     monkeypatch.setattr("colorize_cli.cli.progress.time", clock)
@@ -94,5 +94,5 @@ def test_a_video_shows_its_speed_and_the_time_left(monkeypatch):
         ("\u202e", "\\u202e"),
     ],
 )
-def test_printable(text, expected):
+def test_printable_escapes_control_characters(text, expected):
     assert printable(text) == expected

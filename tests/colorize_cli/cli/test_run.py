@@ -10,50 +10,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from colorize_cli import __version__
-from colorize_cli.cli.run import command
 from colorize_cli.color import lab, lightness
-from colorize_cli.storage import manifest
-from tests.colorize_cli.image.test_reader import png_header
-from tests.colorize_cli.inference.test_model import has_gpu
+from tests.helpers.cli import contents, finish, invoke, piped, process
+from tests.helpers.png_files import png_header
+from tests.helpers.sessions import has_gpu
 
 
-def invoke(*arguments: object):
-    return CliRunner().invoke(command, [str(argument) for argument in arguments])
-
-
-def process(*arguments: object, **options) -> subprocess.Popen:
-    line = [sys.executable, "-m", "colorize_cli", *map(str, arguments)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
-def finish(*arguments: object, **options) -> tuple[int, str, str]:
-    running = process(*arguments, **options)
-    out, err = running.communicate(timeout=60)
-    return running.returncode, out, err
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return files by name, without the manifest."""
-    files = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file()]
-    return {str(name): (folder / name).read_bytes() for name in files if name.parts[0] != manifest.DIRECTORY}
-
-
-def test_help_has_examples_and_exit_codes():
+def test_help_shows_examples_and_exit_codes():
     result = invoke("--help")
     assert result.exit_code == 0
     for text in ("Examples:", "colorize scans/ colorized/", "130 interrupted", "--device", "--dry-run"):
         assert text in result.output
 
 
-def test_version():
+def test_version_option_prints_the_version():
     assert __version__ in invoke("--version").output
 
 
-def test_a_folder_in_this_process(models, make_folder, tmp_path):
+def test_folder_in_this_process_is_colorized(models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 6)
     result = invoke(source, tmp_path / "out", "--model", models.tinted, "--device", "cpu")
     assert result.exit_code == 0, result.output
@@ -62,7 +39,7 @@ def test_a_folder_in_this_process(models, make_folder, tmp_path):
     assert contents(tmp_path / "out").keys() == contents(source).keys()
 
 
-def test_a_folder_in_a_process_of_its_own(models, make_folder, tmp_path):
+def test_folder_in_another_process_is_colorized(models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 6)
     (source / "notes.txt").touch()
     code, out, err = finish(source, tmp_path / "out", "--model", models.tinted)
@@ -73,7 +50,7 @@ def test_a_folder_in_a_process_of_its_own(models, make_folder, tmp_path):
     assert len(err.splitlines()) == 1 + 1 + 6 + 1
 
 
-def test_one_file_keeps_its_lightness(models, gray_photo, tmp_path):
+def test_png_output_keeps_lightness(models, gray_photo, tmp_path):
     Image.fromarray(gray_photo).save(tmp_path / "a.png")
     result = invoke(tmp_path / "a.png", tmp_path / "b.png", "--model", models.vivid, "--device", "cpu")
     assert result.exit_code == 0, result.output
@@ -83,7 +60,7 @@ def test_one_file_keeps_its_lightness(models, gray_photo, tmp_path):
     assert difference.max() <= 1.5
 
 
-def test_jpeg_is_no_further_off_than_pillow_saving_it_again(models, gray_photo, tmp_path):
+def test_jpeg_output_keeps_lightness_as_well_as_pillow(models, gray_photo, tmp_path):
     Image.fromarray(gray_photo).save(tmp_path / "a.jpg", quality=90)
     with Image.open(tmp_path / "a.jpg") as image:
         before = lightness.GRAY8[np.asarray(image)]
@@ -100,7 +77,7 @@ def test_jpeg_is_no_further_off_than_pillow_saving_it_again(models, gray_photo, 
     assert np.quantile(error("b.jpg"), 0.999) <= np.quantile(error("again.jpg"), 0.999) + 0.5
 
 
-def test_bad_files_cost_one_line_and_exit_1(models, make_folder, tmp_path):
+def test_bad_files_give_one_line_each_and_exit_1(models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 8)
     (source / "empty.jpg").touch()
     (source / "text.jpg").write_text("no picture")
@@ -127,7 +104,7 @@ def test_output_with_a_slash_is_a_directory_whatever_its_name(models, make_folde
     assert f"the output {tmp_path}/in/0000.png is a file; give a directory" in result.stderr
 
 
-def test_what_is_left_out_is_in_the_lines_the_report_and_the_json(models, make_folder, tmp_path):
+def test_ignored_files_are_in_the_lines_the_report_and_the_json(models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 2)
     for name in ("a.dng", "b.DNG", "c.pdf", "Thumbs.db"):
         (source / name).touch()
@@ -193,7 +170,7 @@ def test_listed_file_in_a_directory_that_cannot_be_searched_fails_alone(
     assert result.stderr.splitlines()[-1] == "1 done, 0 skipped, 1 failed"
 
 
-def test_names_with_markup_and_control_characters(models, gray_photo, tmp_path):
+def test_names_with_markup_and_control_characters_are_escaped(models, gray_photo, tmp_path):
     for name in ("[bold]x.png", "new\nline.png", "[nothing].png"):
         Image.fromarray(gray_photo).save(tmp_path / name)
     (tmp_path / "[red]bad\x1b.png").touch()
@@ -216,7 +193,7 @@ def test_usage_errors_exit_2(models, make_folder, tmp_path):
     assert result.exit_code == 0
 
 
-def test_collisions_exit_2_before_any_work(models, make_folder, tmp_path):
+def test_colliding_outputs_exit_2_before_any_work(models, make_folder, tmp_path):
     one, two = make_folder(tmp_path / "one", 2), make_folder(tmp_path / "two", 2)
     result = invoke(one, two, tmp_path / "out", "--model", models.gray)
     assert result.exit_code == 2
@@ -226,7 +203,7 @@ def test_collisions_exit_2_before_any_work(models, make_folder, tmp_path):
 
 
 @pytest.mark.skipif(has_gpu(), reason="there is a GPU")
-def test_cuda_without_a_gpu_exits_3_with_the_reason(models, make_folder, tmp_path):
+def test_cuda_without_gpu_exits_3_with_the_reason(models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 2)
     code, out, err = finish(source, tmp_path / "out", "--model", models.gray, "--device", "cuda")
     assert (code, out) == (3, "")
@@ -246,7 +223,7 @@ def test_dry_run_prints_the_plan_to_stdout(models, make_folder, tmp_path):
     assert len(contents(output)) == 1
 
 
-def test_a_reader_that_leaves_early(make_folder, tmp_path):
+def test_dry_run_into_a_closed_pipe_exits_1_silently(make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 40)
     running = process(source, tmp_path / "out", "--dry-run")
     running.stdout.close()
@@ -257,11 +234,11 @@ def test_a_reader_that_leaves_early(make_folder, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_exit_130_and_leave_whole_files(models, make_folder, tmp_path, number):
+def test_signal_exits_130_and_leaves_complete_files(models, make_folder, tmp_path, number):
     source, output = make_folder(tmp_path / "in", 300), tmp_path / "out"
     # Shells start background jobs, perhaps these tests too, with the signal ignored.
-    heeds = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    running = process(source, output, "--model", models.tinted, "--workers", 1, **heeds)
+    unignored = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    running = process(source, output, "--model", models.tinted, "--workers", 1, **unignored)
     while not list(output.rglob("*.png")):
         assert running.poll() is None
         time.sleep(0.005)
@@ -278,7 +255,7 @@ def test_signals_exit_130_and_leave_whole_files(models, make_folder, tmp_path, n
             image.load()
 
 
-def test_killed_at_random_moments_and_started_again(models, make_folder, tmp_path):
+def test_killed_runs_are_completed_by_the_next_run(models, make_folder, tmp_path):
     source, output = make_folder(tmp_path / "in", 60), tmp_path / "out"
     arguments = ("--model", models.tinted, "--workers", 2, "--device", "cpu")
     assert finish(source, tmp_path / "undisturbed", *arguments)[0] == 0
@@ -295,7 +272,7 @@ def test_killed_at_random_moments_and_started_again(models, make_folder, tmp_pat
 
 
 def peak_memory(source: Path, output: Path, model: Path) -> int:
-    """The peak resident memory of a run, in KiB."""
+    """Return the peak resident memory of a run, in KiB."""
     code = (
         "import sys, resource; from colorize_cli.cli.run import command;"
         "command(sys.argv[1:], standalone_mode=False);"
@@ -306,7 +283,7 @@ def peak_memory(source: Path, output: Path, model: Path) -> int:
     return int(subprocess.run(line, capture_output=True, text=True, check=True, timeout=120).stdout)
 
 
-def test_memory_does_not_grow_with_the_number_of_files(models, gray_photo, tmp_path):
+def test_peak_memory_is_independent_of_the_number_of_files(models, gray_photo, tmp_path):
     picture = Image.fromarray(gray_photo).resize((320, 240))
     for count in (30, 240):
         (tmp_path / str(count)).mkdir()
@@ -316,20 +293,20 @@ def test_memory_does_not_grow_with_the_number_of_files(models, gray_photo, tmp_p
     assert many <= 1.1 * few
 
 
-def test_examples_are_lines_of_their_own():
+def test_help_examples_are_on_separate_lines():
     lines = [line.strip() for line in invoke("--help").output.splitlines()]
     assert "colorize scans/ colorized/" in lines
     assert not any("\\b" in line for line in lines)
 
 
 @pytest.mark.parametrize("option", [("--strength", "nan"), ("--strength", "3"), ("--size", "5")])
-def test_impossible_settings_are_wrong_usage(models, make_folder, tmp_path, option):
+def test_impossible_settings_exit_2(models, make_folder, tmp_path, option):
     result = invoke(make_folder(tmp_path / "in", 1), tmp_path / "out", "--model", models.gray, *option)
     assert result.exit_code == 2
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_ending_of_the_output_is_wrong_usage(models, make_folder, tmp_path):
+def test_unknown_suffix_of_the_output_exits_2(models, make_folder, tmp_path):
     source = next(make_folder(tmp_path / "in", 1).glob("*.png"))
     result = invoke(source, tmp_path / "out.gif", "--model", models.gray)
     assert result.exit_code == 2
@@ -337,7 +314,7 @@ def test_an_unknown_ending_of_the_output_is_wrong_usage(models, make_folder, tmp
     assert ".png" in result.stderr
 
 
-def test_a_closed_stdout_is_no_failure(models, make_folder, tmp_path):
+def test_closed_stdout_is_not_a_failure(models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 1)
     line = '"$@" >&-'
     arguments = [source, tmp_path / "out", "--model", models.gray, "--device", "cpu"]
@@ -362,7 +339,7 @@ JOB_FIELDS = {
 }
 
 
-def test_json_is_one_object_per_picture_on_stdout(models, make_folder, tmp_path):
+def test_json_prints_one_object_per_picture(models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 4)
     (source / "empty.jpg").touch()
     arguments = (source, tmp_path / "out", "--model", models.gray, "--device", "cpu", "--json")
@@ -384,7 +361,7 @@ def test_json_is_one_object_per_picture_on_stdout(models, make_folder, tmp_path)
     assert {line["reason"] for line in again if line["status"] == "skipped"} == {"up to date"}
 
 
-def test_json_keeps_names_that_are_no_unicode(models, gray_photo, tmp_path):
+def test_json_keeps_undecodable_names(models, gray_photo, tmp_path):
     source = tmp_path / os.fsdecode(b"\xff.png")
     Image.fromarray(gray_photo).save(source)
     _, out, _ = finish(tmp_path, tmp_path / "out", "--model", models.gray, "--json")
@@ -403,13 +380,8 @@ def test_fail_fast_stops_at_the_first_failure(models, make_folder, tmp_path):
     assert len(contents(tmp_path / "out")) == 199
 
 
-def piped(data: bytes, *arguments: object) -> subprocess.CompletedProcess:
-    line = [sys.executable, "-m", "colorize_cli", *map(str, arguments)]
-    return subprocess.run(line, input=data, capture_output=True, timeout=60, check=False)
-
-
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "TIFF", "WEBP"])
-def test_from_standard_input_to_standard_output(models, gray_photo, tmp_path, format_):
+def test_standard_streams_are_colorized(models, gray_photo, tmp_path, format_):
     file = io.BytesIO()
     Image.fromarray(gray_photo).save(file, format_)
     done = piped(file.getvalue(), "-", "-", "--model", models.tinted, "--device", "cpu")
@@ -423,7 +395,7 @@ def test_from_standard_input_to_standard_output(models, gray_photo, tmp_path, fo
     assert (tmp_path / "out").read_bytes() == done.stdout
 
 
-def test_streams_and_files_mix(models, gray_photo, tmp_path):
+def test_standard_streams_mix_with_files(models, gray_photo, tmp_path):
     Image.fromarray(gray_photo).save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
     options = ("--model", models.tinted, "--device", "cpu")
@@ -433,7 +405,7 @@ def test_streams_and_files_mix(models, gray_photo, tmp_path):
     assert done.stdout == (tmp_path / "b.png").read_bytes()
 
 
-def test_an_error_of_a_stream_is_one_line(models, make_folder, tmp_path):
+def test_bad_standard_input_is_one_line(models, make_folder, tmp_path):
     options = ("--model", models.gray, "--device", "cpu", "-q")
     for data in (b"", b"no picture", b"\x89PNG\r\n\x1a\n"):
         done = piped(data, "-", "-", *options)
@@ -446,7 +418,7 @@ def test_an_error_of_a_stream_is_one_line(models, make_folder, tmp_path):
         assert piped(b"", *arguments, *options).returncode == 2
 
 
-def test_a_full_pipe_that_closes_is_a_failure_in_one_line(models, gray_photo, tmp_path):
+def test_closed_output_pipe_is_a_failure_in_one_line(models, gray_photo, tmp_path):
     Image.fromarray(gray_photo).resize((1600, 1200)).save(tmp_path / "a.png")
     running = process(tmp_path / "a.png", "-", "--model", models.tinted, "-q")
     running.stdout.close()
@@ -456,7 +428,7 @@ def test_a_full_pipe_that_closes_is_a_failure_in_one_line(models, gray_photo, tm
     assert err == "-: cannot write to standard output: Broken pipe\n".replace("-:", f"{tmp_path}/a.png:")
 
 
-def test_a_list_of_files_keeps_their_directories(models, make_folder, tmp_path):
+def test_files_from_keeps_directories(models, make_folder, tmp_path):
     make_folder(tmp_path / "in", 6)
     find = "find . -type f -print0" if sys.platform != "win32" else ""
     line = (
@@ -468,7 +440,7 @@ def test_a_list_of_files_keeps_their_directories(models, make_folder, tmp_path):
     assert contents(tmp_path / "out").keys() == contents(tmp_path / "in").keys()
 
 
-def test_a_file_that_a_list_names_in_vain_fails_alone(models, make_folder, tmp_path):
+def test_files_from_with_a_missing_file_fails_only_it(models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 2)
     (tmp_path / "list").write_text(f"{source}/0000.png\n{source}/absent.png\n\n{source}\n")
     result = invoke("--files-from", tmp_path / "list", tmp_path / "out", "--model", models.gray)
@@ -477,7 +449,7 @@ def test_a_file_that_a_list_names_in_vain_fails_alone(models, make_folder, tmp_p
     assert contents(tmp_path / "out").keys() == {"0000.png"}
 
 
-def test_another_model_or_strength_makes_outputs_again(models, make_folder, tmp_path):
+def test_changed_model_or_strength_remakes_outputs(models, make_folder, tmp_path):
     source, output = make_folder(tmp_path / "in", 3), tmp_path / "out"
     seen = []
     for arguments in ((models.tinted,), (models.tinted, "--strength", 0.5), (models.vivid,)):
@@ -490,7 +462,7 @@ def test_another_model_or_strength_makes_outputs_again(models, make_folder, tmp_
 
 
 @pytest.mark.parametrize("shards", [True, False])
-def test_two_processes_on_one_folder_end_as_one_does(models, make_folder, tmp_path, shards):
+def test_two_processes_on_one_folder_give_the_output_of_one(models, make_folder, tmp_path, shards):
     source = make_folder(tmp_path / "in", 40)
     options = ("--model", models.tinted, "--device", "cpu", "--workers", 1)
     assert finish(source, tmp_path / "one", *options)[0] == 0
@@ -505,13 +477,13 @@ def test_two_processes_on_one_folder_end_as_one_does(models, make_folder, tmp_pa
         assert min(done) > 5
 
 
-def test_shards_that_there_are_not(make_folder, tmp_path):
+def test_invalid_shards_exit_2(make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 2)
     for shard in ("0/2", "3/2", "1", "a/b", "1/0"):
         assert invoke(source, tmp_path / "out", "--shard", shard).exit_code == 2
 
 
-def test_a_report_is_written_of_every_end(models, make_folder, tmp_path):
+def test_report_is_written_however_the_run_ends(models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 4)
     (source / "0000.png").write_bytes(b"")
     page = tmp_path / "page.html"
@@ -525,7 +497,7 @@ def test_a_report_is_written_of_every_end(models, make_folder, tmp_path):
     assert invoke(source, tmp_path / "out", "--report", tmp_path / "a.png").exit_code == 2
 
 
-def test_the_doctor_examines_the_model_that_it_is_given(models):
+def test_doctor_option_examines_the_given_model(models):
     code, out, err = finish("--model", models.tinted, "--doctor")
     assert code == 0, out
     assert err == ""

@@ -21,11 +21,11 @@ from colorize_cli.color.resize import reduced, resized, working_copy, working_sh
         ((1, 1), (64, 64)),
     ],
 )
-def test_working_shape(shape, expected):
+def test_working_shape_is_a_multiple_at_the_aspect_ratio(shape, expected):
     assert working_shape(shape, 64, 16) == expected
 
 
-def test_resizing_is_the_mean_over_areas_of_lightness_from_codes_of_cells(gray_photo):
+def test_resized_is_the_mean_lightness_of_areas(gray_photo):
     codes = np.random.default_rng(0).integers(0, 256, (600, 900), dtype=np.uint8)
     cells = codes.reshape(120, 5, 180, 5).mean(axis=(1, 3))
     lightness = np.interp(cells, np.arange(256), GRAY8).reshape(60, 2, 90, 2).mean(axis=(1, 3))
@@ -39,7 +39,7 @@ def test_resizing_is_the_mean_over_areas_of_lightness_from_codes_of_cells(gray_p
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_cells_that_are_not_whole_have_their_edge_repeated(dtype):
+def test_reduced_repeats_the_edge_in_partial_cells(dtype):
     codes = np.array([[0, 100, 200], [0, 100, 100]], dtype)
     np.testing.assert_array_equal(reduced(codes, 2), [[50, 150]])
     assert reduced(codes, 1) is codes
@@ -49,7 +49,7 @@ def test_cells_that_are_not_whole_have_their_edge_repeated(dtype):
     ("down", "across"), [(2, 2), (4, 4), (6, 6), (8, 8), (16, 16), (6, 4), (1, 2), (3, 5)]
 )
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_means_of_cells_are_right_to_a_code_and_a_quarter_too_much_at_most(down, across, dtype):
+def test_reduced_means_are_accurate_to_about_a_code(down, across, dtype):
     codes = np.random.default_rng(0).integers(0, 256, (240, 480)).astype(dtype)
     exact = codes.reshape(240 // down, down, 480 // across, across).mean(axis=(1, 3))
     off = reduced(codes, down, across) - exact
@@ -57,7 +57,7 @@ def test_means_of_cells_are_right_to_a_code_and_a_quarter_too_much_at_most(down,
     assert -0.02 < off.mean() < 0.27
 
 
-def test_resizing_does_not_depend_on_stripes(monkeypatch):
+def test_resized_is_independent_of_stripes(monkeypatch):
     codes = np.random.default_rng(0).integers(0, 256, (301, 407), dtype=np.uint8)
     lightness = Lightness(codes, GRAY8)
     whole = resized(lightness, (48, 64))
@@ -66,7 +66,7 @@ def test_resizing_does_not_depend_on_stripes(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (7, 3)])
-def test_any_shape_has_a_working_copy(shape):
+def test_working_copy_exists_for_any_shape(shape):
     lightness = Lightness(np.full(shape, 128, np.uint8), GRAY8)
     copy = working_copy(lightness, 64, 16)
     assert copy.dtype == np.float32
@@ -74,7 +74,7 @@ def test_any_shape_has_a_working_copy(shape):
 
 
 def triangle(values, count):
-    """Rows reduced to `count` by the triangle filter, two new pixels wide at its foot."""
+    """Reduce rows to `count` with a triangle filter that is two new pixels wide."""
     scale = len(values) / count
     centers = (np.arange(count) + 0.5) * scale
     distance = np.abs(np.arange(len(values)) + 0.5 - centers[:, None]) / scale
@@ -83,7 +83,7 @@ def triangle(values, count):
 
 
 @pytest.mark.parametrize(("side", "tolerance"), [(150, 1e-3), (256, 1e-3), (512, 0.2)])
-def test_a_working_copy_is_as_sharp_as_the_triangle_filter_makes_it(side, tolerance):
+def test_working_copy_is_as_sharp_as_the_triangle_filter(side, tolerance):
     codes = resize_codes(skimage.data.camera(), side)
     exact = triangle(triangle(GRAY8[codes].astype(np.float64), 64).T, 64).T
     copy = working_copy(Lightness(codes, GRAY8), 64, 16)

@@ -1,4 +1,4 @@
-"""Luma kept, chroma that gives the color wanted."""
+"""Chroma for a given luma gives the wanted color."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from colorize_cli.color.ycbcr import BT601, BT709, BT2020, Coding, chroma_of, ma
 
 
 @pytest.mark.parametrize("matrix", [BT601, BT709, BT2020])
-def test_a_color_comes_back_from_its_luma_and_its_chroma(matrix):
+def test_rgb_of_luma_and_chroma_returns_the_color(matrix):
     rgb = np.random.default_rng(0).random((60, 60, 3)).astype(np.float32)
     lab = srgb_to_lab(rgb)
     luma = (rgb @ [matrix.red, 1 - matrix.red - matrix.blue, matrix.blue]).astype(np.float32)
@@ -25,7 +25,7 @@ def test_a_color_comes_back_from_its_luma_and_its_chroma(matrix):
 
 
 @pytest.mark.parametrize("matrix", [BT601, BT709])
-def test_no_color_is_outside_of_rgb(matrix):
+def test_chroma_of_strong_colors_stays_in_gamut(matrix):
     lightness = np.linspace(0, 100, 101, dtype=np.float32)[:, None] * np.ones((1, 36), np.float32)
     angle = np.linspace(0, 2 * np.pi, 36, dtype=np.float32)[None]
     cb, cr = chroma_of(
@@ -38,15 +38,15 @@ def test_no_color_is_outside_of_rgb(matrix):
     assert rgb[inside].max() < 1 + 1e-3
 
 
-def test_gray_has_no_chroma():
+def test_chroma_of_gray_is_zero():
     lightness = np.linspace(0, 100, 50, dtype=np.float32)[None]
     cb, cr = chroma_of(lightness, 0 * lightness, 0 * lightness, BT709)
     assert np.abs(cb).max() < 1e-6
     assert np.abs(cr).max() < 1e-6
 
 
-def test_codes_are_those_of_opencv():
-    """cv2's YUV is BT.601 of full range."""
+def test_codes_equal_those_of_opencv():
+    """cv2's YUV is full-range BT.601."""
     rgb = np.random.default_rng(1).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     ycrcb = cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb).astype(np.float32)
     luma, cb, cr = Coding(8, full=True).values(ycrcb[..., 0], ycrcb[..., 2], ycrcb[..., 1])
@@ -55,7 +55,7 @@ def test_codes_are_those_of_opencv():
 
 
 @pytest.mark.parametrize(("bits", "full"), [(8, False), (8, True), (10, False), (12, True)])
-def test_black_white_and_neutral(bits, full):
+def test_coding_has_the_codes_of_black_white_and_neutral(bits, full):
     coding = Coding(bits, full)
     table = coding.lightness_table()
     scale = 2 ** (bits - 8)
@@ -66,7 +66,7 @@ def test_black_white_and_neutral(bits, full):
     assert coding.chroma_codes(np.zeros((1, 1), np.float32))[0, 0] == 128 * scale
 
 
-def test_an_unspecified_matrix_is_guessed_as_players_do():
+def test_matrix_unspecified_is_guessed_by_height():
     assert matrix_of(2, 480) == BT601
     assert matrix_of(2, 1080) == BT709
     assert matrix_of(9, 480) == BT2020

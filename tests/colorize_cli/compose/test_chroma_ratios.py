@@ -40,7 +40,7 @@ def noise(shape: tuple[int, int], low_shape: tuple[int, int], strength: float, s
         ((1, 100), (3, 3), 25, 4),
     ],
 )
-def test_cells_are_as_many_as_may_be(shape, low_shape, most, size):
+def test_cell_size_is_the_smallest_allowed(shape, low_shape, most, size):
     assert cell_size(shape, np.zeros((2, *low_shape), np.float32), most) == size
 
 
@@ -52,7 +52,7 @@ def test_cells_are_as_many_as_may_be(shape, low_shape, most, size):
     st.sampled_from([5, 40, 150]),
     st.integers(0, 2**32 - 1),
 )
-def test_colors_keep_lightness_and_fit_whatever_gray_they_are_for(shape, low_shape, most, strength, seed):
+def test_ratios_keep_lightness_and_stay_in_gamut_for_any_gray(shape, low_shape, most, strength, seed):
     levels, ab = noise(shape, low_shape, strength, seed)
     size = cell_size(shape, ab, most)
     factors = ratios_of(reduced(levels, size), size, ab)
@@ -83,14 +83,14 @@ def check_colors(channels: np.ndarray) -> None:
     assert channels.min(initial=0) > -1e-3
 
 
-def test_of_gray_they_are_one_and_nothing(gray_photo):
+def test_ratios_of_gray_are_one_and_zero(gray_photo):
     factors = ratios_of(gray_photo, 1, np.zeros((2, 16, 24), np.float32))
     np.testing.assert_allclose(factors.luma, 1, atol=1e-4)
     np.testing.assert_allclose(factors.blue, 0, atol=1e-5)
     np.testing.assert_allclose(factors.red, 0, atol=1e-5)
 
 
-def test_they_are_those_of_the_colors_that_the_network_says():
+def test_ratios_give_the_predicted_colors():
     levels = np.full((40, 60), 128, np.uint8)
     ab = np.empty((2, 10, 15), np.float32)
     ab[0], ab[1] = 20, -30
@@ -100,7 +100,7 @@ def test_they_are_those_of_the_colors_that_the_network_says():
     np.testing.assert_allclose(lab, np.broadcast_to([lightness.GRAY8[128], 20, -30], lab.shape), atol=0.3)
 
 
-def test_many_that_are_beyond_are_seen_to_in_blocks():
+def test_ratios_beyond_the_limit_come_in_blocks():
     """More positions than cv2.remap takes per side."""
     levels = np.full((4600, 4600), 120, np.uint8)
     levels[::2] = 250

@@ -19,30 +19,30 @@ def smooth_chroma(shape: tuple[int, int], scale: float) -> np.ndarray:
     return (scale * np.stack([np.sin(x / 5), np.cos(y / 4)])).astype(np.float32)
 
 
-def test_gray_prediction_gives_back_the_input(gray_photo):
+def test_compose_of_a_gray_prediction_returns_the_input(gray_photo):
     out = compose(Lightness(gray_photo, GRAY8), np.zeros((2, 32, 48), np.float32))
     np.testing.assert_array_equal(out, np.repeat(gray_photo[..., None], 3, axis=2))
 
 
-def test_strength_zero_is_gray(gray_photo):
+def test_compose_at_strength_zero_is_gray(gray_photo):
     out = compose(Lightness(gray_photo, GRAY8), smooth_chroma((32, 48), 60), strength=0)
     np.testing.assert_array_equal(out, np.repeat(gray_photo[..., None], 3, axis=2))
 
 
 @pytest.mark.parametrize("scale", [10, 40, 120])
-def test_lightness_is_kept(gray_photo, scale):
+def test_compose_keeps_lightness(gray_photo, scale):
     out = compose(Lightness(gray_photo, GRAY8), smooth_chroma((32, 48), scale))
     difference = np.abs(lightness_of(out) - GRAY8[gray_photo])
     assert difference.mean() <= 0.3
     assert difference.max() <= 1.5
-    assert np.ptp(out.astype(int), axis=-1).mean() > 2  # and there are colors
+    assert np.ptp(out.astype(int), axis=-1).mean() > 2  # it has colors
 
 
 @settings(deadline=None, max_examples=40)
 @given(
     st.integers(1, 60), st.integers(1, 60), st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1)
 )
-def test_any_sizes(height, width, low_height, low_width, seed):
+def test_compose_of_any_sizes_keeps_lightness(height, width, low_height, low_width, seed):
     random = np.random.default_rng(seed)
     codes = random.integers(0, 256, (height, width), dtype=np.uint8)
     ab = random.normal(0, 40, (2, low_height, low_width)).astype(np.float32)
@@ -51,7 +51,7 @@ def test_any_sizes(height, width, low_height, low_width, seed):
 
 
 @pytest.mark.parametrize("stripe_pixels", [1, 160, 1000, 7777])
-def test_result_does_not_depend_on_stripes(gray_photo, stripe_pixels):
+def test_compose_is_independent_of_stripes(gray_photo, stripe_pixels):
     lightness = Lightness(gray_photo, GRAY8)
     ab = smooth_chroma((32, 48), 50)
     whole = compose16(lightness, ab)
@@ -59,7 +59,7 @@ def test_result_does_not_depend_on_stripes(gray_photo, stripe_pixels):
     np.testing.assert_allclose(stripes.astype(int), whole, atol=1)  # of 65,535
 
 
-def test_constant_chroma_stays_constant_on_smooth_lightness():
+def test_compose_keeps_constant_chroma_on_smooth_lightness():
     codes = np.broadcast_to(np.linspace(60, 200, 640), (480, 640)).astype(np.uint8)
     ab = np.empty((2, 48, 64), np.float32)
     ab[0], ab[1] = 12, -9
@@ -68,8 +68,8 @@ def test_constant_chroma_stays_constant_on_smooth_lightness():
     np.testing.assert_allclose(lab[..., 2], -9, atol=1)
 
 
-def test_detail_has_the_proportions_of_light_of_its_surroundings(gray_photo):
-    """Like a surface lit by light of one color, lighter or darker."""
+def test_compose_keeps_proportions_of_light_in_detail(gray_photo):
+    """The result looks like a surface in light of one color, lighter or darker."""
     codes = np.clip(gray_photo, 40, 200)
     ab = np.empty((2, 2, 2), np.float32)
     ab[0], ab[1] = 12, -9
@@ -81,7 +81,7 @@ def test_detail_has_the_proportions_of_light_of_its_surroundings(gray_photo):
 
 
 def edge_case() -> tuple[np.ndarray, np.ndarray]:
-    """A dark red half beside a light blue half, the edge in the middle of a low-resolution pixel."""
+    """Return a dark red half beside a light blue half, with the edge inside a low-resolution pixel."""
     codes = np.full((256, 256), 100, np.uint8)
     codes[:, 132:] = 170
     true = np.zeros((2, 256, 256), np.float32)
@@ -89,7 +89,7 @@ def edge_case() -> tuple[np.ndarray, np.ndarray]:
     return codes, true
 
 
-def test_chroma_keeps_to_its_side_of_a_strong_edge():
+def test_compose_keeps_chroma_on_its_side_of_an_edge():
     codes, true = edge_case()
     low = true.reshape(2, 32, 8, 32, 8).mean(axis=(2, 4))
     lab = srgb_to_lab(compose(Lightness(codes, GRAY8), low) / 255)
@@ -101,7 +101,7 @@ def test_chroma_keeps_to_its_side_of_a_strong_edge():
     assert error[:, :, 152:].max() < 1.5
 
 
-def test_chroma_does_not_overshoot():
+def test_compose_does_not_overshoot_chroma():
     codes, true = edge_case()
     low = true.reshape(2, 32, 8, 32, 8).mean(axis=(2, 4))
     lab = srgb_to_lab(compose(Lightness(codes, GRAY8), low) / 255)
@@ -109,7 +109,7 @@ def test_chroma_does_not_overshoot():
     assert lab[..., 2].min() > -30 - 1
 
 
-def test_no_blocks_on_flat_lightness():
+def test_compose_shows_no_blocks_on_flat_lightness():
     lightness = Lightness(np.full((256, 256), 128, np.uint8), GRAY8)
     ramp = np.broadcast_to(np.linspace(-30, 30, 16, dtype=np.float32), (2, 16, 16))
     lab = srgb_to_lab(compose(lightness, ramp) / 255)
@@ -117,7 +117,7 @@ def test_no_blocks_on_flat_lightness():
 
 
 @pytest.mark.parametrize("matrix", [BT601, BT709])
-def test_chroma_of_a_film_is_nearly_that_of_each_pixel(gray_photo, matrix):
+def test_compose_chroma_is_close_to_that_of_each_pixel(gray_photo, matrix):
     """Chroma is computed at low resolution and upsampled, not computed per pixel."""
     coding = Coding(8, full=True)
     height, width = gray_photo.shape

@@ -23,7 +23,7 @@ def lightness_of(rgb8: np.ndarray) -> np.ndarray:
 
 
 def picture(height: int, width: int) -> np.ndarray:
-    """Shapes with soft and hard edges, grain, and areas of black and white."""
+    """Return shapes with soft and hard edges, grain, and areas of black and white."""
     y, x = np.mgrid[0:height, 0:width]
     waves = 128 + 100 * np.sin(x / 23) * np.cos(y / 31) + 60 * ((x // 40 + y // 50) % 2)
     grain = np.random.default_rng(0).normal(0, 5, (height, width))
@@ -32,8 +32,8 @@ def picture(height: int, width: int) -> np.ndarray:
 
 @pytest.mark.parametrize("cells", [3_000, 20_000, 10**9])
 @pytest.mark.parametrize("scale", [10, 30])
-def test_lightness_is_kept_to_a_level_whatever_the_size_of_the_cells(cells, scale):
-    """Except for a few pixels between cells of different strong colors, which mix as codes do."""
+def test_compose_rgb8_keeps_lightness_at_any_cell_size(cells, scale):
+    """Exceptions are a few pixels between cells of different strong colors, which mix as codes."""
     levels = picture(301, 402)
     rgb = compose_rgb8(levels, smooth_chroma((24, 32), scale), cells)
     levels_off = np.abs(lightness_of(rgb) - lightness.GRAY8[levels]) / np.gradient(lightness.GRAY8)[levels]
@@ -44,7 +44,7 @@ def test_lightness_is_kept_to_a_level_whatever_the_size_of_the_cells(cells, scal
 
 
 @pytest.mark.parametrize("cells", [8_000, 10**9])
-def test_colors_are_near_those_worked_out_for_each_pixel_in_lab(cells):
+def test_compose_rgb8_is_close_to_lab_per_pixel(cells):
     levels, ab = picture(301, 402), smooth_chroma((24, 32), 25)
     exact = lab.srgb_to_lab(compose16(Lightness(levels, lightness.GRAY8), ab) / 65535)
     found = lab.srgb_to_lab(compose_rgb8(levels, ab, cells) / 255)
@@ -56,20 +56,20 @@ def test_colors_are_near_those_worked_out_for_each_pixel_in_lab(cells):
 
 @pytest.mark.parametrize("cells", [3_000, 20_000, 10**9])
 @pytest.mark.parametrize("stripe_pixels", [1, 50, 9_000])
-def test_stripes_cannot_be_told_from_the_whole(cells, stripe_pixels, monkeypatch):
+def test_compose_rgb8_is_independent_of_stripes(cells, stripe_pixels, monkeypatch):
     levels, ab = picture(301, 402), smooth_chroma((24, 32), 25)
     whole = compose_rgb8(levels, ab, cells)
     monkeypatch.setattr("colorize_cli.compose.eight_bit._STRIPE_FLOATS", stripe_pixels)
     assert np.abs(compose_rgb8(levels, ab, cells).astype(int) - whole).max() <= 1
 
 
-def test_of_gray_nothing_changes(gray_photo):
+def test_compose_rgb8_of_gray_returns_the_input(gray_photo):
     for cells in (100, 5_000, 10**9):
         rgb = compose_rgb8(gray_photo, np.zeros((2, 16, 24), np.float32), cells)
         np.testing.assert_array_equal(rgb, np.repeat(gray_photo[..., None], 3, axis=2))
 
 
-def test_cells_cannot_be_seen():
+def test_compose_rgb8_shows_no_cells():
     levels = np.full((300, 400), 140, np.uint8)
     ramp = np.broadcast_to(np.linspace(-30, 30, 16, dtype=np.float32), (2, 16, 16))
     rgb = compose_rgb8(levels, ramp, cells=3_000).astype(int)
@@ -78,8 +78,8 @@ def test_cells_cannot_be_seen():
     assert (steps == 2).mean() < 0.04
 
 
-def test_no_channel_is_clipped_beside_white():
-    """Beside white chroma is reduced, or lightness would be lost."""
+def test_compose_rgb8_beside_white_clips_no_channel():
+    """Chroma beside white is reduced, to keep lightness."""
     levels = np.full((200, 200), 200, np.uint8)
     levels[::7, ::5] = 255
     ab = np.empty((2, 10, 10), np.float32)
@@ -91,7 +91,7 @@ def test_no_channel_is_clipped_beside_white():
 
 
 def off_where_each_pixel_is_another_color(shape, low_shape, cells, seed) -> np.ndarray:
-    """|dL*| of noise in strong colors of noise, (H, W): the worst case."""
+    """Return |dL*|, (H, W), of noise in strong random colors: the worst case."""
     random = np.random.default_rng(seed)
     levels = random.integers(0, 256, shape, dtype=np.uint8)
     rgb = compose_rgb8(levels, random.normal(0, 40, (2, *low_shape)).astype(np.float32), cells)
@@ -105,13 +105,13 @@ def sizes(least: int, most: int) -> st.SearchStrategy[tuple[int, int]]:
 
 @settings(deadline=None, max_examples=60)
 @given(sizes(1, 60), sizes(1, 9), st.integers(0, 2**32 - 1))
-def test_any_sizes_with_factors_for_each_pixel(shape, low_shape, seed):
+def test_compose_rgb8_of_any_sizes_with_ratios_per_pixel_is_accurate(shape, low_shape, seed):
     assert off_where_each_pixel_is_another_color(shape, low_shape, 10**9, seed).max() < 1
 
 
 @settings(deadline=None, max_examples=60)
 @given(sizes(8, 80), sizes(1, 9), st.integers(1, 3000), st.integers(0, 2**32 - 1))
-def test_any_sizes_with_factors_for_cells(shape, low_shape, cells, seed):
+def test_compose_rgb8_of_any_sizes_with_ratios_per_cell_is_accurate(shape, low_shape, cells, seed):
     assert off_where_each_pixel_is_another_color(shape, low_shape, cells, seed).mean() < 2
 
 
@@ -128,7 +128,7 @@ def shown(planes: BytePlanes, method: int = cv2.INTER_NEAREST) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("cells", "fewer"), [(10**9, 1), (70_000, 2), (10_000, 2), (300, 2)])
-def test_planes_have_chroma_of_pixels_or_of_two_by_two(cells, fewer):
+def test_compose_planes8_has_chroma_per_pixel_or_two_by_two(cells, fewer):
     planes = compose_planes8(picture(301, 403), smooth_chroma((24, 32), 20), cells)
     assert planes.luma.shape == (301, 403)
     assert planes.blue.shape == planes.red.shape == (-(-301 // fewer), -(-403 // fewer))
@@ -137,7 +137,7 @@ def test_planes_have_chroma_of_pixels_or_of_two_by_two(cells, fewer):
 
 @pytest.mark.parametrize("cells", [10**9, 40_000, 3_000])
 @pytest.mark.parametrize("method", [cv2.INTER_NEAREST, cv2.INTER_LINEAR])
-def test_planes_keep_lightness_too(cells, method):
+def test_compose_planes8_keeps_lightness(cells, method):
     levels = picture(301, 402)
     planes = compose_planes8(levels, smooth_chroma((24, 32), 10), cells)
     off = (
@@ -150,14 +150,14 @@ def test_planes_keep_lightness_too(cells, method):
 
 
 @pytest.mark.parametrize("cells", [10**9, 40_000, 3_000])
-def test_planes_and_pixels_are_the_same_colors(cells):
+def test_compose_planes8_equals_compose_rgb8(cells):
     levels, ab = picture(301, 402), smooth_chroma((24, 32), 25)
     found = lab.srgb_to_lab(shown(compose_planes8(levels, ab, cells)) / 255)
     wanted = lab.srgb_to_lab(compose_rgb8(levels, ab, cells) / 255)
     assert np.abs(found - wanted).mean(axis=(0, 1)).max() < 0.8
 
 
-def test_planes_of_gray_are_the_gray(gray_photo):
+def test_compose_planes8_of_gray_returns_the_input(gray_photo):
     for cells in (100, 5_000, 10**9):
         planes = compose_planes8(gray_photo, np.zeros((2, 16, 24), np.float32), cells)
         np.testing.assert_array_equal(planes.luma, gray_photo)
@@ -167,7 +167,7 @@ def test_planes_of_gray_are_the_gray(gray_photo):
 
 @pytest.mark.parametrize("cells", [10**9, 40_000, 3_000])
 @pytest.mark.parametrize("stripe_pixels", [1, 50, 9_000])
-def test_stripes_of_planes_cannot_be_told_from_the_whole(cells, stripe_pixels, monkeypatch):
+def test_compose_planes8_is_independent_of_stripes(cells, stripe_pixels, monkeypatch):
     levels, ab = picture(301, 402), smooth_chroma((24, 32), 25)
     whole = compose_planes8(levels, ab, cells)
     monkeypatch.setattr("colorize_cli.compose.eight_bit._STRIPE_SHORTS", stripe_pixels)
@@ -186,7 +186,7 @@ def test_stripes_of_planes_cannot_be_told_from_the_whole(cells, stripe_pixels, m
     st.sampled_from([5, 40, 150]),
     st.integers(0, 2**32 - 1),
 )
-def test_planes_are_the_factors_times_the_grays(shape, low_shape, cells, strength, seed):
+def test_compose_planes8_multiplies_ratios_and_grays(shape, low_shape, cells, strength, seed):
     """Same result in 16 bits as in floats, for colors of any strength."""
     random = np.random.default_rng(seed)
     levels = random.integers(0, 256, shape, dtype=np.uint8)
@@ -213,7 +213,7 @@ def test_planes_are_the_factors_times_the_grays(shape, low_shape, cells, strengt
 
 
 @pytest.mark.parametrize("paint", [compose_rgb8, lambda *of: shown(compose_planes8(*of))])
-def test_specks_of_dust_take_no_color_from_what_is_beside_them(paint):
+def test_white_specks_take_no_color_from_their_neighbors(paint):
     clean = np.full((240, 320), 90, np.uint8)
     dusty = clean.copy()
     dusty[20::40, 20::40] = dusty[21::40, 20::40] = dusty[20::40, 21::40] = dusty[21::40, 21::40] = 255
@@ -227,7 +227,7 @@ def test_specks_of_dust_take_no_color_from_what_is_beside_them(paint):
 
 @settings(deadline=None, max_examples=150)
 @given(sizes(1, 90), st.sampled_from([1, 4, 30, 300]), st.sampled_from([1, 60, 400, 3000]))
-def test_planes_of_any_size_in_stripes_of_any_size(shape, cells, stripe_pixels):
+def test_compose_planes8_of_any_size_is_independent_of_stripes(shape, cells, stripe_pixels):
     levels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     ab = smooth_chroma((3, 4), 30)
     whole = compose_planes8(levels, ab, cells)
@@ -239,14 +239,14 @@ def test_planes_of_any_size_in_stripes_of_any_size(shape, cells, stripe_pixels):
 
 
 @pytest.mark.parametrize("shape", [(4, 40_000), (40_000, 4), (3114, 4000)])
-def test_very_long_and_large_pictures(shape):
+def test_compose_planes8_handles_long_and_large_pictures(shape):
     planes = compose_planes8(np.full(shape, 100, np.uint8), np.full((2, 64, 88), 10, np.float32))
     assert planes.luma.shape == shape
     assert np.ptp(planes.red.astype(int)) <= 1
 
 
 @pytest.mark.parametrize("size", [16, 64, 128, 512])
-def test_cells_of_any_size_give_the_same_color(size):
+def test_compose_planes8_color_is_independent_of_cell_size(size):
     levels = np.full((size, size), 60, np.uint8)
     ab = np.full((2, 1, 1), -60, np.float32)
     ab[0] = 40

@@ -31,14 +31,14 @@ from colorize_cli.core.location import Url, parse_location, redacted
         ("filecache::s3://b/a.jpg", "filecache::s3://b/a.jpg", "a.jpg", ".jpg"),
     ],
 )
-def test_what_is_shown_of_an_address_and_its_name(text, shown, name, suffix):
+def test_url_text_and_name_hide_secrets(text, shown, name, suffix):
     url = parse_location(text)
     assert isinstance(url, Url)
     assert (str(url), url.name, url.suffix) == (shown, name, suffix)
     assert "hush" not in repr(url)
 
 
-def test_what_is_a_path():
+def test_parse_location_of_paths_and_file_urls_is_a_path():
     for text in ("a.jpg", "s3:a", "s3:/a", "./s3://a", "/x/s3://a", "C:\\a.jpg", "C://a.jpg", "-", "1s3://a"):
         assert parse_location(text) == Path(text)
     assert parse_location("file:///a/b%20c.jpg") == Path("/a/b%20c.jpg")
@@ -53,12 +53,12 @@ def test_what_is_a_path():
         ("filecache::s3://b/c/d", 2, "filecache::s3://b", "filecache::s3://b/c/d/x/y.jpg"),
     ],
 )
-def test_above_and_below(text, levels, above, below):
+def test_url_above_and_below_follow_the_path(text, levels, above, below):
     assert Url(text).above(levels) == Url(above)
     assert Url(text) / "x/y.jpg" == Url(below)
 
 
-def test_secrets_in_texts():
+def test_redacted_removes_secrets_from_texts():
     text = (
         "403, url='https://h/a?X-Amz-Signature=hush', ftp://u:hush@h/x (zip://a::https://h/b?hush s3://b/a?c"
     )

@@ -28,19 +28,19 @@ def values(results: Iterator[Result[int]]) -> list[int]:
     return [result.value for result in results]
 
 
-def test_one_worker_keeps_the_order():
+def test_pipeline_with_one_worker_keeps_the_order():
     pipeline = Pipeline((Stage("double", double), Stage("again", double)))
     assert values(pipeline.run(range(100))) == [4 * n for n in range(100)]
 
 
 @pytest.mark.parametrize("workers", [2, 8])
-def test_many_workers_lose_nothing(workers):
+def test_pipeline_with_many_workers_loses_nothing(workers):
     pipeline = Pipeline((Stage("double", double, workers), Stage("again", double, workers)), capacity=2)
     assert sorted(values(pipeline.run(range(500)))) == [4 * n for n in range(500)]
 
 
 @pytest.mark.parametrize("workers", [1, 8])
-def test_ordered_pipeline_yields_results_and_failures_in_the_order_of_the_items(workers):
+def test_ordered_pipeline_keeps_results_and_failures_in_order(workers):
     def uneven(n: int) -> int:
         time.sleep(0.002 * (n % 7 == 0))
         return fails_on_multiples_of_3(n)
@@ -82,17 +82,17 @@ def test_ordered_pipeline_that_could_block_at_its_gate_is_refused(stages):
         Pipeline(stages, ordered=True)
 
 
-def test_no_items():
+def test_pipeline_without_items_yields_nothing():
     assert list(Pipeline((Stage("double", double, 3),)).run([])) == []
 
 
-def test_a_pipeline_runs_more_than_once():
+def test_pipeline_can_run_more_than_once():
     pipeline = Pipeline((Stage("double", double),))
     assert values(pipeline.run([1])) == values(pipeline.run([1])) == [2]
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_failures_are_results_and_stop_nobody(workers):
+def test_failures_are_results_and_do_not_stop_others(workers):
     pipeline = Pipeline((Stage("check", fails_on_multiples_of_3, workers), Stage("double", double, workers)))
     results = {result.source: result for result in pipeline.run(range(30))}
     assert len(results) == 30
@@ -104,7 +104,7 @@ def test_failures_are_results_and_stop_nobody(workers):
             assert (result.value, result.error) == (2 * n, None)
 
 
-def test_all_failing_does_not_block():
+def test_pipeline_does_not_block_if_all_items_fail():
     def fail(n: int) -> int:
         raise ValueError(n)
 
@@ -112,7 +112,7 @@ def test_all_failing_does_not_block():
     assert len(list(pipeline.run(range(200)))) == 200
 
 
-def test_seconds_are_told_by_stage():
+def test_results_have_seconds_by_stage():
     pipeline = Pipeline(
         (Stage("sleep", lambda n: time.sleep(0.02) or n), Stage("check", fails_on_multiples_of_3))
     )
@@ -121,7 +121,7 @@ def test_seconds_are_told_by_stage():
     assert set(good.seconds) == set(bad.seconds) == {"sleep", "check"}
 
 
-def test_batches_are_greedy_and_of_equal_key():
+def test_batches_are_greedy_and_have_one_key():
     batches: list[list[int]] = []
     arrived = threading.Event()
 
@@ -143,7 +143,7 @@ def test_batches_are_greedy_and_of_equal_key():
     assert max(map(len, batches)) == 4
 
 
-def test_a_batch_is_not_waited_for():
+def test_batch_does_not_wait_for_more_items():
     release = threading.Event()
     done: list[int] = []
 
@@ -159,7 +159,7 @@ def test_a_batch_is_not_waited_for():
     assert done == [1, 2]
 
 
-def test_one_bad_item_fails_alone_in_its_batch():
+def test_batch_with_a_bad_item_fails_only_it():
     def many(batch: list[int]) -> list[int]:
         return [fails_on_multiples_of_3(n) for n in batch]
 
@@ -167,12 +167,12 @@ def test_one_bad_item_fails_alone_in_its_batch():
     assert sorted(r.source for r in results if r.error) == [n for n in range(20) if n % 3 == 0]
 
 
-def test_a_batch_of_the_wrong_length_is_a_failure():
+def test_batch_of_the_wrong_length_is_a_failure():
     (result,) = Pipeline((Stage("many", lambda _: [], batch=2),)).run([1])
     assert isinstance(result.error, RuntimeError)
 
 
-def test_the_queues_are_bounded():
+def test_pipeline_queues_are_bounded():
     taken: list[int] = []
 
     def source() -> Iterator[int]:
@@ -188,7 +188,7 @@ def test_the_queues_are_bounded():
     results.close()
 
 
-def test_stopping_early_stops_soon():
+def test_pipeline_closed_early_stops_soon():
     seen: list[int] = []
     results = Pipeline((Stage("see", lambda n: seen.append(n) or n, 2),)).run(iter(range(10**9)))
     assert next(results).error is None
@@ -198,7 +198,7 @@ def test_stopping_early_stops_soon():
     assert len(seen) < 100
 
 
-def test_an_interrupt_lets_work_finish_and_begins_no_more():
+def test_interrupt_finishes_running_work_only():
     begun, ended = [], []
 
     def work(n: int) -> int:
@@ -218,7 +218,7 @@ def test_an_interrupt_lets_work_finish_and_begins_no_more():
     assert len(begun) < 30
 
 
-def test_an_error_of_the_source_comes_after_its_items():
+def test_source_error_is_raised_after_its_items():
     def source() -> Iterator[int]:
         yield 1
         yield 2
@@ -236,7 +236,7 @@ def _record(results: Iterator[Result[int]], into: list) -> Iterator[Result[int]]
         yield result
 
 
-def test_a_broken_key_is_raised_and_not_lost():
+def test_key_error_is_raised():
     def key(n: int) -> int:
         raise LookupError("no key")
 
@@ -245,7 +245,7 @@ def test_a_broken_key_is_raised_and_not_lost():
 
 
 class Load:
-    """Counts the weight between two points, and the most that there was."""
+    """Records the current and the largest weight between two stages."""
 
     def __init__(self) -> None:
         self.now = self.most = 0
@@ -264,7 +264,7 @@ class Load:
         return n
 
 
-def test_a_gate_bounds_the_weight():
+def test_gate_bounds_the_weight():
     load = Load()
     stages = (Stage("in", load.add, 4, gate=Gate(lambda n: n, 20)), Stage("out", load.remove, 2))
     assert len(list(Pipeline(stages).run([7] * 100))) == 100
@@ -272,14 +272,14 @@ def test_a_gate_bounds_the_weight():
     assert load.now == 0
 
 
-def test_what_is_heavier_than_the_gate_passes_alone():
+def test_gate_admits_an_overweight_item_alone():
     load = Load()
     stages = (Stage("in", load.add, 4, gate=Gate(lambda n: n, 20)), Stage("out", load.remove, 2))
     assert len(list(Pipeline(stages).run([1, 100, 1, 1, 50, 1] * 10))) == 60
     assert load.most == 100
 
 
-def test_failures_give_their_weight_back():
+def test_gate_regains_the_weight_of_failures():
     stages = (
         Stage("check", fails_on_multiples_of_3, 3, gate=Gate(lambda _: 10, 10)),
         Stage("double", double),
@@ -287,20 +287,25 @@ def test_failures_give_their_weight_back():
     assert len(list(Pipeline(stages).run(range(60)))) == 60
 
 
-def test_an_item_that_cannot_be_weighed_fails_alone():
+def test_gate_weight_error_fails_only_the_item():
     stages = (Stage("double", double, 2, gate=Gate(fails_on_multiples_of_3, 10)),)
     results = list(Pipeline(stages).run(range(20)))
     assert sorted(r.source for r in results if r.error) == [n for n in range(20) if n % 3 == 0]
 
 
-def test_stopping_at_a_closed_gate():
-    stages = (
-        Stage("in", double, 4, gate=Gate(lambda _: 10, 10)),
-        Stage("slow", lambda n: time.sleep(0.05) or n),
-    )
+def test_pipeline_closed_at_a_full_gate_stops():
+    begun: list[int] = []
+
+    def slow(n: int) -> int:
+        begun.append(n)
+        time.sleep(0.05)
+        return n
+
+    stages = (Stage("in", double, 4, gate=Gate(lambda _: 10, 10)), Stage("slow", slow))
     results = Pipeline(stages).run(range(100))
     next(results)
     results.close()
+    assert 1 <= len(begun) <= 3
 
 
 @pytest.mark.parametrize(
@@ -313,12 +318,12 @@ def test_stopping_at_a_closed_gate():
         lambda: Stage("s", double, batch=2, gate=Gate(lambda n: n, 1)),
     ],
 )
-def test_what_cannot_work_is_refused(make):
+def test_impossible_stages_are_refused(make):
     with pytest.raises(ValueError, match=r"at least|batch"):
         make()
 
 
-def test_patience_ends_where_a_stage_takes_too_long():
+def test_patience_limits_the_wait_for_a_stage():
     held = threading.Event()
     pipeline = Pipeline((Stage("hold", lambda n: held.wait(30) if n else n),), patience=0.2)
     results = pipeline.run(range(5))
@@ -332,7 +337,7 @@ def test_patience_ends_where_a_stage_takes_too_long():
             thread.join()
 
 
-def test_results_say_how_many_shared_a_batch():
+def test_results_have_the_size_of_their_batch():
     gathered = threading.Event()
 
     def feed() -> Iterator[int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.colorize_cli.store_servers import _server, bucket, colorize, environment, hasty, local, server
+from tests.helpers.stores import _server, bucket, colorize, environment, hasty, local, server
 
 __all__ = ["_server", "bucket", "colorize", "environment", "hasty", "local", "server"]
 

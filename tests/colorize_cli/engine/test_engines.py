@@ -24,7 +24,7 @@ def engine(request):
     return ENGINES[request.param]
 
 
-def test_they_are_those_that_can_be_chosen():
+def test_engines_equal_those_of_the_settings():
     assert tuple(ENGINES) == settings.ENGINES
 
 
@@ -44,7 +44,7 @@ def pixels(folder: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def test_pixels_do_not_depend_on_batches_or_workers(engine, models, make_folder, tmp_path):
+def test_pixels_are_independent_of_batches_and_workers(engine, models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 30)
     results = []
     for batch_size, workers in ((1, 1), (16, 1), (1, 4), (16, 4)):
@@ -59,7 +59,7 @@ def test_pixels_do_not_depend_on_batches_or_workers(engine, models, make_folder,
             assert np.abs(picture - results[0][name]).max() <= 1
 
 
-def test_outcomes_have_timings_and_one_per_job(engine, models, make_folder, tmp_path):
+def test_outcomes_are_one_per_job_with_timings(engine, models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 6)
     outcomes = colorize(engine, source, tmp_path / "out", settings_for(models.gray))
     assert len({outcome.job for outcome in outcomes}) == len(outcomes) == 6
@@ -67,7 +67,7 @@ def test_outcomes_have_timings_and_one_per_job(engine, models, make_folder, tmp_
         assert {"decode", "infer", "compose", "encode"} <= outcome.seconds.keys()
 
 
-def test_existing_outputs_are_skipped_unless_told_otherwise(engine, models, make_folder, tmp_path):
+def test_existing_outputs_are_skipped_without_overwrite(engine, models, make_folder, tmp_path):
     source, output = make_folder(tmp_path / "in", 4), tmp_path / "out"
     output.mkdir()
     (output / "0000.png").write_bytes(b"mine")
@@ -91,7 +91,7 @@ def test_bad_files_fail_alone(engine, models, make_folder, tmp_path):
     assert len(pixels(tmp_path / "out")) == 8
 
 
-def test_a_file_of_an_unknown_kind_fails(engine, models, tmp_path):
+def test_file_of_an_unknown_kind_fails(engine, models, tmp_path):
     path = tmp_path / "a.xyz"
     path.write_bytes(b"x")
     (outcome,) = colorize(engine, path, tmp_path / "out", settings_for(models.gray))
@@ -111,14 +111,14 @@ def mixed(make_folder, tmp_path) -> Path:
     return source
 
 
-def test_pictures_in_color_are_skipped_and_it_is_said_why(engine, models, mixed, tmp_path):
+def test_pictures_in_color_are_skipped_with_a_reason(engine, models, mixed, tmp_path):
     outcomes = colorize(engine, mixed, tmp_path / "out", settings_for(models.tinted))
     skipped = {o.job.source.name: o.reason for o in outcomes if o.status is Status.SKIPPED}
     assert skipped == dict.fromkeys(["cat.jpg", "cat.gif"], "already in color")
     assert pixels(tmp_path / "out").keys() == {"0000.png", "sub/0001.jpg"}
 
 
-def test_pictures_in_color_are_copied_if_asked_for(engine, models, mixed, tmp_path):
+def test_pictures_in_color_are_copied_on_request(engine, models, mixed, tmp_path):
     output, settings = tmp_path / "out", settings_for(models.tinted, if_colored="copy")
     assert {o.status for o in colorize(engine, mixed, output, settings)} == {Status.DONE}
     assert (output / "cat.jpg").read_bytes() == (mixed / "cat.jpg").read_bytes()
@@ -132,7 +132,7 @@ def test_pictures_in_color_are_copied_if_asked_for(engine, models, mixed, tmp_pa
     assert {o.status for o in colorize(engine, mixed, output, settings)} == {Status.SKIPPED}
 
 
-def test_pictures_in_color_are_colored_anew_if_asked_for(engine, models, mixed, tmp_path):
+def test_pictures_in_color_are_recolored_on_request(engine, models, mixed, tmp_path):
     output = tmp_path / "out"
     colorize(engine, mixed, output, settings_for(models.tinted, if_colored="copy"))
     outcomes = colorize(engine, mixed, output, settings_for(models.gray, if_colored="recolor"))
@@ -143,24 +143,24 @@ def test_pictures_in_color_are_colored_anew_if_asked_for(engine, models, mixed, 
         assert max(np.abs(red - green).max(), np.abs(blue - green).max()) <= 1
 
 
-def test_pixels_are_limited(engine, models, make_folder, tmp_path):
+def test_max_pixels_fails_larger_pictures(engine, models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 2)
     outcomes = colorize(engine, source, tmp_path / "out", settings_for(models.gray, max_pixels=100))
     assert {o.status for o in outcomes} == {Status.FAILED}
 
 
-def test_no_work_needs_no_model(engine, tmp_path):
+def test_empty_plan_needs_no_model(engine, tmp_path):
     assert list(engine(Plan((), (), tmp_path), settings_for(tmp_path / "absent.onnx"), print)) == []
 
 
-def test_a_missing_model_is_raised(engine, make_folder, tmp_path):
+def test_missing_model_is_raised(engine, make_folder, tmp_path):
     with pytest.raises(ModelError):
         colorize(
             engine, make_folder(tmp_path / "in", 2), tmp_path / "out", settings_for(tmp_path / "absent.onnx")
         )
 
 
-def test_stopping_early_leaves_no_thread_and_no_half_file(engine, models, make_folder, tmp_path):
+def test_run_closed_early_leaves_no_thread_or_partial_file(engine, models, make_folder, tmp_path):
     source, output = make_folder(tmp_path / "in", 40), tmp_path / "out"
     before = set(threading.enumerate())
     plan = discovery.plan([source], output, formats.endings())
@@ -172,7 +172,7 @@ def test_stopping_early_leaves_no_thread_and_no_half_file(engine, models, make_f
     assert 0 < len(pixels(output)) < 40
 
 
-def test_auto_announces_its_choice_in_one_line(engine, models, make_folder, tmp_path):
+def test_auto_device_is_announced_in_one_line(engine, models, make_folder, tmp_path):
     lines: list[str] = []
     plan = discovery.plan([make_folder(tmp_path / "in", 2)], tmp_path / "out", formats.endings())
     list(engine(plan, Settings(model=models.gray, device="auto"), lines.append))
@@ -180,7 +180,7 @@ def test_auto_announces_its_choice_in_one_line(engine, models, make_folder, tmp_
     assert lines[0].startswith("device: ")
 
 
-def test_an_output_that_disappears_is_not_made_anew(engine, models, make_folder, tmp_path):
+def test_output_directory_that_disappears_is_not_recreated(engine, models, make_folder, tmp_path):
     source, output = make_folder(tmp_path / "in", 40), tmp_path / "out"
     plan = discovery.plan([source], output, formats.endings())
     outcomes = engine(plan, settings_for(models.tinted), print)

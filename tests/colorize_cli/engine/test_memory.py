@@ -12,8 +12,8 @@ from colorize_cli.core.settings import Settings
 from colorize_cli.engine import ENGINES
 from colorize_cli.inference import batch_size, model
 from colorize_cli.storage import discovery
-from tests.colorize_cli.inference.test_model import FakeSession, on_gpus
-from tests.colorize_cli.video.video_files import Recipe, make
+from tests.helpers.sessions import FakeSession, on_gpus
+from tests.helpers.videos import Recipe, make
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def assert_colored(outcome):
         assert np.abs(lab.srgb_to_lab(rgb / np.float32(255))[..., 0] - lightness.GRAY8[levels]).mean() < 0.3
 
 
-def test_batches_are_halved_first(run, make_folder, tmp_path):
+def test_gpu_out_of_memory_halves_batches_first(run, make_folder, tmp_path):
     outcomes = run(make_folder(tmp_path / "in", 8), tmp_path / "out", 2 * 64 * 96)
     assert [outcome.status for outcome in outcomes] == [Status.DONE] * 8
     assert {outcome.size for outcome in outcomes} == {None}
@@ -47,7 +47,7 @@ def test_batches_are_halved_first(run, make_folder, tmp_path):
         assert_colored(outcome)
 
 
-def test_then_copies_are_made_smaller_and_outcomes_say_so(run, make_folder, tmp_path):
+def test_gpu_out_of_memory_reduces_size_and_reports_it(run, make_folder, tmp_path):
     outcomes = run(make_folder(tmp_path / "in", 6), tmp_path / "out", 32 * 48)
     assert [outcome.status for outcome in outcomes] == [Status.DONE] * 6
     assert {outcome.size for outcome in outcomes} == {32}
@@ -56,14 +56,14 @@ def test_then_copies_are_made_smaller_and_outcomes_say_so(run, make_folder, tmp_
         assert_colored(outcome)
 
 
-def test_in_the_end_it_fails_and_nothing_is_left_gray(run, make_folder, tmp_path):
+def test_gpu_out_of_memory_at_any_size_fails_without_output(run, make_folder, tmp_path):
     outcomes = run(make_folder(tmp_path / "in", 3), tmp_path / "out", 10)
     assert [outcome.status for outcome in outcomes] == [Status.FAILED] * 3
     assert all("out of memory" in (outcome.reason or "") for outcome in outcomes)
     assert not [path for path in (tmp_path / "out").rglob("*.*") if path.suffix in (".png", ".jpg")]
 
 
-def test_a_film_of_which_no_frame_fits_fails(run, tmp_path):
+def test_gpu_out_of_memory_fails_a_video(run, tmp_path):
     (tmp_path / "in").mkdir()
     make(tmp_path / "in" / "a.mkv", Recipe())
     (outcome,) = run(tmp_path / "in", tmp_path / "out", 10)

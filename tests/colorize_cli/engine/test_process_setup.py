@@ -24,7 +24,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
-def test_memory_of_arrays_is_kept_for_the_next_ones():
+def test_prepare_keeps_freed_memory_for_later_arrays():
     def faults(how: str) -> int:
         said = subprocess.run([sys.executable, "-c", _PAGE_FAULTS, how], capture_output=True, check=True)
         return int(said.stdout)

@@ -1,4 +1,4 @@
-"""The session, and its calls of the model."""
+"""The session and its calls of the model."""
 
 import errno
 import fcntl
@@ -12,8 +12,8 @@ from colorize_cli.engine import session
 from colorize_cli.engine.session import Session
 from colorize_cli.guidance import Guidance
 from colorize_cli.storage import discovery
-from tests.colorize_cli.cli.test_run import contents, invoke
-from tests.colorize_cli.video.video_files import Recipe, make
+from tests.helpers.cli import contents, invoke
+from tests.helpers.videos import Recipe, make
 
 
 @pytest.mark.parametrize(
@@ -30,9 +30,7 @@ from tests.colorize_cli.video.video_files import Recipe, make
         (100, 8, 1),
     ],
 )
-def test_many_pictures_share_the_cores_and_no_more_memory_than_a_batch(
-    models, tmp_path, batch_size, cores, parallel
-):
+def test_open_for_many_pictures_divides_cores_and_memory(models, tmp_path, batch_size, cores, parallel):
     settings = Settings(model=models.tinted, device="cpu", batch_size=batch_size)
     for many in (True, False):
         opened = Session(tmp_path, settings, Guidance(), cores=cores)
@@ -47,12 +45,12 @@ def test_many_pictures_share_the_cores_and_no_more_memory_than_a_batch(
     ("pictures", "videos", "expected"),
     [(1, False, False), (4, False, True), (9, False, True), (9, True, False)],
 )
-def test_few_pictures_and_films_have_all_cores_one_at_a_time(monkeypatch, pictures, videos, expected):
+def test_are_many_is_false_for_few_pictures_and_videos(monkeypatch, pictures, videos, expected):
     monkeypatch.setattr(session, "available_cores", lambda: 4)
     assert session.are_many(pictures, videos=videos) is expected
 
 
-def test_what_a_run_is_to_do_decides(models, make_folder, tmp_path, monkeypatch):
+def test_run_opens_the_session_by_the_work_to_do(models, make_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(session, "available_cores", lambda: 3)
     asked = []
     open_ = Session.open
@@ -65,7 +63,7 @@ def test_what_a_run_is_to_do_decides(models, make_folder, tmp_path, monkeypatch)
         assert len(list(session.run(discovery.plan([source], out, formats.endings()), settings, print))) == 3
         assert asked[0] == {"many": many}
         asked.clear()
-        for path in sorted(out.glob("[!.]*.*"))[:1]:  # the next run must make it again
+        for path in sorted(out.glob("[!.]*.*"))[:1]:  # so the next run has work
             path.unlink()
 
 

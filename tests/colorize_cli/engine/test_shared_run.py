@@ -31,7 +31,7 @@ def no_thread_left() -> Iterator[None]:
     assert set(threading.enumerate()) == before
 
 
-def test_callers_get_the_outcomes_of_their_own_jobs_in_order():
+def test_callers_get_the_outcomes_of_their_jobs_in_order():
     shared = SharedRun(staged)
     chunks = [[job(f"{chunk}-{n}") for n in range(20)] for chunk in range(30)]
     with ThreadPoolExecutor(3) as pool:
@@ -40,7 +40,7 @@ def test_callers_get_the_outcomes_of_their_own_jobs_in_order():
     assert [[outcome.job for outcome in answer] for answer in answers] == chunks
 
 
-def test_all_callers_share_one_run():
+def test_callers_share_one_run():
     runs = []
 
     def run(jobs: Iterable[Job]) -> Iterator[Outcome]:
@@ -55,11 +55,13 @@ def test_all_callers_share_one_run():
     assert len(runs) == 1
 
 
-def test_closing_without_any_jobs():
-    SharedRun(staged).close()
+def test_close_without_jobs_starts_no_run():
+    runs = []
+    SharedRun(lambda jobs: runs.append(jobs) or iter(())).close()
+    assert runs == []
 
 
-def test_a_defect_reaches_those_who_wait_and_those_who_come_after():
+def test_run_error_reaches_waiting_and_later_callers():
     def run(jobs: Iterable[Job]) -> Iterator[Outcome]:
         first, _ = next(iter(jobs)), next(iter(jobs))
         yield Outcome(first, Status.DONE)

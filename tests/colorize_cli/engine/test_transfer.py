@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from colorize_cli.engine import transfer
-from tests.colorize_cli.cli.test_run import contents, finish, piped, process
-from tests.colorize_cli.video.video_files import Recipe, make
+from tests.helpers.cli import contents, finish, piped, process
+from tests.helpers.videos import Recipe, make
 
 pytestmark = pytest.mark.usefixtures("environment")
 
@@ -30,7 +30,7 @@ def asked(server, method: str, part: str) -> int:
     return sum(count for (m, path), count in server.asked.items() if m == method and part in path)
 
 
-def test_from_store_to_store_and_not_again(colorize, local, bucket, server, tmp_path):
+def test_run_between_stores_is_not_repeated(colorize, local, bucket, server, tmp_path):
     source, expected = local(10)
     bucket.fill(source, "in")
     result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
@@ -50,12 +50,12 @@ def test_from_store_to_store_and_not_again(colorize, local, bucket, server, tmp_
 
 
 @pytest.mark.heavy
-def test_five_hundred_objects_with_faults(models, local, bucket, server, tmp_path):
+def test_run_with_store_faults_completes_all_objects(models, local, bucket, server, tmp_path):
     source, expected = local(500)
     bucket.fill(source, "in")
 
     def rule(method: str, path: str, before: int) -> object:
-        """Fail the first answer, or the first two, for every tenth object."""
+        """Fail the first answer, or the first two, for one object in ten."""
         number = zlib.crc32(f"{method} {path.partition(bucket.name)[2]}".encode())
         if number % 10 or before > number // 10 % 2:
             return None
@@ -73,7 +73,7 @@ def test_five_hundred_objects_with_faults(models, local, bucket, server, tmp_pat
     assert staged(tmp_path) == []
 
 
-def test_what_vanishes_or_is_refused_fails_alone_and_at_once(colorize, local, bucket, server):
+def test_missing_or_refused_object_fails_alone_without_retry(colorize, local, bucket, server):
     source, expected = local(6)
     bucket.fill(source, "in")
 
@@ -92,7 +92,7 @@ def test_what_vanishes_or_is_refused_fails_alone_and_at_once(colorize, local, bu
 
 
 @pytest.mark.parametrize("fault", [500, "cut"])
-def test_tries_are_bounded(colorize, local, bucket, server, hasty, fault):
+def test_retries_are_bounded(colorize, local, bucket, server, hasty, fault):
     source, expected = local(3)
     bucket.fill(source, "in")
     server.rule = lambda method, path, _: fault if method == "GET" and "/in/0000.png" in path else None
@@ -104,7 +104,7 @@ def test_tries_are_bounded(colorize, local, bucket, server, hasty, fault):
     assert bucket.contents("out").keys() == expected.keys() - {"0000.png"}
 
 
-def test_a_store_that_cannot_be_asked_or_written_to_is_wrong_usage(colorize, local, bucket, server, hasty):
+def test_unusable_store_exits_2_with_one_line(colorize, local, bucket, server, hasty):
     source, _ = local(2)
     bucket.fill(source, "in")
     for rule, asked_for in (
@@ -127,7 +127,7 @@ def test_a_store_that_cannot_be_asked_or_written_to_is_wrong_usage(colorize, loc
     assert bucket.keys("out") == []
 
 
-def test_outputs_of_others_are_left_alone(colorize, local, bucket):
+def test_outputs_of_others_are_not_replaced(colorize, local, bucket):
     source, expected = local(4)
     bucket.fill(source, "in")
     bucket.put("out/0000.png", b"mine")
@@ -140,7 +140,7 @@ def test_outputs_of_others_are_left_alone(colorize, local, bucket):
     assert bucket.contents("out") == expected
 
 
-def test_what_appears_meanwhile_is_left_alone(colorize, local, bucket, server):
+def test_outputs_that_appear_during_the_run_are_kept(colorize, local, bucket, server):
     source, expected = local(4)
     bucket.fill(source, "in")
 
@@ -159,7 +159,7 @@ def test_what_appears_meanwhile_is_left_alone(colorize, local, bucket, server):
     assert "0 done, 4 skipped (3 up to date, 1 there already" in result.stderr
 
 
-def test_what_changed_is_made_anew(colorize, models, local, bucket, server):
+def test_changed_inputs_and_models_remake_outputs(colorize, models, local, bucket, server):
     source, _ = local(4)
     bucket.fill(source, "in")
     assert colorize(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
@@ -173,7 +173,7 @@ def test_what_changed_is_made_anew(colorize, models, local, bucket, server):
     assert not set(bucket.contents("out").values()) & set(before.values())
 
 
-def test_without_the_second_lines_outputs_are_known_by_their_content(colorize, local, bucket, server):
+def test_outputs_without_version_records_are_known_by_content(colorize, local, bucket, server):
     source, _ = local(4)
     bucket.fill(source, "in")
     assert colorize(f"{bucket.url}/in", f"{bucket.url}/out").exit_code == 0
@@ -206,7 +206,7 @@ def test_outputs_of_an_earlier_version_are_up_to_date(colorize, local, bucket):
     assert "0 done, 4 skipped (4 up to date), 0 failed" in result.stderr
 
 
-def test_killed_at_random_moments_and_started_again(models, local, bucket, tmp_path):
+def test_killed_runs_are_completed_by_the_next_run(models, local, bucket, tmp_path):
     source, expected = local(40)
     bucket.fill(source, "in")
     arguments = (f"{bucket.url}/in", f"{bucket.url}/out", "--model", models.tinted, "--device", "cpu")
@@ -227,18 +227,18 @@ def test_killed_at_random_moments_and_started_again(models, local, bucket, tmp_p
     assert staged(tmp_path) == []
 
 
-def test_interrupted(models, local, bucket, tmp_path):
+def test_interrupted_run_leaves_complete_outputs(models, local, bucket, tmp_path):
     source, expected = local(60)
     bucket.fill(source, "in")
-    heeds = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    running_ = process(f"{bucket.url}/in", f"{bucket.url}/out", "--model", models.tinted, **heeds)
+    unignored = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    running_ = process(f"{bucket.url}/in", f"{bucket.url}/out", "--model", models.tinted, **unignored)
     while not bucket.contents("out"):
         assert running_.poll() is None
         time.sleep(0.002)
     running_.send_signal(signal.SIGINT)
     begun = time.monotonic()
     _, err = running_.communicate(timeout=30)
-    assert time.monotonic() - begun < 10  # stages under way may take longer on a busy machine
+    assert time.monotonic() - begun < 10  # running stages may take longer on a busy machine
     assert running_.returncode == 130, err
     assert "interrupted: " in err
     assert "Traceback" not in err
@@ -248,7 +248,7 @@ def test_interrupted(models, local, bucket, tmp_path):
     assert staged(tmp_path) == []
 
 
-def test_from_here_to_a_store_and_back(colorize, local, bucket, server, tmp_path):
+def test_run_to_a_store_and_back_is_not_repeated(colorize, local, bucket, server, tmp_path):
     source, expected = local(6)
     for _ in range(2):
         result = colorize(source, f"{bucket.url}/out")
@@ -271,7 +271,7 @@ def test_from_here_to_a_store_and_back(colorize, local, bucket, server, tmp_path
     assert contents(tmp_path / "back")["0000.png"] == expected["0002.png"]
 
 
-def test_bytes_in_flight_are_bounded(colorize, local, bucket, server, monkeypatch, tmp_path):
+def test_staged_bytes_are_bounded(colorize, local, bucket, server, monkeypatch, tmp_path):
     source, expected = local(30)
     bucket.fill(source, "in")
     largest = max(path.stat().st_size for path in source.rglob("*.*"))
@@ -289,7 +289,7 @@ def test_bytes_in_flight_are_bounded(colorize, local, bucket, server, monkeypatc
     assert 0 < max(seen) <= (3 + 6) * largest < sum(len(bucket.get(key)) for key in bucket.keys("in/"))
 
 
-def test_one_object_and_standard_streams(colorize, models, local, bucket):
+def test_single_objects_and_standard_streams_work(colorize, models, local, bucket):
     source, expected = local(2)
     bucket.fill(source, "in")
     picture = f"{bucket.url}/in/0000.png"
@@ -309,7 +309,7 @@ def test_one_object_and_standard_streams(colorize, models, local, bucket):
         assert colorize(*arguments).exit_code == 2
 
 
-def test_films(colorize, bucket, tmp_path):
+def test_videos_in_a_store_are_colorized(colorize, bucket, tmp_path):
     (tmp_path / "in").mkdir()
     make(tmp_path / "in" / "a.mkv", Recipe())
     bucket.fill(tmp_path / "in", "in")
@@ -326,7 +326,7 @@ def test_films(colorize, bucket, tmp_path):
     assert staged(tmp_path) == []
 
 
-def test_dry_run_shards_and_patterns(colorize, local, bucket, server, tmp_path):
+def test_dry_run_of_a_store_equals_that_of_a_folder(colorize, local, bucket, server, tmp_path):
     source, _ = local(12)
     bucket.fill(source, "in")
     bucket.put("in/notes.txt", b"x")
@@ -353,7 +353,7 @@ def test_dry_run_shards_and_patterns(colorize, local, bucket, server, tmp_path):
     assert asked(server, "PUT", "/") == 0
 
 
-def test_an_output_by_the_name_of_an_earlier_version_is_said_to_be_made_again(colorize, bucket, gray_photo):
+def test_output_named_by_an_earlier_version_is_reported_and_made(colorize, bucket, gray_photo):
     file = io.BytesIO()
     Image.fromarray(gray_photo).save(file, "GIF")
     bucket.put("in/a.gif", file.getvalue())
@@ -372,7 +372,7 @@ def test_an_output_by_the_name_of_an_earlier_version_is_said_to_be_made_again(co
     assert bucket.contents("out").keys() == {"a.png", "a.gif.png"}
 
 
-def test_any_name_that_an_object_may_have(colorize, local, bucket, tmp_path):
+def test_object_names_of_all_kinds_are_handled(colorize, local, bucket, tmp_path):
     source, _ = local(1)
     picture = (source / "0000.png").read_bytes()
     names = [
@@ -401,7 +401,7 @@ def test_any_name_that_an_object_may_have(colorize, local, bucket, tmp_path):
     assert len(list((tmp_path / "here").rglob("*.png"))) == 5
 
 
-def test_hints_and_a_report(colorize, local, bucket, tmp_path):
+def test_hints_and_report_work_with_stores(colorize, local, bucket, tmp_path):
     source, expected = local(4)
     bucket.fill(source, "in")
     hints = tmp_path / "hints.json"
@@ -419,7 +419,7 @@ def test_hints_and_a_report(colorize, local, bucket, tmp_path):
     assert page.read_text().count("the file was not fetched") == 4
 
 
-def test_two_runs_at_once_end_as_one_does(models, local, bucket):
+def test_two_processes_on_one_store_give_the_output_of_one(models, local, bucket):
     source, expected = local(10)
     bucket.fill(source, "in")
     arguments = (f"{bucket.url}/in", f"{bucket.url}/out", "--model", models.tinted, "--device", "cpu")
@@ -430,7 +430,7 @@ def test_two_runs_at_once_end_as_one_does(models, local, bucket):
     assert bucket.contents("out") == expected
 
 
-def test_without_what_the_extra_installs(models, make_folder, tmp_path):
+def test_missing_fsspec_names_the_extra(models, make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 1)
     (tmp_path / "absent" / "fsspec").mkdir(parents=True)
     (tmp_path / "absent" / "fsspec" / "__init__.py").write_text(

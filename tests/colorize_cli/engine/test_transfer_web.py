@@ -12,7 +12,7 @@ import pytest
 from colorize_cli.core.formats import endings
 from colorize_cli.core.location import Url
 from colorize_cli.storage.discovery import plan
-from tests.colorize_cli.cli.test_run import contents
+from tests.helpers.cli import contents
 
 pytestmark = pytest.mark.usefixtures("environment")
 
@@ -74,7 +74,7 @@ def said(result, *files: Path) -> str:
     return result.output + result.stderr + "".join(path.read_text(errors="replace") for path in files)
 
 
-def test_secrets_are_used_and_not_shown(colorize, local, web, tmp_path):
+def test_secrets_in_urls_are_used_and_not_shown(colorize, local, web, tmp_path):
     source, expected = local(2)
     (source / "0000.png").rename(source / "a b.png")
     page = tmp_path / "page.html"
@@ -95,7 +95,7 @@ def test_secrets_are_used_and_not_shown(colorize, local, web, tmp_path):
     assert not [name for method, name in web.asked if method == "GET"]
 
 
-def test_secrets_are_not_in_the_notes_of_a_store(colorize, local, web, bucket):
+def test_secrets_are_not_recorded_in_a_store(colorize, local, web, bucket):
     local(2)
     result = colorize(f"{web.url}/0000.png?{QUERY}", f"{bucket.url}/out/", "--json")
     assert result.exit_code == 0, result.output
@@ -104,7 +104,7 @@ def test_secrets_are_not_in_the_notes_of_a_store(colorize, local, web, bucket):
     assert "hush" not in said(result) + notes
 
 
-def test_what_has_no_version_is_fetched_and_compared(colorize, local, web, bucket, tmp_path):
+def test_source_without_version_is_fetched_and_compared(colorize, local, web, bucket, tmp_path):
     local(2)
     web.versions = False
     for output in (tmp_path / "out", f"{bucket.url}/out/"):
@@ -123,7 +123,7 @@ def test_what_has_no_version_is_fetched_and_compared(colorize, local, web, bucke
         (f"?{QUERY}", "http://127.0.0.1:{}/"),
     ],
 )
-def test_what_is_not_given_is_said_without_secrets(colorize, local, web, tmp_path, name, reason):
+def test_unavailable_url_is_named_without_secrets(colorize, local, web, tmp_path, name, reason):
     local(2)
     result = colorize(f"{web.url}/{name}", tmp_path / "out")
     assert result.exit_code == 2, result.output
@@ -132,7 +132,7 @@ def test_what_is_not_given_is_said_without_secrets(colorize, local, web, tmp_pat
     assert "hush" not in said(result)
 
 
-def test_a_list_of_addresses(colorize, local, web, tmp_path):
+def test_list_of_urls_fails_only_missing_ones(colorize, local, web, tmp_path):
     source, expected = local(3)
     (tmp_path / "list").write_text(
         f"{web.url}/0000.png?{QUERY}\n{web.url}/absent.png?{QUERY}\n{source}/0002.png\n"
@@ -144,7 +144,7 @@ def test_a_list_of_addresses(colorize, local, web, tmp_path):
     assert "hush" not in said(result)
 
 
-def test_no_secret_is_in_a_repr(web, tmp_path):
+def test_plan_repr_holds_no_secret(web, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(b"x")
     planned = plan([Url(f"{web.url}/a.png?{QUERY}")], tmp_path / "out", endings())
@@ -152,7 +152,7 @@ def test_no_secret_is_in_a_repr(web, tmp_path):
     assert "hush" not in repr(planned)
 
 
-def test_the_web_is_no_output(colorize, local, web):
+def test_web_as_output_is_refused(colorize, local, web):
     source, _ = local(1)
     result = colorize(source, f"{web.url}/out?{QUERY}")
     assert result.exit_code == 2
@@ -160,7 +160,7 @@ def test_the_web_is_no_output(colorize, local, web):
     assert "hush" not in said(result)
 
 
-def test_a_server_that_is_not_there(colorize, web, tmp_path, hasty):
+def test_unreachable_server_exits_2_with_one_line(colorize, web, tmp_path, hasty):
     web.shutdown()
     web.server_close()
     result = colorize(f"{web.url}/a.png?{QUERY}", tmp_path / "out")

@@ -19,9 +19,9 @@ from colorize_cli.engine.session import Session
 from colorize_cli.guidance import Guidance
 from colorize_cli.storage import discovery
 from colorize_cli.video.preview import stills
-from tests.colorize_cli.cli.test_run import invoke
-from tests.colorize_cli.video import test_chunks
-from tests.colorize_cli.video.video_files import BT601, BT709, BT2020, Recipe, look, make
+from tests.helpers import chunked_videos
+from tests.helpers.cli import invoke
+from tests.helpers.videos import BT601, BT709, BT2020, Recipe, look, make
 
 UNEVEN = (0, 40, 41, 90, 200, 210, 300, 350, 400, 900)
 LOSSLESS = {"qp": "0"}
@@ -44,8 +44,8 @@ CASES = {
     "deeper.mkv": Recipe(pixel_format="yuv422p10le"),
     "422.mkv": Recipe(pixel_format="yuv422p"),
     "444.mkv": Recipe(pixel_format="yuv444p"),
-    "grey.mkv": Recipe(pixel_format="gray", codec="ffv1", options={}),
-    "deep-grey.mkv": Recipe(pixel_format="gray10le", codec="ffv1", options={}),
+    "gray.mkv": Recipe(pixel_format="gray", codec="ffv1", options={}),
+    "deep-gray.mkv": Recipe(pixel_format="gray10le", codec="ffv1", options={}),
     "full.mp4": Recipe(pixel_format="yuvj420p", full=True),
     "601.mp4": Recipe(matrix=BT601),
     "709.mp4": Recipe(matrix=BT709),
@@ -61,7 +61,7 @@ def colorize(source: Path, output: Path, model: Path, *options: str):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_all_but_chroma_stays(models, tmp_path, name):
+def test_video_keeps_everything_except_chroma(models, tmp_path, name):
     recipe = CASES[name]
     source = make(tmp_path / name, recipe)
     result = colorize(source, tmp_path / "out", models.tinted)
@@ -86,7 +86,7 @@ def test_all_but_chroma_stays(models, tmp_path, name):
 @pytest.mark.parametrize(
     "pixel_format", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "gray", "gray10le"]
 )
-def test_a_lossless_codec_keeps_luma_bit_for_bit(models, tmp_path, pixel_format):
+def test_lossless_codec_keeps_luma_bit_for_bit(models, tmp_path, pixel_format):
     recipe = Recipe(pixel_format=pixel_format, codec="ffv1", options={}, width=66, height=46)
     source = make(tmp_path / "a.mkv", recipe)
     result = colorize(source, tmp_path / "b.mkv", models.tinted, "--codec", "ffv1")
@@ -97,15 +97,15 @@ def test_a_lossless_codec_keeps_luma_bit_for_bit(models, tmp_path, pixel_format)
     assert after.chroma > 3
 
 
-def test_an_outcome_tells_frames_and_cuts(models, tmp_path):
+def test_outcome_has_frames_and_cuts(models, tmp_path):
     make(tmp_path / "in.mkv", Recipe(frames=40, cut=23))
     result = colorize(tmp_path / "in.mkv", tmp_path / "out.mkv", models.tinted, "--json")
-    told = json.loads(result.stdout)
-    assert (told["status"], told["frames"], told["cuts"]) == ("done", 40, 1)
-    assert {"copy", "follow", "infer", "steady", "chroma", "film", "join"} == told["seconds"].keys()
+    found = json.loads(result.stdout)
+    assert (found["status"], found["frames"], found["cuts"]) == ("done", 40, 1)
+    assert {"copy", "follow", "infer", "steady", "chroma", "film", "join"} == found["seconds"].keys()
 
 
-def test_a_truncated_mp4_fails_in_one_clear_line(models, tmp_path):
+def test_truncated_mp4_fails_with_one_line(models, tmp_path):
     whole = make(tmp_path / "a.mp4", Recipe()).read_bytes()
     (tmp_path / "a.mp4").write_bytes(whole[: len(whole) // 2])
     result = colorize(tmp_path / "a.mp4", tmp_path / "b.mp4", models.tinted)
@@ -114,7 +114,7 @@ def test_a_truncated_mp4_fails_in_one_clear_line(models, tmp_path):
     assert not (tmp_path / "b.mp4").exists()
 
 
-def test_of_a_film_that_is_damaged_in_the_middle_the_rest_is_kept_in_time(models, tmp_path):
+def test_video_damaged_in_the_middle_keeps_the_rest_in_time(models, tmp_path):
     source = make(
         tmp_path / "a.mkv", Recipe(frames=60, options={"crf": "10", "g": "10", "bf": "0"}, sounds=1)
     )
@@ -133,18 +133,18 @@ def test_of_a_film_that_is_damaged_in_the_middle_the_rest_is_kept_in_time(models
     assert after.times[-1] == before.times[-1]
 
 
-def test_a_film_in_color_is_skipped_copied_or_colored_anew(models, tmp_path):
+def test_video_in_color_is_skipped_copied_or_recolored(models, tmp_path):
     source = make(tmp_path / "a.mkv", Recipe(is_color=True))
     result = colorize(source, tmp_path / "skip", models.tinted)
     assert "already in color" in result.stderr
     assert not (tmp_path / "skip" / "a.mkv").exists()
     assert colorize(source, tmp_path / "copy", models.tinted, "--if-colored", "copy").exit_code == 0
     assert (tmp_path / "copy" / "a.mkv").read_bytes() == source.read_bytes()
-    assert colorize(source, tmp_path / "anew", models.gray, "--if-colored", "recolor").exit_code == 0
-    assert look(tmp_path / "anew" / "a.mkv").chroma < 1
+    assert colorize(source, tmp_path / "again", models.gray, "--if-colored", "recolor").exit_code == 0
+    assert look(tmp_path / "again" / "a.mkv").chroma < 1
 
 
-def test_pictures_and_films_in_one_folder_and_no_work_twice(models, make_folder, tmp_path):
+def test_folder_of_pictures_and_videos_is_done_once(models, make_folder, tmp_path):
     folder = make_folder(tmp_path / "in", 4)
     make(folder / "a.mp4", Recipe())
     assert "5 done" in colorize(folder, tmp_path / "out", models.tinted).stderr
@@ -174,9 +174,9 @@ def test_source_is_opened_three_times(models, tmp_path):
     assert done.stdout.strip() == "['av', 'av', 'python']"
 
 
-def test_run_here_goes_on_with_the_chunks_that_a_cluster_began(models, tmp_path):
-    source = make(tmp_path / "a.mkv", test_chunks.VIDEO)
-    settings = dataclasses.replace(test_chunks.LOSSLESS, model=models.tinted, device="cpu")
+def test_local_run_continues_the_chunks_of_a_cluster(models, tmp_path):
+    source = make(tmp_path / "a.mkv", chunked_videos.VIDEO)
+    settings = dataclasses.replace(chunked_videos.LOSSLESS, model=models.tinted, device="cpu")
     for name, begun in (("whole", False), ("chunks", True)):
         plan = discovery.plan([source], tmp_path / name / "a.mkv", formats.endings())
         if begun:
@@ -188,16 +188,16 @@ def test_run_here_goes_on_with_the_chunks_that_a_cluster_began(models, tmp_path)
             session.close()
         seen: list[Position] = []
         (outcome,) = ENGINES["local"](plan, settings, print, seen.append)
-        assert (outcome.status, outcome.frames, outcome.cuts) == (Status.DONE, 100, len(test_chunks.SHOTS))
+        assert (outcome.status, outcome.frames, outcome.cuts) == (Status.DONE, 100, len(chunked_videos.SHOTS))
         assert {position.path for position in seen} == {source}
         if begun:
             assert len(seen) == 100 - split.chunks[2].frames
             assert seen[-1].frames == seen[-1].expected == 100
         assert not (tmp_path / name / ".colorize").exists()
-    test_chunks.assert_same(tmp_path / "whole" / "a.mkv", tmp_path / "chunks" / "a.mkv")
+    chunked_videos.assert_same(tmp_path / "whole" / "a.mkv", tmp_path / "chunks" / "a.mkv")
 
 
-def test_every_and_auto_color_alike(models, tmp_path):
+def test_every_option_values_give_similar_colors(models, tmp_path):
     source = make(tmp_path / "a.mkv", Recipe(frames=60, codec="ffv1", options={}, cut=31))
     videos = {}
     for every in ("1", "3", "auto"):
@@ -213,7 +213,7 @@ def test_every_and_auto_color_alike(models, tmp_path):
     assert "--every" in refused.stderr
 
 
-def test_gray_stays_gray(models, tmp_path):
+def test_video_with_a_gray_model_stays_gray(models, tmp_path):
     make(tmp_path / "a.mkv", Recipe(codec="ffv1", options={}))
     colorize(tmp_path / "a.mkv", tmp_path / "b.mkv", models.gray, "--codec", "ffv1")
     assert look(tmp_path / "b.mkv").chroma == 0
@@ -229,7 +229,7 @@ def test_gray_stays_gray(models, tmp_path):
         (("--preset", "nonsense"), "libx264 cannot encode it"),
     ],
 )
-def test_what_no_encoder_does_is_said_in_one_line(models, tmp_path, options, reason):
+def test_impossible_encoding_is_refused_in_one_line(models, tmp_path, options, reason):
     make(tmp_path / "a.mkv", Recipe())
     result = colorize(tmp_path / "a.mkv", tmp_path / "b.mkv", models.tinted, *options, "--quiet")
     assert result.exit_code in (1, 2)
@@ -238,7 +238,7 @@ def test_what_no_encoder_does_is_said_in_one_line(models, tmp_path, options, rea
     assert not (tmp_path / "b.mkv").exists()
 
 
-def test_a_film_becomes_no_picture_and_a_picture_no_film(models, make_folder, tmp_path):
+def test_video_to_picture_and_picture_to_video_are_refused(models, make_folder, tmp_path):
     make(tmp_path / "a.mp4", Recipe())
     result = colorize(tmp_path / "a.mp4", tmp_path / "a.png", models.tinted)
     assert result.exit_code == 1
@@ -249,7 +249,7 @@ def test_a_film_becomes_no_picture_and_a_picture_no_film(models, make_folder, tm
     assert "the output of a picture must be a picture, not .mp4; choose another suffix" in result.stderr
 
 
-def test_a_report_shows_a_film_by_one_of_its_frames(models, tmp_path):
+def test_report_shows_a_frame_of_a_video(models, tmp_path):
     source = make(tmp_path / "a.mkv", Recipe(aspect=Fraction(2), rotation=0))
     colorize(source, tmp_path / "b.mkv", models.tinted, "--report", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
@@ -258,7 +258,7 @@ def test_a_report_shows_a_film_by_one_of_its_frames(models, tmp_path):
     assert "<th>crf</th>" in page
 
 
-def test_stills_are_turned_and_in_color(models, tmp_path):
+def test_stills_are_rotated_and_in_color(models, tmp_path):
     source = make(tmp_path / "a.mp4", Recipe(rotation=90, frames=50))
     colorize(source, tmp_path / "b.mp4", models.tinted)
     before, after = (list(stills(tmp_path / name, [0, 0.5, 0.9], 40)) for name in ("a.mp4", "b.mp4"))
@@ -275,7 +275,7 @@ def piped(content: bytes, *arguments: object) -> bytes:
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p", "yuv422p10le"])
-def test_y4m_goes_through_a_pipe_and_luma_stays_bit_for_bit(models, tmp_path, pixel_format):
+def test_y4m_through_pipes_keeps_luma_bit_for_bit(models, tmp_path, pixel_format):
     recipe = Recipe(
         codec="rawvideo",
         pixel_format=pixel_format,
@@ -296,7 +296,7 @@ def test_y4m_goes_through_a_pipe_and_luma_stays_bit_for_bit(models, tmp_path, pi
         np.testing.assert_array_equal(new, old)
 
 
-def test_matroska_goes_through_a_pipe_with_all_that_is_in_it(models, tmp_path):
+def test_matroska_through_pipes_keeps_all_streams(models, tmp_path):
     source = make(tmp_path / "a.mkv", Recipe(frames=60, sounds=2, subtitles=True, cut=30))
     (tmp_path / "b.mkv").write_bytes(piped(source.read_bytes(), "-", "-", "--model", models.tinted))
     piped(source.read_bytes(), "-", tmp_path / "c.mkv", "--model", models.tinted)
@@ -312,7 +312,7 @@ def test_matroska_goes_through_a_pipe_with_all_that_is_in_it(models, tmp_path):
 
 
 @pytest.mark.parametrize("late", [0, 330])
-def test_a_part_of_a_film_begins_at_nought(models, tmp_path, late):
+def test_time_range_begins_at_zero(models, tmp_path, late):
     times = tuple(range(late, late + 40 * 120, 40))
     recipe = Recipe(frames=120, times=times, sounds=1, chapters=True, codec="ffv1", options={})
     source = make(tmp_path / "a.mkv", recipe)
@@ -331,7 +331,7 @@ def test_a_part_of_a_film_begins_at_nought(models, tmp_path, late):
     assert all(abs(a - b) <= Fraction(1, 1000) for (a, _), (b, _) in zip(new, wanted, strict=True))
 
 
-def test_a_part_beyond_the_end_is_none(models, tmp_path):
+def test_time_range_beyond_the_end_is_refused(models, tmp_path):
     make(tmp_path / "a.mkv", Recipe())
     for output in (tmp_path / "b.mkv", tmp_path / "b.y4m"):
         result = colorize(tmp_path / "a.mkv", output, models.tinted, "--start", "100")
@@ -341,7 +341,7 @@ def test_a_part_beyond_the_end_is_none(models, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["mkv", "y4m"])
-def test_a_part_through_pipes_is_that_of_the_file(models, tmp_path, kind):
+def test_time_range_through_pipes_equals_that_of_the_file(models, tmp_path, kind):
     recipe = Recipe(frames=120, sounds=1, codec="ffv1", options={})
     if kind == "y4m":
         recipe = Recipe(
@@ -364,7 +364,7 @@ def test_a_part_through_pipes_is_that_of_the_file(models, tmp_path, kind):
             assert all(abs(a - b) <= Fraction(1, 1000) for (a, _), (b, _) in zip(new, wanted, strict=True))
 
 
-def test_what_a_film_says_of_itself_goes_through_pipes(models, tmp_path):
+def test_video_metadata_through_pipes_is_kept(models, tmp_path):
     source = make(tmp_path / "a.mkv", Recipe(rotation=90, chapters=True, sounds=1, aspect=Fraction(16, 11)))
     (tmp_path / "b.mkv").write_bytes(piped(source.read_bytes(), "-", "-", "--model", models.tinted))
     before, after = look(source), look(tmp_path / "b.mkv")
@@ -375,7 +375,7 @@ def test_what_a_film_says_of_itself_goes_through_pipes(models, tmp_path):
     assert after.aspect == before.aspect
 
 
-def test_a_preview_shows_frames_before_and_after(models, tmp_path):
+def test_preview_shows_frames_before_and_after(models, tmp_path):
     source = make(tmp_path / "a.mp4", Recipe(frames=100, cut=50, width=96))
     result = colorize(source, tmp_path / "sheet.png", models.tinted, "--preview", "4", "--json")
     assert result.exit_code == 0, result.output
@@ -393,7 +393,7 @@ def test_a_preview_shows_frames_before_and_after(models, tmp_path):
     assert np.abs(first - last).mean() > 10  # they come from both sides of the cut
 
 
-def test_a_preview_shows_frames_of_a_film_of_open_groups(models, tmp_path):
+def test_preview_of_open_groups_shows_all_frames(models, tmp_path):
     """Most of its key frames are followed by frames that cannot be decoded."""
     options = {"crf": "10", "g": "12", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
     source = make(tmp_path / "a.mp4", Recipe(frames=100, options=options, time_base=Fraction(1, 600)))
@@ -408,7 +408,7 @@ def test_a_preview_shows_frames_of_a_film_of_open_groups(models, tmp_path):
         )
 
 
-def test_a_preview_of_a_part_goes_through_a_pipe_too(models, tmp_path):
+def test_preview_of_a_time_range_goes_through_a_pipe(models, tmp_path):
     source = make(tmp_path / "a.mp4", Recipe(frames=100, cut=50, rotation=90))
     options = ("--preview", "2", "--start", "2.5", "--model", models.tinted)
     sheet = Image.open(io.BytesIO(piped(b"", source, "-", *options))).convert("L")
@@ -419,7 +419,7 @@ def test_a_preview_of_a_part_goes_through_a_pipe_too(models, tmp_path):
     assert np.abs(late - early).mean() > 10
 
 
-def test_previews_of_a_folder_are_made_once_and_pictures_are_colored(models, make_folder, tmp_path):
+def test_preview_of_a_folder_is_made_once_beside_pictures(models, make_folder, tmp_path):
     folder = make_folder(tmp_path / "in", 2)
     make(folder / "0000.mp4", Recipe())
     make(folder / "b.mkv", Recipe(is_color=True))
@@ -440,7 +440,7 @@ def test_previews_of_a_folder_are_made_once_and_pictures_are_colored(models, mak
         ("b.png", ("--start", "100"), "it ends before 100 seconds"),
     ],
 )
-def test_no_preview_is_said_in_one_line(models, tmp_path, output, options, reason):
+def test_impossible_preview_is_refused_in_one_line(models, tmp_path, output, options, reason):
     make(tmp_path / "a.mkv", Recipe())
     result = colorize(
         tmp_path / "a.mkv", tmp_path / output, models.tinted, "--preview", "2", "--quiet", *options

@@ -1,4 +1,3 @@
-import hashlib
 import json
 from pathlib import Path
 
@@ -64,14 +63,14 @@ def statuses(lines: list[dict]) -> dict[str, str]:
     }
 
 
-def test_without_guidance_the_recipe_is_unchanged():
-    expected = hashlib.blake2b(b"x", digest_size=16)
-    expected.update(repr((6, None, 1.0, None)).encode())
-    assert Settings().recipe(b"x") == expected.hexdigest()
-    assert Settings(hints=Path("h.json"), reference=Path("r.jpg")).recipe(b"x") == expected.hexdigest()
+def test_recipe_of_settings_is_independent_of_guidance_files():
+    """Guidance is part of the recipe of each picture, by its content."""
+    plain = Settings().recipe(b"x")
+    assert Settings(hints=Path("h.json"), reference=Path("r.jpg")).recipe(b"x") == plain
+    assert Settings(strength=0.5).recipe(b"x") != plain
 
 
-def test_hints_apply_only_to_their_image(models, scans, tmp_path):
+def test_hints_apply_only_to_their_picture(models, scans, tmp_path):
     assert colorize(models, scans, tmp_path / "plain")[0] == 0
     hints = written(tmp_path / "hints.json", {"a.png": RED, "two/c.png": BLUE})
     assert colorize(models, "--hints", hints, scans, tmp_path / "out")[0] == 0
@@ -84,7 +83,7 @@ def test_hints_apply_only_to_their_image(models, scans, tmp_path):
         assert np.hypot(*(chroma(tmp_path / "out" / name)[20, 20] - fitted)) <= 3
 
 
-def test_changed_hints_recolor_their_image_and_others_are_skipped(models, scans, tmp_path):
+def test_changed_hints_recolor_only_their_picture(models, scans, tmp_path):
     hints, out = tmp_path / "hints.json", tmp_path / "out"
     versions = ({"a.png": RED, "b.png": RED}, {"a.png": BLUE, "b.png": RED}, {"b.png": RED})
     runs = [statuses(colorize(models, "--hints", written(hints, it), scans, out)[1]) for it in versions]
@@ -94,7 +93,7 @@ def test_changed_hints_recolor_their_image_and_others_are_skipped(models, scans,
     assert done == [everything, {"scans/a.png"}, {"scans/a.png"}, {"scans/b.png"}, set()]
 
 
-def test_another_reference_recolors_all_and_the_same_nothing(models, scans, sunset, tmp_path):
+def test_changed_reference_recolors_all_pictures(models, scans, sunset, tmp_path):
     out = tmp_path / "out"
     counts = []
     for options in ((), ("--reference", sunset), ("--reference", sunset), ()):
@@ -103,7 +102,7 @@ def test_another_reference_recolors_all_and_the_same_nothing(models, scans, suns
     assert counts == [4, 4, 0, 4]
 
 
-def test_a_reference_moves_the_mean_chroma_towards_its_own(models, scans, sunset, tmp_path):
+def test_reference_moves_the_mean_chroma_towards_its_own(models, scans, sunset, tmp_path):
     colorize(models, scans, tmp_path / "plain")
     colorize(models, "--reference", sunset, scans, tmp_path / "out")
     target = chroma(sunset).mean(axis=(0, 1))
@@ -112,7 +111,7 @@ def test_a_reference_moves_the_mean_chroma_towards_its_own(models, scans, sunset
         assert np.hypot(*(after - target)) < 0.5 * np.hypot(*(before - target))
 
 
-def test_a_reference_makes_no_color_stronger_than_it_was_and_than_its_own(gray_photo, sunset):
+def test_reference_strengthens_no_color_beyond_its_own(gray_photo, sunset):
     palette = Palette.of(np.asarray(Image.open(sunset)))
     ab = np.random.default_rng(0).normal(0, 15, (2, 30, 40)).astype(np.float32)
     moved = transfer(Lightness(gray_photo, GRAY8), ab, palette)
@@ -120,7 +119,7 @@ def test_a_reference_makes_no_color_stronger_than_it_was_and_than_its_own(gray_p
     assert (np.hypot(*moved) <= limit + 0.01).all()
 
 
-def test_a_reference_gives_the_same_whatever_the_batch(models, scans, sunset, tmp_path):
+def test_reference_result_is_independent_of_batch_size(models, scans, sunset, tmp_path):
     for size in (1, 8):
         colorize(models, "--batch-size", size, "--reference", sunset, scans, tmp_path / str(size))
     for name in ("a.png", "b.png", "one/c.png", "two/c.png"):
@@ -141,32 +140,32 @@ def refused(models, tmp_path, *arguments) -> str:
 @pytest.mark.parametrize(
     "content", [b"{", b"[]", b'{"points": [{"x": 1}]}', b"\xff\xfe", b"\x89PNG\r\n\x1a\nbroken"]
 )
-def test_a_wrong_hints_file_is_refused_before_anything_is_written(models, scans, tmp_path, content):
+def test_invalid_hints_file_is_refused_before_writing(models, scans, tmp_path, content):
     hints = tmp_path / "hints.json"
     hints.write_bytes(content)
     assert str(hints) in refused(models, tmp_path, "--hints", hints, scans)
 
 
-def test_a_missing_file_is_named(models, scans, tmp_path):
+def test_missing_guidance_file_is_named(models, scans, tmp_path):
     for option in ("--hints", "--reference"):
         assert "absent.x" in refused(models, tmp_path, option, tmp_path / "absent.x", scans)
 
 
-def test_a_png_without_transparency_is_refused(models, scans, tmp_path):
+def test_hints_png_without_transparency_is_refused(models, scans, tmp_path):
     Image.new("RGB", (160, 120), "red").save(tmp_path / "hints.png")
     stderr = refused(models, tmp_path, "--hints", tmp_path / "hints.png", scans / "a.png")
     assert "hints.png" in stderr
     assert "no transparency" in stderr
 
 
-def test_a_gray_or_damaged_reference_is_refused(models, scans, tmp_path):
+def test_gray_or_damaged_reference_is_refused(models, scans, tmp_path):
     (tmp_path / "damaged.jpg").write_bytes(b"no picture")
     assert "damaged.jpg" in refused(models, tmp_path, "--reference", tmp_path / "damaged.jpg", scans)
     stderr = refused(models, tmp_path, "--reference", scans / "a.png", scans)
     assert "a.png: it has no colors" in stderr
 
 
-def test_names_that_match_no_image_or_several_are_refused(models, scans, tmp_path):
+def test_hint_names_that_match_none_or_several_are_refused(models, scans, tmp_path):
     unknown = written(tmp_path / "unknown.json", {"z.png": RED})
     assert "'z.png' is none of the images" in refused(models, tmp_path, "--hints", unknown, scans)
     ambiguous = written(tmp_path / "ambiguous.json", {"c.png": RED})
@@ -177,14 +176,14 @@ def test_names_that_match_no_image_or_several_are_refused(models, scans, tmp_pat
     assert "are both" in refused(models, tmp_path, "--hints", twice, scans)
 
 
-def test_hints_without_a_name_are_for_a_single_image(models, scans, tmp_path):
+def test_unnamed_hints_are_for_a_single_picture(models, scans, tmp_path):
     hints = written(tmp_path / "hints.json", RED)
     assert "name them" in refused(models, tmp_path, "--hints", hints, scans)
     assert colorize(models, "--hints", hints, scans / "a.png", tmp_path / "a.png")[0] == 0
     assert chroma(tmp_path / "a.png")[20, 20, 0] > 5
 
 
-def test_the_name_of_an_image_of_another_shard_is_no_error(models, scans, tmp_path):
+def test_hint_name_of_another_shard_is_accepted(models, scans, tmp_path):
     hints = written(tmp_path / "hints.json", {"a.png": RED, "b.png": BLUE, "one/c.png": RED})
     done = []
     for part in (1, 2, 3):
@@ -196,7 +195,7 @@ def test_the_name_of_an_image_of_another_shard_is_no_error(models, scans, tmp_pa
     assert chroma(tmp_path / "out" / "a.png")[20, 20, 0] > 5
 
 
-def test_a_hint_outside_of_its_image_fails_only_that_image(models, scans, tmp_path):
+def test_hint_outside_its_picture_fails_only_it(models, scans, tmp_path):
     outside = {"points": [{"x": 500, "y": 20, "color": "red"}]}
     hints = written(tmp_path / "hints.json", {"a.png": outside, "b.png": RED})
     status, lines, _ = colorize(models, "--hints", hints, scans, tmp_path / "out")
@@ -208,7 +207,7 @@ def test_a_hint_outside_of_its_image_fails_only_that_image(models, scans, tmp_pa
     assert (tmp_path / "out" / "b.png").exists()
 
 
-def test_an_output_never_replaces_the_hints_or_the_reference(models, scans, sunset, tmp_path):
+def test_output_never_replaces_guidance_files(models, scans, sunset, tmp_path):
     before = sunset.read_bytes()
     arguments = ("--overwrite", "--reference", sunset, scans / "a.png", sunset)
     status, _, stderr = colorize(models, *arguments)
@@ -238,7 +237,7 @@ def test_hints_for_an_animation_are_a_failure(models, gray_photo, tmp_path):
     assert not (tmp_path / "out.png").exists()
 
 
-def test_painted_hints_color_the_image(models, scans, tmp_path):
+def test_painted_hints_color_the_picture(models, scans, tmp_path):
     image = Image.new("RGBA", (160, 120))
     image.paste((0x8A, 0x4A, 0x3A, 255), (15, 15, 25, 25))
     image.save(tmp_path / "hints.png")
@@ -247,7 +246,7 @@ def test_painted_hints_color_the_image(models, scans, tmp_path):
     assert chroma(tmp_path / "out.png")[15:25, 15:25, 0].min() > 5
 
 
-def test_hints_and_a_reference_from_python(models, gray_photo, sunset, tmp_path):
+def test_colorizer_accepts_hints_and_reference(models, gray_photo, sunset, tmp_path):
     colorizer = Colorizer(models.tinted, device="cpu", strength=0.0)
     painted = Image.new("RGBA", (160, 120))
     painted.paste((0x8A, 0x4A, 0x3A, 255), (15, 15, 25, 25))

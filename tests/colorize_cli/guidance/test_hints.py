@@ -13,7 +13,6 @@ from colorize_cli import Colorizer
 from colorize_cli.cli.run import command
 from colorize_cli.color import lab
 from colorize_cli.core.errors import UsageError
-from colorize_cli.core.settings import Settings
 from colorize_cli.guidance.hints import parse
 
 RED = "#b05a48"
@@ -21,7 +20,7 @@ POINT = {"points": [{"x": 80, "y": 60, "color": RED, "radius": 5}]}
 BAD = {
     "not json": ("{", "not valid JSON"),
     "no object": ("[1]", "not an object"),
-    "no colour": ('{"points": [{"x": 1, "y": 2, "color": "reddish"}]}', r"points\[0\]\.color is not a color"),
+    "no color": ('{"points": [{"x": 1, "y": 2, "color": "reddish"}]}', r"points\[0\]\.color is not a color"),
     "no number": ('{"points": [{"x": "1", "y": 2, "color": "red"}]}', r"points\[0\]\.x is not a number"),
     "unknown key": ('{"points": [{"x": 1, "y": 2, "colour": "red"}]}', "'colour' is none of"),
     "no points": ('{"strokes": [{"points": [], "color": "red"}]}', r"strokes\[0\] has no points"),
@@ -62,14 +61,14 @@ def images(gray_photo, tmp_path):
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_the_error_for_bad_hints_is_one_line_with_the_position(name):
+def test_bad_hints_raise_one_line_with_the_position(name):
     text, reason = BAD[name]
     with pytest.raises(UsageError, match=reason) as raised:
         parse(text)
     assert "\n" not in str(raised.value)
 
 
-def test_the_result_follows_a_point(models, images, tmp_path):
+def test_point_hint_sets_the_color(models, images, tmp_path):
     hints = written(tmp_path / "h.json", POINT)
     assert run(models, "--hints", hints, images / "b.png", tmp_path / "out.png")[0] == 0
     found = chroma(tmp_path / "out.png")
@@ -78,7 +77,7 @@ def test_the_result_follows_a_point(models, images, tmp_path):
     assert np.linalg.norm(found[disc] - wanted(RED), axis=1).max() < 3
 
 
-def test_the_result_follows_a_stroke_and_an_image_whatever_the_strength(models, images, tmp_path):
+def test_stroke_and_painted_hints_ignore_strength(models, images, tmp_path):
     stroke = {"strokes": [{"points": [[20, 30], [60, 30]], "color": RED, "width": 8}]}
     painted = np.zeros((60, 80, 4), np.uint8)
     painted[13:17, 10:30] = (0xB0, 0x5A, 0x48, 255)
@@ -89,7 +88,7 @@ def test_the_result_follows_a_stroke_and_an_image_whatever_the_strength(models, 
         assert np.abs(chroma(tmp_path / "out.png")[28:32, 24:56] - wanted(RED)).max() < 3
 
 
-def test_only_images_with_changed_hints_are_colorized_again(models, images, tmp_path):
+def test_changed_hints_recolor_only_their_picture(models, images, tmp_path):
     def stems(stderr: str) -> set[str]:
         return {line.split(" -> ")[0].rsplit("in/", 1)[1] for line in stderr.splitlines() if " -> " in line}
 
@@ -101,14 +100,10 @@ def test_only_images_with_changed_hints_are_colorized_again(models, images, tmp_
     assert stems(run(models, images, out)[1]) == {"one/a.png"}
 
 
-def test_without_hints_outputs_stay_up_to_date():
-    assert Settings().recipe(b"x") == Settings(hints=None, reference=None).recipe(b"x")
-
-
 @pytest.mark.parametrize(
     ("name", "reason"), [("a.png", "may be .* or .*; give its path"), ("c.png", "none of the images")]
 )
-def test_a_name_that_matches_several_images_or_none_is_refused(models, images, tmp_path, name, reason):
+def test_hint_name_that_matches_none_or_several_is_refused(models, images, tmp_path, name, reason):
     hints = written(tmp_path / "h.json", {name: POINT})
     code, stderr = run(models, "--hints", hints, images, tmp_path / "out")
     assert code == 2
@@ -117,14 +112,14 @@ def test_a_name_that_matches_several_images_or_none_is_refused(models, images, t
     assert not (tmp_path / "out").exists()
 
 
-def test_the_name_of_an_image_in_another_shard_is_no_error(models, images, tmp_path):
+def test_hint_name_of_another_shard_is_accepted(models, images, tmp_path):
     hints = written(tmp_path / "h.json", {"one/a.png": POINT, "two/a.png": POINT, "b.png": POINT})
     for shard in ("1/2", "2/2"):
         assert run(models, "--hints", hints, "--shard", shard, images, tmp_path / "out")[0] == 0
     assert len(list((tmp_path / "out").rglob("*.png"))) == 3
 
 
-def test_a_hint_outside_of_its_image_fails_only_that_image(models, images, tmp_path):
+def test_hint_outside_its_picture_fails_only_it(models, images, tmp_path):
     outside = {"points": [{"x": 500, "y": 2, "color": RED}]}
     hints = written(tmp_path / "h.json", {"b.png": outside, "one/a.png": POINT})
     code, stderr = run(models, "--hints", hints, images, tmp_path / "out")
@@ -133,24 +128,24 @@ def test_a_hint_outside_of_its_image_fails_only_that_image(models, images, tmp_p
     assert len(list((tmp_path / "out").rglob("*.png"))) == 2
 
 
-def test_hints_for_a_single_image_are_refused_for_several(models, images, tmp_path):
+def test_unnamed_hints_for_several_pictures_are_refused(models, images, tmp_path):
     code, stderr = run(models, "--hints", written(tmp_path / "h.json", POINT), images, tmp_path / "out")
     assert code == 2
     assert "for a single image" in stderr
 
 
 @pytest.mark.parametrize("option", ["--hints", "--reference"])
-def test_a_file_that_cannot_be_read_is_named_before_any_work(models, images, tmp_path, option):
+def test_unreadable_guidance_file_is_named_before_any_work(models, images, tmp_path, option):
     (tmp_path / "empty").touch()
-    Image.new("RGB", (20, 20), (9, 9, 9)).save(tmp_path / "grey.png")
-    for name in ("absent", "empty", "grey.png"):
+    Image.new("RGB", (20, 20), (9, 9, 9)).save(tmp_path / "gray.png")
+    for name in ("absent", "empty", "gray.png"):
         code, stderr = run(models, option, tmp_path / name, images / "b.png", tmp_path / "out.png")
         assert code == 2
         assert name in stderr
         assert not (tmp_path / "out.png").exists()
 
 
-def test_the_palette_of_a_reference_is_transferred_for_any_batch_size(models, images, tmp_path):
+def test_reference_palette_is_transferred_at_any_batch_size(models, images, tmp_path):
     reference = tmp_path / "reference.png"
     Image.fromarray(data.rocket()).save(reference)
     found = []
@@ -165,7 +160,7 @@ def test_the_palette_of_a_reference_is_transferred_for_any_batch_size(models, im
     assert np.linalg.norm(towards - truth) < 0.6 * np.linalg.norm(before - truth)
 
 
-def test_from_python(models, gray_photo):
+def test_colorizer_accepts_hints_and_reference(models, gray_photo):
     gray = np.clip(gray_photo // 4 + 110, 0, 255).astype(np.uint8)
     colorizer = Colorizer(models.tinted, device="cpu")
     colored = colorizer.colorize(gray, hints=POINT)

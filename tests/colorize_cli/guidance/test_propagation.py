@@ -38,7 +38,7 @@ def point(x: int, y: int, color: str) -> dict:
 
 
 @pytest.mark.parametrize(("inside", "outside"), [(150, 70), (90, 180)])
-def test_color_fills_an_object_and_stops_at_its_edge(inside, outside):
+def test_hint_fills_an_object_up_to_its_edge(inside, outside):
     lightness = scene(inside, outside)
     before, after = colored(lightness), colored(lightness, point(160, 120, "#a06030"))
     hint = lab.srgb_to_lab(np.array([0xA0, 0x60, 0x30]) / 255)[1:]
@@ -53,7 +53,7 @@ def test_color_fills_an_object_and_stops_at_its_edge(inside, outside):
     assert change[:, :50].max() < 1
 
 
-def test_on_a_uniform_background_a_hint_fades_with_distance():
+def test_hint_on_a_uniform_background_fades_with_distance():
     lightness = Lightness(np.full(SHAPE, 128, np.uint8), GRAY8)
     change = np.abs(colored(lightness, point(20, 120, "#a06030")) - colored(lightness)).max(-1)[120]
     assert change[20] > 20
@@ -61,7 +61,7 @@ def test_on_a_uniform_background_a_hint_fades_with_distance():
     assert np.all(np.diff(change[60:200:20]) <= 0.5)
 
 
-def test_two_hints_share_the_background_between_them():
+def test_hints_share_the_background_between_them():
     lightness = Lightness(np.full(SHAPE, 128, np.uint8), GRAY8)
     hints = {"points": [{"x": 60, "y": 120, "color": "#c03020"}, {"x": 260, "y": 120, "color": "#3040c0"}]}
     found = colored(lightness, hints)[120]
@@ -70,7 +70,7 @@ def test_two_hints_share_the_background_between_them():
         assert np.linalg.norm(found[x] - own) < np.linalg.norm(found[x] - other)
 
 
-def test_the_overlay_is_within_bounds():
+def test_overlay_values_are_within_bounds():
     planes = overlay_of(scene(150, 70), point(160, 120, "#a06030")).planes
     assert planes.dtype == np.float32
     assert planes[2].min() >= 0

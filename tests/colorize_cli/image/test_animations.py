@@ -14,40 +14,10 @@ from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.core.formats import HOLDS
 from colorize_cli.image import reader, writer
 from colorize_cli.image.frame import Frame, Page, Showing
-from tests.colorize_cli.image.test_pages import lightness_of
+from tests.helpers.animations import DURATIONS, FRAMES, LOSSLESS, SIZE, animation, moving, shown, timing
+from tests.helpers.pictures import lightness_of
 
 LIMIT = 1_000_000
-FRAMES, SIZE = 5, (32, 24)
-DURATIONS = [40, 70, 110, 30, 250]
-LOSSLESS = {
-    "AVIF": {"quality": 100, "subsampling": "4:4:4"},
-    "GIF": {},
-    "PNG": {},
-    "WEBP": {"lossless": True, "exact": True},
-}
-
-
-def moving(mode: str = "L") -> list[Image.Image]:
-    """A bright square that moves over a ramp, transparent on the left if the mode has alpha."""
-    images = []
-    for number in range(FRAMES):
-        codes = np.tile(np.linspace(20, 200, SIZE[0]).astype(np.uint8), (SIZE[1], 1))
-        codes[4 + 3 * number :, 5 * number : 5 * number + 8] = 240
-        image = Image.fromarray(codes).convert(mode)
-        if mode.endswith("A"):
-            alpha = np.full(codes.shape, 255, np.uint8)
-            alpha[:, : 4 + number] = 0
-            image.putalpha(Image.fromarray(alpha))
-        images.append(image)
-    return images
-
-
-def animation(format_: str, mode: str = "L", **options) -> bytes:
-    first, *others = moving(mode)
-    saving = {"duration": DURATIONS, "loop": 3} | LOSSLESS[format_] | options
-    file = io.BytesIO()
-    first.save(file, format_, save_all=True, append_images=others, **saving)
-    return file.getvalue()
 
 
 def frames_of(data: bytes) -> list[Frame]:
@@ -65,27 +35,6 @@ def encoded(frames: list[Frame], format_: str, quality: int | None = None) -> by
     return file.getvalue()
 
 
-def shown(data: bytes) -> list[np.ndarray]:
-    """Return each frame, (H, W, 4), as Pillow composes it."""
-    with Image.open(io.BytesIO(data)) as image:
-        found = []
-        for number in range(getattr(image, "n_frames", 1)):
-            image.seek(number)
-            found.append(np.asarray(image.convert("RGBA")))
-        return found
-
-
-def timing(data: bytes) -> tuple[list[float], int | None]:
-    """Return the durations and the number of loops."""
-    with Image.open(io.BytesIO(data)) as image:
-        durations = []
-        for number in range(image.n_frames):
-            image.seek(number)
-            image.load()
-            durations.append(image.info["duration"])
-        return durations, image.info.get("loop")
-
-
 def difference(rgba: np.ndarray, frame: Frame) -> float:
     """Return the mean difference in L* where a pixel is not transparent."""
     lab = srgb_to_lab(rgba[..., :3] / 255)
@@ -95,7 +44,7 @@ def difference(rgba: np.ndarray, frame: Frame) -> float:
 
 @pytest.mark.parametrize("source", LOSSLESS)
 @pytest.mark.parametrize(("target", "loss"), [("PNG", 0.15), ("WEBP", 1.2), ("AVIF", 1.2)])
-def test_frames_durations_and_loops_are_kept(source, target, loss):
+def test_animation_keeps_frames_durations_and_loops(source, target, loss):
     data = animation(source)
     frames = frames_of(data)
     assert [frame.pages for frame in frames] == [FRAMES] * FRAMES
@@ -112,26 +61,26 @@ def test_frames_durations_and_loops_are_kept(source, target, loss):
 
 
 @pytest.mark.parametrize(("source", "wanted"), [("GIF", 1), ("PNG", 0), ("WEBP", 0)])
-def test_an_animation_that_does_not_say_how_often(source, wanted):
+def test_loops_of_an_animation_without_count_follow_its_format(source, wanted):
     first, *others = moving()
     file = io.BytesIO()
     first.save(file, source, save_all=True, append_images=others, duration=50)
     assert {frame.showing.loops for frame in frames_of(file.getvalue())} == {wanted}
 
 
-def test_for_ever_stays_for_ever():
+def test_loops_without_end_stay_endless():
     for source in ("GIF", "PNG", "WEBP"):
         assert timing(encoded(frames_of(animation(source, loop=0)), "PNG"))[1] == 0
 
 
-def test_more_loops_than_webp_can_count():
+def test_loops_beyond_the_limit_of_webp_are_clamped():
     data = animation("PNG", loop=100_000)
     assert timing(encoded(frames_of(data), "WEBP"))[1] == 65535
 
 
 @pytest.mark.parametrize("disposal", range(4))
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
-def test_gif_frames_are_what_pillow_composes(disposal, mode):
+def test_gif_frames_equal_those_of_pillow(disposal, mode):
     data = animation("GIF", mode, disposal=disposal)
     check_composed(data)
 
@@ -139,13 +88,13 @@ def test_gif_frames_are_what_pillow_composes(disposal, mode):
 @pytest.mark.parametrize("disposal", range(3))
 @pytest.mark.parametrize("blend", range(2))
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_png_frames_are_what_pillow_composes(disposal, blend, mode):
+def test_png_frames_equal_those_of_pillow(disposal, blend, mode):
     check_composed(animation("PNG", mode, disposal=disposal, blend=blend))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
 @pytest.mark.parametrize("format_", ["PNG", "WEBP"])
-def test_frames_are_what_pillow_composes(format_, mode):
+def test_png_and_webp_frames_equal_those_of_pillow(format_, mode):
     check_composed(animation(format_, mode))
 
 
@@ -162,21 +111,21 @@ def check_composed(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("target", ["PNG", "WEBP", "AVIF"])
-def test_transparency_that_changes_from_frame_to_frame(target):
+def test_transparency_that_varies_by_frame_is_kept(target):
     frames = frames_of(animation("PNG", "RGBA"))
     for number, rgba in enumerate(shown(encoded(frames, target))):
         assert (rgba[:, : 4 + number, 3] < 30).all()
         assert (rgba[:, 6 + number :, 3] > 225).all()
 
 
-def test_frames_without_and_with_transparency_together():
+def test_opaque_and_transparent_frames_mix():
     frames = frames_of(animation("PNG"))[:1] + frames_of(animation("PNG", "RGBA"))[1:]
     found = shown(encoded(frames, "PNG"))
     assert found[0][..., 3].min() == 255
     assert found[1][..., 3].min() == 0
 
 
-def test_the_picture_for_where_animations_are_not_shown_is_kept():
+def test_png_default_image_is_kept():
     data = animation("PNG", default_image=True, duration=[40, 70, 110, 30])
     frames = frames_of(data)
     assert [frame.showing.milliseconds for frame in frames] == [None, 40, 70, 110, 30]
@@ -189,20 +138,20 @@ def test_the_picture_for_where_animations_are_not_shown_is_kept():
         encoded(frames, "WEBP")
 
 
-def test_fractions_of_milliseconds_do_not_add_up():
+def test_durations_with_fractions_do_not_drift():
     frames = frames_of(animation("PNG", duration=1000 / 30))
     assert timing(encoded(frames, "PNG"))[0] == pytest.approx([1000 / 30] * FRAMES)
     assert timing(encoded(frames, "WEBP"))[0] == [33, 34, 33, 33, 34]
 
 
-def test_frames_that_are_alike_are_shown_as_long_as_before():
+def test_equal_frames_keep_the_total_duration():
     twice = [frame for frame in frames_of(animation("GIF", duration=50)) for _ in range(2)]
     durations, _ = timing(encoded(twice, "PNG"))
     assert sum(durations) == 2 * FRAMES * 50
 
 
 @pytest.mark.parametrize("format_", ["PNG", "WEBP"])
-def test_every_frame_is_turned(format_):
+def test_frames_are_all_rotated(format_):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     exif[ExifTags.Base.Make] = "Maker"
@@ -218,7 +167,7 @@ def test_every_frame_is_turned(format_):
         assert image.getexif()[ExifTags.Base.Make] == "Maker"
 
 
-def test_originals_are_turned_too():
+def test_original_pages_are_rotated():
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     file = io.BytesIO()
@@ -229,7 +178,7 @@ def test_originals_are_turned_too():
     np.testing.assert_array_equal(rgb, np.rot90(np.asarray(picture), -1))
 
 
-def test_an_animation_of_16_bits_keeps_its_frames():
+def test_animation_of_16_bits_keeps_its_frames():
     codes = [np.asarray(image).astype(np.uint16) * 257 for image in moving()]
     for number, each in enumerate(codes):
         each[0, number] = 0  # Pillow drops frames that differ only above 255
@@ -245,14 +194,14 @@ def test_an_animation_of_16_bits_keeps_its_frames():
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "TIFF", "BMP", "JPEG2000"])
-def test_other_formats_hold_no_animation_and_say_so(tmp_path, format_):
+def test_formats_without_animation_are_refused(tmp_path, format_):
     frames = frames_of(animation("GIF"))
     with pytest.raises(WriteError, match=f"{format_} cannot hold an animation; choose another"):
         writer.write(tmp_path / f"a{HOLDS[format_].suffixes[0]}", map(colored, frames))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_single_frame_is_no_animation(tmp_path):
+def test_single_frame_is_not_an_animation(tmp_path):
     for format_ in ("GIF", "PNG", "WEBP"):
         file = io.BytesIO()
         moving()[0].save(file, format_, save_all=True)
@@ -262,7 +211,7 @@ def test_a_single_frame_is_no_animation(tmp_path):
 
 
 @pytest.mark.parametrize("format_", LOSSLESS)
-def test_all_frames_count_as_pixels(format_):
+def test_pixel_limit_counts_all_frames(format_):
     data, pixels = animation(format_), FRAMES * SIZE[0] * SIZE[1]
     assert reader.size_of(data, pixels) == pixels
     with pytest.raises(ReadError, match=f"5 frames of 32 x 24 .* limit of {pixels - 1:,}"):
@@ -271,7 +220,7 @@ def test_all_frames_count_as_pixels(format_):
         next(reader.read_pages(data, pixels - 1))
 
 
-def test_a_later_frame_cannot_outgrow_the_limit():
+def test_later_frame_beyond_the_limit_is_refused():
     data = bytearray(animation("GIF", "L"))
     descriptor = data.rindex(b"!\xf9\x04") + 8
     assert data[descriptor : descriptor + 1] == b","
@@ -281,7 +230,7 @@ def test_a_later_frame_cannot_outgrow_the_limit():
 
 
 @pytest.mark.parametrize("format_", LOSSLESS)
-def test_a_cut_animation_is_never_taken_for_one_of_fewer_frames(format_):
+def test_truncated_animation_never_loses_frames_silently(format_):
     data = animation(format_)
     for end in range(0, len(data), 3):
         try:
@@ -291,7 +240,7 @@ def test_a_cut_animation_is_never_taken_for_one_of_fewer_frames(format_):
         assert end >= len(data) - 20, "only what marks the end is missing"
 
 
-def test_a_gif_cut_where_a_frame_ends_breaks_off():
+def test_gif_truncated_between_frames_is_an_error():
     data = animation("GIF")
     ends = [n for n in range(len(data)) if data.startswith(b"!\xf9\x04", n)]
     assert len(ends) == FRAMES
@@ -301,7 +250,7 @@ def test_a_gif_cut_where_a_frame_ends_breaks_off():
     assert len(frames_of(data + b"appended")) == FRAMES
 
 
-def test_a_gif_with_a_palette_for_every_frame_is_whole():
+def test_gif_with_a_palette_per_frame_is_read():
     first, *others = moving("RGB")
     file = io.BytesIO()
     palettes = [image.quantize(64 + 8 * n) for n, image in enumerate((first, *others))]
@@ -311,7 +260,7 @@ def test_a_gif_with_a_palette_for_every_frame_is_whole():
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("quality", [30, 75, 92, 100])
-def test_a_jpeg_keeps_its_luma_table(tmp_path, gray_photo, progressive, quality):
+def test_jpeg_keeps_its_luma_table(tmp_path, gray_photo, progressive, quality):
     Image.fromarray(gray_photo).convert("RGB").save(
         tmp_path / "a.jpg", quality=quality, progressive=progressive
     )
@@ -334,7 +283,7 @@ def tables(quality: int) -> dict[int, list[int]]:
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "WEBP", "AVIF"])
-def test_quality_says_how_large_and_how_good(gray_photo, format_):
+def test_quality_determines_size_and_fidelity(gray_photo, format_):
     file = io.BytesIO()
     Image.fromarray(gray_photo).save(file, "PNG")
     frames = frames_of(file.getvalue())
@@ -345,14 +294,14 @@ def test_quality_says_how_large_and_how_good(gray_photo, format_):
 
 
 @pytest.mark.parametrize("format_", ["PNG", "TIFF", "BMP"])
-def test_quality_means_nothing_to_formats_without_loss(format_):
+def test_quality_has_no_effect_on_lossless_formats(format_):
     frames = frames_of(animation("PNG"))
     still = [Frame(frames[0].lightness)]
     assert encoded(still, format_, 10) == encoded(still, format_)
 
 
 @pytest.mark.parametrize("format_", ["PNG", "TIFF", "WEBP", "AVIF", "JPEG2000"])
-def test_gray_with_transparency_becomes_color_with_the_same(format_):
+def test_gray_with_transparency_keeps_it_in_color(format_):
     file = io.BytesIO()
     picture = moving("LA")[0]
     picture.save(file, "PNG")
@@ -361,5 +310,5 @@ def test_gray_with_transparency_becomes_color_with_the_same(format_):
     assert np.abs(rgba[..., 3] - wanted).max() <= (30 if format_ == "AVIF" else 0)
 
 
-def test_a_frame_says_how_it_is_shown():
+def test_frame_has_its_duration_and_loops():
     assert frames_of(animation("GIF"))[2].showing == Showing(110, 4)

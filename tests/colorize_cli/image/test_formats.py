@@ -10,10 +10,11 @@ from PIL import Image
 
 from colorize_cli.color import lightness
 from colorize_cli.color.lab import srgb_to_lab
-from tests.colorize_cli.cli.test_run import contents, finish, invoke, piped
-from tests.colorize_cli.image.test_animations import DURATIONS, animation, shown, timing
-from tests.colorize_cli.image.test_heif import heic, picture
-from tests.colorize_cli.image.test_pages import gray, in_depth, tiff
+from tests.helpers.animations import DURATIONS, animation, shown, timing
+from tests.helpers.cli import contents, finish, invoke, piped
+from tests.helpers.heif_files import heic, picture
+from tests.helpers.pictures import gray, in_depth
+from tests.helpers.tiff_files import tiff
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def chroma(rgb: np.ndarray) -> float:
     return float(np.abs(srgb_to_lab(rgb[..., :3] / 255)[..., 1:]).mean())
 
 
-def test_every_page_of_a_tiff_is_colored(colorize, tmp_path):
+def test_tiff_pages_are_all_colorized(colorize, tmp_path):
     pages = [gray(24, 32), gray(60, 40), gray(30, 90)]
     put(tmp_path / "in", {"a.tif": tiff(*((page, {}) for page in pages))})
     result = colorize(tmp_path / "in", tmp_path / "out")
@@ -62,7 +63,7 @@ def test_every_page_of_a_tiff_is_colored(colorize, tmp_path):
             assert chroma(rgb) > 3
 
 
-def test_a_page_is_colored_as_if_it_were_alone(colorize, tmp_path):
+def test_page_is_colorized_as_if_alone(colorize, tmp_path):
     one, two = (gray(24, 32), {}), (gray(60, 40)[::-1], {})
     put(tmp_path / "in", {"both.tif": tiff(one, two), "one.tif": tiff(one), "two.tif": tiff(two)})
     assert colorize(tmp_path / "in", tmp_path / "out").exit_code == 0
@@ -74,7 +75,7 @@ def test_a_page_is_colored_as_if_it_were_alone(colorize, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_many_pages_stay_in_order(colorize, tmp_path, workers):
+def test_pages_stay_in_order_with_many_workers(colorize, tmp_path, workers):
     pages = [gray(24, 20 + number) for number in range(40)]
     put(tmp_path / "in", {"a.tif": tiff(*((page, {}) for page in pages))})
     assert colorize(tmp_path / "in", tmp_path / "out", "--workers", workers).exit_code == 0
@@ -83,7 +84,7 @@ def test_many_pages_stay_in_order(colorize, tmp_path, workers):
     ]
 
 
-def test_an_animated_gif_becomes_png(colorize, tmp_path):
+def test_animated_gif_becomes_png(colorize, tmp_path):
     data = animation("GIF")
     put(tmp_path / "in", {"a.gif": data})
     result = colorize(tmp_path / "in", tmp_path / "out")
@@ -96,7 +97,7 @@ def test_an_animated_gif_becomes_png(colorize, tmp_path):
         assert chroma(found) > 3
 
 
-def test_an_animation_passes_through_a_pipe(models):
+def test_animation_through_pipes_is_kept(models):
     data = animation("GIF")
     done = piped(data, "-", "-", "--model", models.tinted, "--device", "cpu", "-q")
     assert (done.returncode, done.stderr) == (0, b"")
@@ -104,7 +105,7 @@ def test_an_animation_passes_through_a_pipe(models):
     assert timing(done.stdout)[0] == DURATIONS
 
 
-def test_a_damaged_later_page_fails_alone_and_leaves_nothing(models, tmp_path):
+def test_damaged_later_page_fails_only_its_file(models, tmp_path):
     whole = tiff((gray(), {}), (in_depth(gray(), np.uint16), {}))
     put(tmp_path / "in", {"a.tif": whole, "b.tif": whole[:-100], "c.gif": animation("GIF")[:-40]})
     options = ("--model", models.tinted, "--device", "cpu", "-q")
@@ -117,7 +118,7 @@ def test_a_damaged_later_page_fails_alone_and_leaves_nothing(models, tmp_path):
 
 
 @pytest.mark.parametrize("format_", ["png", "tiff", "jpeg", "webp", "avif", "bmp", "jpeg2000"])
-def test_all_to_one_format(colorize, tmp_path, format_):
+def test_format_option_converts_every_format(colorize, tmp_path, format_):
     sources = {
         "a.jpg": encoded("JPEG", quality=97),
         "b.png": encoded("PNG"),
@@ -140,13 +141,13 @@ def test_all_to_one_format(colorize, tmp_path, format_):
     assert "0 done, 8 skipped (8 up to date)" in again.stderr
 
 
-def test_endings_of_the_format_asked_for_stay(colorize, tmp_path):
+def test_format_option_keeps_suffixes_of_that_format(colorize, tmp_path):
     put(tmp_path / "in", {"a.jpeg": encoded("JPEG"), "b.JPG": encoded("JPEG"), "c.png": encoded("PNG")})
     assert colorize(tmp_path / "in", tmp_path / "out", "--format", "jpeg").exit_code == 0
     assert contents(tmp_path / "out").keys() == {"a.jpeg", "b.JPG", "c.jpg"}
 
 
-def test_several_pages_to_a_format_of_one_is_a_clear_failure(colorize, tmp_path):
+def test_format_option_without_pages_fails_documents(colorize, tmp_path):
     put(tmp_path / "in", {"a.tif": tiff((gray(), {}), (gray(), {})), "b.gif": animation("GIF")})
     result = colorize(tmp_path / "in", tmp_path / "out", "--format", "jpeg")
     assert result.exit_code == 1
@@ -162,7 +163,7 @@ def test_several_pages_to_a_format_of_one_is_a_clear_failure(colorize, tmp_path)
         (("a.jpg", "a.webp"), ("--format", "avif")),
     ],
 )
-def test_two_that_would_become_one_are_found_before_any_work(colorize, tmp_path, names, options):
+def test_colliding_outputs_exit_2_before_any_work(colorize, tmp_path, names, options):
     put(tmp_path / "in", dict.fromkeys(names, encoded("PNG")))
     result = colorize(tmp_path / "in", tmp_path / "out", *options)
     assert result.exit_code == 2
@@ -195,7 +196,7 @@ def renamed(output: Path, new: str, old: str) -> None:
         journal.write_bytes(journal.read_bytes().replace(new.encode(), old.encode()))
 
 
-def test_an_output_by_the_name_of_an_earlier_version_is_said_to_be_made_again(colorize, tmp_path):
+def test_output_named_by_an_earlier_version_is_reported_and_made(colorize, tmp_path):
     source, output = (
         put(tmp_path / "in", {"a.gif": encoded("GIF"), "b.gif": encoded("GIF")}),
         tmp_path / "out",
@@ -219,7 +220,7 @@ def test_an_output_by_the_name_of_an_earlier_version_is_said_to_be_made_again(co
     assert (output / "a.png").read_bytes() != before  # of in/a.png
 
 
-def test_formats_that_cannot_be_written_are_wrong_usage(colorize, tmp_path):
+def test_invalid_formats_and_qualities_exit_2(colorize, tmp_path):
     put(tmp_path / "in", {"a.png": encoded("PNG")})
     for options in (("--format", "gif"), ("--format", "bogus"), ("--quality", 0), ("--quality", 101)):
         assert colorize(tmp_path / "in", tmp_path / "out", *options).exit_code == 2
@@ -227,7 +228,7 @@ def test_formats_that_cannot_be_written_are_wrong_usage(colorize, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"in"}
 
 
-def test_another_quality_makes_outputs_anew(colorize, tmp_path):
+def test_changed_quality_remakes_outputs(colorize, tmp_path):
     put(tmp_path / "in", {"a.jpg": encoded("JPEG", quality=80)})
     sizes = []
     for quality in ((), ("--quality", 40), ("--quality", 99)):
@@ -237,7 +238,7 @@ def test_another_quality_makes_outputs_anew(colorize, tmp_path):
     assert sizes[1] < sizes[0] < sizes[2]
 
 
-def test_an_animation_of_too_many_pixels_fails_before_it_is_decoded(colorize, tmp_path):
+def test_animation_beyond_the_pixel_limit_fails(colorize, tmp_path):
     put(tmp_path / "in", {"a.gif": animation("GIF"), "b.tif": tiff(*[(gray(), {})] * 5)})
     result = colorize(tmp_path / "in", tmp_path / "out", "--max-pixels", 24 * 32 * 4)
     assert result.exit_code == 1
@@ -245,7 +246,7 @@ def test_an_animation_of_too_many_pixels_fails_before_it_is_decoded(colorize, tm
     assert contents(tmp_path / "out").keys() == {"b.tif"}
 
 
-def test_floats_on_another_scale_fail_clearly(colorize, tmp_path):
+def test_floats_on_another_scale_fail_with_a_reason(colorize, tmp_path):
     put(tmp_path / "in", {"a.tif": tiff((gray().astype(np.float32), {}))})
     result = colorize(tmp_path / "in", tmp_path / "out")
     assert result.exit_code == 1
@@ -253,7 +254,7 @@ def test_floats_on_another_scale_fail_clearly(colorize, tmp_path):
     assert contents(tmp_path / "out") == {}
 
 
-def test_a_report_shows_pages_and_animations(colorize, tmp_path):
+def test_report_shows_pages_and_animations(colorize, tmp_path):
     floats = (in_depth(gray(), np.float32), {})
     put(
         tmp_path / "in",

@@ -1,8 +1,8 @@
-"""Damaged files: they are read, or fail with a one-line message; nothing else happens.
+"""Damaged files are read, or fail with a message of one line.
 
     COLORIZE_FUZZ_EXAMPLES=300 pytest tests/colorize_cli/image/test_fuzz.py
 
-tries 300 of each kind, and others each time.
+tries 300 random examples of each kind, different ones each time.
 """
 
 import io
@@ -25,27 +25,19 @@ from PIL import Image
 from colorize_cli.cli.run import command
 from colorize_cli.core.errors import ReadError
 from colorize_cli.image import reader, writer
-from tests.colorize_cli.image.test_animations import animation
-from tests.colorize_cli.image.test_heif import heic, picture
-from tests.colorize_cli.image.test_oddities import linear_profile
-from tests.colorize_cli.image.test_pages import (
-    EXTRA_SAMPLES,
-    ICC,
-    ORIENTATION,
-    colored,
-    gray,
-    in_depth,
-    tiff,
-)
-from tests.colorize_cli.image.test_png import GRAY, chunk, gamma, png
-from tests.colorize_cli.image.test_tiff_reader import SEPARATE, written
+from tests.helpers.animations import animation
+from tests.helpers.heif_files import heic, picture
+from tests.helpers.pictures import colored, gray, in_depth
+from tests.helpers.png_files import GRAY, chunk, gamma, png
+from tests.helpers.profiles import linear_profile
+from tests.helpers.tiff_files import EXTRA_SAMPLES, ICC, ORIENTATION, SEPARATE, tiff, written
 
 T = TypeVar("T")
 LIMIT = 1_000_000
 EXAMPLES = int(os.environ.get("COLORIZE_FUZZ_EXAMPLES", "20"))
 FUZZ = settings(
     max_examples=EXAMPLES,
-    deadline=20_000,  # milliseconds; a case takes some five of them
+    deadline=20_000,  # milliseconds; a case takes about five
     derandomize="COLORIZE_FUZZ_EXAMPLES" not in os.environ,
     database=None,
     suppress_health_check=list(HealthCheck),
@@ -192,16 +184,16 @@ def check(data: bytes) -> None:
         assert max(frame.pixels for frame in frames) <= pixels
         assert all(frame.pages == len(frames) for frame in frames)
     ours = [warning for warning in caught if "PIL" not in Path(warning.filename).parts]
-    assert not ours, "only Pillow warns, of what it reads all the same"
+    assert not ours, "only Pillow warns, about files that it can read"
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_whole_files_are_read(name):
+def test_undamaged_files_are_read(name):
     assert list(reader.read_pages(FILES[name], LIMIT))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_is_read_or_one_line_says_why_not(name):
+def test_damaged_file_is_read_or_fails_with_one_line(name):
     @FUZZ
     @given(mangled(FILES[name]))
     def run(data: bytes) -> None:
@@ -210,8 +202,8 @@ def test_a_damaged_file_is_read_or_one_line_says_why_not(name):
     run()
 
 
-@pytest.mark.filterwarnings("ignore")  # as `colorize_cli.cli.main` does
-def test_a_damaged_file_ends_in_one_outcome_and_leaves_a_whole_output_or_none(models, tmp_path_factory):
+@pytest.mark.filterwarnings("ignore")  # `colorize_cli.cli.main` ignores warnings too
+def test_run_on_damaged_files_has_one_outcome_each(models, tmp_path_factory):
     @settings(FUZZ, max_examples=max(4, EXAMPLES // 10), deadline=None)
     @given(st.fixed_dictionaries({name: mangled(data) for name, data in FILES.items()}))
     def run(damaged: dict[str, bytes]) -> None:

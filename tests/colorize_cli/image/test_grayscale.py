@@ -34,20 +34,20 @@ def through_jpeg(image: Image.Image, quality: int) -> Image.Image:
 
 @pytest.mark.parametrize("tone", TONES)
 @pytest.mark.parametrize("quality", [50, 90])
-def test_a_toned_print_counts_as_gray(tone, quality):
+def test_toned_print_is_gray(tone, quality):
     image = toned(np.asarray(Image.fromarray(data.astronaut()).convert("L")), TONES[tone])
     assert not from_image(image).is_color
     assert not from_image(through_jpeg(image, quality)).is_color
 
 
-def test_a_print_that_has_yellowed_unevenly_counts_as_gray(gray_photo):
+def test_unevenly_yellowed_print_is_gray(gray_photo):
     paper = np.linspace(1, 0.92, gray_photo.shape[1])[None, :, None] ** np.array([0, 0.3, 1])
     sepia = np.asarray(toned(gray_photo, TONES["sepia"]))
     assert not from_image(Image.fromarray(np.rint(sepia * paper).astype(np.uint8))).is_color
 
 
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
-def test_a_photograph_counts_as_colored(name):
+def test_photograph_is_in_color(name):
     image = Image.fromarray(getattr(data, name)())
     assert from_image(image).is_color
     assert from_image(through_jpeg(image, 30)).is_color
@@ -56,13 +56,13 @@ def test_a_photograph_counts_as_colored(name):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "I;16"])
-def test_gray_has_no_spread_whatever_the_mode(gray_photo, mode):
+def test_spread_of_gray_is_zero_in_every_mode(gray_photo, mode):
     gray = Image.fromarray(gray_photo)
     image = Image.fromarray(gray_photo.astype(np.uint16) * 257) if mode == "I;16" else gray.convert(mode)
     assert from_image(image).spread == 0
 
 
-def test_sixteen_bits_count_alike(tmp_path):
+def test_sixteen_bits_are_judged_like_eight(tmp_path):
     import cv2
 
     rgb = data.astronaut()
@@ -73,7 +73,7 @@ def test_sixteen_bits_count_alike(tmp_path):
     assert deep.spread == pytest.approx(from_image(Image.fromarray(rgb)).spread, rel=0.1)
 
 
-def test_what_is_transparent_does_not_count(gray_photo):
+def test_transparent_pixels_are_ignored(gray_photo):
     rgba = np.dstack([np.repeat(gray_photo[..., None], 3, axis=2), np.full_like(gray_photo, 255)])
     rgba[:, 80:] = np.random.default_rng(0).integers(0, 256, (120, 80, 4))
     rgba[:, 80:, 3] = 0

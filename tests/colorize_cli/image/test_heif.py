@@ -10,8 +10,9 @@ from skimage import color
 
 from colorize_cli.core.errors import ReadError
 from colorize_cli.image import reader
-from tests.colorize_cli.cli.test_run import invoke
-from tests.colorize_cli.image.test_oddities import linear_profile
+from tests.helpers.cli import invoke
+from tests.helpers.heif_files import heic, picture
+from tests.helpers.profiles import linear_profile
 
 LIMIT = 1_000_000
 
@@ -19,20 +20,6 @@ LIMIT = 1_000_000
 def gray(height: int = 96, width: int = 128) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     return (40 + 120 * x / width + 40 * (y > height // 3)).astype(np.uint8)
-
-
-def heic(*pictures: Image.Image, primary: int = 0, **options) -> bytes:
-    file, container = io.BytesIO(), pillow_heif.HeifFile()
-    for picture in pictures:
-        container.add_from_pillow(picture)
-    container.save(file, quality=95, primary_index=primary, **options)
-    return file.getvalue()
-
-
-def picture(codes: np.ndarray, **info) -> Image.Image:
-    image = Image.fromarray(codes).convert("RGB")
-    image.info |= info
-    return image
 
 
 def lightness_of(data: bytes) -> np.ndarray:
@@ -44,7 +31,7 @@ def wanted(codes: np.ndarray) -> np.ndarray:
     return color.rgb2lab(np.dstack([codes] * 3))[..., 0]
 
 
-def test_the_primary_picture_is_read():
+def test_primary_picture_is_read():
     data = heic(picture(gray()[::-1]), picture(gray(64, 96)), primary=1)
     frame = reader.read(data, LIMIT)
     assert (frame.format, frame.pages, frame.lightness.shape) == ("HEIF", 1, (64, 96))
@@ -52,7 +39,7 @@ def test_the_primary_picture_is_read():
 
 
 @pytest.mark.parametrize("name", ["a.heic", "a.HEIF", "a.hif"])
-def test_it_is_written_as_jpeg(models, tmp_path, name):
+def test_heic_is_written_as_jpeg(models, tmp_path, name):
     exif = Image.Exif()
     exif[ExifTags.Base.Make] = "Maker"
     (tmp_path / "in").mkdir()
@@ -67,7 +54,7 @@ def test_it_is_written_as_jpeg(models, tmp_path, name):
     assert np.abs(found[..., 1:]).mean() > 3, "it is colorized"
 
 
-def test_a_heic_named_jpg_is_read_and_named_as_heif(models, tmp_path):
+def test_heic_named_jpg_is_read_as_heif(models, tmp_path):
     data = heic(picture(gray()))
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(data)
@@ -80,7 +67,7 @@ def test_a_heic_named_jpg_is_read_and_named_as_heif(models, tmp_path):
         assert image.format == "JPEG"
 
 
-def test_ten_bits_stay_more_than_eight():
+def test_ten_bits_keep_their_depth():
     codes = np.tile(np.linspace(0, 65535, 1024).astype(np.uint16), (64, 1))
     file = io.BytesIO()
     encoder = pillow_heif.from_bytes("RGB;16", (1024, 64), np.dstack([codes] * 3).tobytes())
@@ -93,7 +80,7 @@ def test_ten_bits_stay_more_than_eight():
     assert len(np.unique(frame.lightness.codes)) > 500
 
 
-def test_a_profile_is_applied():
+def test_profile_is_applied():
     data = heic(picture(gray(), icc_profile=linear_profile("linear")))
     luminance = gray() / 255
     expected = np.where(luminance > (6 / 29) ** 3, 116 * np.cbrt(luminance) - 16, luminance * 903.3)
@@ -113,7 +100,7 @@ def test_orientation_is_applied_once(orientation):
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.9])
-def test_a_truncated_file_fails(kept):
+def test_truncated_file_is_an_error(kept):
     data = heic(picture(gray()))
     with pytest.raises(ReadError, match="damaged"):
         reader.read(data[: int(len(data) * kept)], LIMIT)

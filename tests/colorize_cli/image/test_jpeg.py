@@ -11,10 +11,10 @@ from skimage import color
 from colorize_cli.color.ycbcr import BytePlanes
 from colorize_cli.core.errors import ReadError
 from colorize_cli.image import jpeg, reader
-from tests.colorize_cli.cli.test_run import finish, invoke
+from tests.helpers.cli import finish, invoke
 
 
-def test_qualities_and_tables_are_libjpegs():
+def test_quality_tables_equal_those_of_libjpeg():
     for quality in (30, 75, 92, 100):
         file = io.BytesIO()
         Image.new("RGB", (16, 16)).save(file, "JPEG", quality=quality)
@@ -25,7 +25,7 @@ def test_qualities_and_tables_are_libjpegs():
 
 
 def colors(fewer: int, height: int = 61, width: int = 75) -> BytePlanes:
-    """Shapes of 9 pixels, with 4:4:4 or 4:2:0 chroma."""
+    """Return shapes of 9 pixels, with 4:4:4 or 4:2:0 chroma."""
     random = np.random.default_rng(0)
 
     def plane(height: int, width: int) -> np.ndarray:
@@ -43,7 +43,7 @@ def written(content: BytePlanes | np.ndarray, quality: int | jpeg.Table, **savin
 
 
 @pytest.mark.parametrize(("quality", "used"), [(75, 75), (92, 92), (93, 96), (95, 96), (96, 96), (100, 100)])
-def test_pixels_and_tables_are_those_of_pillow(quality, used):
+def test_write_equals_pillow(quality, used):
     rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8).repeat(9, 0).repeat(9, 1)
     theirs = io.BytesIO()
     Image.fromarray(rgb).save(theirs, "JPEG", quality=used, subsampling="4:4:4")
@@ -55,7 +55,7 @@ def test_pixels_and_tables_are_those_of_pillow(quality, used):
 
 
 @pytest.mark.parametrize(("fewer", "sampling"), [(1, (1, 1)), (2, (2, 2))])
-def test_planes_are_stored_as_they_are(fewer, sampling):
+def test_write_stores_planes_unchanged(fewer, sampling):
     planes = colors(fewer)
     image = written(planes, 100)
     assert image.layer[0][1:3] == sampling
@@ -72,7 +72,7 @@ def test_planes_are_stored_as_they_are(fewer, sampling):
 
 @pytest.mark.parametrize("fewer", [1, 2])
 @pytest.mark.parametrize("size", [(61, 75), (60, 75), (61, 74), (1, 1), (2, 1), (1, 17), (64, 80)])
-def test_both_encoders_store_the_same(fewer, size, monkeypatch):
+def test_write_by_both_encoders_is_equal(fewer, size, monkeypatch):
     """libjpeg-turbo with planes at a quality, and Pillow with the luminance table of that quality."""
     monkeypatch.setattr(jpeg, "_CHROMA_BESIDE_TABLE", 97)
     planes = colors(fewer, *size)
@@ -83,7 +83,7 @@ def test_both_encoders_store_the_same(fewer, size, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(1001, 1201), (1000, 1201), (1001, 1200)])
-def test_what_lies_in_memory_beyond_the_planes_is_not_stored(size):
+def test_write_ignores_memory_beyond_the_planes(size):
     """The encoder reads whole pairs of rows and columns."""
     files = []
     for beyond in (0, 255):
@@ -99,7 +99,7 @@ def test_what_lies_in_memory_beyond_the_planes_is_not_stored(size):
 
 @pytest.mark.parametrize("quality", [92, (3,) * 64])
 @pytest.mark.parametrize("fewer", [1, 2])
-def test_what_describes_the_picture_is_written_once(quality, fewer):
+def test_write_stores_metadata_once(quality, fewer):
     image = written(colors(fewer), quality, comment=b"a comment", dpi=(300, 300))
     assert (image.info["comment"], image.info["dpi"]) == (b"a comment", (300, 300))
     assert [marker for marker, _ in image.applist].count("APP0") == 1
@@ -114,7 +114,7 @@ def test_what_describes_the_picture_is_written_once(quality, fewer):
         ({"qtables": [[3] * 64]}, (3,) * 64, jpeg.tables(95)[1]),  # another program's table
     ],
 )
-def test_an_output_has_its_inputs_fineness(models, gray_photo, tmp_path, saving, luma, chroma):
+def test_output_has_the_quality_of_its_input(models, gray_photo, tmp_path, saving, luma, chroma):
     Image.fromarray(gray_photo).save(tmp_path / "a.jpg", **saving)
     result = invoke(tmp_path / "a.jpg", tmp_path / "b.jpg", "--model", models.tinted, "--device", "cpu")
     assert result.exit_code == 0, result.output
@@ -149,7 +149,7 @@ def lightness_of(data: bytes) -> np.ndarray:
 
 
 def by_djpeg(data: bytes) -> tuple[np.ndarray, int]:
-    """The picture as libjpeg's own program decodes it, and the exit status."""
+    """Return the picture as decoded by libjpeg's program, and its exit status."""
     djpeg = shutil.which("djpeg")
     if djpeg is None:
         pytest.skip("djpeg is not installed")
@@ -168,7 +168,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pixels_are_those_of_djpeg(kind):
+def test_read_equals_djpeg(kind):
     mode, options = KINDS[kind]
     data = encoded(mode, **options)
     wanted, status = by_djpeg(data)
@@ -178,14 +178,14 @@ def test_pixels_are_those_of_djpeg(kind):
     np.testing.assert_allclose(lightness_of(data), color.rgb2lab(wanted)[..., 0], atol=0.003)
 
 
-def test_inks_are_those_of_pillow():
+def test_read_of_cmyk_equals_pillow():
     data = encoded("CMYK")
     wanted = Image.open(io.BytesIO(data)).convert("RGB")
     np.testing.assert_allclose(lightness_of(data), color.rgb2lab(np.asarray(wanted))[..., 0], atol=0.3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_damage_in_the_middle_is_heard(kind):
+def test_read_of_damaged_data_reports_the_damage(kind):
     mode, options = KINDS[kind]
     data = with_zeros(encoded(mode, **options))
     assert by_djpeg(data)[1] == 2
@@ -194,7 +194,7 @@ def test_damage_in_the_middle_is_heard(kind):
     assert "\n" not in damage
 
 
-def test_a_damaged_picture_is_written_and_the_run_fails(models, tmp_path):
+def test_damaged_picture_is_written_and_the_run_fails(models, tmp_path):
     (tmp_path / "in").mkdir()
     damaged = with_zeros(encoded())
     (tmp_path / "in" / "a.jpg").write_bytes(damaged)
@@ -214,7 +214,7 @@ def test_a_damaged_picture_is_written_and_the_run_fails(models, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_picture_that_lacks_only_its_end_is_whole(kind):
+def test_read_without_the_end_marker_is_complete(kind):
     mode, options = KINDS[kind]
     data = encoded(mode, **options)
     frame = reader.read(data[:-2], LIMIT)
@@ -224,14 +224,14 @@ def test_a_picture_that_lacks_only_its_end_is_whole(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("missing", [40, 1000, 20_000])
-def test_a_picture_that_lacks_rows_is_truncated(kind, missing):
+def test_read_without_some_rows_is_an_error(kind, missing):
     mode, options = KINDS[kind]
     with pytest.raises(ReadError, match="truncated"):
         reader.read(encoded(mode, **options)[:-missing], LIMIT)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_progressive_picture_that_lacks_whole_scans_is_truncated(mode):
+def test_read_without_progressive_scans_is_an_error(mode):
     data = encoded(mode, progressive=True)
     scans = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
     for at in scans[1:]:
@@ -239,14 +239,14 @@ def test_a_progressive_picture_that_lacks_whole_scans_is_truncated(mode):
             reader.read(data[:at], LIMIT)
 
 
-def test_bytes_after_the_end_are_no_damage():
+def test_read_with_bytes_after_the_end_is_complete():
     data = encoded()
     assert reader.read(data + bytes(5000), LIMIT).damage is None
     np.testing.assert_array_equal(lightness_of(data + encoded()), lightness_of(data))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_12_bits_are_read(models, tmp_path, mode):
+def test_read_of_12_bits_is_deep(models, tmp_path, mode):
     y, x = np.mgrid[:400, :600]
     codes = np.rint(4095 * (0.05 + 0.9 * x / 600 * (0.7 + 0.3 * y / 400))).astype(np.uint16)
     stored = codes if mode == "L" else np.dstack([codes, codes, codes // 2])

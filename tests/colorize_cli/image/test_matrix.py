@@ -17,9 +17,8 @@ from colorize_cli.compose import compose, compose16
 from colorize_cli.core.formats import HOLDS
 from colorize_cli.image import reader, writer
 from colorize_cli.image.metadata import SRGB_PROFILE
-from tests.colorize_cli.image import test_png
-from tests.colorize_cli.image.test_oddities import linear_profile
-from tests.colorize_cli.image.test_reader import gray_profile
+from tests.helpers import png_files
+from tests.helpers.profiles import gray_profile, linear_profile
 
 LIMIT = 1_000_000
 SHAPE = (48, 80)
@@ -44,8 +43,8 @@ LAYOUTS = {
     "BigTIFF": {"bigtiff": True},
     "big-endian BigTIFF": {"bigtiff": True, "byteorder": ">"},
 }
-LUMINANCE = (0.2126729, 0.7151522, 0.0721750)  # of the primaries of sRGB
-GAMMA = 461 / 256  # of the profile of gray pictures; that of colors is linear
+LUMINANCE = (0.2126729, 0.7151522, 0.0721750)  # luminances of the primaries of sRGB
+GAMMA = 461 / 256  # in the profile of gray pictures; the profile of colors is linear
 # Allowed mean difference in L* between output and input, by the loss of the format.
 LOSSES = {"AVIF": 1.2, "HEIF": 1.2, "JPEG": 0.8, "lossy": 1.2}
 
@@ -56,7 +55,7 @@ class Case:
     mode: str
     orientation: int
     profile: bool
-    layout: str = ""  # of LAYOUTS, or "tRNS", or "lossy" for WebP
+    layout: str = ""  # a key of LAYOUTS, "tRNS", or "lossy" for WebP
 
     def __str__(self) -> str:
         words = (
@@ -97,7 +96,7 @@ CASES += [Case("WEBP", mode, 1, False, "lossy") for mode in ("L", "RGB", "RGBA")
 
 
 def gray16() -> np.ndarray:
-    """A smooth ramp with some structure, every 16-bit level distinct from its neighbors."""
+    """Return a smooth ramp with some structure, in 16 bits."""
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]] / np.array(SHAPE)[:, None, None]
     return np.rint(65535 * np.clip(0.1 + 0.7 * x + 0.15 * np.sin(9 * y), 0, 1)).astype(np.uint16)
 
@@ -133,7 +132,7 @@ def as_image(mode: str) -> Image.Image:
 
 
 def clear_code(case: Case) -> np.ndarray:
-    """The code that the chunk tRNS declares transparent."""
+    """Return the code that the chunk tRNS makes transparent."""
     return samples(case.mode)[20, 40]
 
 
@@ -176,11 +175,11 @@ def make(case: Case, path: Path) -> None:
         pillow_heif.register_heif_opener()
     if case.layout == "tRNS":
         bits = {"1": 1, "L;2": 2, "L;4": 4}.get(case.mode, 16 if case.deep else 8)
-        clear = test_png.chunk(
+        clear = png_files.chunk(
             b"tRNS", np.broadcast_to(clear_code(case), 1 if is_gray(case) else 3).astype(">u2").tobytes()
         )
-        kind = test_png.GRAY if is_gray(case) else test_png.RGB
-        path.write_bytes(test_png.png(samples(case.mode), kind, bits, clear))
+        kind = png_files.GRAY if is_gray(case) else png_files.RGB
+        path.write_bytes(png_files.png(samples(case.mode), kind, bits, clear))
     elif case.format == "TIFF" and (case.layout or case.deep):
         make_tiff(case, path)
     elif case.mode.endswith("B;16") or case.mode.endswith("A;16"):
@@ -216,7 +215,7 @@ def make_tiff(case: Case, path: Path) -> None:
 
 
 def add_metadata(path: Path, chosen: dict) -> None:
-    """Add to a PNG what Pillow's `save` writes beside the pixels."""
+    """Add to a PNG the chunks that Pillow's `save` writes in addition to the pixels."""
     small = io.BytesIO()
     Image.new("RGB", (1, 1)).save(small, "PNG", **chosen)
     data, head = path.read_bytes(), 8 + 25
@@ -259,12 +258,12 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
-def test_there_are_enough_of_them():
+def test_cases_are_at_least_350():
     assert len(set(CASES)) >= 350
 
 
 @pytest.mark.parametrize("case", sorted(set(CASES), key=str), ids=str)
-def test_what_goes_in_comes_out_colored(tmp_path, case):
+def test_round_trip_is_colorized_and_keeps_the_rest(tmp_path, case):
     suffix = HOLDS[case.format].suffixes[0]
     format_ = HOLDS[case.format].written_as or case.format
     source, output = tmp_path / f"a{suffix}", tmp_path / f"b{HOLDS[format_].suffixes[0]}"
@@ -294,7 +293,7 @@ def test_what_goes_in_comes_out_colored(tmp_path, case):
 
 
 def check_lightness(case, frame):
-    """The decoded picture is the one that a viewer shows; pictures of 16 bits at 16 bits."""
+    """Check that the decoded picture equals the one in a viewer, in 16 bits for 16-bit pictures."""
     if case.loss or case.mode in ("P", "CMYK"):
         return
     content = samples(case.mode)
@@ -337,7 +336,7 @@ def check_metadata(case, output, format_):
         assert exif.get(ExifTags.Base.Orientation, 1) == 1
         if "exif" in chosen:
             assert exif[ExifTags.Base.Make] == "Maker"
-            if case.format != "TIFF":  # Pillow makes those without
+            if case.format != "TIFF":  # Pillow writes TIFF files without this directory
                 details = exif.get_ifd(ExifTags.IFD.Exif)
                 assert details[ExifTags.Base.DateTimeOriginal] == "1931:05:06 07:08:09"
         if "dpi" in chosen:

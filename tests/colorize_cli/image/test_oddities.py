@@ -10,13 +10,11 @@ from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 from colorize_cli.color import lab, lightness
 from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.image import reader, writer
+from tests.helpers.pictures import lightness_of
+from tests.helpers.profiles import linear_profile
 
 LIMIT = 1_000_000
 GRAY = (np.add.outer(np.arange(60) * 3, np.arange(80)) % 256).astype(np.uint8)
-
-
-def lightness_of(frame):
-    return frame.lightness.rows(0, frame.lightness.shape[0])
 
 
 def tiff(bits: int, photometric: int, data: bytes) -> bytes:
@@ -53,27 +51,27 @@ def in_twelve_bits(codes: np.ndarray) -> bytes:
         pytest.param(tiff(8, 0, (255 - GRAY).tobytes()), id="8 bit, white is zero"),
     ],
 )
-def test_gray_tiff_of_any_depth_and_polarity(tmp_path, data):
+def test_gray_tiff_of_any_depth_and_polarity_is_read(tmp_path, data):
     (tmp_path / "a.tif").write_bytes(data)
     found = lightness_of(reader.read(tmp_path / "a.tif", LIMIT))
     assert np.abs(found - lightness.GRAY8[GRAY]).max() < 0.5
 
 
-def test_big_endian_16_bit_tiff(tmp_path):
+def test_big_endian_16_bit_tiff_is_read(tmp_path):
     data = (GRAY.astype(np.uint16) * 257).astype(">u2").tobytes()
     Image.frombytes("I;16B", (80, 60), data).save(tmp_path / "a.tif")
     found = lightness_of(reader.read(tmp_path / "a.tif", LIMIT))
     assert np.abs(found - lightness.GRAY8[GRAY]).max() < 0.01
 
 
-def test_transparent_code_of_a_16_bit_png(tmp_path):
+def test_png_16_bit_transparent_code_becomes_alpha(tmp_path):
     codes = GRAY.astype(np.uint16) * 257
     Image.fromarray(codes).save(tmp_path / "a.png", transparency=int(codes[5, 5]))
     frame = reader.read(tmp_path / "a.png", LIMIT)
     np.testing.assert_array_equal(frame.alpha == 0, codes == codes[5, 5])
 
 
-def test_bmp_says_that_it_cannot_hold_transparency(tmp_path):
+def test_bmp_output_with_transparency_is_refused(tmp_path):
     Image.merge("LA", (Image.fromarray(GRAY), Image.fromarray(GRAY[::-1].copy()))).save(tmp_path / "a.png")
     frame = reader.read(tmp_path / "a.png", LIMIT)
     with pytest.raises(WriteError, match="transparency"):
@@ -88,12 +86,12 @@ def test_bmp_says_that_it_cannot_hold_transparency(tmp_path):
         b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x03\0\0\0ab\0\0\0\0\0\0",
     ],
 )
-def test_a_damaged_exif_block_does_not_cost_the_picture(tmp_path, exif):
+def test_damaged_exif_block_does_not_fail_the_picture(tmp_path, exif):
     Image.fromarray(GRAY).save(tmp_path / "a.jpg", exif=exif, quality=95)
     assert reader.read(tmp_path / "a.jpg", LIMIT).lightness.shape == (60, 80)
 
 
-def test_metadata_of_a_turned_picture_is_true_of_what_is_written(tmp_path):
+def test_metadata_of_a_rotated_picture_fits_the_output(tmp_path):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     exif[ExifTags.Base.Make] = "Maker"
@@ -114,7 +112,7 @@ def test_metadata_of_a_turned_picture_is_true_of_what_is_written(tmp_path):
         assert back.info["dpi"] == (100, 300)
 
 
-def test_an_impossible_resolution_is_left_out(tmp_path):
+def test_impossible_resolution_is_omitted(tmp_path):
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[282] = tags[283] = TiffImagePlugin.IFDRational(0, 0)
     Image.fromarray(GRAY).save(tmp_path / "a.tif", tiffinfo=tags)
@@ -123,38 +121,7 @@ def test_an_impossible_resolution_is_left_out(tmp_path):
     writer.write(tmp_path / "b.tif", [(frame, np.zeros((60, 80, 3), np.uint8))])
 
 
-def linear_profile(name: str) -> bytes:
-    """An ICC profile with sRGB's primaries and a gamma of 1 (ICC.1:2001-04)."""
-
-    def fixed(x: float) -> bytes:
-        return struct.pack(">i", round(x * 65536))
-
-    def xyz(*values: float) -> bytes:
-        return b"XYZ \0\0\0\0" + b"".join(map(fixed, values))
-
-    text = name.encode() + b"\0"
-    description = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + b"\0" * 78
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, 256) + b"\0\0"
-    tags = [
-        (b"desc", description + b"\0" * (-len(description) % 4)),
-        (b"cprt", b"text\0\0\0\0none\0\0\0\0"),
-        (b"wtpt", xyz(0.9642, 1, 0.8249)),
-        (b"rXYZ", xyz(0.43607, 0.22249, 0.01392)),
-        (b"gXYZ", xyz(0.38515, 0.71687, 0.09708)),
-        (b"bXYZ", xyz(0.14307, 0.06061, 0.7141)),
-        *((key, curve) for key in (b"rTRC", b"gTRC", b"bTRC")),
-    ]
-    table, body = struct.pack(">I", len(tags)), b""
-    for key, data in tags:
-        table += key + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(data))
-        body += data
-    size = 128 + len(table) + len(body)
-    header = struct.pack(">I", size) + b"lcms\x02\x40\0\0mntrRGB XYZ " + b"\0" * 12 + b"acsp" + b"\0" * 28
-    header += fixed(0.9642) + fixed(1) + fixed(0.8249)
-    return header.ljust(128, b"\0") + table + body
-
-
-def test_a_linear_profile_is_honoured_whatever_its_name(tmp_path):
+def test_linear_profile_is_applied_despite_its_name(tmp_path):
     picture = Image.fromarray(GRAY).convert("RGB")
     picture.save(tmp_path / "a.png", icc_profile=linear_profile("GIMP built-in Linear sRGB"))
     found = lightness_of(reader.read(tmp_path / "a.png", LIMIT))
@@ -162,20 +129,20 @@ def test_a_linear_profile_is_honoured_whatever_its_name(tmp_path):
     assert np.abs(found - expected).max() < 1
 
 
-def test_srgb_itself_changes_nothing(tmp_path):
+def test_srgb_profile_changes_nothing(tmp_path):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(GRAY).convert("RGB").save(tmp_path / "a.png", icc_profile=profile)
     np.testing.assert_array_equal(reader.read(tmp_path / "a.png", LIMIT).lightness.codes, GRAY)
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+def test_named_pipe_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "a.jpg")
     with pytest.raises(ReadError, match="pipe"):
         reader.size_of(tmp_path / "a.jpg", LIMIT)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
-def test_more_pixels_on_a_side_than_the_format_holds(tmp_path, suffix):
+def test_side_beyond_the_format_is_refused(tmp_path, suffix):
     Image.fromarray(np.full((1, 70_000), 90, np.uint8)).save(tmp_path / "a.png")
     frame = reader.read(tmp_path / "a.png", LIMIT)
     with pytest.raises(WriteError, match="cannot hold more than"):

@@ -12,67 +12,26 @@ from PIL import ExifTags, Image, TiffImagePlugin
 
 from colorize_cli.color import lightness
 from colorize_cli.color.lab import srgb_to_lab
-from colorize_cli.compose import compose, compose16
 from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.core.formats import HOLDS
 from colorize_cli.image import reader, writer
-from colorize_cli.image.frame import Frame, Page
-from tests.colorize_cli.image.test_oddities import linear_profile
+from colorize_cli.image.frame import Frame
+from tests.helpers.pictures import colored, gray, in_depth, lightness_of
+from tests.helpers.profiles import linear_profile
+from tests.helpers.tiff_files import (
+    ACROSS,
+    DOWN,
+    EXTRA_SAMPLES,
+    ICC,
+    MAKE,
+    ORIENTATION,
+    SUBFILE_TYPE,
+    UNIT,
+    tiff,
+)
 
 LIMIT = 1_000_000
-SUBFILE_TYPE, MAKE, ORIENTATION, ACROSS, DOWN, UNIT, EXTRA_SAMPLES, ICC = (
-    254, 271, 274, 282, 283, 296, 338, 34675,
-)  # fmt: skip
 UP, DOWNWARD, RIGHT, LEFT = 1, 3, 6, 8
-
-
-def gray(height: int = 24, width: int = 32) -> np.ndarray:
-    """Return an 8-bit picture with structure along both axes and no symmetry."""
-    y, x = np.mgrid[:height, :width]
-    return ((x * 5 + y * 3 + 20 * (x > width // 3)) % 230 + 10).astype(np.uint8)
-
-
-def tiff(*pages: tuple[np.ndarray, dict]) -> bytes:
-    """Make a TIFF 6.0 of uncompressed pages: samples (H, W) or (H, W, channels), and tags."""
-    file = io.BytesIO(struct.pack("<2sHI", b"II", 42, 0))
-    link = 4
-    for array, tags in pages:
-        samples = np.atleast_3d(array)
-        height, width, channels = samples.shape
-        data = samples.tobytes()
-        directory = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\x08\0\0\0")
-        bits = 8 * samples.itemsize
-        directory.update({256: width, 257: height, 258: (bits,) * channels, 259: 1, 277: channels})
-        directory.update({262: 2 if channels >= 3 else 1, 273: (0,), 278: height, 279: (len(data),), 284: 1})
-        if array.dtype.kind == "f":
-            directory[339] = (3,) * channels
-        if ICC in tags:
-            directory.tagtype[ICC] = 7
-        directory.update(tags)
-        start = file.seek(0, io.SEEK_END)
-        body = directory.tobytes(start)
-        file.write(body + data)
-        file.seek(link)
-        file.write(struct.pack("<I", start))
-        link = start + 2 + 12 * struct.unpack_from("<H", body)[0]
-    return file.getvalue()
-
-
-def in_depth(codes: np.ndarray, dtype: type, channels: int = 3) -> np.ndarray:
-    """Convert 8-bit gray to `channels` equal channels of another type, with the same lightness."""
-    white = 1 if dtype is np.float32 else np.iinfo(dtype).max
-    samples = (np.round(codes / 255 * white) if white > 1 else codes / 255).astype(dtype)
-    return np.stack([samples] * channels, axis=-1)
-
-
-def lightness_of(frame: Frame) -> np.ndarray:
-    return frame.lightness.rows(0, frame.lightness.shape[0])
-
-
-def colored(frame: Frame, format_: str = "TIFF") -> Page:
-    ab = np.stack([np.full((3, 5), 6), np.full((3, 5), 9)]).astype(np.float32)
-    deep = frame.deep and HOLDS[format_].deep
-    return frame, (compose16 if deep else compose)(frame.lightness, ab)
 
 
 def pages_of(data: bytes) -> list[Frame]:
@@ -100,7 +59,7 @@ def difference(rgb: np.ndarray, frame: Frame) -> float:
     return float(np.abs(lab[..., 0] - lightness_of(frame)).mean())
 
 
-def test_every_page_keeps_its_size_depth_transparency_and_lightness(tmp_path):
+def test_pages_keep_size_depth_transparency_and_lightness(tmp_path):
     with_alpha = np.dstack([in_depth(gray(20, 30), np.uint8), gray(20, 30)[::-1]])
     data = tiff(
         (gray(24, 32), {}),
@@ -126,7 +85,7 @@ def test_every_page_keeps_its_size_depth_transparency_and_lightness(tmp_path):
     np.testing.assert_array_equal(found[2][..., 3], gray(20, 30)[::-1])
 
 
-def test_every_page_keeps_its_own_metadata(tmp_path):
+def test_pages_keep_their_metadata(tmp_path):
     rational = TiffImagePlugin.IFDRational
     tags = [
         {MAKE: "one", ACROSS: rational(300), DOWN: rational(150), UNIT: 2},
@@ -145,7 +104,7 @@ def test_every_page_keeps_its_own_metadata(tmp_path):
     assert [frame.metadata.dpi for frame in frames] == [(300, 150), (72, 72), None, None]
 
 
-def test_exif_directories_of_later_pages_are_found_again(tmp_path, gray_photo):
+def test_later_pages_keep_their_exif_directories(tmp_path, gray_photo):
     exif = Image.Exif()
     exif[MAKE] = "Maker"
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "1931:05:06 07:08:09"
@@ -161,7 +120,7 @@ def test_exif_directories_of_later_pages_are_found_again(tmp_path, gray_photo):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_a_profile_is_that_of_its_page_alone(dtype):
+def test_profile_applies_only_to_its_page(dtype):
     plain, linear = {}, {ICC: linear_profile("linear")}
     colors = in_depth(gray(), dtype)
     frames = pages_of(tiff((colors, plain), (colors, linear), (colors, plain)))
@@ -172,7 +131,7 @@ def test_a_profile_is_that_of_its_page_alone(dtype):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_page_is_turned_once_and_by_itself(tmp_path, dtype, channels):
+def test_pages_are_rotated_once_and_separately(tmp_path, dtype, channels):
     turned = {UP: gray(), DOWNWARD: gray()[::-1, ::-1], RIGHT: np.rot90(gray(), -1), LEFT: np.rot90(gray())}
     samples = in_depth(gray(), dtype, channels)
     frames = pages_of(tiff(*((samples, {ORIENTATION: orientation}) for orientation in turned)))
@@ -184,7 +143,7 @@ def test_every_page_is_turned_once_and_by_itself(tmp_path, dtype, channels):
 
 
 @pytest.mark.parametrize(("kind", "atol"), [(np.uint8, 1.2), (np.uint16, 0.02), (np.float32, 0.02)])
-def test_colors_that_are_multiplied_with_transparency_are_divided_again(kind, atol):
+def test_premultiplied_colors_are_divided_by_alpha(kind, atol):
     codes, alpha = gray() / 255, np.linspace(0.5, 1, 24 * 32).reshape(24, 32)
     scale = 1 if kind is np.float32 else np.iinfo(kind).max
     samples = np.dstack([np.stack([codes * alpha] * 3, axis=-1), alpha]) * scale
@@ -195,13 +154,13 @@ def test_colors_that_are_multiplied_with_transparency_are_divided_again(kind, at
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
-def test_a_fourth_channel_of_unknown_meaning_is_no_transparency(kind):
+def test_unspecified_fourth_channel_is_not_transparency(kind):
     samples = np.dstack([in_depth(gray(), kind), np.zeros((24, 32), kind)])
     (frame,) = pages_of(tiff((samples, {EXTRA_SAMPLES: 0})))
     assert frame.alpha is None
 
 
-def test_thumbnails_and_masks_are_no_pages():
+def test_thumbnails_and_masks_are_not_pages():
     pages = [(gray(6, 8), 1), (gray(24, 32), 0), (gray(24, 32), 4), (gray(12, 16), 2), (gray(3, 4), 1)]
     data = tiff(*((array, {SUBFILE_TYPE: kind}) for array, kind in pages))
     frames = pages_of(data)
@@ -211,18 +170,18 @@ def test_thumbnails_and_masks_are_no_pages():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_a_page_after_a_thumbnail_is_read_as_deep_as_it_is(dtype):
+def test_page_after_a_thumbnail_keeps_its_depth(dtype):
     data = tiff((in_depth(gray(6, 8), dtype), {SUBFILE_TYPE: 1}), (in_depth(gray(), dtype), {}))
     (frame,) = pages_of(data)
     assert (frame.pages, frame.deep) == (1, dtype is not np.uint8)
     np.testing.assert_allclose(lightness_of(frame), lightness.GRAY8[gray()], atol=0.01)
 
 
-def test_a_file_of_nothing_but_thumbnails_is_read_all_the_same():
+def test_file_of_thumbnails_only_is_read():
     assert len(pages_of(tiff((gray(6, 8), {SUBFILE_TYPE: 1}), (gray(3, 4), {SUBFILE_TYPE: 1})))) == 2
 
 
-def test_the_largest_page_counts():
+def test_pixel_limit_applies_to_the_largest_page():
     data = tiff((gray(10, 10), {}), (gray(20, 30), {}), (gray(5, 5), {}))
     assert reader.size_of(data, 600) == 600
     with pytest.raises(ReadError, match="30 x 20 exceeds the limit of 599 pixels"):
@@ -231,7 +190,7 @@ def test_the_largest_page_counts():
         next(reader.read_pages(data, 599))
 
 
-def test_pages_beyond_64_kib_are_found(tmp_path):
+def test_pages_beyond_64_kib_are_read(tmp_path):
     pictures = [np.random.default_rng(seed).integers(0, 256, (300, 300), np.uint8) for seed in range(3)]
     frames = pages_of(tiff(*((picture, {}) for picture in pictures)))
     found = written(frames, tmp_path / "a.tif")
@@ -241,7 +200,7 @@ def test_pages_beyond_64_kib_are_found(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-200], lambda data: data.replace(b"\x2a\x2a", b"")])
-def test_a_damaged_later_page_leaves_no_output_and_says_which(tmp_path, damage: Callable[[bytes], bytes]):
+def test_damaged_later_page_is_named_and_leaves_no_output(tmp_path, damage: Callable[[bytes], bytes]):
     data = damage(tiff((gray(), {}), (gray(), {}), (np.full((24, 32), 0x2A, np.uint8), {})))
     with pytest.raises(ReadError, match=r"^page 3 of 3: "):
         writer.write(tmp_path / "b.tif", map(colored, reader.read_pages(data, LIMIT)))
@@ -251,7 +210,7 @@ def test_a_damaged_later_page_leaves_no_output_and_says_which(tmp_path, damage: 
 @pytest.mark.parametrize(
     "make", [tiff, lambda *pages: compressed(pages)], ids=["directories first", "Deflate"]
 )
-def test_a_cut_file_is_never_taken_for_one_of_fewer_pages(make):
+def test_truncated_file_never_loses_pages_silently(make):
     data = make(*((in_depth(gray(), np.uint8), {}) for _ in range(3)))
     assert len(pages_of(data)) == 3
     for end in range(8, len(data) - 16, 7):
@@ -267,7 +226,7 @@ def compressed(pages) -> bytes:
     return file.getvalue()
 
 
-def test_pages_that_lead_in_a_circle_end():
+def test_cyclic_pages_end():
     data = bytearray(tiff((gray(), {}), (gray(), {})))
     first = struct.unpack_from("<I", data, 4)[0]
     entries = struct.unpack_from("<H", data, first)[0]
@@ -278,7 +237,7 @@ def test_pages_that_lead_in_a_circle_end():
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "AVIF", "BMP", "JPEG2000"])
-def test_other_formats_hold_a_single_page_and_say_so(tmp_path, format_):
+def test_formats_without_pages_are_refused(tmp_path, format_):
     frames = pages_of(tiff((gray(), {}), (gray(), {})))
     with pytest.raises(WriteError, match=f"{format_} cannot hold several pages; choose TIFF"):
         writer.write(tmp_path / f"a{HOLDS[format_].suffixes[0]}", (colored(f, format_) for f in frames))
@@ -297,14 +256,14 @@ def test_floats_on_another_scale_are_refused(channels, low, high):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_floats_that_overshoot_a_little_are_taken_for_black_and_white(channels):
+def test_floats_with_small_overshoot_are_clamped(channels):
     values = np.full((24, 32, channels), -0.005, np.float32)
     values[3, 4] = 1.005
     (frame,) = pages_of(tiff((values, {})))
     assert (lightness_of(frame)[0, 0], round(float(lightness_of(frame)[3, 4]), 3)) == (0, 100)
 
 
-def test_one_bit_becomes_color_of_eight(tmp_path):
+def test_one_bit_page_becomes_8_bit_color(tmp_path):
     bits = Image.fromarray(gray()).convert("1")
     bits.save(tmp_path / "a.tif", compression="group4")
     frame = reader.read(tmp_path / "a.tif", LIMIT)
@@ -313,7 +272,7 @@ def test_one_bit_becomes_color_of_eight(tmp_path):
     np.testing.assert_array_equal(rgb[..., 1] > 127, np.asarray(bits))
 
 
-def test_colors_of_floats_are_put_into_another_format_as_they_are():
+def test_original_pages_of_float_colors_are_8_bit():
     colors = np.random.default_rng(0).random((20, 30, 3), np.float32)
     ((frame, rgb),) = reader.original_pages(tiff((colors, {})), LIMIT)
     assert not frame.deep

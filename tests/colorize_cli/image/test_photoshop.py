@@ -1,4 +1,4 @@
-"""Photoshop resources. `test_metadata` has those of whole pictures."""
+"""Photoshop resources. `test_metadata` has complete pictures."""
 
 import struct
 
@@ -7,42 +7,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colorize_cli.image import photoshop
-from tests.colorize_cli.image import rich
+from tests.helpers import tagged
 
 NAMED = b"MeSa\x03\xea\x05a pas" + struct.pack(">I", 3) + b"xyz\0"
 
 
-def test_resources_of_other_kinds_and_with_names_keep_their_bytes():
-    stream = rich.resource(0x0404, rich.IPTC) + NAMED + rich.resource(rich.COPYRIGHT, b"\1")
+def test_other_and_named_resources_keep_their_bytes():
+    stream = tagged.resource(0x0404, tagged.IPTC) + NAMED + tagged.resource(tagged.COPYRIGHT, b"\1")
     assert photoshop.patched(stream, 6) == stream
 
 
-def test_paths_guides_and_slices_go_with_the_rotation_only():
-    stream = b"".join(rich.resource(number, b"1234") for number in (0x07D0, 0x0408, 0x041A, 0x0BB7))
+def test_paths_guides_and_slices_are_removed_by_rotation_only():
+    stream = b"".join(tagged.resource(number, b"1234") for number in (0x07D0, 0x0408, 0x041A, 0x0BB7))
     assert photoshop.patched(stream, 1) == stream
     assert photoshop.patched(stream, 2) == b""
 
 
 def test_iptc_in_two_resources_is_joined():
-    first, second = rich.records((5, "Großmutter")), rich.records((25, "Görlitz"))[8:]
-    stream = rich.resource(0x0404, first) + NAMED + rich.resource(0x0404, second)
+    first, second = tagged.records((5, "Großmutter")), tagged.records((25, "Görlitz"))[8:]
+    stream = tagged.resource(0x0404, first) + NAMED + tagged.resource(0x0404, second)
     assert photoshop.iptc_of(stream) == first + second
     assert photoshop.with_iptc(stream, first + second) == stream
 
 
-def test_iptc_is_added_where_there_is_none():
-    assert photoshop.with_iptc(NAMED, rich.IPTC) == rich.resource(0x0404, rich.IPTC) + NAMED
+def test_iptc_is_added_if_absent():
+    assert photoshop.with_iptc(NAMED, tagged.IPTC) == tagged.resource(0x0404, tagged.IPTC) + NAMED
     assert photoshop.with_iptc(b"", b"") == b""
 
 
 @pytest.mark.parametrize("kept", [12, 40, 60])
-def test_what_is_left_of_a_cut_resource_is_kept(kept):
-    cut = rich.resource(0x0404, rich.IPTC)[:kept]
-    assert photoshop.iptc_of(photoshop.patched(cut, 1)) == rich.IPTC[: kept - 12]
+def test_truncated_resource_keeps_its_rest(kept):
+    cut = tagged.resource(0x0404, tagged.IPTC)[:kept]
+    assert photoshop.iptc_of(photoshop.patched(cut, 1)) == tagged.IPTC[: kept - 12]
 
 
-def test_iptc_of_longs_in_the_other_byte_order_is_put_right():
-    padded = rich.IPTC + bytes(-len(rich.IPTC) % 4)
+def test_iptc_longs_in_the_other_byte_order_are_swapped():
+    padded = tagged.IPTC + bytes(-len(tagged.IPTC) % 4)
     swapped = b"".join(padded[at : at + 4][::-1] for at in range(0, len(padded), 4))
     assert photoshop.from_longs(swapped) == padded
     assert photoshop.from_longs(padded) == padded
@@ -50,6 +50,5 @@ def test_iptc_of_longs_in_the_other_byte_order_is_put_right():
 
 @given(st.binary(max_size=60))
 def test_damaged_resources_raise_nothing(tail):
-    for stream in (tail, b"8BIM" + tail, rich.photoshop(rich.IPTC)[: 100 + len(tail)] + tail):
-        photoshop.patched(stream, 6)
-        photoshop.iptc_of(stream)
+    for stream in (tail, b"8BIM" + tail, tagged.photoshop(tagged.IPTC)[: 100 + len(tail)] + tail):
+        assert photoshop.iptc_of(photoshop.patched(stream, 6)) == photoshop.iptc_of(stream)

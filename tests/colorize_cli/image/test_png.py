@@ -12,31 +12,22 @@ from skimage import color
 from colorize_cli.core.errors import ReadError
 from colorize_cli.image import reader, writer
 from colorize_cli.image.frame import Frame
+from tests.helpers.png_files import (
+    GRAY,
+    GRAY_ALPHA,
+    PALETTE,
+    RGB,
+    RGB_ALPHA,
+    chromaticities,
+    chunk,
+    gamma,
+    png,
+)
 
 LIMIT = 1_000_000
-GRAY, RGB, PALETTE, GRAY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 SRGB_GAMMA = 45455
 SRGB = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)  # chromaticities in cHRM
 ADOBE = (31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(samples: np.ndarray, kind: int, bits: int, *chunks: bytes) -> bytes:
-    """Make a file of samples (H, W) or (H, W, channels), without filters."""
-    height, width = samples.shape[:2]
-    rows = samples.reshape(height, -1)
-    if bits == 16:
-        packed = rows.astype(">u2").view(np.uint8)
-    else:
-        unpacked = np.unpackbits(rows.astype(np.uint8)[..., None], axis=2)[..., 8 - bits :]
-        packed = np.packbits(unpacked.reshape(height, -1), axis=1)
-    data = b"".join(b"\0" + row.tobytes() for row in packed)
-    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
-    parts = (chunk(b"IHDR", header), *chunks, chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def ramp(bits: int, height: int = 16, width: int = 32) -> np.ndarray:
@@ -50,22 +41,14 @@ def lightness_of(data: bytes) -> np.ndarray:
 
 
 def lightness(luminance: np.ndarray) -> np.ndarray:
-    """CIE 15: L* of Y in [0, 1]."""
+    """Return L* of Y in [0, 1] (CIE 15)."""
     return np.where(luminance > (6 / 29) ** 3, 116 * np.cbrt(luminance) - 16, luminance * (29 / 3) ** 3)
-
-
-def gamma(value: int) -> bytes:
-    return chunk(b"gAMA", struct.pack(">I", value))
-
-
-def chromaticities(values: tuple[int, ...]) -> bytes:
-    return chunk(b"cHRM", struct.pack(">8I", *values))
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("kind", [GRAY, RGB, GRAY_ALPHA, RGB_ALPHA])
 @pytest.mark.parametrize("value", [100000, 55556])
-def test_gamma_is_applied(bits, kind, value):
+def test_gama_chunk_is_applied(bits, kind, value):
     codes = ramp(bits)
     channels = {GRAY: 1, RGB: 3, GRAY_ALPHA: 2, RGB_ALPHA: 4}[kind]
     found = lightness_of(png(np.dstack([codes] * channels), kind, bits, gamma(value)))
@@ -73,7 +56,7 @@ def test_gamma_is_applied(bits, kind, value):
     np.testing.assert_allclose(found, wanted, atol=0.01)
 
 
-def test_gamma_of_colors_is_applied_to_each_channel():
+def test_gama_chunk_is_applied_to_each_channel():
     codes = np.dstack([ramp(16), ramp(16)[::-1], ramp(16)[:, ::-1]])
     found = lightness_of(png(codes, RGB, 16, gamma(100000)))
     wanted = lightness(codes / 65535 @ (0.2126729, 0.7151522, 0.0721750))
@@ -81,7 +64,7 @@ def test_gamma_of_colors_is_applied_to_each_channel():
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_chromaticities_are_applied_with_gamma_and_without(bits):
+def test_chrm_chunk_is_applied_with_and_without_gamma(bits):
     codes = np.dstack([ramp(bits), ramp(bits)[::-1], ramp(bits)[:, ::-1]])
     weights = (0.29734, 0.62736, 0.07529)  # Adobe RGB (1998), section 4.3.5.3
     values = codes / (2**bits - 1)
@@ -104,13 +87,13 @@ def test_chromaticities_are_applied_with_gamma_and_without(bits):
         (chunk(b"cHRM", struct.pack(">8I", *[0] * 8)),),
     ],
 )
-def test_where_another_chunk_says_srgb_gamma_is_ignored(chunks):
+def test_gama_chunk_beside_srgb_is_ignored(chunks):
     codes = np.dstack([ramp(8), ramp(8)[::-1], ramp(8)])
     wanted = color.rgb2lab(codes / 255)[..., 0]
     np.testing.assert_allclose(lightness_of(png(codes, RGB, 8, *chunks)), wanted, atol=0.002)
 
 
-def test_a_profile_takes_precedence_over_gamma():
+def test_profile_takes_precedence_over_gamma():
     codes = np.dstack([ramp(8), ramp(8)[::-1], ramp(8)])
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     data = png(codes, RGB, 8, gamma(100000), chunk(b"iCCP", b"name\0\0" + zlib.compress(profile)))
@@ -118,7 +101,7 @@ def test_a_profile_takes_precedence_over_gamma():
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_an_output_of_a_linear_picture_says_srgb(tmp_path, suffix):
+def test_output_of_a_linear_picture_is_srgb(tmp_path, suffix):
     codes = ramp(16)
     frame = reader.read(png(codes, GRAY, 16, gamma(100000)), LIMIT)
     rgb = np.repeat(frame.lightness.levels()[..., None], 3, -1)
@@ -131,7 +114,7 @@ def test_an_output_of_a_linear_picture_says_srgb(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
-def test_the_transparent_gray_of_every_depth(bits):
+def test_trns_chunk_of_gray_becomes_alpha_at_any_depth(bits):
     codes = ramp(bits)
     clear = int(codes[8, 16])
     frame = reader.read(png(codes, GRAY, bits, chunk(b"tRNS", struct.pack(">H", clear))), LIMIT)
@@ -143,7 +126,7 @@ def test_the_transparent_gray_of_every_depth(bits):
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_the_transparent_color(bits):
+def test_trns_chunk_of_color_becomes_alpha(bits):
     codes = np.dstack([ramp(bits), ramp(bits), ramp(bits)[::-1]])
     clear = codes[5, 5]
     frame = reader.read(png(codes, RGB, bits, chunk(b"tRNS", struct.pack(">3H", *map(int, clear)))), LIMIT)
@@ -151,7 +134,7 @@ def test_the_transparent_color(bits):
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
-def test_the_transparent_entries_of_a_palette(bits):
+def test_trns_chunk_of_a_palette_becomes_alpha(bits):
     codes = ramp(bits)
     colors = np.repeat(np.linspace(0, 255, 2**bits).astype(np.uint8)[:, None], 3, 1)
     chunks = chunk(b"PLTE", colors.tobytes()), chunk(b"tRNS", b"\0\x80")
@@ -161,7 +144,7 @@ def test_the_transparent_entries_of_a_palette(bits):
 
 
 @pytest.mark.parametrize("kind", [GRAY_ALPHA, RGB_ALPHA])
-def test_16_bits_with_transparency_stay_16_bits(kind):
+def test_sixteen_bits_with_transparency_stay_16_bits(kind):
     channels = {GRAY_ALPHA: 2, RGB_ALPHA: 4}[kind]
     codes = np.dstack([ramp(16)] * (channels - 1) + [ramp(16)[::-1]])
     frame = reader.read(png(codes, kind, 16), LIMIT)
@@ -170,7 +153,7 @@ def test_16_bits_with_transparency_stay_16_bits(kind):
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_a_large_profile_and_long_texts(bits):
+def test_large_profile_and_long_texts_are_read(bits):
     random = np.random.default_rng(0)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     large = struct.pack(">I", 1_500_000) + profile[4:] + random.bytes(1_500_000 - len(profile))
@@ -186,7 +169,7 @@ def test_a_large_profile_and_long_texts(bits):
 
 
 def texts(frame: Frame) -> dict[str, str]:
-    """The texts of a PNG that is written of a picture, by Pillow."""
+    """Return the texts of a PNG output of a picture, read by Pillow."""
     file = io.BytesIO()
     rgb = np.zeros((*frame.lightness.shape, 3), np.uint8)
     writer.encode(file, "PNG", [(frame, rgb)])
@@ -213,7 +196,7 @@ def damaged(kind: bytes, data: bytes) -> bytes:
     ],
     ids=lambda bad: bad[4:8].decode(),
 )
-def test_an_ancillary_chunk_with_a_wrong_checksum_is_left_out(capfd, bits, bad):
+def test_ancillary_chunk_with_a_wrong_checksum_is_omitted(capfd, bits, bad):
     good = chunk(b"tEXt", b"Author\0someone")
     frame = reader.read(png(ramp(bits), GRAY, bits, bad, good), LIMIT)
     wanted = color.rgb2lab(np.dstack([ramp(bits) / (2**bits - 1)] * 3))[..., 0]
@@ -224,8 +207,8 @@ def test_an_ancillary_chunk_with_a_wrong_checksum_is_left_out(capfd, bits, bad):
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_a_critical_chunk_with_a_wrong_checksum_fails(bits):
+def test_critical_chunk_with_a_wrong_checksum_is_an_error(bits):
     data = bytearray(png(ramp(bits), GRAY, bits))
-    data[32] ^= 1  # of IHDR
+    data[32] ^= 1  # in IHDR
     with pytest.raises(ReadError):
         reader.read(bytes(data), LIMIT)

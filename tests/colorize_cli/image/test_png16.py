@@ -22,12 +22,12 @@ def written(samples: np.ndarray, **saving) -> bytes:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1), (37, 53), (400, 600)])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_every_sample_comes_back(shape, channels):
+def test_write_keeps_every_sample(shape, channels):
     samples = np.random.default_rng(0).integers(0, 65536, (*shape, channels), dtype=np.uint16)
     np.testing.assert_array_equal(decoded(written(samples)), samples)
 
 
-def test_pillow_finds_what_describes_the_picture():
+def test_write_stores_metadata_that_pillow_reads():
     texts = PngImagePlugin.PngInfo()
     texts.add_text("Title", "a title")
     exif = Image.Exif()
@@ -41,13 +41,13 @@ def test_pillow_finds_what_describes_the_picture():
         assert [round(side) for side in image.info["dpi"]] == [300, 150]
 
 
-def test_a_smooth_picture_is_compressed():
+def test_write_compresses_a_smooth_picture():
     y, x = np.mgrid[:200, :300]
     samples = np.repeat((100 * x + 50 * y).astype(np.uint16)[..., None], 3, axis=2)
     assert len(written(samples)) < samples.nbytes / 20
 
 
-def test_memory_does_not_grow_with_the_picture(tmp_path):
+def test_write_memory_is_independent_of_height(tmp_path):
     def peak(height: int) -> int:
         samples = np.random.default_rng(0).integers(0, 65536, (height, 500, 3), dtype=np.uint16)
         with (tmp_path / "a.png").open("wb") as file:

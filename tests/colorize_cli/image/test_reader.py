@@ -1,11 +1,9 @@
 import io
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
 from colorize_cli.color import lab, lightness
 from colorize_cli.color.lightness import Lightness
@@ -13,25 +11,16 @@ from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.core.formats import FORMATS, endings
 from colorize_cli.image import reader, writer
 from colorize_cli.image.frame import Frame
+from tests.helpers.pictures import lightness_of
+from tests.helpers.png_files import png_header
+from tests.helpers.profiles import built_in_profile, gray_profile
 
 LIMIT = 250_000_000
-
-
-def png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 def saved(image: Image.Image, path: Path, **options) -> Path:
     image.save(path, **options)
     return path
-
-
-def lightness_of(frame: Frame) -> np.ndarray:
-    return frame.lightness.rows(0, frame.lightness.shape[0])
 
 
 @pytest.fixture
@@ -41,7 +30,7 @@ def gray(gray_photo) -> Image.Image:
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_gray_keeps_its_codes_in_lossless_formats(tmp_path, gray, gray_photo, suffix, mode):
+def test_gray_in_lossless_formats_keeps_its_codes(tmp_path, gray, gray_photo, suffix, mode):
     frame = reader.read(saved(gray.convert(mode), tmp_path / f"a{suffix}"), LIMIT)
     assert frame.lightness.codes.dtype == np.uint8
     np.testing.assert_array_equal(frame.lightness.codes, gray_photo)
@@ -49,7 +38,7 @@ def test_gray_keeps_its_codes_in_lossless_formats(tmp_path, gray, gray_photo, su
 
 
 @pytest.mark.parametrize("quality", [None, 40, 75, 90, 95])
-def test_lightness_in_a_jpeg_is_as_near_as_if_the_gray_picture_had_been_saved(tmp_path, gray, quality):
+def test_jpeg_lightness_is_as_close_as_that_of_a_saved_gray(tmp_path, gray, quality):
     frame = reader.read(saved(gray, tmp_path / "a.png"), LIMIT)
     lightness = lightness_of(frame)
     rgb = lab.compose_rgb8(lightness, 0 * lightness + 12, 0 * lightness + 20)
@@ -65,7 +54,7 @@ def test_lightness_in_a_jpeg_is_as_near_as_if_the_gray_picture_had_been_saved(tm
 
 
 @pytest.mark.parametrize("suffix", sorted(FORMATS))
-def test_every_format_goes_there_and_back(tmp_path, gray, suffix):
+def test_every_format_is_read_and_written(tmp_path, gray, suffix):
     quality = {"quality": 95} if FORMATS[suffix] == "JPEG" else {}
     frame = reader.read(saved(gray, tmp_path / f"a{suffix}", **quality), LIMIT)
     assert np.abs(lightness_of(frame) - lightness.GRAY8[np.asarray(gray)]).mean() < 1.5
@@ -78,7 +67,7 @@ def test_every_format_goes_there_and_back(tmp_path, gray, suffix):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+def test_sixteen_bits_are_scaled(tmp_path):
     codes = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     for name in ("a.png", "a.tif"):
         frame = reader.read(saved(Image.fromarray(codes), tmp_path / name), LIMIT)
@@ -86,7 +75,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
         np.testing.assert_allclose(lightness_of(frame), expected, atol=1e-3)
 
 
-def test_one_bit_and_palette(tmp_path, gray):
+def test_one_bit_and_palette_are_read_as_gray(tmp_path, gray):
     bits = gray.convert("1")
     frame = reader.read(saved(bits, tmp_path / "a.png"), LIMIT)
     np.testing.assert_array_equal(frame.lightness.codes, np.asarray(bits.convert("L")))
@@ -95,13 +84,13 @@ def test_one_bit_and_palette(tmp_path, gray):
     np.testing.assert_array_equal(frame.lightness.codes, np.asarray(palette.convert("L")))
 
 
-def test_color_gives_its_lab_lightness(tmp_path):
+def test_color_is_read_as_its_lab_lightness(tmp_path):
     rgb = np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8)
     frame = reader.read(saved(Image.fromarray(rgb), tmp_path / "a.png"), LIMIT)
     np.testing.assert_allclose(lightness_of(frame), lab.srgb_to_lab(rgb / 255)[..., 0], atol=2e-3)
 
 
-def test_cmyk(tmp_path, gray):
+def test_cmyk_is_read_as_pillow_converts_it(tmp_path, gray):
     path = saved(gray.convert("CMYK"), tmp_path / "a.jpg", quality=95)
     with Image.open(path) as image:
         expected = lab.srgb_to_lab(np.asarray(image.convert("RGB")) / 255)[..., 0]
@@ -110,7 +99,7 @@ def test_cmyk(tmp_path, gray):
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".avif"])
-def test_transparency_is_untouched(tmp_path, gray, mode, suffix):
+def test_transparency_is_kept(tmp_path, gray, mode, suffix):
     alpha = np.add.outer(np.arange(120), np.arange(160)).astype(np.uint8)
     gray.putalpha(Image.fromarray(alpha))
     path = saved(
@@ -125,14 +114,14 @@ def test_transparency_is_untouched(tmp_path, gray, mode, suffix):
         assert difference.max() <= (8 if suffix == ".avif" else 0)
 
 
-def test_transparent_color_of_a_palette_or_gray_png(tmp_path, gray):
+def test_png_transparent_color_becomes_alpha(tmp_path, gray):
     frame = reader.read(saved(gray, tmp_path / "a.png", transparency=0), LIMIT)
     np.testing.assert_array_equal(frame.alpha == 0, np.asarray(gray) == 0)
     frame = reader.read(saved(gray.convert("P"), tmp_path / "b.png", transparency=0), LIMIT)
     assert frame.alpha is not None
 
 
-def test_jpeg_cannot_hold_transparency(tmp_path, gray):
+def test_jpeg_output_with_transparency_is_refused(tmp_path, gray):
     gray.putalpha(100)
     frame = reader.read(saved(gray, tmp_path / "a.png"), LIMIT)
     with pytest.raises(WriteError, match="transparency"):
@@ -170,33 +159,8 @@ def test_resolution_is_kept(tmp_path, gray):
             assert [round(float(side)) for side in back.info["dpi"]] == [600, 600]
 
 
-def built_in_profile(space: str) -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes()
-
-
-def gray_profile(gamma: float) -> bytes:
-    """A minimal ICC v2 profile for gray of a pure power curve (ICC.1:2001-04, 6.3.1)."""
-
-    def tag(kind: bytes, data: bytes) -> bytes:
-        return kind + b"\0\0\0\0" + data
-
-    curve = tag(b"curv", struct.pack(">IH", 1, round(gamma * 256)))
-    white = tag(b"XYZ ", struct.pack(">iii", 0xF6D6, 0x10000, 0xD32D))
-    text = b"power\0"
-    name = tag(b"desc", struct.pack(">I", len(text)) + text + b"\0" * 78)
-    tags, body, offset = b"", b"", 128 + 4 + 3 * 12
-    for signature, data in ((b"desc", name), (b"wtpt", white), (b"kTRC", curve)):
-        data += b"\0" * (-len(data) % 4)
-        tags += signature + struct.pack(">II", offset + len(body), len(data))
-        body += data
-    size = offset + len(body)
-    header = struct.pack(">I4sI4s4s4s", size, b"\0\0\0\0", 0x02100000, b"mntr", b"GRAY", b"XYZ ")
-    header += b"\0" * 12 + b"acsp" + b"\0" * 28 + struct.pack(">iii", 0xF6D6, 0x10000, 0xD32D)
-    return header + b"\0" * (128 - len(header)) + struct.pack(">I", 3) + tags + body
-
-
 @pytest.mark.parametrize("sixteen", [False, True])
-def test_a_gray_profile_is_honoured(tmp_path, sixteen):
+def test_gray_profile_is_applied(tmp_path, sixteen):
     codes = np.tile(np.arange(256, dtype=np.uint8), (32, 1))
     image = Image.fromarray(codes.astype(np.uint16) * 257) if sixteen else Image.fromarray(codes)
     frame = reader.read(saved(image, tmp_path / "a.png", icc_profile=gray_profile(1.0)), LIMIT)
@@ -206,7 +170,7 @@ def test_a_gray_profile_is_honoured(tmp_path, sixteen):
     assert np.abs(lightness_of(frame) - lightness.GRAY8[codes]).max() > 5
 
 
-def test_an_srgb_profile_changes_nothing(tmp_path, gray_photo):
+def test_srgb_profile_changes_nothing(tmp_path, gray_photo):
     rgb = np.repeat(gray_photo[..., None], 3, axis=2)
     rgb[..., 0] //= 2
     srgb = reader.read(
@@ -215,7 +179,7 @@ def test_an_srgb_profile_changes_nothing(tmp_path, gray_photo):
     np.testing.assert_allclose(lightness_of(srgb), lab.srgb_to_lab(rgb / 255)[..., 0], atol=0.01)
 
 
-def test_a_damaged_or_foreign_profile_is_ignored(tmp_path, gray, gray_photo):
+def test_damaged_or_foreign_profile_is_ignored(tmp_path, gray, gray_photo):
     for index, profile in enumerate((b"nonsense", built_in_profile("LAB"))):
         frame = reader.read(saved(gray, tmp_path / f"{index}.png", icc_profile=profile), LIMIT)
         np.testing.assert_array_equal(lightness_of(frame), lightness.GRAY8[gray_photo])
@@ -242,7 +206,7 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("name", bad_files())
-def test_bad_files_are_one_clear_line(tmp_path, name):
+def test_bad_files_raise_one_line(tmp_path, name):
     data, reason = bad_files()[name]
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ReadError, match=reason) as raised:
@@ -251,7 +215,7 @@ def test_bad_files_are_one_clear_line(tmp_path, name):
     assert str(raised.value)
 
 
-def test_limit_is_ours_and_not_pillows(tmp_path):
+def test_pixel_limit_is_ours_and_not_pillows(tmp_path):
     # More than Pillow's limit, above which it raises. Only the header is read.
     path = tmp_path / "a.png"
     path.write_bytes(png_header(15000, 15000))
@@ -260,14 +224,14 @@ def test_limit_is_ours_and_not_pillows(tmp_path):
         reader.size_of(path, 224_999_999)
 
 
-def test_missing_file_and_directory(tmp_path):
+def test_missing_file_and_directory_are_refused(tmp_path):
     with pytest.raises(ReadError, match="No such file"):
         reader.read(tmp_path / "absent.png", LIMIT)
     with pytest.raises(ReadError, match="directory"):
         reader.read(tmp_path, LIMIT)
 
 
-def test_a_side_that_the_format_cannot_hold(tmp_path):
+def test_side_beyond_the_format_is_refused(tmp_path):
     frame = Frame(Lightness(np.zeros((1, 70000), np.uint8), lightness.GRAY8))
     for suffix in (".jpg", ".webp"):
         with pytest.raises(WriteError):
@@ -275,7 +239,7 @@ def test_a_side_that_the_format_cannot_hold(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_writing_where_it_cannot_be(tmp_path):
+def test_write_to_an_impossible_path_is_refused(tmp_path):
     frame = Frame(Lightness(np.zeros((4, 4), np.uint8), lightness.GRAY8))
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match="cannot write"):

@@ -6,9 +6,9 @@ from PIL import Image
 
 from colorize_cli.color.lab import srgb_to_lab
 from colorize_cli.image import reader, webp
-from tests.colorize_cli.cli.test_run import invoke
-from tests.colorize_cli.image.test_animations import animation
-from tests.colorize_cli.image.test_pages import gray
+from tests.helpers.animations import animation
+from tests.helpers.cli import invoke
+from tests.helpers.pictures import gray
 
 LIMIT = 1_000_000
 
@@ -38,7 +38,7 @@ def test_lossless_animations_are_recognized(lossless):
     assert all(frame.lossless == lossless for frame in reader.read_pages(data, LIMIT))
 
 
-def test_a_lossless_file_is_written_without_loss(models, tmp_path):
+def test_lossless_file_is_written_without_loss(models, tmp_path):
     (tmp_path / "a.webp").write_bytes(saved(lossless=True))
     options = ("--model", models.tinted, "--device", "cpu")
     assert invoke(tmp_path / "a.webp", tmp_path / "b.webp", *options).exit_code == 0

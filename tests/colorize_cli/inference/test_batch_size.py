@@ -9,7 +9,7 @@ from colorize_cli.engine.outputs import Outputs
 from colorize_cli.engine.session import Session
 from colorize_cli.guidance import Guidance
 from colorize_cli.inference import batch_size, model
-from tests.colorize_cli.inference.test_model import FakeSession, on_gpus
+from tests.helpers.sessions import FakeSession, on_gpus
 
 
 class Clock:
@@ -45,17 +45,17 @@ def found(models, seconds, pixels=10**9) -> tuple[int, FakeSession]:
         (lambda n: 16 + max(0, n - 32), 32),  # gains up to 32
     ],
 )
-def test_batches_are_doubled_while_that_pays(models, seconds, expected):
+def test_batch_size_doubles_while_throughput_rises(models, seconds, expected):
     assert found(models, seconds)[0] == expected
 
 
-def test_they_end_where_memory_does(models):
+def test_batch_size_is_limited_by_memory(models):
     size, session = found(models, lambda _: 1.0, pixels=20 * 64 * 96)
     assert size == 16
     assert max(shape[0] for shape in session.batches) == 32
 
 
-def test_it_is_remembered_for_the_same_model_size_and_gpus(models, cache):
+def test_batch_size_is_cached_by_model_size_and_gpus(models, cache):
     assert found(models, lambda _: 1.0)[0] == 64
     size, session = found(models, lambda n: n)
     assert (size, session.batches) == (64, [])
@@ -68,19 +68,19 @@ def test_it_is_remembered_for_the_same_model_size_and_gpus(models, cache):
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a": "b"}', "\x00"])
-def test_notes_that_cannot_be_read_cost_a_trial(models, cache, text):
+def test_batch_size_cache_that_is_unreadable_is_replaced(models, cache, text):
     cache.parent.mkdir(parents=True)
     cache.write_text(text)
     assert found(models, lambda n: n)[0] == 8
     assert 8 in json.loads(cache.read_text()).values()
 
 
-def test_where_nothing_can_be_noted_it_works_all_the_same(models, cache):
+def test_batch_size_works_without_a_cache(models, cache):
     cache.parent.parent.write_text("a file")
     assert found(models, lambda n: n)[0] == 8
 
 
-def test_on_the_cpu_nothing_is_tried(models, cache):
+def test_batch_size_on_the_cpu_is_not_measured(models, cache):
     loaded = model.load(models.tinted, "cpu")
     never = dataclasses.replace(loaded, _sessions=None)
     assert batch_size.batch_size(never, None) == 8
@@ -88,7 +88,7 @@ def test_on_the_cpu_nothing_is_tried(models, cache):
 
 
 @pytest.mark.parametrize(("asked", "used"), [(None, 3), (5, 5)])
-def test_the_size_found_is_used_unless_another_is_asked_for(models, tmp_path, monkeypatch, asked, used):
+def test_batch_size_measured_is_used_unless_set(models, tmp_path, monkeypatch, asked, used):
     network = on_gpus(models, FakeSession(10**9))
     monkeypatch.setattr(model, "load", lambda *_: network)
     monkeypatch.setattr(batch_size, "batch_size", lambda *_: 3)

@@ -1,4 +1,3 @@
-import ctypes
 import dataclasses
 import hashlib
 import threading
@@ -15,15 +14,8 @@ from colorize_cli.core.errors import DeviceError, DeviceMemoryError, ModelError,
 from colorize_cli.inference import model
 from colorize_cli.inference.cuda import Driver
 from colorize_cli.inference.sessions import Sessions
-from tests.conftest import METADATA, write_model
-
-
-def has_gpu() -> bool:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
+from tests.helpers.models import METADATA, write_model
+from tests.helpers.sessions import FakeSession, has_gpu, on_gpus
 
 
 def threads_of(network: model.Model) -> int:
@@ -32,7 +24,7 @@ def threads_of(network: model.Model) -> int:
     return session.get_session_options().intra_op_num_threads
 
 
-def test_predicts_chroma(models):
+def test_predict_returns_chroma(models):
     network = model.load(models.tinted, "cpu", threads=1)
     lightness = np.random.default_rng(0).uniform(0, 100, (3, 1, 32, 48)).astype(np.float32)
     ab = network.predict(lightness)
@@ -41,25 +33,25 @@ def test_predicts_chroma(models):
     np.testing.assert_allclose(ab[:, 1], 30 - 0.3 * small, atol=1e-4)
 
 
-def test_says_what_the_file_says(models):
+def test_load_returns_the_info_of_the_file(models):
     network = model.load(models.gray, "cpu")
     assert network.device == "cpu"
     assert (network.info.name, network.info.working_size, network.info.multiple_of) == ("stand-in", 64, 16)
 
 
-def test_sides_that_are_no_multiples_are_refused(models):
+def test_predict_refuses_sides_that_are_not_multiples(models):
     with pytest.raises(ValueError, match="multiples of 16"):
         model.load(models.gray, "cpu").predict(np.zeros((1, 1, 40, 32), np.float32))
 
 
-def test_answers_that_are_not_finite_are_refused(tmp_path):
+def test_predict_refuses_nan_output(tmp_path):
     path = write_model(tmp_path / "nan.onnx", (0, 0), (float("nan"), 0))
     with pytest.raises(ModelError, match="not finite"):
         model.load(path, "cpu").predict(np.zeros((1, 1, 32, 32), np.float32))
 
 
 @pytest.mark.skipif(has_gpu(), reason="there is a GPU")
-def test_cuda_without_a_gpu_is_an_error_and_auto_says_why_not(models):
+def test_load_on_cuda_without_gpu_fails_and_auto_gives_the_reason(models):
     with pytest.raises(DeviceError, match="driver"):
         model.load(models.gray, "cuda")
     network = model.load(models.gray, "auto")
@@ -67,20 +59,20 @@ def test_cuda_without_a_gpu_is_an_error_and_auto_says_why_not(models):
     assert "driver" in network.reason
 
 
-def test_no_such_file_or_device(models, tmp_path):
+def test_load_of_a_missing_file_or_device_is_an_error(models, tmp_path):
     with pytest.raises(ModelError, match=r"absent\.onnx"):
         model.load(tmp_path / "absent.onnx", "cpu")
     with pytest.raises(UsageError, match="tpu"):
         model.load(models.gray, "tpu")
 
 
-def test_the_lack_of_the_bundled_model_is_said(monkeypatch):
+def test_load_without_the_bundled_model_is_an_error(monkeypatch):
     monkeypatch.setattr(model, "DEFAULT", Path("absent.onnx"))
     with pytest.raises(ModelError, match="lacks its model"):
         model.load(None, "cpu")
 
 
-def test_other_files_are_refused(tmp_path):
+def test_load_of_other_files_is_refused(tmp_path):
     path = tmp_path / "text.onnx"
     path.write_text("no model")
     with pytest.raises(ModelError, match="not an ONNX file"):
@@ -97,7 +89,7 @@ def test_other_files_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["", "-1", "0", "many", "1.5", None])
-def test_broken_metadata_is_refused(tmp_path, value):
+def test_load_of_broken_metadata_is_refused(tmp_path, value):
     metadata = dict(METADATA)
     if value is None:
         del metadata["colorize.working_size"]
@@ -108,34 +100,13 @@ def test_broken_metadata_is_refused(tmp_path, value):
         model.load(path, "cpu")
 
 
-def test_another_version_of_the_contract_is_refused(tmp_path):
+def test_load_of_another_contract_version_is_refused(tmp_path):
     path = write_model(tmp_path / "m.onnx", (0, 0), (0, 0), METADATA | {"colorize.contract": "2"})
     with pytest.raises(ModelError, match="contract '2'"):
         model.load(path, "cpu")
 
 
-class FakeSession:
-    """Stand-in for a GPU session with memory for a number of pixels."""
-
-    def __init__(self, pixels: int, message: str = "CUDA failure 2: out of memory") -> None:
-        self.pixels, self.message = pixels, message
-        self.batches: list[tuple[int, ...]] = []
-
-    def run(self, _: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-        lightness = feed["lightness"]
-        self.batches.append(lightness.shape)
-        if lightness.size > self.pixels:
-            raise RuntimeError(self.message)
-        return [np.repeat(lightness[:, :, ::2, ::2], 2, axis=1) / 5]
-
-
-def on_gpus(models, *sessions: FakeSession) -> model.Model:
-    """Make a model that runs in these sessions."""
-    loaded = model.load(models.tinted, "cpu")
-    return dataclasses.replace(loaded, device="cuda", _sessions=Sessions(sessions))
-
-
-def test_where_memory_runs_out_batches_are_halved_and_stay_so(models):
+def test_predict_out_of_memory_halves_batches_permanently(models):
     session = FakeSession(3 * 64 * 64)
     network = on_gpus(models, session)
     lightness = np.random.default_rng(0).uniform(0, 100, (8, 1, 64, 64)).astype(np.float32)
@@ -148,7 +119,7 @@ def test_where_memory_runs_out_batches_are_halved_and_stay_so(models):
     assert [shape[0] for shape in session.batches] == [2, 2, 1]
 
 
-def test_a_single_picture_that_does_not_fit_is_an_error_of_memory(models):
+def test_predict_of_one_picture_out_of_memory_is_an_error(models):
     with pytest.raises(DeviceMemoryError, match="out of memory"):
         on_gpus(models, FakeSession(100)).predict(np.zeros((4, 1, 64, 64), np.float32))
     with pytest.raises(DeviceError, match="illegal instruction") as caught:
@@ -156,7 +127,7 @@ def test_a_single_picture_that_does_not_fit_is_an_error_of_memory(models):
     assert not isinstance(caught.value, DeviceMemoryError)
 
 
-def test_several_gpus_share_the_calls(models):
+def test_predict_alternates_between_gpus(models):
     sessions = FakeSession(10**9), FakeSession(10**9)
     network = on_gpus(models, *sessions)
     assert network.parallel == 2
@@ -169,22 +140,22 @@ def test_several_gpus_share_the_calls(models):
     ("device", "gpus"),
     [("auto", None), ("cpu", None), ("cuda", [0]), ("cuda:1", [1]), ("cuda:2,0", [0, 2])],
 )
-def test_devices(device, gpus):
+def test_gpus_of_parses_device_names(device, gpus):
     assert model.gpus_of(device) == gpus
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:1,", "cpu:0", "auto:all"])
-def test_no_such_device(device):
+def test_gpus_of_an_unknown_device_is_refused(device):
     with pytest.raises(UsageError, match="no such device"):
         model.gpus_of(device)
 
 
-def test_all_gpus(monkeypatch):
+def test_gpus_of_cuda_all_are_all_gpus(monkeypatch):
     monkeypatch.setattr(model.cuda, "ask", lambda: Driver((12, 4), ("one", "two", "three")))
     assert model.gpus_of("cuda:all") == [0, 1, 2]
 
 
-def test_parallel_calls_on_the_cpu_share_its_threads(models):
+def test_load_with_parallel_calls_divides_the_threads(models):
     alone = model.load(models.tinted, "cpu", threads=4)
     network = model.load(models.tinted, "cpu", threads=4, parallel=3)
     assert (alone.parallel, alone.batch_size) == (1, 8)
@@ -216,7 +187,7 @@ class Crowded(FakeSession):
                 self.inside -= 1
 
 
-def test_where_memory_does_not_suffice_for_calls_at_the_same_time_one_is_alone(models):
+def test_predict_out_of_memory_in_parallel_is_repeated_alone(models):
     loaded = model.load(models.tinted, "cpu", threads=6, parallel=6)
     lightness = np.random.default_rng(2).uniform(0, 100, (30, 1, 1, 64, 64)).astype(np.float32)
     for calls in (1, 2, 5):
@@ -229,7 +200,7 @@ def test_where_memory_does_not_suffice_for_calls_at_the_same_time_one_is_alone(m
         network.predict(lightness[0])
 
 
-def test_the_digest_is_of_the_content_that_is_there_now(tmp_path):
+def test_digest_is_that_of_the_current_content(tmp_path):
     path = tmp_path / "m.onnx"
     for content in (b"one", b"another"):
         path.write_bytes(content)

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from colorize_cli.inference import registry
-from tests.colorize_cli.cli.test_run import invoke
-from tests.colorize_cli.inference.adapters.test_rgb_input import write
+from tests.helpers.cli import invoke
+from tests.helpers.models import write_rgb_model
 
 
 @pytest.fixture
 def folder(tmp_path, models, monkeypatch) -> Path:
-    """A user's folder with one model of ours, one of DDColor's kind, and one that is broken."""
+    """A user's folder with a native model, a model of kind ddcolor, and a broken file."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setattr(
         registry.platformdirs, "user_data_path", lambda *_, **__: tmp_path / "data" / "colorize"
@@ -23,12 +23,12 @@ def folder(tmp_path, models, monkeypatch) -> Path:
     folder.mkdir(parents=True)
     (folder / "tinted.onnx").write_bytes(models.tinted.read_bytes())
     (folder / "tinted-int8.onnx").write_bytes(models.tinted.read_bytes())
-    write(folder / "theirs.onnx", "ddcolor", side=64, batch=1)
+    write_rgb_model(folder / "theirs.onnx", "ddcolor", side=64, batch=1)
     (folder / "broken.onnx").write_text("no model")
     return folder
 
 
-def test_the_list(folder):
+def test_entries_list_all_models_with_their_facts(folder):
     found = {entry.name: entry for entry in registry.entries()}
     bundled = sorted(path.stem for path in registry.MODELS.glob("*.onnx") if path.stem != "default")
     assert list(found) == ["default", *bundled, "broken", "theirs", "tinted"]
@@ -42,7 +42,7 @@ def test_the_list(folder):
     assert all(len(entry.sha256) == 64 for entry in found.values())
 
 
-def test_names(folder, tmp_path, monkeypatch):
+def test_resolve_finds_models_by_name(folder, tmp_path, monkeypatch):
     assert registry.resolve(None) is None
     assert registry.resolve(Path("default")) is None
     assert registry.resolve(Path("tinted")) == folder / "tinted.onnx"
@@ -54,7 +54,7 @@ def test_names(folder, tmp_path, monkeypatch):
     assert registry.resolve(Path("tinted")) == Path("tinted")
 
 
-def test_names_of_bundled_models_are_found_after_those_of_the_folder(folder, tmp_path, monkeypatch):
+def test_resolve_prefers_the_folder_to_bundled_models(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "MODELS", bundled := tmp_path / "bundled")
     bundled.mkdir()
     for name in ("open", "tinted"):
@@ -67,7 +67,7 @@ def test_names_of_bundled_models_are_found_after_those_of_the_folder(folder, tmp
     assert listed["tinted"] == str(folder / "tinted.onnx")
 
 
-def test_a_name_colors_as_the_file_does(folder, tmp_path, make_folder):
+def test_model_name_colorizes_as_its_file(folder, tmp_path, make_folder):
     source = make_folder(tmp_path / "in", 1) / "0000.png"
     for name, output in (("tinted", "a.png"), (folder / "tinted.onnx", "b.png")):
         result = invoke(source, tmp_path / output, "--model", name, "--device", "cpu")
@@ -84,7 +84,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
-def test_the_command_lists_them(folder):
+def test_models_command_lists_models(folder):
     plain = run("models")
     assert plain.returncode == 0
     assert "default\n" in plain.stdout

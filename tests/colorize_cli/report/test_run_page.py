@@ -16,12 +16,12 @@ from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings, VideoSettings
 from colorize_cli.report import run_page
 from colorize_cli.report.run_page import SIDE, Report
-from tests.colorize_cli.image.test_reader import png_header
-from tests.colorize_cli.report.pages import ATTACKS, Page, leads_to, needs_chromium
+from tests.helpers.pages import ATTACKS, Page, leads_to, needs_chromium
+from tests.helpers.png_files import png_header
 
 
 def colored_pair(folder: Path, name: str, compose_rgb8: tuple[int, int, int] = (200, 120, 40)) -> Job:
-    """A job that has been done: a gray file and a file of a single color, 640 x 400."""
+    """Make the files of a finished job: a gray file and a file of a single color, 640 x 400."""
     job = Job(folder / "in" / name, folder / "out" / name)
     for path, image in (
         (job.source, Image.new("L", (640, 400), sum(compose_rgb8) // 3)),
@@ -40,7 +40,7 @@ def page_of(path: Path, *outcomes: Outcome, settings: Settings | None = None) ->
     return Page(path)
 
 
-def test_pictures_before_and_after_in_the_order_of_outcomes(tmp_path):
+def test_pictures_are_in_the_order_of_outcomes(tmp_path):
     tints = [(200, 120, 40), (30, 90, 160), (90, 200, 70)]
     jobs = [colored_pair(tmp_path, f"{n}.png", compose_rgb8) for n, compose_rgb8 in enumerate(tints)]
     page = page_of(tmp_path / "page.html", *(Outcome(job, Status.DONE) for job in reversed(jobs)))
@@ -56,12 +56,12 @@ def test_pictures_before_and_after_in_the_order_of_outcomes(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".tif"])
-def test_both_pictures_are_turned_and_cropped_alike(gray_photo, tmp_path, orientation, suffix):
+def test_pictures_are_rotated_alike(gray_photo, tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[0x0112] = orientation
     job = Job(tmp_path / f"in{suffix}", tmp_path / "out.bmp")
     Image.fromarray(gray_photo).resize((1600, 1200)).save(job.source, exif=exif)
-    # Pillow 13 scrambles turned TIFF files that it opens by name and maps into memory.
+    # Pillow 13 scrambles rotated TIFF files that it opens by name and maps into memory.
     with job.source.open("rb") as file, Image.open(file) as image:
         ImageOps.exif_transpose(image).convert("RGB").save(job.destination)
     before, after = page_of(tmp_path / "page.html", Outcome(job, Status.DONE)).pictures()
@@ -71,7 +71,7 @@ def test_both_pictures_are_turned_and_cropped_alike(gray_photo, tmp_path, orient
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
-def test_every_mode_has_a_picture(gray_photo, tmp_path, mode):
+def test_picture_of_every_mode_is_shown(gray_photo, tmp_path, mode):
     gray = Image.fromarray(gray_photo)
     wide = Image.fromarray(gray_photo.astype(np.uint16) * 257)
     image = wide if mode == "I;16" else gray.convert(mode)
@@ -84,13 +84,13 @@ def test_every_mode_has_a_picture(gray_photo, tmp_path, mode):
         assert np.asarray(picture).mean() == pytest.approx(expected, abs=2)
 
 
-def test_a_small_picture_is_not_enlarged(gray_photo, tmp_path):
+def test_small_picture_is_not_enlarged(gray_photo, tmp_path):
     Image.fromarray(gray_photo).save(tmp_path / "a.png")
     outcome = Outcome(Job(tmp_path / "a.png", tmp_path / "a.png"), Status.DONE)
     assert [picture.size for picture in page_of(tmp_path / "p.html", outcome).pictures()] == [(160, 120)] * 2
 
 
-def test_names_that_attack_are_text_and_links_lead_to_the_files(tmp_path):
+def test_hostile_names_are_text_and_links_are_right(tmp_path):
     jobs = [colored_pair(tmp_path, name) for name in ATTACKS]
     if sys.platform == "linux":
         jobs.append(colored_pair(tmp_path, os.fsdecode(b"undecodable \xff.png")))
@@ -116,7 +116,7 @@ def test_names_that_attack_are_text_and_links_lead_to_the_files(tmp_path):
     assert f"reason: {ATTACKS[0]}" in page.text["table"][1]
 
 
-def test_failures_come_first_then_the_others_by_status(tmp_path):
+def test_outcomes_are_grouped_with_failures_first(tmp_path):
     job = colored_pair(tmp_path, "a.png")
     broken = Job(tmp_path / "in" / "b.png", tmp_path / "out" / "b.png")
     page = page_of(
@@ -135,7 +135,7 @@ def test_failures_come_first_then_the_others_by_status(tmp_path):
     assert "time: infer1.5 s" in page.text["table"][0]
 
 
-def test_every_setting_is_shown(tmp_path):
+def test_settings_are_all_shown(tmp_path):
     settings = Settings(model=Path("<b>my</b>.onnx"), strength=0.75, overwrite=True, workers=3)
     table = page_of(tmp_path / "page.html", settings=settings).text["table"][0]
     names = (*dataclasses.fields(Settings), *dataclasses.fields(VideoSettings))
@@ -148,7 +148,7 @@ def test_every_setting_is_shown(tmp_path):
     assert "the bundled model" in page_of(tmp_path / "page.html").text["table"][0]
 
 
-def test_a_run_that_was_stopped_says_so(tmp_path):
+def test_stopped_run_is_stated_in_the_page(tmp_path):
     with Report(tmp_path / "page.html", Settings()) as made:
         made.write("interrupted", left=1234)
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -156,7 +156,7 @@ def test_a_run_that_was_stopped_says_so(tmp_path):
     assert "<b>1,234</b> left" in html
 
 
-def test_the_page_needs_nothing_beside_itself(tmp_path):
+def test_page_embeds_all_its_files(tmp_path):
     page = page_of(tmp_path / "page.html", Outcome(colored_pair(tmp_path, "a.png"), Status.DONE))
     assert "://" not in page.html
     assert not {"link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
@@ -167,7 +167,7 @@ def test_the_page_needs_nothing_beside_itself(tmp_path):
     assert "unsafe" not in policy
 
 
-def test_what_cannot_be_shown_is_still_listed(tmp_path):
+def test_files_without_preview_are_listed(tmp_path):
     whole = colored_pair(tmp_path, "a.png")
     gone = Job(tmp_path / "in" / "gone.png", whole.destination)
     (tmp_path / "in" / "text.png").write_text("no picture")
@@ -189,7 +189,7 @@ def test_what_cannot_be_shown_is_still_listed(tmp_path):
     assert len(page.attributes("a", "href")) == 1 + 2 * 5
 
 
-def test_beyond_the_limit_there_are_links_alone(tmp_path, monkeypatch):
+def test_pictures_beyond_the_limit_have_links_only(tmp_path, monkeypatch):
     monkeypatch.setattr(run_page, "SHOWN", 3)
     monkeypatch.setattr(run_page, "_ROWS_PER_TABLE", 2)
     job = colored_pair(tmp_path, "a.png")
@@ -205,7 +205,7 @@ def test_beyond_the_limit_there_are_links_alone(tmp_path, monkeypatch):
     assert len(page.attributes("a", "href")) == 2 + 2 * 10
 
 
-def test_pages_that_cannot_be_are_refused_before_any_work(tmp_path):
+def test_impossible_page_paths_are_refused_before_any_work(tmp_path):
     for name in ("photo.jpg", "page", "page.html.png"):
         with pytest.raises(UsageError, match=r"must end in \.html or \.htm"):
             Report(tmp_path / name, Settings())
@@ -218,7 +218,7 @@ def test_pages_that_cannot_be_are_refused_before_any_work(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.html"]
 
 
-def test_a_page_stays_when_the_next_cannot_be_written(tmp_path, monkeypatch):
+def test_page_that_fails_keeps_the_previous_one(tmp_path, monkeypatch):
     job = colored_pair(tmp_path, "a.png")
     path = tmp_path / "new folder" / "page.html"
     page_of(path, Outcome(job, Status.DONE))
@@ -235,7 +235,7 @@ def test_a_page_stays_when_the_next_cannot_be_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_is_told_at_the_end(tmp_path, monkeypatch):
+def test_full_disk_is_an_error_at_the_end(tmp_path, monkeypatch):
     with Report(tmp_path / "page.html", Settings()) as made:
         full = "colorize_cli.report.html.tempfile.TemporaryFile"
         monkeypatch.setattr(full, lambda **_: Path("/dev/full").open("r+b"))  # noqa: SIM115
@@ -246,7 +246,7 @@ def test_a_full_disk_is_told_at_the_end(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_added_is_not_kept_in_memory(gray_photo, tmp_path):
+def test_memory_is_independent_of_the_number_of_outcomes(gray_photo, tmp_path):
     Image.fromarray(gray_photo).save(tmp_path / "a.png")
     job = Job(tmp_path / "a.png", tmp_path / "a.png")
     with Report(tmp_path / "page.html", Settings()) as made:
@@ -277,7 +277,7 @@ def attacked(tmp_path) -> Path:
 
 
 @needs_chromium
-def test_no_attack_runs_in_a_browser_and_nothing_is_fetched(browser, attacked):
+def test_browser_runs_no_attack_and_fetches_nothing(browser, attacked):
     browser.visit(attacked)
     assert browser.evaluate("document.title") == "colorize: Run report"
     assert browser.evaluate("document.querySelectorAll('input[type=range]').length") == len(ATTACKS)
@@ -296,7 +296,7 @@ def test_no_attack_runs_in_a_browser_and_nothing_is_fetched(browser, attacked):
 
 
 @needs_chromium
-def test_the_slider_follows_the_arrow_keys(browser, attacked):
+def test_slider_follows_the_arrow_keys(browser, attacked):
     browser.visit(attacked)
     browser.evaluate("document.querySelector('.grid .links a').scrollIntoView()")
     reached = "document.activeElement.matches('.pair input')"
@@ -319,7 +319,7 @@ def test_the_slider_follows_the_arrow_keys(browser, attacked):
 
 @needs_chromium
 @pytest.mark.parametrize("width", [320, 420, 1400])
-def test_both_pictures_lie_upon_each_other_and_nothing_is_cut_off(browser, attacked, width):
+def test_pictures_overlap_exactly_at_any_width(browser, attacked, width):
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.call("Emulation.setDeviceMetricsOverride", **size)
     browser.visit(attacked)
@@ -336,7 +336,7 @@ def test_both_pictures_lie_upon_each_other_and_nothing_is_cut_off(browser, attac
 
 
 @needs_chromium
-def test_without_scripts_both_pictures_stand_side_by_side(browser, attacked):
+def test_page_without_scripts_shows_pictures_side_by_side(browser, attacked):
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     try:
         browser.visit(attacked)

@@ -1,5 +1,5 @@
-"""The fixtures of a server that speaks S3, for tests that ask for its `environment`."""
+"""Fixtures of a server with the S3 protocol, for tests that use its `environment`."""
 
-from tests.colorize_cli.store_servers import _server, bucket, colorize, environment, hasty, local, server
+from tests.helpers.stores import _server, bucket, colorize, environment, hasty, local, server
 
 __all__ = ["_server", "bucket", "colorize", "environment", "hasty", "local", "server"]

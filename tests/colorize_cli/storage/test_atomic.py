@@ -13,19 +13,19 @@ def temporaries(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name.startswith(".colorize-"))
 
 
-def test_the_file_appears_when_it_is_complete(tmp_path):
+def test_writing_shows_the_file_when_complete(tmp_path):
     target = tmp_path / "a.png"
     with atomic.writing(target) as file:
         file.write(b"half")
         assert not target.exists()
         assert len(temporaries(tmp_path)) == 1
-        atomic.sweep(tmp_path)  # leaves alone what is being written
+        atomic.sweep(tmp_path)  # does not remove files that are being written
         file.write(b" and half")
     assert target.read_bytes() == b"half and half"
     assert temporaries(tmp_path) == []
 
 
-def test_nothing_is_left_of_a_failure(tmp_path):
+def test_writing_that_fails_leaves_nothing(tmp_path):
     target = tmp_path / "a.png"
     target.write_bytes(b"before")
 
@@ -40,7 +40,7 @@ def test_nothing_is_left_of_a_failure(tmp_path):
     assert temporaries(tmp_path) == []
 
 
-def test_temporary_names_are_of_one_length(tmp_path):
+def test_writing_uses_temporary_names_of_one_length(tmp_path):
     names = []
     for stem in ("a", "b" * 250):
         with atomic.writing(tmp_path / f"{stem}.png"):
@@ -48,7 +48,7 @@ def test_temporary_names_are_of_one_length(tmp_path):
     assert len({len(name) for name in names}) == 1
 
 
-def test_sweeping_takes_only_what_the_dead_left_here(tmp_path):
+def test_sweep_removes_only_files_of_ended_processes_here(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
 
@@ -64,7 +64,7 @@ def test_sweeping_takes_only_what_the_dead_left_here(tmp_path):
     atomic.sweep(tmp_path / "absent")
 
 
-def test_what_one_process_left_can_be_removed_by_another(tmp_path):
+def test_remove_prefixed_removes_files_of_one_process(tmp_path):
     mark = ".colorize-01234567-0000000042-"
     doomed, kept = [f"{mark}000001.png", f"{mark}000002.x"], [".colorize-01234567-0000000043-000001.png", "a"]
     for each in doomed + kept:
@@ -78,7 +78,7 @@ def test_what_one_process_left_can_be_removed_by_another(tmp_path):
             atomic.remove_prefixed(tmp_path, no_mark)
 
 
-def test_the_status_is_known_before_the_name_is_there(tmp_path):
+def test_writing_passes_the_status_before_renaming(tmp_path):
     target = tmp_path / "a.png"
     seen = []
 
@@ -91,7 +91,7 @@ def test_the_status_is_known_before_the_name_is_there(tmp_path):
     assert seen == [(5, target.stat().st_mtime_ns)]
 
 
-def test_who_is_told_of_it_may_refuse(tmp_path):
+def test_writing_refused_by_the_callback_leaves_nothing(tmp_path):
     def refuse(status: os.stat_result) -> None:
         raise RuntimeError
 
@@ -100,7 +100,7 @@ def test_who_is_told_of_it_may_refuse(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_abandoned_leaves_nothing(tmp_path):
+def test_abandon_leaves_nothing(tmp_path):
     def write() -> None:
         with atomic.writing(tmp_path / "a.png") as file:
             file.write(b"half")
@@ -116,7 +116,7 @@ def test_what_is_abandoned_leaves_nothing(tmp_path):
     assert (tmp_path / "b.png").exists()
 
 
-def test_a_claimed_name_is_left_over_once_it_is_released():
+def test_claim_is_left_over_once_released():
     name = atomic.claim(".x")
     assert not atomic.is_left_over(name)
     atomic.release(name)
@@ -184,7 +184,7 @@ for missing in (1, 20, size // 2):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "BMP", "WEBP"])
-def test_a_file_that_there_is_no_room_for_does_not_appear(tmp_path, format_):
+def test_writing_to_a_full_disk_leaves_nothing(tmp_path, format_):
     target = tmp_path / "a.x"
     ended = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(target), format_], capture_output=True, text=True

@@ -31,7 +31,7 @@ def left_out(plan: Plan) -> list[tuple]:
     return [(each.job.source, each.reason, each.ignored) for each in plan.left_out]
 
 
-def test_a_tree_is_kept_and_sorted(tmp_path):
+def test_plan_of_a_tree_keeps_and_sorts_it(tmp_path):
     touch(tmp_path / "in", "b.jpg", "a.PNG", "sub/deep/c.jpg", "notes.txt", ".hidden.jpg", ".git/d.jpg")
     plan = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
     assert pairs(plan, tmp_path) == [
@@ -42,13 +42,13 @@ def test_a_tree_is_kept_and_sorted(tmp_path):
     assert left_out(plan) == [(tmp_path / "in", "files of other kinds ignored: .txt 1", {".txt": 1})]
 
 
-def test_one_file_to_a_file(tmp_path):
+def test_plan_of_one_file_to_a_file_has_that_name(tmp_path):
     touch(tmp_path, "a.jpg")
     plan = discovery.plan([tmp_path / "a.jpg"], tmp_path / "new" / "b.png", ENDINGS)
     assert pairs(plan, tmp_path) == [("a.jpg", "new/b.png")]
 
 
-def test_one_file_into_a_directory(tmp_path):
+def test_plan_of_one_file_into_a_directory_keeps_its_name(tmp_path):
     touch(tmp_path, "a.jpg")
     (tmp_path / "dir.png").mkdir()
     for output in ("out", "dir.png"):
@@ -56,19 +56,19 @@ def test_one_file_into_a_directory(tmp_path):
         assert pairs(plan, tmp_path) == [("a.jpg", f"{output}/a.jpg")]
 
 
-def test_a_named_file_of_an_unknown_kind_is_a_job(tmp_path):
+def test_plan_includes_a_named_file_of_unknown_kind(tmp_path):
     touch(tmp_path, "a.xyz", "b.jpg")
     plan = discovery.plan([tmp_path / "a.xyz", tmp_path / "b.jpg"], tmp_path / "out", ENDINGS)
     assert [job.source.name for job in plan.jobs] == ["a.xyz", "b.jpg"]
 
 
-def test_the_same_input_twice_is_one_job(tmp_path):
+def test_plan_of_the_same_input_twice_has_one_job(tmp_path):
     touch(tmp_path / "in", "a.jpg")
     plan = discovery.plan([tmp_path / "in", tmp_path / "in" / "a.jpg"], tmp_path / "out", ENDINGS)
     assert len(plan.jobs) == 1
 
 
-def test_links_are_followed_and_loops_are_not(tmp_path):
+def test_plan_follows_links_but_not_loops(tmp_path):
     touch(tmp_path, "in/a.jpg", "elsewhere/b.jpg")
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
@@ -77,13 +77,13 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
     assert pairs(plan, tmp_path) == [("in/a.jpg", "out/a.jpg"), ("in/link/b.jpg", "out/link/b.jpg")]
 
 
-def test_the_output_inside_the_input_is_not_searched(tmp_path):
+def test_plan_does_not_search_the_output_in_the_input(tmp_path):
     touch(tmp_path, "a.jpg", "out/a.jpg")
     plan = discovery.plan([tmp_path], tmp_path / "out", ENDINGS)
     assert pairs(plan, tmp_path) == [("a.jpg", "out/a.jpg")]
 
 
-def test_two_sources_with_one_destination_are_named(tmp_path):
+def test_plan_names_sources_with_one_destination(tmp_path):
     touch(tmp_path, "one/a.jpg", "two/a.jpg")
     with pytest.raises(UsageError) as raised:
         discovery.plan([tmp_path / "one", tmp_path / "two"], tmp_path / "out", ENDINGS)
@@ -91,7 +91,7 @@ def test_two_sources_with_one_destination_are_named(tmp_path):
     assert str(tmp_path / "two/a.jpg") in str(raised.value)
 
 
-def test_a_collision_through_a_link_is_found(tmp_path):
+def test_plan_detects_a_collision_through_a_link(tmp_path):
     touch(tmp_path, "one/sub/a.jpg", "two/x/a.jpg", "out/sub/keep")
     (tmp_path / "out" / "x").symlink_to(tmp_path / "out" / "sub")
     with pytest.raises(UsageError, match="both"):
@@ -99,7 +99,7 @@ def test_a_collision_through_a_link_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("output", ["in", "in/../in", "link"])
-def test_an_input_is_never_a_destination(tmp_path, output):
+def test_plan_refuses_an_input_as_destination(tmp_path, output):
     touch(tmp_path, "in/a.jpg")
     (tmp_path / "link").symlink_to(tmp_path / "in")
     with pytest.raises(UsageError, match="input"):
@@ -108,7 +108,7 @@ def test_an_input_is_never_a_destination(tmp_path, output):
         discovery.plan([tmp_path / "in" / "a.jpg"], tmp_path / output, ENDINGS)
 
 
-def test_a_destination_behind_a_linked_source_is_an_input(tmp_path):
+def test_plan_refuses_a_linked_source_as_destination(tmp_path):
     touch(tmp_path, "out/a.jpg")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").symlink_to(tmp_path / "out" / "a.jpg")
@@ -116,7 +116,7 @@ def test_a_destination_behind_a_linked_source_is_an_input(tmp_path):
         discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
 
 
-def test_what_is_missing_or_in_the_way(tmp_path):
+def test_plan_refuses_missing_inputs_and_blocked_outputs(tmp_path):
     touch(tmp_path, "a.jpg", "b.jpg", "file")
     with pytest.raises(UsageError, match="no such file"):
         discovery.plan([tmp_path / "absent"], tmp_path / "out", ENDINGS)
@@ -158,14 +158,14 @@ def test_plan_directory_without_a_known_inode_is_searched(tmp_path, monkeypatch)
     assert pairs(plan, tmp_path) == [("in/a.jpg", "out/a.jpg"), ("in/sub/b.jpg", "out/sub/b.jpg")]
 
 
-def test_a_link_to_itself_does_not_stop_the_folder(tmp_path):
+def test_plan_includes_a_link_to_itself(tmp_path):
     touch(tmp_path, "in/a.png")
     (tmp_path / "in/loop.png").symlink_to("loop.png")
     found = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
     assert [job.source.name for job in found.jobs] == ["a.png", "loop.png"]
 
 
-def test_what_the_system_refuses_is_wrong_usage(tmp_path):
+def test_plan_refuses_impossible_names(tmp_path):
     touch(tmp_path, "a.png")
     with pytest.raises(UsageError, match="too long"):
         discovery.plan([tmp_path / ("x" * 300)], tmp_path / "out", ENDINGS)
@@ -173,7 +173,7 @@ def test_what_the_system_refuses_is_wrong_usage(tmp_path):
         discovery.plan([tmp_path / "a.png"], tmp_path / "out.gif", ENDINGS)
 
 
-def test_patterns_choose_what_is_taken(tmp_path):
+def test_selection_patterns_include_and_exclude(tmp_path):
     touch(tmp_path / "in", "a.jpg", "b.png", "1950/c.jpg", "1950/d.png", "1960/c.jpg", "notes.txt")
 
     def taken(**patterns) -> list[str]:
@@ -188,7 +188,7 @@ def test_patterns_choose_what_is_taken(tmp_path):
     assert taken(include=("*.jpg",), exclude=("19*/*",)) == ["a.jpg"]
 
 
-def test_a_name_that_exists_is_no_pattern(tmp_path):
+def test_plan_of_an_existing_name_is_not_a_pattern(tmp_path):
     touch(tmp_path, "[a].jpg", "a.jpg", "b.jpg", "deep/er/c.jpg")
     for pattern, found in (
         ("[a].jpg", ["[a].jpg"]),
@@ -201,7 +201,7 @@ def test_a_name_that_exists_is_no_pattern(tmp_path):
         discovery.plan([tmp_path / "x*.jpg"], tmp_path / "out", ENDINGS)
 
 
-def test_a_list_keeps_its_directories_where_they_lead_nowhere_else(tmp_path, monkeypatch):
+def test_plan_of_a_list_keeps_its_directories(tmp_path, monkeypatch):
     touch(tmp_path / "work", "a.jpg", "deep/b.jpg", "notes.txt")
     touch(tmp_path, "c.jpg")
     monkeypatch.chdir(tmp_path / "work")
@@ -213,7 +213,7 @@ def test_a_list_keeps_its_directories_where_they_lead_nowhere_else(tmp_path, mon
     assert left_out(plan) == [(Path("deep"), reason, None)]
 
 
-def test_lists_are_of_lines_or_of_nul_terminated_names():
+def test_read_list_splits_lines_or_nul_terminated_names():
     lines = io.BytesIO(b"a b.jpg\n\nc\xff.jpg\n-\n")
     assert discovery.read_list(lines, nul=False) == [
         Path("a b.jpg"),
@@ -236,7 +236,7 @@ def test_read_list_with_line_breaks_or_encoding_of_windows_gives_the_names(encod
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
-def test_shards_are_disjoint_and_all_of_it(tmp_path, parts):
+def test_shards_are_disjoint_and_complete(tmp_path, parts):
     touch(tmp_path / "in", *(f"{i}/{i}.jpg" for i in range(60)))
     whole = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS).jobs
     shards = [
@@ -251,7 +251,7 @@ def test_shards_are_disjoint_and_all_of_it(tmp_path, parts):
     assert min(map(len, shards)) > 60 / parts / 3
 
 
-def test_shards_are_the_same_wherever_the_folder_lies(tmp_path):
+def test_shards_are_independent_of_the_folder(tmp_path):
     for home in ("here", "there"):
         touch(tmp_path / home, *(f"{i}.jpg" for i in range(30)))
     names = [
@@ -264,7 +264,7 @@ def test_shards_are_the_same_wherever_the_folder_lies(tmp_path):
     assert names[0] == names[1]
 
 
-def test_outputs_do_not_leave_the_output_directory_by_a_link(tmp_path):
+def test_plan_refuses_outputs_outside_by_a_link(tmp_path):
     touch(tmp_path, "in/sub/a.jpg", "elsewhere/keep")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
@@ -272,7 +272,7 @@ def test_outputs_do_not_leave_the_output_directory_by_a_link(tmp_path):
         discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
 
 
-def test_streams_are_one_picture(tmp_path):
+def test_plan_of_a_stream_is_one_job(tmp_path):
     touch(tmp_path, "a.jpg")
     for inputs, output in (
         ([STREAM], STREAM),
@@ -285,7 +285,7 @@ def test_streams_are_one_picture(tmp_path):
             discovery.plan(inputs, output, ENDINGS)
 
 
-def test_pictures_are_found_by_the_same_rules_where_nothing_is_made_of_them(tmp_path):
+def test_find_follows_the_rules_of_plan(tmp_path):
     touch(tmp_path / "in", "b.jpg", "a.PNG", "sub/c.jpg", "notes.txt", ".hidden.jpg", ".git/d.jpg")
     touch(tmp_path, "named.xyz", "x1.tif", "x2.tif")
     inputs = [tmp_path / name for name in ("named.xyz", "in", "x*.tif", "in/b.jpg")]

@@ -19,7 +19,7 @@ PLACES = itertools.count()
 
 @pytest.fixture
 def memory():
-    """Fills a directory in memory, and gives its address."""
+    """Fill a directory in memory and return its URL."""
 
     def fill(*names: str) -> str:
         url = f"memory://plan-{next(PLACES)}"
@@ -35,7 +35,7 @@ def pairs(planned) -> list[tuple[str, str]]:
     return [(str(job.source), str(job.destination)) for job in planned.jobs]
 
 
-def test_it_is_as_of_the_same_files_here(memory, tmp_path):
+def test_plan_of_a_store_equals_that_of_a_folder(memory, tmp_path):
     names = [
         "b.jpg",
         "a.PNG",
@@ -89,7 +89,7 @@ def test_it_is_as_of_the_same_files_here(memory, tmp_path):
         assert len(here.left_out) == (1 if selection.include else 2)
 
 
-def test_one_object_to_one_object_or_into_a_directory(memory, tmp_path):
+def test_plan_of_one_object_goes_to_an_object_or_directory(memory, tmp_path):
     url = memory("a.jpg", "dir.png/b.jpg")
     source = Url(f"{url}/a.jpg")
     for output, expected in (
@@ -108,7 +108,7 @@ def test_one_object_to_one_object_or_into_a_directory(memory, tmp_path):
         plan([Url(url)], source, ENDINGS)
 
 
-def test_any_mixture_and_its_collisions(memory, tmp_path):
+def test_plan_of_mixed_inputs_detects_collisions(memory, tmp_path):
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "a.jpg").touch()
     (tmp_path / "c.jpg").touch()
@@ -130,7 +130,7 @@ def test_any_mixture_and_its_collisions(memory, tmp_path):
         )
 
 
-def test_inputs_are_never_outputs(memory):
+def test_plan_refuses_an_input_as_output(memory):
     url = memory("a.jpg", "out/a.jpg")
     for same in (url, f"{url}/", url.replace("memory://", "memory:///")):
         with pytest.raises(UsageError, match="inputs are never modified"):
@@ -140,7 +140,7 @@ def test_inputs_are_never_outputs(memory):
     assert pairs(plan([Url(url)], Url(f"{url}/out"), ENDINGS)) == [(f"{url}/a.jpg", f"{url}/out/a.jpg")]
 
 
-def test_patterns_stand_for_what_they_match(memory):
+def test_plan_of_a_pattern_takes_its_matches(memory):
     url = memory("1950/a.jpg", "1951/b.jpg", "1951/sub/c.jpg", "2000/d.jpg", "[x].jpg")
     planned = plan([Url(f"{url}/195*")], Url(f"{url}-out"), ENDINGS)
     assert pairs(planned) == [
@@ -156,7 +156,7 @@ def test_patterns_stand_for_what_they_match(memory):
             plan([Url(f"{url}/{nothing}")], Url(f"{url}-out"), ENDINGS)
 
 
-def test_names_that_lead_out_of_a_directory_here(memory, tmp_path):
+def test_plan_refuses_names_that_leave_the_directory(memory, tmp_path):
     url = memory()
     names = {
         "../up.jpg": "its name has . or .. as a part; rename it",
@@ -183,7 +183,7 @@ def test_names_that_lead_out_of_a_directory_here(memory, tmp_path):
     assert refused == {"../up.jpg", "a/../../up.jpg"}
 
 
-def test_lists_and_streams(memory, tmp_path):
+def test_plan_of_lists_and_streams_accepts_urls(memory, tmp_path):
     url = memory("sub/a.jpg", "b.jpg")
     listed = [Url(f"{url}/sub/a.jpg"), Url(f"{url}/absent.jpg"), Url(f"{url}/sub")]
     planned = plan([], tmp_path / "out", ENDINGS, listed=listed)

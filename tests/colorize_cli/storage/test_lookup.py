@@ -11,7 +11,7 @@ bits = st.integers(0, 2**64 - 1)
 
 
 @given(st.lists(st.tuples(st.integers(0, 40) | bits, bits), max_size=200), st.integers(1, 20))
-def test_it_is_as_a_dictionary(pairs, most):
+def test_lookup_equals_a_dictionary(pairs, most):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest_local, "_MOST_WAITING", most)
         found, expected = Lookup(), {}
@@ -22,7 +22,7 @@ def test_it_is_as_a_dictionary(pairs, most):
             assert found.get(key) == expected.get(key)
 
 
-def test_it_needs_little_memory():
+def test_lookup_needs_little_memory():
     count = 400_000
     tracemalloc.start()
     try:
@@ -33,4 +33,4 @@ def test_it_needs_little_memory():
     finally:
         tracemalloc.stop()
     assert found.get(0x9E3779B97F4A7C15) == 1
-    assert size < 48 * count  # the last ones in a dictionary
+    assert size < 48 * count  # the latest entries are in a dictionary

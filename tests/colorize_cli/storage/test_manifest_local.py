@@ -7,15 +7,12 @@ from pathlib import Path
 import pytest
 
 from colorize_cli.core.errors import WriteError
-from colorize_cli.core.jobs import Job, LocalFiles
+from colorize_cli.core.jobs import LocalFiles
 from colorize_cli.storage import manifest, manifest_local
 from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
 from colorize_cli.storage.manifest import State
 from colorize_cli.storage.manifest_local import LocalManifest
-
-
-def files(source: Path, destination: Path) -> LocalFiles:
-    return LocalFiles(Job(source, destination), source, destination)
+from tests.helpers.manifests import files, made, make
 
 
 @pytest.fixture
@@ -30,28 +27,16 @@ def root(tmp_path) -> Path:
     return tmp_path / "out"
 
 
-def make(job: LocalFiles, manifest: LocalManifest, content: bytes = b"colour", recipe: str = "r") -> None:
-    job.destination.parent.mkdir(parents=True, exist_ok=True)
-    job.destination.write_bytes(content)
-    manifest.add(job, SourceFingerprint.of(job.source), Fingerprint.of(job.destination.stat()), recipe)
-
-
-def made(job: LocalFiles, root: Path, recipe: str = "r") -> None:
-    manifest = LocalManifest(root)
-    make(job, manifest, recipe=recipe)
-    manifest.close()
-
-
 def journals(root: Path) -> list[Path]:
     return sorted((root / manifest.DIRECTORY).iterdir())
 
 
-def test_what_is_not_there_is_absent(job, root):
+def test_state_of_a_missing_output_is_absent(job, root):
     assert LocalManifest(root).state(job, "r") is State.ABSENT
-    assert not root.exists(), "asking writes nothing"
+    assert not root.exists(), "reading a state writes nothing"
 
 
-def test_what_was_made_is_current_also_for_the_next_run(job, root):
+def test_state_of_a_made_output_is_current_in_later_runs(job, root):
     manifest = LocalManifest(root)
     make(job, manifest)
     assert manifest.state(job, "r") is State.CURRENT
@@ -59,19 +44,19 @@ def test_what_was_made_is_current_also_for_the_next_run(job, root):
     assert LocalManifest(root).state(job, "r") is State.CURRENT
 
 
-def test_another_recipe_makes_it_stale(job, root):
+def test_state_with_another_recipe_is_stale(job, root):
     made(job, root)
     assert LocalManifest(root).state(job, "other") is State.STALE
 
 
-def test_another_content_makes_it_stale(job, root):
+def test_state_of_a_changed_source_is_stale(job, root):
     made(job, root)
     job.source.write_bytes(b"gray")
     os.utime(job.source, ns=(0, 0))
     assert LocalManifest(root).state(job, "r") is State.STALE
 
 
-def test_another_time_alone_does_not_and_is_noted(job, root):
+def test_state_of_a_touched_source_is_current_and_recorded(job, root):
     made(job, root)
     os.utime(job.source, ns=(1, 1))
     assert LocalManifest(root, read_only=True).state(job, "r") is State.CURRENT
@@ -83,11 +68,11 @@ def test_another_time_alone_does_not_and_is_noted(job, root):
     job.source.write_bytes(b"gray")  # of the same length
     os.utime(job.source, ns=(1, 1))
     assert LocalManifest(root).state(job, "r") is State.CURRENT, (
-        "size and time as noted: it is not read again"
+        "the size and time equal the record, so it is not read again"
     )
 
 
-def test_what_others_wrote_or_changed_is_foreign(job, root):
+def test_state_of_a_changed_output_is_foreign(job, root):
     made(job, root)
     job.destination.write_bytes(b"retouched")
     assert LocalManifest(root).state(job, "r") is State.FOREIGN
@@ -96,14 +81,14 @@ def test_what_others_wrote_or_changed_is_foreign(job, root):
     assert LocalManifest(root).state(other, "r") is State.FOREIGN
 
 
-def test_a_link_in_place_of_an_output_is_foreign(job, root, tmp_path):
+def test_state_of_a_link_as_output_is_foreign(job, root, tmp_path):
     made(job, root)
     job.destination.rename(tmp_path / "moved.png")
     job.destination.symlink_to(tmp_path / "moved.png")
     assert LocalManifest(root).state(job, "r") is State.FOREIGN
 
 
-def test_a_record_written_before_the_output_got_its_name_does_no_harm(job, root):
+def test_record_without_its_output_is_ignored(job, root):
     made(job, root)
     manifest = LocalManifest(root)
     manifest.add(
@@ -114,7 +99,7 @@ def test_a_record_written_before_the_output_got_its_name_does_no_harm(job, root)
     assert LocalManifest(root).state(job, "new") is State.STALE
 
 
-def test_runs_at_the_same_time_see_what_the_others_made(job, root):
+def test_manifests_open_at_once_see_each_others_records(job, root):
     one, two = LocalManifest(root), LocalManifest(root)
     assert two.state(job, "r") is State.ABSENT
     make(job, one)
@@ -124,7 +109,7 @@ def test_runs_at_the_same_time_see_what_the_others_made(job, root):
     assert len(journals(root)) == 2
 
 
-def test_torn_and_foreign_lines_are_passed_over(job, root):
+def test_damaged_and_foreign_lines_are_skipped(job, root):
     made(job, root)
     (journal,) = journals(root)
     whole = journal.read_bytes()
@@ -138,14 +123,14 @@ def test_torn_and_foreign_lines_are_passed_over(job, root):
         assert LocalManifest(root).state(other, "r") is State.CURRENT
 
 
-def test_names_of_every_kind(job, root):
+def test_output_names_of_every_kind_are_recorded(job, root):
     for name in ("new\nline", "quote\"'", "ünïcode", os.fsdecode(b"\xff\xfe"), "x" * 250, "{}", " "):
         odd = files(job.source, root / name)
         made(odd, root)
         assert LocalManifest(root).state(odd, "r") is State.CURRENT
 
 
-def test_many_threads_write_whole_lines(job, root):
+def test_threads_write_complete_lines(job, root):
     manifest = LocalManifest(root)
     jobs = [files(job.source, root / f"{i}.png") for i in range(200)]
     threads = [
@@ -162,16 +147,16 @@ def test_many_threads_write_whole_lines(job, root):
 
 
 def run_elsewhere(job: LocalFiles, root: Path) -> None:
-    """Makes an output in a process that has ended."""
+    """Make an output in a process that ends."""
     code = (
         "import sys; from pathlib import Path;"
-        "from tests.colorize_cli.storage.test_manifest_local import files, made;"
+        "from tests.helpers.manifests import files, made;"
         "made(files(Path(sys.argv[1]), Path(sys.argv[2])), Path(sys.argv[3]))"
     )
     subprocess.run([sys.executable, "-c", code, job.source, job.destination, root], check=True)
 
 
-def test_journals_of_ended_runs_become_one(job, root, monkeypatch):
+def test_journals_of_ended_runs_are_merged(job, root, monkeypatch):
     monkeypatch.setattr(manifest_local, "_MOST_FILES", 2)
     jobs = [files(job.source, root / f"{i}.png") for i in range(3)]
     for each in jobs:
@@ -179,7 +164,7 @@ def test_journals_of_ended_runs_become_one(job, root, monkeypatch):
     jobs[0].destination.unlink()
     mine = LocalManifest(root)
     assert len(journals(root)) == 1
-    assert len(journals(root)[0].read_bytes().splitlines()) == 2, "what is gone is forgotten"
+    assert len(journals(root)[0].read_bytes().splitlines()) == 2, "records of missing outputs are dropped"
     fresh = LocalManifest(root)
     for each_manifest in (mine, fresh):
         assert [each_manifest.state(each, "r") for each in jobs] == [
@@ -189,7 +174,7 @@ def test_journals_of_ended_runs_become_one(job, root, monkeypatch):
         ]
 
 
-def test_journals_of_runs_that_go_on_are_left_alone(job, root, monkeypatch):
+def test_journals_of_running_processes_are_not_merged(job, root, monkeypatch):
     monkeypatch.setattr(manifest_local, "_MOST_FILES", 0)
     manifest = LocalManifest(root)
     make(job, manifest)
@@ -199,7 +184,7 @@ def test_journals_of_runs_that_go_on_are_left_alone(job, root, monkeypatch):
     assert LocalManifest(root).state(other, "r") is State.CURRENT
 
 
-def test_what_is_known_survives_that_another_run_makes_journals_into_one(job, root, monkeypatch):
+def test_states_survive_a_merge_by_another_run(job, root, monkeypatch):
     jobs = [files(job.source, root / f"{i}.png") for i in range(3)]
     for each in jobs:
         run_elsewhere(each, root)
@@ -211,12 +196,12 @@ def test_what_is_known_survives_that_another_run_makes_journals_into_one(job, ro
     assert [mine.state(each, "r") for each in jobs] == [State.CURRENT] * 3
 
 
-def test_the_last_line_on_an_output_is_kept(job, root, monkeypatch):
+def test_merge_keeps_the_last_line_of_an_output(job, root, monkeypatch):
     os.utime(job.source, ns=(5, 5))
     made(job, root)
     os.utime(job.source, ns=(1, 1))
     manifest = LocalManifest(root)
-    assert manifest.state(job, "r") is State.CURRENT  # and notes the new time
+    assert manifest.state(job, "r") is State.CURRENT  # and records the new time
     manifest.close()
     monkeypatch.setattr(manifest_local, "_MOST_FILES", 0)
     LocalManifest(root)
@@ -226,8 +211,8 @@ def test_the_last_line_on_an_output_is_kept(job, root, monkeypatch):
     assert b'"mtime_ns":5}' not in line
 
 
-def test_a_journal_made_of_others_is_none_before_it_is_complete(job, root, monkeypatch):
-    """Another run that reads meanwhile, or makes one too, would lose what stands in it if that ends early."""
+def test_merge_that_fails_loses_no_records(job, root, monkeypatch):
+    """Another run that reads the merged journal, or merges too, would lose records if the merge fails."""
     jobs = [files(job.source, root / f"{i}.png") for i in range(3)]
     for each in jobs:
         run_elsewhere(each, root)
@@ -237,7 +222,7 @@ def test_a_journal_made_of_others_is_none_before_it_is_complete(job, root, monke
     def failing(_: int) -> None:
         monkeypatch.setattr(manifest_local.atomic, "sync", sync)
         seen.extend(mine.state(each, "r") for each in jobs)
-        LocalManifest(root)  # makes one, from the same
+        LocalManifest(root)  # merges the same journals
         raise OSError(28, "no space")
 
     monkeypatch.setattr(manifest_local, "_MOST_FILES", 2)
@@ -249,16 +234,16 @@ def test_a_journal_made_of_others_is_none_before_it_is_complete(job, root, monke
     assert [path.suffix for path in (root / manifest.DIRECTORY).iterdir()] == [".jsonl"]
 
 
-def test_what_a_killed_run_left_of_such_a_journal_is_removed(job, root, monkeypatch):
+def test_unfinished_merge_of_a_killed_run_is_removed(job, root, monkeypatch):
     run_elsewhere(job, root)
     journal = journals(root)[0]
-    journal.with_suffix(manifest_local._UNFINISHED).touch()  # of the same process, which has ended
+    journal.with_suffix(manifest_local._UNFINISHED).touch()  # its process has ended
     monkeypatch.setattr(manifest_local, "_MOST_FILES", 0)
     assert LocalManifest(root).state(job, "r") is State.CURRENT
     assert [path.suffix for path in journal.parent.iterdir()] == [".jsonl"]
 
 
-def test_journals_stay_where_one_cannot_be_read(job, root, monkeypatch):
+def test_merge_with_an_unreadable_journal_is_abandoned(job, root, monkeypatch):
     jobs = [files(job.source, root / f"{i}.png") for i in range(3)]
     for each in jobs:
         run_elsewhere(each, root)
@@ -277,11 +262,11 @@ def test_journals_stay_where_one_cannot_be_read(job, root, monkeypatch):
     assert journals(root) == before
 
 
-def test_a_name_that_is_no_text_is_unknown(root):
+def test_name_that_cannot_be_encoded_is_unknown(root):
     assert LocalManifest(root)._known("\ud800.png", Fingerprint(1, 1)) is None
 
 
-def test_many_outputs_are_known_block_by_block(job, root, monkeypatch):
+def test_many_outputs_are_found_across_blocks(job, root, monkeypatch):
     monkeypatch.setattr(manifest_local, "_BLOCK", 2000)
     manifest = LocalManifest(root)
     source, jobs = (
@@ -290,7 +275,7 @@ def test_many_outputs_are_known_block_by_block(job, root, monkeypatch):
     )
     root.mkdir()
     for each in jobs:
-        each.destination.write_bytes(b"colour")
+        each.destination.write_bytes(b"color")
         manifest.add(each, source, Fingerprint.of(each.destination.stat()), "r")
     manifest.close()
     known = LocalManifest(root)
@@ -298,7 +283,7 @@ def test_many_outputs_are_known_block_by_block(job, root, monkeypatch):
         assert known.state(each, "r") is State.CURRENT
 
 
-def test_a_journal_that_cannot_be_written_is_said(job, root):
+def test_unwritable_journal_is_an_error(job, root):
     root.mkdir()
     (root / manifest.DIRECTORY).touch()
     with pytest.raises(WriteError, match=r"\.colorize"):

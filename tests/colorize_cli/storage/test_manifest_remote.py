@@ -37,13 +37,13 @@ MADE = SourceFingerprint(Fingerprint(6), "digest")
 
 
 def files(root: RemotePath, name: str, version: str = "v1", copy: Path = Path("absent")) -> LocalFiles:
-    """The files of a job whose source has a version in its store, and a staged copy or none."""
+    """Return the files of a job whose source has a version in its store, with a staged copy or without."""
     job = Job(Url("s3://b/a"), root.url / name, FileInfo("b/a", False, 3, version))
     return LocalFiles(job, copy, Path("absent"))
 
 
 def intend(notes: RemoteManifest, root: RemotePath, name: str, recipe: str = "r") -> Record:
-    """Put an output, and record it."""
+    """Write an output and record the intention."""
     root.file_system.write(root.below(name).path, b"output")
     return notes.intend(files(root, name), SOURCE, MADE, recipe)
 
@@ -56,7 +56,7 @@ def line(name: str, recipe: str = "r") -> bytes:
     return Record(name, Fingerprint(6), SOURCE, recipe, "digest", "s3://b/a").to_line()
 
 
-def test_lines_survive():
+def test_record_round_trips_through_a_line():
     each = Record("ä/\udcff.png", Fingerprint(6, 0, "v"), SOURCE, "r", "digest", "s3://b/a")
     assert Record.from_line(each.to_line()) == each
     for damaged in (b"", b"[]", b"{}", b'{"output": "a"}', b"null", each.to_line()[:-20]):
@@ -64,7 +64,7 @@ def test_lines_survive():
             Record.from_line(damaged)
 
 
-def test_line_of_an_earlier_version_is_read():
+def test_record_line_of_an_earlier_version_is_read():
     source = '{"stamp":{"size":3,"mtime_ns":0,"version":"v1"},"content":"content"}'
     text = (
         f'{{"output":"a.png","size":6,"content":"digest","address":"s3://b/a","source":{source},"recipe":"r"'
@@ -75,7 +75,7 @@ def test_line_of_an_earlier_version_is_read():
 
 
 @pytest.mark.parametrize("listed", [True, False])
-def test_states(root, listed):
+def test_state_distinguishes_all_cases(root, listed):
     notes = RemoteManifest(root)
     note(notes, root, "noted.png")
     intend(notes, root, "intended.png")
@@ -97,7 +97,7 @@ def test_states(root, listed):
 
 
 def test_manifest_without_a_list_sees_records_of_other_workers(root):
-    """A worker that repeats the jobs of a lost one must not take its outputs for those of others."""
+    """A worker that repeats the jobs of a lost worker must recognize its outputs."""
     one, other = RemoteManifest(root, listed=False), RemoteManifest(root, listed=False)
     note(other, root, "a.png")
     note(one, root, "b.png")
@@ -108,7 +108,7 @@ def test_manifest_without_a_list_sees_records_of_other_workers(root):
     assert other.state_by_content(files(root, "c.png"), "r", "digest") is State.CURRENT
 
 
-def test_manifest_without_a_list_reads_records_once_for_outputs_that_it_knows(root, monkeypatch):
+def test_manifest_without_a_list_reads_each_record_once(root, monkeypatch):
     for number in range(5):
         notes = RemoteManifest(root)
         note(notes, root, f"{number}.png")
@@ -127,7 +127,7 @@ def test_manifest_without_a_list_reads_records_once_for_outputs_that_it_knows(ro
     assert len(asked) == 5
 
 
-def test_a_source_of_the_same_content(root, tmp_path):
+def test_source_with_the_same_content_is_current(root, tmp_path):
     notes = RemoteManifest(root)
     copy = tmp_path / "copy"
     copy.write_bytes(b"gray")
@@ -150,14 +150,14 @@ def test_a_source_of_the_same_content(root, tmp_path):
     assert RemoteManifest(root).state(files(root, "a.png", "v2"), "r") is State.CURRENT
 
 
-def test_an_intention_is_written_when_it_returns(root):
+def test_intend_returns_after_writing(root):
     notes = RemoteManifest(root)
     intend(notes, root, "a.png")
     (part,) = parts(root)
     assert root.file_system.read(part) == line("a.png")
 
 
-def test_who_waits_is_written_by_one_for_all(root, monkeypatch):
+def test_concurrent_intentions_are_written_together(root, monkeypatch):
     notes = RemoteManifest(root)
     write, written = type(root.file_system).write, []
 
@@ -179,7 +179,7 @@ def test_who_waits_is_written_by_one_for_all(root, monkeypatch):
     assert sorted(written[-1].splitlines(keepends=True)) == sorted(map(line, names))
 
 
-def test_parts_are_of_a_bounded_length(root):
+def test_manifest_parts_have_a_bounded_length(root):
     notes = RemoteManifest(root)
     for number in range(300):
         notes.intend(files(root, f"{number}.png"), SOURCE, MADE, "r")
@@ -189,7 +189,7 @@ def test_parts_are_of_a_bounded_length(root):
     assert max(sizes) <= 128
 
 
-def test_a_run_that_makes_nothing_leaves_nothing(root):
+def test_run_without_outputs_leaves_no_part(root):
     notes = RemoteManifest(root)
     notes.prepare()
     assert len(parts(root)) == 1
@@ -197,7 +197,7 @@ def test_a_run_that_makes_nothing_leaves_nothing(root):
     assert parts(root) == []
 
 
-def test_who_only_asks_writes_nothing(root):
+def test_read_only_manifest_writes_nothing(root):
     for _ in range(20):
         name = atomic.claim(".jsonl")
         root.file_system.write(root.below(DIRECTORY).below(name).path, line("a.png"))
@@ -211,7 +211,7 @@ def test_who_only_asks_writes_nothing(root):
     assert parts(root) == before
 
 
-def test_parts_of_ended_runs_are_made_into_one(root, monkeypatch):
+def test_parts_of_ended_runs_are_merged(root, monkeypatch):
     for number in range(20):
         notes = RemoteManifest(root)
         note(notes, root, f"{number % 5}.png", f"r{number}")
@@ -228,7 +228,7 @@ def test_parts_of_ended_runs_are_made_into_one(root, monkeypatch):
     assert all(atomic.is_left_over(part.rpartition("/")[2]) for part in parts(root) if part != other)
 
 
-def test_what_is_damaged_in_it_counts_as_nothing(root):
+def test_damaged_lines_are_skipped(root):
     root.file_system.write(root.below("a.png").path, b"output")
     path = root.below(DIRECTORY).below("damaged.jsonl").path
     root.file_system.write(path, b"\xff\n" + line("a.png") + line("a.png")[:30])
@@ -236,8 +236,8 @@ def test_what_is_damaged_in_it_counts_as_nothing(root):
     assert notes.state(files(root, "a.png"), "r") is None
 
 
-def test_parts_that_vanish_are_looked_for_anew(root, monkeypatch):
-    """As when another run makes them into one."""
+def test_parts_that_vanish_are_listed_again(root, monkeypatch):
+    """Another run may merge them meanwhile."""
     root.file_system.write(root.below("a.png").path, b"output")
     folder = root.below(DIRECTORY)
     root.file_system.write(folder.below("1.jsonl").path, b"")

@@ -1,4 +1,4 @@
-"""What every store promises, whatever is behind it."""
+"""The guarantees of every remote store."""
 
 import itertools
 import pickle
@@ -23,7 +23,7 @@ PLACES = itertools.count()
 
 
 class Files(LocalFileSystem):
-    """A store of files, which can rename: this machine's, under another name."""
+    """A store that can rename: the local file system under another protocol."""
 
     protocol = "files"
 
@@ -52,7 +52,7 @@ def file(tmp_path) -> Path:
     return path
 
 
-def test_nothing_is_there_at_first(root, tmp_path):
+def test_empty_store_has_no_objects(root, tmp_path):
     assert root.file_system.info(root.path) is None
     assert not root.file_system.is_there(root.below("a").path)
     with pytest.raises(MissingError):
@@ -60,7 +60,7 @@ def test_nothing_is_there_at_first(root, tmp_path):
     root.file_system.remove([root.below("a").path])
 
 
-def test_what_is_put_is_found_and_fetched(root, file, tmp_path):
+def test_put_object_is_found_and_fetched(root, file, tmp_path):
     file_system = root.file_system
     put = file_system.put(file, root.below("sub/a b.png").path)
     file_system.write(root.below("b").path, b"")
@@ -83,7 +83,7 @@ def test_what_is_put_is_found_and_fetched(root, file, tmp_path):
         file_system.fetch(put, tmp_path / "copy")
 
 
-def test_versions_tell_changes(root, file):
+def test_versions_differ_after_a_change(root, file):
     path = root.below("a.png").path
     first = root.file_system.put(file, path)
     file.write_bytes(b"another")
@@ -93,7 +93,7 @@ def test_versions_tell_changes(root, file):
     assert Fingerprint.of(first) != Fingerprint.of(second) == Fingerprint.of(root.file_system.info(path))
 
 
-def test_of_what_changed_since_it_was_listed_all_is_fetched(root, file, tmp_path):
+def test_fetch_of_a_changed_object_is_complete(root, file, tmp_path):
     path = root.below("a.png").path
     listed = root.file_system.put(file, path)
     file.write_bytes(b"something longer")
@@ -102,14 +102,14 @@ def test_of_what_changed_since_it_was_listed_all_is_fetched(root, file, tmp_path
     assert (tmp_path / "copy").read_bytes() == b"something longer"
 
 
-def test_patterns(root, file):
+def test_match_finds_objects_by_pattern(root, file):
     for name in ("a1.png", "a2.png", "b.png", "sub/a3.png"):
         root.file_system.put(file, root.below(name).path)
     found = root.file_system.match(root.below("a*").path)
     assert [root.relative(each) for each in found] == ["a1.png", "a2.png"]
 
 
-def test_objects_lie_in_others(root):
+def test_contains_compares_whole_names(root):
     assert root.contains(root)
     assert root.contains(root.below("a/b"))
     assert not root.below("a").contains(root)
@@ -117,8 +117,8 @@ def test_objects_lie_in_others(root):
     assert str(root.below("a/b").url) == f"{root.url}/a/b"
 
 
-def test_name_that_fsspec_takes_for_a_chain_of_urls_is_located_by_another_process(root, file):
-    """As a worker does that gets a job."""
+def test_name_like_a_chained_url_is_located_in_another_process(root, file):
+    """A worker that gets a job does the same."""
     url = root.url / "a::b.png"
     root.file_system.put(file, url.path)
     (entry,) = RemoteStorage().walk(root.url, None, lambda _: False)
@@ -128,7 +128,7 @@ def test_name_that_fsspec_takes_for_a_chain_of_urls_is_located_by_another_proces
     assert where.file_system.read(where.path) == b"content"
 
 
-def test_of_files_none_is_half_there(tmp_path, file, monkeypatch):
+def test_put_that_fails_leaves_no_partial_file(tmp_path, file, monkeypatch):
     root = RemoteStorage(Patience(tries=1)).locate(Url(f"files://{tmp_path}/root"))
     copied = []
 
@@ -144,7 +144,7 @@ def test_of_files_none_is_half_there(tmp_path, file, monkeypatch):
     assert root.file_system.find(root.path) == []
 
 
-def test_a_directory_that_cannot_be_listed_is_no_empty_one(tmp_path, file, monkeypatch):
+def test_find_in_an_unlistable_directory_is_an_error(tmp_path, file, monkeypatch):
     root = RemoteStorage(Patience(tries=2, first=0.001)).locate(Url(f"files://{tmp_path}/root"))
     root.file_system.put(file, root.below("sub/a.png").path)
     ls, asked = Files.ls, []
@@ -161,7 +161,7 @@ def test_a_directory_that_cannot_be_listed_is_no_empty_one(tmp_path, file, monke
     assert len(asked) == 1
 
 
-def test_threads_may_share_a_store(bucket, file, tmp_path):
+def test_store_can_be_shared_by_threads(bucket, file, tmp_path):
     root = RemoteStorage().locate(Url(f"{bucket.url}/root"))
     errors = []
 
@@ -190,7 +190,7 @@ def test_threads_may_share_a_store(bucket, file, tmp_path):
         ("nothing://b/a", None, "nothing://b/a: Protocol not known: nothing"),
     ],
 )
-def test_what_is_not_installed_is_said_in_one_line(monkeypatch, url, absent, text):
+def test_missing_package_is_named_in_one_line(monkeypatch, url, absent, text):
     if absent is not None:
         for name in [name for name in sys.modules if name.partition(".")[0] == absent]:
             monkeypatch.delitem(sys.modules, name)
@@ -202,7 +202,7 @@ def test_what_is_not_installed_is_said_in_one_line(monkeypatch, url, absent, tex
     assert str(raised.value) == text
 
 
-def test_a_users_configuration_of_fsspec_counts(monkeypatch):
+def test_fsspec_configuration_of_the_user_is_used(monkeypatch):
     monkeypatch.setitem(
         fsspec.config.conf, "s3", {"max_concurrency": 3, "config_kwargs": {"read_timeout": 9}}
     )
@@ -212,7 +212,7 @@ def test_a_users_configuration_of_fsspec_counts(monkeypatch):
     assert files.retries == 1
 
 
-def test_a_full_disk_is_named(root, file, tmp_path, monkeypatch):
+def test_fetch_to_a_full_disk_names_the_directory(root, file, tmp_path, monkeypatch):
     found = root.file_system.put(file, root.below("a.png").path)
 
     def get_file(*_, **__):

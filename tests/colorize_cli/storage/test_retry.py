@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("environment")
 
 
 def answered(status: int, code: str = "", message: str = "") -> Exception:
-    """As botocore says it."""
+    """Make an error like botocore's."""
     response = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return botocore.exceptions.ClientError(response, "GetObject")
 
@@ -59,13 +59,13 @@ PERMANENT = [
 
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=repr)
-def test_what_may_pass(error):
+def test_is_transient_is_true_for_temporary_errors(error):
     assert is_transient(error)
     assert not is_missing(error)
 
 
 @pytest.mark.parametrize("error", PERMANENT, ids=repr)
-def test_what_stays(error):
+def test_is_transient_is_false_for_permanent_errors(error):
     assert not is_transient(error)
 
 
@@ -98,7 +98,7 @@ def test_what_stays(error):
         (NotImplementedError(), False, "NotImplementedError"),
     ],
 )
-def test_one_line_without_secrets(error, missing, text):
+def test_explained_is_one_line_without_secrets(error, missing, text):
     assert is_missing(error) == missing
     assert explained(error) == text
 
@@ -114,13 +114,13 @@ def failing(*errors: Exception):
     return attempt, left
 
 
-def test_it_is_tried_until_it_goes_well():
+def test_retrier_tries_until_success():
     attempt, left = failing(TimeoutError(), web(500))
     assert Retrier(Patience(first=0.001)).call(attempt) == "well"
     assert not left
 
 
-def test_tries_and_time_are_bounded():
+def test_retrier_limits_tries_and_time():
     attempt, left = failing(*[TimeoutError()] * 9)
     with pytest.raises(TimeoutError):
         Retrier(Patience(tries=5, first=0.001)).call(attempt)
@@ -131,14 +131,14 @@ def test_tries_and_time_are_bounded():
     assert len(left) == 8
 
 
-def test_what_stays_is_tried_once():
+def test_retrier_tries_permanent_errors_once():
     attempt, left = failing(PermissionError(), TimeoutError())
     with pytest.raises(PermissionError):
         Retrier(Patience()).call(attempt)
     assert len(left) == 1
 
 
-def test_pauses_double_up_to_a_limit_and_differ():
+def test_pauses_double_up_to_a_limit_with_jitter():
     patience = Patience(tries=9, first=1, longest=10)
     longest = [1, 2, 4, 8, 10, 10, 10, 10]
     pauses = list(patience.pauses())
@@ -147,7 +147,7 @@ def test_pauses_double_up_to_a_limit_and_differ():
     assert sum(Patience().pauses()) < 60
 
 
-def test_who_is_stopped_waits_no_longer():
+def test_retrier_stopped_waits_no_longer():
     retrier = Retrier(Patience(first=60, longest=60, total=600))
     threading.Timer(0.05, retrier.stop).start()
     begun = time.monotonic()

@@ -1,6 +1,6 @@
-"""A film that is coloured in parts is what it is when it is coloured in one go.
+"""A video colorized in chunks equals the same video colorized in one pass.
 
-The cluster is played by calls in any order, and by processes of which some are killed.
+Calls in any order, and processes that are killed, simulate a cluster.
 """
 
 import dataclasses
@@ -9,11 +9,9 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
@@ -21,25 +19,26 @@ from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.core.settings import Settings, VideoSettings
 from colorize_cli.inference import model
 from colorize_cli.video import chunks, work_dir
-from colorize_cli.video.pixel_format import plane_of
 from colorize_cli.video.reader import opened
 from colorize_cli.video.stages import VideoStats
 from colorize_cli.video.work_dir import Chunk, WorkDir
-from tests.colorize_cli.video.encoded import EncodedFrames, assert_same_packets
-from tests.colorize_cli.video.video_files import Recipe, look, make
+from tests.helpers.chunked_videos import (
+    FRAMES,
+    LOSSLESS,
+    RATE,
+    SHOTS,
+    VIDEO,
+    assert_same,
+    damaged,
+    planes,
+)
+from tests.helpers.encoded_frames import EncodedFrames, assert_same_packets
+from tests.helpers.videos import look, make
 
-RATE = Fraction(2)  # so that 10 seconds are 20 frames and 2 seconds 4
-SHOTS = (5, 12, 14, 24, 30, 36, 60, 68, 76, 78, 84, 92)
-KEYS = (5, 8, 12, 14, 30, 36, 68, 76, 78, 84, 92)
-FRAMES = 100
 # 14 and 78 are too close to the previous split point, 24 and 60 are no key frames, and 8 is no cut.
 SPLIT_POINTS = (0, 5, 12, 30, 36, 68, 76, 84, 92)
 SEGMENTS = (0, 5, 12, 30, 36, 56, 68, 76, 84, 92)
-CLOSED = {"crf": "10", "g": "1000", "sc_threshold": "0"}
 OPEN = {"crf": "10", "g": "10", "sc_threshold": "0", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
-# FFV1 packets can be compared, also between processes; H.264 packets cannot (see `encoded`).
-LOSSLESS = Settings(video=VideoSettings(codec="ffv1"))
-VIDEO = Recipe(frames=FRAMES, width=96, height=64, rate=RATE, shots=SHOTS, keys=KEYS, options=CLOSED)
 UNEVEN = tuple(500 * n + 90 * (n % 3 == 1) for n in range(FRAMES))
 
 
@@ -98,21 +97,6 @@ def folder_of(output: Path, key: str) -> WorkDir:
         return folder
 
 
-def planes(path: Path) -> Iterator[tuple[int, list[np.ndarray]]]:
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            yield frame.pts, [plane_of(frame, index) for index in range(3)]
-
-
-def assert_same(one: Path, other: Path) -> None:
-    """Check that all packets and all decoded frames are the same."""
-    assert_same_packets(one, other)
-    for (time, first), (when, second) in zip(planes(one), planes(other), strict=True):
-        assert time == when
-        for before, after in zip(first, second, strict=True):
-            np.testing.assert_array_equal(before, after)
-
-
 def assert_about_same(one: Path, other: Path) -> None:
     """Check that frames are equal within x264's variation. Consecutive frames differ by 5 levels or more."""
     for (time, first), (when, second) in zip(planes(one), planes(other), strict=True):
@@ -134,7 +118,7 @@ CASES = {
     "turned.mp4": (dataclasses.replace(VIDEO, time_base=Fraction(1, 600), rotation=90), VideoSettings()),
     "uneven.mkv": (dataclasses.replace(VIDEO, times=UNEVEN), VideoSettings()),
     "deep.mkv": (dataclasses.replace(VIDEO, pixel_format="yuv422p10le"), VideoSettings()),
-    "grey.mkv": (
+    "gray.mkv": (
         dataclasses.replace(VIDEO, pixel_format="gray", codec="ffv1", options={"g": "1"}),
         VideoSettings(),
     ),
@@ -194,7 +178,7 @@ def chunks_of(
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 9, 100])
-def test_chunks_are_complete_about_equal_and_as_many_as_requested(video, network, tmp_path, count):
+def test_chunks_are_complete_and_about_equal(video, network, tmp_path, count):
     chunked = chunks_of(video, tmp_path, network, count)
     if count == 1:
         assert chunked == [Chunk(video, Path("out.mkv"), tmp_path / "1")]
@@ -216,7 +200,7 @@ def test_chunks_cover_the_requested_time_range(video, network, tmp_path):
         chunks_of(video, tmp_path, network, 2, Settings(video=VideoSettings(start=100)))
 
 
-def test_a_split_is_kept(video, network, tmp_path):
+def test_split_is_kept_for_later_runs(video, network, tmp_path):
     folder = WorkDir(tmp_path)
     chunked = split(video, folder, network, Settings(), 3)
     assert len(chunked) == 3
@@ -226,8 +210,8 @@ def test_a_split_is_kept(video, network, tmp_path):
     assert len(split(video, folder, network, Settings(), 7)) == 7
 
 
-def test_split_of_a_video_that_was_begun_whole_is_the_whole(video, network, tmp_path):
-    """Also if chunks are recorded, as by a run of an earlier version on a cluster."""
+def test_split_of_a_video_begun_whole_is_one_chunk(video, network, tmp_path):
+    """Even if chunks are recorded, as by a cluster run of an earlier version."""
     (tmp_path / "000000.nut").write_bytes(b"abc")
     ab = np.zeros((2, 4, 4), np.float32)
     folder = WorkDir(tmp_path)
@@ -293,9 +277,7 @@ def test_chunks_of_killed_processes_are_resumed(video, models, network, tmp_path
 
 
 @pytest.mark.parametrize("field", ["mark", "marks", "begins", "damaged"])
-def test_a_chunk_that_does_not_match_is_read_from_the_beginning_of_the_video(
-    video, network, tmp_path, monkeypatch, field
-):
+def test_mismatching_chunk_is_read_from_the_beginning(video, network, tmp_path, monkeypatch, field):
     """A mismatch shows at the first frame or at the end. Damaged chunks are never read by seeking."""
     read = []
     beginning = chunks._from_the_beginning
@@ -333,23 +315,12 @@ def test_segments_of_another_split_are_not_reused(video, network, tmp_path):
     assert_same(tmp_path / "one.mkv", output)
 
 
-def test_a_video_that_was_truncated_after_the_split_fails(video, network, tmp_path):
+def test_video_truncated_after_the_split_fails(video, network, tmp_path):
     folder = WorkDir(tmp_path)
     *_, last = split(video, folder, network, Settings(), 3)
     longer = dataclasses.replace(last, frames=last.frames + 5)
     with pytest.raises(ReadError, match="it had 105 frames, and has 100 now"):
         colorize_chunk(longer, network, Settings())
-
-
-def damaged(video: Path, source: Path) -> Path:
-    """Make a copy of a video in which a packet at 20 seconds cannot be decoded."""
-    with av.open(str(video)) as whole:
-        packet = next(packet for packet in whole.demux(video=0) if packet.pts == 500 * 40)
-        content = bytearray(video.read_bytes())
-        begin = content.index(bytes(packet)[:40])
-        content[begin + 4 : begin + packet.size] = bytes(packet.size - 4)
-    source.write_bytes(content)
-    return source
 
 
 def test_damage_is_counted_once_and_frames_keep_their_times(video, network, tmp_path):

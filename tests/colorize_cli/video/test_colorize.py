@@ -20,8 +20,8 @@ from colorize_cli.inference import model
 from colorize_cli.video import chunks, encoder, pixel_format, stages, work_dir
 from colorize_cli.video.reader import opened
 from colorize_cli.video.stages import VideoStages, VideoStats
-from tests.colorize_cli.cli.test_run import invoke
-from tests.colorize_cli.video.video_files import Recipe, look, make, packets
+from tests.helpers.cli import invoke
+from tests.helpers.videos import Recipe, look, make, packets
 
 # x264's output depends on the processor.
 LOSSLESS = Settings(video=VideoSettings(codec="ffv1"))
@@ -46,7 +46,7 @@ class _Stop(Exception):  # noqa: N818 - what a test raises
 
 
 @pytest.mark.parametrize("at", [1, 60, 61, 100, 119])
-def test_a_stopped_run_is_resumed(network, tmp_path, at):
+def test_stopped_run_is_resumed(network, tmp_path, at):
     source = make(tmp_path / "a.mkv", Recipe(frames=120, rate=Fraction(6), cut=70, codec="ffv1", options={}))
     settings = LOSSLESS
     whole = run_video(source, tmp_path / "whole.mkv", network, settings)
@@ -66,7 +66,7 @@ def test_a_stopped_run_is_resumed(network, tmp_path, at):
 
 
 @pytest.mark.parametrize(("at", "kept"), [(4, 0), (5, 0), (6, 5), (31, 27), (61, 60), (70, 60), (79, 60)])
-def test_a_run_stopped_near_a_cut_is_resumed(network, tmp_path, at, kept):
+def test_run_stopped_near_a_cut_is_resumed(network, tmp_path, at, kept):
     """At 2 frames/s the segments from frames 5 and 27 end at split points, the one from 47 by length."""
     cuts = (5, 7, 27, 60, 65)
     options = {"crf": "10", "g": "1000", "sc_threshold": "0"}
@@ -89,7 +89,7 @@ def test_a_run_stopped_near_a_cut_is_resumed(network, tmp_path, at, kept):
     assert packets(tmp_path / "whole.mkv") == packets(tmp_path / "again.mkv")
 
 
-def test_incomplete_and_unknown_lines_of_a_journal_are_skipped(tmp_path):
+def test_journal_lines_incomplete_or_unknown_are_skipped(tmp_path):
     """A line may be incomplete after a kill, or from an earlier version. Later lines are still read."""
     folder = work_dir.WorkDir(tmp_path)
     first, second = (work_dir.Segment(f"00000{n}.nut", 400 * n, 10, 3, 0, 0) for n in range(2))
@@ -117,7 +117,7 @@ def assert_same(one: Path, other: Path) -> None:
     assert before.chroma == pytest.approx(after.chroma, abs=1e-3)
 
 
-def test_random_kills_do_not_change_the_output(models, tmp_path):
+def test_killed_runs_are_completed_with_the_same_output(models, tmp_path):
     source = make(tmp_path / "a.mkv", Recipe(frames=400, rate=Fraction(4), sounds=1))
     line = [sys.executable, "-m", "colorize_cli", "--model", models.tinted, "--device", "cpu", "-q"]
     # With a lossy codec, rounding differences of chroma would change luma.
@@ -135,7 +135,7 @@ def test_random_kills_do_not_change_the_output(models, tmp_path):
     assert not [p for p in (tmp_path / "out" / ".colorize").iterdir() if p.is_dir()]
 
 
-def test_next_run_after_a_kill_between_the_name_and_the_cleanup_removes_the_work_directory(models, tmp_path):
+def test_left_over_work_directory_is_removed_by_the_next_run(models, tmp_path):
     source = make(tmp_path / "a.mkv", Recipe(frames=4))
     line = (source, tmp_path / "out", "--model", models.tinted, "--device", "cpu")
     assert invoke(*line).exit_code == 0
@@ -150,7 +150,7 @@ def test_next_run_after_a_kill_between_the_name_and_the_cleanup_removes_the_work
     assert other.path.exists()
 
 
-def test_two_runs_cannot_claim_the_same_video(tmp_path):
+def test_claim_excludes_a_second_run(tmp_path):
     (tmp_path / "a.mkv").touch()
     with work_dir.claimed(tmp_path / "a.mkv", "key") as first:
         assert first is not None
@@ -160,7 +160,7 @@ def test_two_runs_cannot_claim_the_same_video(tmp_path):
             assert third is not None
 
 
-def test_the_claim_of_an_ended_run_is_released(tmp_path):
+def test_claim_of_an_ended_run_is_released(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from colorize_cli.video import pixel_format, work_dir\n"
         "with work_dir.claimed(Path(sys.argv[1]), 'key'): os._exit(0)"
@@ -171,7 +171,7 @@ def test_the_claim_of_an_ended_run_is_released(tmp_path):
         assert len(list(folder.path.iterdir())) == 1
 
 
-def test_the_claim_of_a_process_on_another_host_can_be_released(tmp_path):
+def test_claim_of_another_host_can_be_released(tmp_path):
     with work_dir.claimed(tmp_path / "a.mkv", "key") as folder:
         assert folder is not None
     elsewhere = ".colorize-00000000-0000000042-"  # sorts before all names of this host
@@ -212,14 +212,14 @@ def test_frames_in_memory_are_bounded_and_no_thread_is_left(network, tmp_path, m
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 1, "workers": 1}, {"batch_size": 16, "workers": 4}])
-def test_frames_do_not_depend_on_batches_or_workers(network, tmp_path, options):
+def test_frames_are_independent_of_batches_and_workers(network, tmp_path, options):
     source = make(tmp_path / "a.mkv", Recipe(frames=50, codec="ffv1", options={}))
     run_video(source, tmp_path / "b.mkv", network, LOSSLESS)
     run_video(source, tmp_path / "c.mkv", network, dataclasses.replace(LOSSLESS, **options))
     assert_same(tmp_path / "b.mkv", tmp_path / "c.mkv")
 
 
-def test_chroma_is_where_the_colors_are_and_left_sited():
+def test_chroma_planes_are_left_sited():
     from colorize_cli.color.ycbcr import BT601, Coding
     from colorize_cli.video.pixel_format import Layout, VideoInfo
 
@@ -237,7 +237,7 @@ def test_chroma_is_where_the_colors_are_and_left_sited():
     assert np.abs(difference).mean() < 0.5
 
 
-def test_peak_memory_does_not_grow_with_length(models, tmp_path):
+def test_peak_memory_is_independent_of_length(models, tmp_path):
     if not hasattr(os, "wait4"):
         pytest.skip("no peak memory of children here")
     peaks = []
@@ -252,7 +252,7 @@ def test_peak_memory_does_not_grow_with_length(models, tmp_path):
     assert peaks[1] < 1.1 * peaks[0]
 
 
-def test_discard_of_a_work_directory_that_another_run_removes_meanwhile_is_silent(tmp_path, monkeypatch):
+def test_discard_of_a_vanished_work_directory_is_silent(tmp_path, monkeypatch):
     with work_dir.claimed(tmp_path / "a.mkv", "key") as left:
         pass
     monkeypatch.setattr(work_dir.atomic, "sweep", lambda path: path.rmdir())

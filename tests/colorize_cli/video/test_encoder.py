@@ -7,7 +7,7 @@ import pytest
 
 from colorize_cli.core.settings import VideoSettings
 from colorize_cli.video import encoder, reader
-from tests.colorize_cli.video.video_files import Recipe, make, packets
+from tests.helpers.videos import Recipe, make, packets
 
 
 def repeatable(encoding: encoder.Encoding) -> encoder.Encoding:
@@ -24,7 +24,7 @@ def repeatable(encoding: encoder.Encoding) -> encoder.Encoding:
 @pytest.mark.parametrize(
     ("kind", "codec"), [(".mp4", None), (".webm", None), (".avi", None), (".mpg", None), (".mkv", "libx265")]
 )
-def test_encoding_is_the_same_on_one_core_and_on_several(tmp_path, kind, codec):
+def test_encoding_is_independent_of_cores(tmp_path, kind, codec):
     path = make(
         tmp_path / "a.mkv", Recipe(frames=60, width=256, height=256, cut=33, time_base=1 / Recipe().rate)
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from colorize_cli.video import pixel_format, reader
-from tests.colorize_cli.video.video_files import Recipe, make
+from tests.helpers.videos import Recipe, make
 
 OPEN = {"crf": "10", "g": "12", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
 CASES = {
@@ -31,7 +31,7 @@ def read(path: Path, begin: int | None = None) -> tuple[list[tuple[int, bool, np
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_frames_after_seeking_are_those_read_from_the_beginning(tmp_path, name):
+def test_frames_after_seeking_equal_those_from_the_beginning(tmp_path, name):
     recipe = CASES[name]
     path = make(tmp_path / name, Recipe(**{**vars(recipe), "frames": 90}))
     whole, _ = read(path)
@@ -51,7 +51,7 @@ def frames_of(video: reader.VideoReader) -> list[tuple[int, bool, bytes]]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_rewound_reader_gives_the_frames_of_a_new_one(tmp_path, name):
+def test_rewound_reader_returns_the_frames_of_a_new_one(tmp_path, name):
     recipe = CASES[name]
     path = make(tmp_path / name, Recipe(**{**vars(recipe), "frames": 90}))
     with reader.opened(path) as video:
@@ -70,7 +70,7 @@ def test_rewound_reader_gives_the_frames_of_a_new_one(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "opens"), [("open.mp4", 1), ("open.mkv", 1), ("vp8.webm", 1), ("open.ts", 2)]
 )
-def test_reader_opens_a_file_again_only_if_its_format_has_inexact_times(tmp_path, monkeypatch, name, opens):
+def test_reader_reopens_only_formats_with_inexact_times(tmp_path, monkeypatch, name, opens):
     path = make(tmp_path / name, CASES[name])
     asked, open_ = [], av.open
     monkeypatch.setattr(reader.av, "open", lambda *given, **how: (asked.append(1), open_(*given, **how))[1])
@@ -94,7 +94,7 @@ def test_rewound_reader_counts_damage_again(tmp_path):
     assert damaged > 0
 
 
-def test_a_missing_packet_loses_only_the_frames_that_refer_to_it(tmp_path):
+def test_missing_packet_loses_only_dependent_frames(tmp_path):
     """The packets of one group of pictures are dropped in turn, since frames differ in references to them."""
     path = make(tmp_path / "a.mkv", Recipe(frames=120, options={"crf": "10", "g": "12"}))
     for lost in range(40, 52):

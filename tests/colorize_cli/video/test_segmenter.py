@@ -1,4 +1,4 @@
-"""Where segments begin, and that it does not depend on anything before a split point."""
+"""Segments begin at places that do not depend on anything before a split point."""
 
 from fractions import Fraction
 
@@ -16,21 +16,21 @@ def begins_of(points: set[int], frames: int, segmenter: Segmenter, first: int = 
     return [(n, segmenter.split_point) for n in numbers if segmenter.begins(n, is_split_point=n in points)]
 
 
-def test_without_split_points_a_segment_begins_every_ten_seconds():
+def test_segments_without_split_points_last_ten_seconds():
     assert [n for n, _ in begins_of(set(), 160, Segmenter(RATE))] == [0, 50, 100, 150]
 
 
-def test_ten_seconds_count_from_the_segment_and_two_between_split_points():
+def test_segments_begin_at_split_points_two_seconds_apart():
     points = {5, 12, 20, 21, 22, 80, 130}
     begins = begins_of(points, 200, Segmenter(RATE))
     assert begins == [(0, 0), (12, 12), (22, 22), (72, 22), (80, 80), (130, 130), (180, 130)]
 
 
-def test_a_split_point_right_after_a_full_segment_counts():
+def test_split_point_right_after_a_full_segment_counts():
     assert begins_of({50, 101}, 120, Segmenter(RATE)) == [(0, 0), (50, 50), (100, 50), (101, 101)]
 
 
-def test_the_last_frame_of_a_full_segment_is_known():
+def test_is_last_is_true_at_the_end_of_a_full_segment():
     segmenter, last = Segmenter(RATE), []
     for n in range(140):
         segmenter.begins(n, is_split_point=n == 70)
@@ -39,7 +39,7 @@ def test_the_last_frame_of_a_full_segment_is_known():
 
 
 @given(st.sets(st.integers(0, 400), max_size=60), st.integers(1, 30))
-def test_segments_after_any_segment_do_not_depend_on_frames_before_it(points, rate):
+def test_segments_are_independent_of_earlier_frames(points, rate):
     whole = begins_of(points, 400, Segmenter(Fraction(rate)))
     for number, (first, point) in enumerate(whole):
         rest = begins_of(points, 400, Segmenter(Fraction(rate), point), first)

@@ -43,7 +43,7 @@ class Filter:
 
 
 @pytest.mark.parametrize("speed", [0, 2])
-def test_flicker_is_reduced(speed):
+def test_filter_reduces_flicker(speed):
     flickering = [chroma(20 + 5 * (-1) ** n, 0, n) for n in range(30)]
     steady = Filter(0.9)
     out = [steady.next(small, ab) for small, ab in zip(scene(0, 30, speed), flickering, strict=True)]
@@ -53,14 +53,14 @@ def test_flicker_is_reduced(speed):
     assert steady.cuts == 0
 
 
-def test_without_keep_each_frame_is_as_predicted():
+def test_filter_without_keep_returns_predictions():
     steady = Filter(0)
     for n, small in enumerate(scene(0, 5)):
         ab = chroma(10, 5, n)
         np.testing.assert_array_equal(steady.next(small, ab), ab)
 
 
-def test_no_chroma_crosses_a_cut():
+def test_filter_carries_no_chroma_across_a_cut():
     steady = Filter(0.9)
     for small in scene(0, 8):
         steady.next(small, chroma(30, 0, 0))
@@ -70,7 +70,7 @@ def test_no_chroma_crosses_a_cut():
 
 
 @pytest.mark.parametrize(("width", "every"), [(WIDTH, 1), (WIDTH, 3), (WIDTH, None), (80, None)])
-def test_frames_after_a_cut_are_as_if_the_video_began_there(width, every):
+def test_filter_after_a_cut_equals_a_new_start(width, every):
     """Results are equal bit by bit. In small frames OpenCV computes the first flow differently."""
     shots = [small[:, :width] for small in (*scene(0, 7), *scene(1, 12))]
     after: list[list[np.ndarray]] = []
@@ -85,14 +85,14 @@ def test_frames_after_a_cut_are_as_if_the_video_began_there(width, every):
     np.testing.assert_array_equal(*after)
 
 
-def test_a_change_of_brightness_is_no_cut():
+def test_brightness_change_is_not_a_cut():
     steady = Filter(0.9)
     for n, small in enumerate(scene(0, 20)):
         steady.next(small * (0.8 if n % 2 else 1.0), chroma(10, 0, 0))
     assert steady.cuts == 0
 
 
-def test_color_follows_moving_objects():
+def test_filter_colors_follow_moving_objects():
     """Left of a moving edge is red, right of it is blue."""
     whole = texture(3)
     whole[:, 70:] = 95 - whole[:, 70:] / 2
@@ -113,20 +113,20 @@ def seen_of(frames: list[np.ndarray], every: int | None) -> list[bool]:
     return [selector.next(tracker.next(small)) for small in frames]
 
 
-def test_the_network_sees_every_nth_frame_and_the_first_of_each_shot():
+def test_selector_takes_every_nth_frame_and_the_first_of_a_shot():
     frames = scene(0, 8) + scene(1, 6)
     assert [n for n, seen in enumerate(seen_of(frames, 3)) if seen] == [0, 3, 6, 8, 11]
     assert all(seen_of(frames, 1))
 
 
-def test_automatic_selection_takes_more_frames_where_trust_is_lower():
+def test_selector_in_auto_mode_takes_more_frames_in_fast_motion():
     calm, wild = seen_of(scene(0, 40, speed=1), None), seen_of(scene(0, 14, speed=12), None)
     assert calm.count(True) <= 12
     assert wild.count(True) > 10
 
 
 @pytest.mark.parametrize("every", [2, 4, None])
-def test_color_follows_motion_between_the_frames_that_the_network_sees(every):
+def test_filter_colors_follow_motion_between_key_frames(every):
     whole = texture(3)
     whole[:, 70:] = 95 - whole[:, 70:] / 2
     tracker, selector, steady = FlowTracker(), KeyframeSelector(every), TemporalFilter(0.9)
@@ -140,7 +140,7 @@ def test_color_follows_motion_between_the_frames_that_the_network_sees(every):
         assert out[0, :, edge + 4 :].mean() < -16
 
 
-def test_skipped_frames_do_not_slow_adaptation():
+def test_filter_adapts_as_fast_with_skipped_frames():
     def after(every: int) -> float:
         tracker, selector, steady = FlowTracker(), KeyframeSelector(every), TemporalFilter(0.9)
         for n, small in enumerate(scene(0, 25, speed=0)):
@@ -152,7 +152,7 @@ def test_skipped_frames_do_not_slow_adaptation():
 
 
 @pytest.mark.parametrize("every", [1, 3, None])
-def test_the_filter_resumes_after_a_frame_that_the_network_saw(every):
+def test_filter_resumes_after_a_key_frame(every):
     frames = scene(2, 12, speed=1)
     colors = [chroma(10, 4, n) for n in range(12)]
     tracker, selector, steady = FlowTracker(), KeyframeSelector(every), TemporalFilter(0.8)

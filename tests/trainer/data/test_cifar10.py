@@ -82,7 +82,7 @@ CONTAINERS = ["archive.tar.gz", "archive.tar.xz", "archive.tar", "extracted", "p
 
 
 def files_of(kind: str, order: list[str] = NAMES) -> dict[str, bytes]:
-    """The files of one version by their paths, in an order."""
+    """Return the files of one version by path, in the given order."""
     folder, suffix = (BINARY, ".bin") if kind == "binary" else (PYTHON, "")
     return {f"{folder}/{name}{suffix}": KINDS[kind](noise(NAMES.index(name))) for name in order}
 
@@ -115,13 +115,13 @@ def source_of(tmp_path: Path, container: str, files: dict[str, bytes]) -> Path:
 
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_version_in_every_wrapping_gives_the_same_pictures(tmp_path, kind, container):
+def test_read_cifar10_of_every_version_and_container_is_equal(tmp_path, kind, container):
     folder = BINARY if kind == "binary" else PYTHON
     files = files_of(kind, SCRAMBLED)
     files |= {
         f"{folder}/batches.meta": b"names",
         f"{folder}/readme.html": b"<a>",
-        "data_batch_6": b"none such",
+        "data_batch_6": b"no batch",
     }
     source = source_of(tmp_path, container, files)
     assert is_cifar10(source)
@@ -133,7 +133,7 @@ def test_every_version_in_every_wrapping_gives_the_same_pictures(tmp_path, kind,
         np.testing.assert_array_equal(splits[split], expected)
 
 
-def test_splits_are_the_official_ones():
+def test_splits_match_the_published_files():
     assert SPLITS["train"] == (
         "data_batch_1",
         "data_batch_2",
@@ -145,7 +145,7 @@ def test_splits_are_the_official_ones():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bytes_are_planes_of_red_green_and_blue_row_by_row(tmp_path, kind):
+def test_read_cifar10_interprets_bytes_as_color_planes(tmp_path, kind):
     data = np.zeros((COUNT, 3072), np.uint8)
     data[3, 0] = 11  # red, first row, first column
     data[3, 31] = 12  # red, first row, last column
@@ -162,7 +162,7 @@ def test_bytes_are_planes_of_red_green_and_blue_row_by_row(tmp_path, kind):
 
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("kind", ["python 2", "binary"])
-def test_missing_batches_are_named(tmp_path, kind, container):
+def test_read_cifar10_names_missing_batches(tmp_path, kind, container):
     files = {
         name: content
         for name, content in files_of(kind).items()
@@ -177,7 +177,7 @@ def test_missing_batches_are_named(tmp_path, kind, container):
 @pytest.mark.parametrize("batch", [1, 3, 6])
 @pytest.mark.parametrize("kind", ["python 2", "binary"])
 @pytest.mark.parametrize("container", ["archive.tar.gz", "archive.tar.xz", "archive.tar"])
-def test_a_truncated_archive_is_named_at_the_batch_where_it_ends(tmp_path, container, kind, batch):
+def test_read_cifar10_names_the_batch_where_an_archive_is_cut(tmp_path, container, kind, batch):
     archive = source_of(tmp_path, container, files_of(kind))
     whole = archive.read_bytes()
     size = len(whole) if container != "archive.tar" else sum(map(len, files_of(kind).values()))
@@ -192,7 +192,7 @@ def test_a_truncated_archive_is_named_at_the_batch_where_it_ends(tmp_path, conta
 
 
 @pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
-def test_a_flipped_bit_in_an_archive_is_noticed(tmp_path, place):
+def test_read_cifar10_detects_a_flipped_bit(tmp_path, place):
     """Only the checksum at the end of the gzip file detects the damage."""
     archive = source_of(tmp_path, "archive.tar.gz", files_of("binary", SCRAMBLED))
     content = bytearray(archive.read_bytes())
@@ -202,7 +202,7 @@ def test_a_flipped_bit_in_an_archive_is_noticed(tmp_path, place):
         read_cifar10(archive)
 
 
-def test_a_batch_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
+def test_read_cifar10_names_an_unreadable_batch(tmp_path, monkeypatch):
     source = source_of(tmp_path, "extracted", files_of("binary"))
     read_bytes = Path.read_bytes
 
@@ -248,18 +248,18 @@ def assert_damaged(tmp_path: Path, batch: bytes, *reasons: str, kind: str = "pyt
     ],
     ids=range(12),
 )
-def test_a_damaged_pickle_is_named(tmp_path, content):
+def test_read_cifar10_names_a_damaged_pickle(tmp_path, content):
     assert_damaged(tmp_path, content)
 
 
-def test_a_pickle_of_other_values_is_named(tmp_path):
+def test_read_cifar10_names_a_pickle_of_other_values(tmp_path):
     for data in (noise(1).astype(np.int16), noise(1) / 255, noise(1).tobytes(), list(range(3072)), None):
         assert_damaged(tmp_path, by_python_3(data), "not an array of bytes")
     assert_damaged(tmp_path, by_python_3(np.full((COUNT, 3072), None)), "not an array of bytes")
 
 
 @pytest.mark.parametrize("shape", [(COUNT - 1, 3072), (COUNT, 3071), (COUNT, 3, 32, 32), (COUNT * 3072,), ()])
-def test_a_pickle_of_another_shape_is_named(tmp_path, shape):
+def test_read_cifar10_names_a_pickle_of_another_shape(tmp_path, shape):
     assert_damaged(tmp_path, by_python_3(np.zeros(shape, np.uint8)), f"shape {shape}", str((COUNT, 3072)))
 
 
@@ -286,7 +286,7 @@ def calling(module: str, name: str, *arguments: str) -> bytes:
         ("trainer.data.cifar10", "Path"),
     ],
 )
-def test_a_pickle_that_asks_for_more_than_arrays_is_refused_and_nothing_runs(tmp_path, module, name):
+def test_pickle_with_other_globals_is_refused_and_runs_nothing(tmp_path, module, name):
     marker = tmp_path / "marker"
     command = f"touch {marker}" if name == "system" else f"open({str(marker)!r}, 'w')"
     attack = calling(module, name, str(marker) if name in ("open", "fromfile") else command)
@@ -300,7 +300,7 @@ def test_a_pickle_that_asks_for_more_than_arrays_is_refused_and_nothing_runs(tmp
     assert not marker.exists()
 
 
-def test_a_pickle_of_protocol_4_cannot_reach_more_either(tmp_path):
+def test_pickle_of_any_protocol_runs_nothing(tmp_path):
     class Attack:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return Path.touch, (tmp_path / "marker",)
@@ -312,7 +312,7 @@ def test_a_pickle_of_protocol_4_cannot_reach_more_either(tmp_path):
 
 
 @pytest.mark.parametrize("codec", ["spy", "rot13", "zlib", "utf-8", "latin-1"])
-def test_a_pickle_that_asks_for_another_codec_is_refused_and_none_is_looked_up(tmp_path, codec):
+def test_pickle_with_another_codec_is_refused_without_lookup(tmp_path, codec):
     """Only latin1 is needed. Other codecs can execute code, and a lookup by name imports modules."""
     looked_up = []
 
@@ -329,25 +329,25 @@ def test_a_pickle_that_asks_for_another_codec_is_refused_and_none_is_looked_up(t
 
 
 @pytest.mark.parametrize("change", [-3073, -1, 1, 3073])
-def test_a_binary_batch_of_another_length_is_named(tmp_path, change):
+def test_binary_batch_of_another_length_is_named(tmp_path, change):
     content = as_binary(noise(1))
     content = content[:change] if change < 0 else content + bytes(change)
     assert_damaged(tmp_path, content, str(len(content)), str(COUNT * 3073), kind="binary")
 
 
-def test_an_empty_binary_batch_is_named(tmp_path):
+def test_binary_batch_that_is_empty_is_named(tmp_path):
     assert_damaged(tmp_path, b"", kind="binary")
 
 
 @pytest.mark.parametrize("place", [0, COUNT - 1])
-def test_a_binary_batch_with_a_label_that_there_is_not_is_named(tmp_path, place):
+def test_binary_batch_with_an_unknown_label_is_named(tmp_path, place):
     content = bytearray(as_binary(noise(1)))
     content[3073 * place] = 10
     assert_damaged(tmp_path, bytes(content), "class 10", kind="binary")
 
 
 def not_cifar10(folder: Path) -> dict[str, Path]:
-    """Other things that a user may name."""
+    """Make other sources that a user may name."""
     folder.mkdir()
     Image.new("RGB", (32, 32), "red").save(folder / "data_batch_1.png")
     (folder / "empty").touch()
@@ -367,19 +367,19 @@ def not_cifar10(folder: Path) -> dict[str, Path]:
     }
 
 
-def test_other_sources_are_not_taken_for_cifar10(tmp_path):
+def test_is_cifar10_of_other_sources_is_false(tmp_path):
     for name, path in not_cifar10(tmp_path / "other").items():
         assert not is_cifar10(path), name
 
 
 @pytest.mark.parametrize("name", ["data_batch_4", "test_batch.bin"])
-def test_a_folder_is_told_by_any_batch(tmp_path, name):
+def test_is_cifar10_of_a_folder_with_any_batch_is_true(tmp_path, name):
     (tmp_path / name).touch()
     assert is_cifar10(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["python 2", "binary"])
-def test_both_splits_are_prepared_and_no_picture_is_left_out(tmp_path, kind):
+def test_prepare_cifar10_writes_both_splits_completely(tmp_path, kind):
     """Unlike `prepare`, which leaves out gray pictures, the official splits stay complete."""
     files = files_of(kind)
     test = next(name for name in files if "test_batch" in name)
@@ -397,7 +397,7 @@ def test_both_splits_are_prepared_and_no_picture_is_left_out(tmp_path, kind):
         assert sorted(p.name for p in (tmp_path / "out" / split).iterdir()) == [CROPS_NAME, MANIFEST_NAME]
 
 
-def test_a_damaged_archive_leaves_nothing_behind(tmp_path):
+def test_prepare_cifar10_of_a_damaged_archive_writes_nothing(tmp_path):
     files = files_of("binary")
     files[f"{BINARY}/test_batch.bin"] = b""
     with pytest.raises(DataError):
@@ -462,7 +462,7 @@ def test_command_names_an_output_that_cannot_be_written(tmp_path):
     assert_one_line(invoke(source, tmp_path / "file"), 1, tmp_path / "file")
 
 
-def test_command_prepares_other_sources_as_before(tmp_path):
+def test_command_still_prepares_other_sources(tmp_path):
     source = not_cifar10(tmp_path / "other")["shard"]
     result = invoke(source, tmp_path / "out")
     assert result.exit_code == 0, result.output

@@ -49,7 +49,7 @@ def draw(crops, seen=0, count=4, size=16, augment=STILL, seed=0):
     return draw_batch(crops, seen, count, size, augment, seed, CPU)
 
 
-def test_batch_has_lightness_and_chroma_in_their_ranges(prepared):
+def test_batch_values_are_in_their_ranges(prepared):
     batch = draw(load_crops(prepared, CPU), count=5, size=32, augment=AugmentConfig())
     assert batch.lightness.shape == (5, 1, 32, 32)
     assert batch.ab.shape == (5, 2, 32, 32)
@@ -59,35 +59,35 @@ def test_batch_has_lightness_and_chroma_in_their_ranges(prepared):
     assert 10 < batch.ab.abs().max() < 110
 
 
-def test_without_augmentation_the_crops_come_as_they_are(prepared):
+def test_batch_without_augmentation_holds_the_crops(prepared):
     crops = load_crops(prepared, CPU)
     batch = draw(crops, count=len(crops), size=48)
     drawn = (lab_to_rgb(torch.cat(batch[:2], dim=1)) * 255).round().byte()
     assert sorted(map(repr, drawn.flatten(1).tolist())) == sorted(map(repr, crops.pixels.flatten(1).tolist()))
 
 
-def test_colors_are_those_of_the_crops():
+def test_batch_colors_equal_those_of_the_crops():
     red = Crops(torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 20, 20))
     batch = draw(red, count=1, augment=AugmentConfig())
     torch.testing.assert_close(batch.lightness, torch.full((1, 1, 16, 16), 53.24), atol=0.01, rtol=0)
     torch.testing.assert_close(batch.ab[:, 0], torch.full((1, 16, 16), 80.09), atol=0.01, rtol=0)
 
 
-def test_the_same_place_of_the_stream_gives_the_same_batch(prepared):
+def test_batch_is_determined_by_its_place_in_the_stream(prepared):
     crops = load_crops(prepared, CPU)
     one, other = (draw(crops, seen=12, count=8, augment=AugmentConfig()) for _ in range(2))
     assert torch.equal(one.lightness, other.lightness)
     assert torch.equal(one.ab, other.ab)
 
 
-def test_drawing_leaves_the_global_random_state_alone(prepared):
+def test_batch_does_not_use_the_global_random_state(prepared):
     before = torch.get_rng_state()
     draw(load_crops(prepared, CPU), augment=AugmentConfig(film=OLD))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 25])
-def test_every_pass_is_a_permutation_whatever_the_batch_size(batch_size):
+def test_batch_passes_are_permutations_at_any_batch_size(batch_size):
     crops = numbered(10)
     stream = [n for seen in range(0, 50, batch_size) for n in numbers(draw(crops, seen, batch_size), 10)][:50]
     passes = [stream[start : start + 10] for start in range(0, 50, 10)]
@@ -97,17 +97,17 @@ def test_every_pass_is_a_permutation_whatever_the_batch_size(batch_size):
 
 
 @pytest.mark.parametrize("seed", [1, 2**20, 2**31])
-def test_another_seed_gives_another_order(seed):
+def test_batch_order_depends_on_the_seed(seed):
     crops = numbered(20)
     assert numbers(draw(crops, count=20), 20) != numbers(draw(crops, count=20, seed=seed), 20)
 
 
-def test_another_seed_gives_other_windows():
+def test_windows_depend_on_the_seed():
     crops, augment = ramps(8), AugmentConfig()
     assert not torch.equal(draw(crops, augment=augment).ab, draw(crops, augment=augment, seed=1).ab)
 
 
-def test_windows_keep_within_the_bounds_of_scale_and_aspect():
+def test_windows_stay_within_scale_and_aspect():
     crops, augment = ramps(2), AugmentConfig(min_scale=0.6, aspect=0.15, flip=False)
     sizes = [windows(draw(crops, seen, 2, 48, augment)) for seen in range(0, 240, 2)]
     widths, heights = (torch.cat(kind) for kind in zip(*sizes, strict=True))
@@ -126,18 +126,18 @@ def test_flip_mirrors_about_half_of_the_samples():
     assert (heights > 0).all()
 
 
-def test_without_flip_nothing_is_mirrored():
+def test_flip_disabled_mirrors_nothing():
     assert (windows(draw(ramps(), 0, 64, 32))[0] > 0).all()
 
 
-def test_mirrored_samples_are_exact_mirror_images():
+def test_flip_gives_exact_mirror_images():
     still, flipped = (draw(ramps(), 0, 64, SIDE, replace(STILL, flip=flip)) for flip in (False, True))
     mirrored = windows(flipped)[0] < 0
     assert torch.equal(flipped.ab[mirrored], still.ab[mirrored].flip(-1))
     assert torch.equal(flipped.lightness[~mirrored], still.lightness[~mirrored])
 
 
-def test_film_changes_the_lightness_and_neither_the_colors_nor_what_is_drawn(prepared):
+def test_film_changes_lightness_only(prepared):
     crops = load_crops(prepared, CPU)
     clean, old = (
         draw(crops, count=16, size=32, augment=AugmentConfig(film=film))
@@ -153,14 +153,14 @@ def test_film_changes_the_lightness_and_neither_the_colors_nor_what_is_drawn(pre
     assert old.lightness.max() <= 100
 
 
-def test_samples_without_film_are_exactly_the_clean_ones(prepared):
+def test_film_with_a_share_keeps_other_samples_clean(prepared):
     crops, half = load_crops(prepared, CPU), replace(STILL, film=DegradationConfig(contrast=0.5))
     clean, old = (draw(crops, count=64, augment=augment).lightness for augment in (STILL, half))
     changed = (old != clean).flatten(1).any(1)
     assert 16 < changed.sum() < 48
 
 
-def test_film_sees_the_colors_of_the_very_window_that_was_drawn():
+def test_film_uses_the_colors_of_the_drawn_window():
     """Grays are the same on every emulsion."""
     levels = torch.randint(0, 256, (8, 1, 40, 40), generator=torch.Generator().manual_seed(0))
     crops = Crops(levels.byte().expand(-1, 3, -1, -1))
@@ -171,7 +171,7 @@ def test_film_sees_the_colors_of_the_very_window_that_was_drawn():
     torch.testing.assert_close(old, clean, atol=2e-3, rtol=0)
 
 
-def test_film_is_that_of_the_place_in_the_stream_whatever_was_drawn_before(prepared):
+def test_film_is_determined_by_the_place_in_the_stream(prepared):
     crops, augment = load_crops(prepared, CPU), AugmentConfig(film=OLD)
     undisturbed = [draw(crops, seen, 8, augment=augment) for seen in range(0, 32, 8)]
     draw(crops, 8, 5, augment=augment, seed=1)
@@ -183,7 +183,7 @@ def test_film_is_that_of_the_place_in_the_stream_whatever_was_drawn_before(prepa
 
 
 @pytest.mark.parametrize(("seen", "seed"), [(4, 0), (0, 1)])
-def test_film_is_another_at_another_place_and_with_another_seed(seen, seed):
+def test_film_depends_on_place_and_seed(seen, seed):
     crops, augment = Crops(numbered(2).pixels[1:]), replace(STILL, film=OLD)
     one, other = draw(crops, augment=augment), draw(crops, seen, augment=augment, seed=seed)
     torch.testing.assert_close(one.ab, other.ab)
@@ -200,7 +200,7 @@ def test_resize_keeps_the_range_and_the_mean(size):
     torch.testing.assert_close(resized.mean((2, 3)), pixels.float().mean((2, 3)) / 255, atol=0.03, rtol=0)
 
 
-def test_resize_filters_what_the_smaller_size_cannot_hold():
+def test_resize_to_a_smaller_size_filters_aliasing():
     board = torch.tensor([[0, 255], [255, 0]], dtype=torch.uint8).repeat(32, 32).expand(1, 3, 64, 64)
     assert (resize(board, 8) - 0.5).abs().max() < 0.05
 
@@ -209,7 +209,7 @@ def test_to_batch_of_gray_has_no_chroma():
     assert to_batch(torch.full((1, 3, 4, 4), 0.5)).ab.abs().max() < 1e-3
 
 
-def test_loaded_crops_are_the_prepared_ones(prepared):
+def test_load_crops_returns_the_prepared_crops(prepared):
     crops = load_crops(prepared, CPU)
     assert len(crops) == 16
     assert crops.size == 48
@@ -217,7 +217,7 @@ def test_loaded_crops_are_the_prepared_ones(prepared):
     np.testing.assert_array_equal(crops.pixels.permute(0, 2, 3, 1).numpy(), np.load(prepared / CROPS_NAME))
 
 
-def test_loaded_crops_are_mapped_and_what_is_written_to_them_stays_in_memory(prepared, tmp_path):
+def test_load_crops_maps_the_file_copy_on_write(prepared, tmp_path):
     for name in (CROPS_NAME, MANIFEST_NAME):
         (tmp_path / name).write_bytes((prepared / name).read_bytes())
     before = (tmp_path / CROPS_NAME).read_bytes()
@@ -257,7 +257,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_folder_is_named(damage, prepared, tmp_path):
+def test_load_crops_names_a_damaged_folder(damage, prepared, tmp_path):
     folder = tmp_path / "damaged"
     folder.mkdir()
     for name in (CROPS_NAME, MANIFEST_NAME):
@@ -267,6 +267,6 @@ def test_a_damaged_folder_is_named(damage, prepared, tmp_path):
         load_crops(folder, CPU)
 
 
-def test_a_missing_folder_is_named(tmp_path):
+def test_load_crops_names_a_missing_folder(tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         load_crops(tmp_path / "nowhere", CPU)

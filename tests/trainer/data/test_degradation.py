@@ -14,7 +14,7 @@ from trainer.lab import rgb_to_lab
 
 NAMES = [field.name for field in fields(DegradationConfig)]
 EVERY = DegradationConfig(**dict.fromkeys(NAMES, 1.0))
-QUALITIES = range(15, 81)  # of jpeg
+QUALITIES = range(15, 81)  # JPEG qualities
 
 
 def stream(seed: int = 0) -> Generator:
@@ -65,7 +65,7 @@ EVERY_LOOK = pytest.mark.parametrize(
 
 @EVERY_LOOK
 @pytest.mark.parametrize("shape", [(1, 1, 48, 48), (1, 1, 40, 24), (3, 1, 17, 33), (2, 1, 10, 70)])
-def test_a_look_keeps_shape_and_dtype_of_any_batch(look, shape):
+def test_look_keeps_shape_and_dtype(look, shape):
     looked = look(textured(shape[0], *shape[2:]), stream())
     assert looked.shape == shape
     assert looked.dtype == torch.float32
@@ -73,7 +73,7 @@ def test_a_look_keeps_shape_and_dtype_of_any_batch(look, shape):
 
 
 @EVERY_LOOK
-def test_a_look_shows_and_leaves_its_input_alone(look):
+def test_look_changes_its_output_but_not_its_input(look):
     lightness = textured(16)
     before = lightness.clone()
     assert touched(before, look(lightness, stream())).all()
@@ -81,7 +81,7 @@ def test_a_look_shows_and_leaves_its_input_alone(look):
 
 
 @EVERY_LOOK
-def test_a_look_is_a_function_of_its_stream_alone(look):
+def test_look_depends_on_its_stream_only(look):
     state = torch.get_rng_state()
     first = look(textured(2), stream(3))
     assert torch.equal(torch.get_rng_state(), state)
@@ -91,14 +91,14 @@ def test_a_look_is_a_function_of_its_stream_alone(look):
 
 
 @EVERY_LOOK
-def test_every_sample_of_a_batch_is_drawn_for_itself(look):
+def test_look_is_drawn_separately_for_every_sample(look):
     looked = look(textured(1).expand(8, -1, -1, -1).contiguous(), stream()).flatten(1)
     distances = torch.cdist(looked, looked, p=float("inf"))
     assert (distances + torch.eye(8) > 1e-4).all()
 
 
 @EVERY_LOOK
-def test_samples_of_a_batch_do_not_touch_each_other(look):
+def test_look_of_a_sample_is_independent_of_the_others(look):
     lightness = textured(3, 20, 28)
     looked = look(lightness, stream())
     lightness[1] = 100 - lightness[1]
@@ -106,31 +106,31 @@ def test_samples_of_a_batch_do_not_touch_each_other(look):
     assert touched(looked, others).tolist() == [False, True, False]
 
 
-def test_every_share_of_the_configuration_is_that_of_a_look():
+def test_config_has_a_share_for_every_look():
     assert {"spectral", *LOOKS} == set(NAMES)
     assert {name: look.__name__ for name, look in LOOKS.items()} == {name: name for name in LOOKS}
 
 
-def test_without_film_the_lightness_is_exactly_its_own():
+def test_age_without_film_keeps_the_lightness():
     rgb = colored(4)
     assert torch.equal(aged(rgb, DegradationConfig()), own_lightness(rgb))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_whole_share_changes_every_sample(name):
+def test_age_with_share_1_changes_every_sample(name):
     rgb = colored(32)
     assert touched(own_lightness(rgb), aged(rgb, DegradationConfig(**{name: 1.0}))).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_share_changes_that_many_samples_and_leaves_the_others_exactly(name):
+def test_age_with_a_share_changes_that_share_of_samples(name):
     rgb = colored(300, 12, 12)
     changed = touched(own_lightness(rgb), aged(rgb, DegradationConfig(**{name: 0.25})))
     assert 50 < changed.sum() < 100
 
 
 @pytest.mark.parametrize("name", LOOKS)
-def test_a_share_is_that_of_its_own_look(name, monkeypatch):
+def test_age_applies_a_share_to_its_look(name, monkeypatch):
     monkeypatch.setitem(LOOKS, name, lambda lightness, _: torch.full_like(lightness, 7))
     rgb = colored(64, 12, 12)
     lightness, looked = own_lightness(rgb), aged(rgb, DegradationConfig(**{name: 0.5}))
@@ -139,14 +139,14 @@ def test_a_share_is_that_of_its_own_look(name, monkeypatch):
     assert (looked[taken] == 7).all(), "a look takes samples whole"
 
 
-def test_the_share_of_spectral_is_that_of_the_colors():
+def test_age_with_spectral_keeps_grays():
     gray = textured(8).expand(-1, 3, -1, -1) / 100
     torch.testing.assert_close(
         aged(gray, DegradationConfig(spectral=1)), own_lightness(gray), atol=1e-3, rtol=0
     )
 
 
-def test_looks_are_drawn_independently_of_each_other(monkeypatch):
+def test_age_draws_looks_independently(monkeypatch):
     for name, step in (("softness", 1), ("jpeg", 2)):
         monkeypatch.setitem(LOOKS, name, lambda lightness, _, step=step: lightness + step)
     lightness = flat(50, 1000, 2, 2)
@@ -157,7 +157,7 @@ def test_looks_are_drawn_independently_of_each_other(monkeypatch):
     assert (counts < 300).all()
 
 
-def test_looks_come_in_the_order_in_which_they_happened_to_a_photograph(monkeypatch):
+def test_age_applies_looks_in_photographic_order(monkeypatch):
     order = []
     for name in LOOKS:
         monkeypatch.setitem(LOOKS, name, lambda lightness, _, name=name: order.append(name) or lightness)
@@ -165,7 +165,7 @@ def test_looks_come_in_the_order_in_which_they_happened_to_a_photograph(monkeypa
     assert order == ["softness", "contrast", "grain", "fading", "damage", "jpeg"]
 
 
-def test_the_color_response_comes_before_all_other_looks(monkeypatch):
+def test_age_applies_spectral_before_all_other_looks(monkeypatch):
     seen = []
     monkeypatch.setitem(LOOKS, "softness", lambda lightness, _: seen.append(lightness) or lightness)
     rgb = colored(4)
@@ -175,7 +175,7 @@ def test_the_color_response_comes_before_all_other_looks(monkeypatch):
 
 
 @pytest.mark.parametrize("rgb", [colored(16), torch.zeros(16, 3, 32, 40), torch.ones(16, 3, 32, 40)])
-def test_aged_lightness_is_lightness(rgb):
+def test_age_returns_valid_lightness(rgb):
     looked = aged(rgb, EVERY)
     assert looked.shape == (16, 1, *rgb.shape[2:])
     assert looked.dtype == torch.float32
@@ -183,7 +183,7 @@ def test_aged_lightness_is_lightness(rgb):
     assert looked.max() <= 100
 
 
-def test_ageing_leaves_its_inputs_alone():
+def test_age_does_not_change_its_inputs():
     rgb = colored(4)
     lightness = own_lightness(rgb)
     before = rgb.clone(), lightness.clone()
@@ -192,13 +192,13 @@ def test_ageing_leaves_its_inputs_alone():
     assert torch.equal(lightness, before[1])
 
 
-def test_ageing_is_a_function_of_its_stream_alone():
+def test_age_depends_on_its_stream_only():
     rgb = colored(4)
     assert torch.equal(aged(rgb, EVERY), aged(rgb, EVERY))
     assert touched(aged(rgb, EVERY), aged(rgb, EVERY, seed=1)).all()
 
 
-def test_emulsions_leave_grays_as_they_are():
+def test_spectral_keeps_grays():
     gray = torch.linspace(0, 1, 256).expand(50, 3, 1, 256)
     torch.testing.assert_close(spectral(gray, stream()), own_lightness(gray), atol=1e-3, rtol=0)
 
@@ -208,7 +208,7 @@ def exposed(color: tuple[float, float, float], count: int = 2000) -> Tensor:
     return spectral(torch.tensor(color).view(1, 3, 1, 1).expand(count, 3, 1, 1), stream()).flatten()
 
 
-def test_emulsions_see_less_red_and_more_blue_than_the_eye():
+def test_spectral_darkens_red_and_brightens_blue():
     red, green, blue = (exposed(color) for color in ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
     assert red.mean() < 53.24 - 5
     assert green.mean() < 87.73 - 5
@@ -216,13 +216,13 @@ def test_emulsions_see_less_red_and_more_blue_than_the_eye():
     assert blue.mean() > 32.30 + 30
 
 
-def test_nearly_half_of_the_emulsions_are_blind_to_red():
+def test_spectral_draws_nearly_half_of_emulsions_blind_to_red():
     red = exposed((1, 0, 0))
     assert 0.40 < (red < 38).float().mean() < 0.50
     assert ((red < 38) | (red > 43)).all(), "no emulsion between the panchromatic and the others"
 
 
-def test_an_emulsion_is_a_sum_of_light():
+def test_spectral_is_linear_in_light():
     """The luminances of the three primaries add up to the luminance of white."""
     light = [((exposed(color, 50) + 16) / 116) ** 3 for color in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
     bright = torch.stack(light) > 216 / 24389  # where L* is a cube root
@@ -231,7 +231,7 @@ def test_an_emulsion_is_a_sum_of_light():
     assert bright.all(0).sum() > 25
 
 
-def test_softness_goes_from_none_to_all_of_a_binomial_blur():
+def test_softness_ranges_from_none_to_a_binomial_blur():
     lightness = textured(64, 24, 30)
     kernel = np.array([1, 4, 6, 4, 1]) / 16
     blurred = lightness.double().numpy()
@@ -267,24 +267,24 @@ def test_contrast_keeps_black_and_white_and_the_order_of_tones():
     torch.testing.assert_close(tones[:, 0], torch.zeros(200), atol=1e-4, rtol=0)
     torch.testing.assert_close(tones[:, -1], torch.full((200,), 100.0), atol=1e-4, rtol=0)
     assert (tones.diff(dim=1) > -1e-4).all()
-    assert (tones[:, 100::100].diff(dim=1) > 0.5).all(), "no tones fall together"
+    assert (tones[:, 100::100].diff(dim=1) > 0.5).all(), "tones stay distinct"
 
 
-def test_contrast_takes_tones_beyond_black_and_white_for_those():
+def test_contrast_clamps_tones_beyond_black_and_white():
     beyond = torch.tensor([-20.0, 0.0, 100.0, 120.0]).expand(8, 1, 1, 4)
     looked = contrast(beyond, stream())
     assert torch.equal(looked[..., 0], looked[..., 1])
     assert torch.equal(looked[..., 3], looked[..., 2])
 
 
-def test_contrast_is_drawn_lighter_and_darker():
+def test_contrast_ranges_from_darker_to_lighter():
     middle = toned()[:, 500]
     assert middle.min() < 35
     assert middle.max() > 65
     assert 45 < middle.mean() < 55
 
 
-def test_contrast_is_drawn_steeper_and_flatter():
+def test_contrast_ranges_from_flatter_to_steeper():
     """Without the gamma, a straight curve would leave 50 L* between the quarters."""
     spreads = []
     places = np.linspace(0, 1, 1001)
@@ -302,7 +302,7 @@ def test_grain_keeps_the_mean():
     assert grainy.mean() == pytest.approx(50, abs=0.05)
 
 
-def test_grain_is_drawn_from_fine_to_coarse_noise():
+def test_grain_ranges_from_weak_to_strong():
     strengths = deviation(grain(flat(50, 300), stream()))
     assert 0.35 < strengths.min() < 0.8
     assert 3.5 < strengths.max() < 4.3
@@ -318,13 +318,13 @@ def test_grain_is_strongest_in_the_mid_tones(level):
     assert (quarter < middle).all()
 
 
-def test_grain_beyond_black_and_white_is_no_stronger_than_at_them():
+def test_grain_beyond_black_and_white_is_not_stronger():
     extreme, beyond = (deviation(grain(flat(tone, 8), stream())) for tone in (100, 130))
     torch.testing.assert_close(extreme, beyond, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("axis", [1, 2])
-def test_grain_is_drawn_from_single_pixels_to_clumps(axis):
+def test_grain_ranges_from_single_pixels_to_clumps(axis):
     noise = (grain(flat(50, 200), stream()) - 50).squeeze(1)
     length = noise.shape[axis]
     pairs = (noise.narrow(axis, 0, length - 1) * noise.narrow(axis, 1, length - 1)).mean((1, 2))
@@ -341,7 +341,7 @@ def faded_board(count: int = 300, height: int = 32, width: int = 48) -> tuple[Te
     return (torch.where(lightness == level, faded, torch.nan) for level in (0, 100))
 
 
-def test_fading_raises_blacks_to_30_at_most_and_lowers_whites_to_70_at_least():
+def test_fading_raises_blacks_to_30_and_lowers_whites_to_70():
     blacks, whites = (tones.nanmean((1, 2)) for tones in faded_board())
     assert -1e-3 < blacks.min() < 3
     assert 27 < blacks.max() < 30.001
@@ -349,7 +349,7 @@ def test_fading_raises_blacks_to_30_at_most_and_lowers_whites_to_70_at_least():
     assert 97 < whites.max() < 100.001
 
 
-def test_fading_compresses_the_range_and_keeps_the_order_of_tones_everywhere():
+def test_fading_compresses_the_range_and_keeps_tone_order():
     ramp = torch.linspace(0, 100, 11).view(1, 11, 1, 1).expand(-1, -1, 24, 32)
     for seed in range(20):  # the same draw for each tone
         tones = torch.cat([fading(tone.unsqueeze(0), stream(seed)) for tone in ramp[0].unsqueeze(1)], dim=1)
@@ -358,7 +358,7 @@ def test_fading_compresses_the_range_and_keeps_the_order_of_tones_everywhere():
         assert 4 <= steps.mean() <= 10
 
 
-def test_fading_is_uneven_towards_the_corners_and_not_in_the_middle():
+def test_fading_is_uneven_at_the_corners_only():
     faded = fading(flat(50, 300, 33, 49), stream()).squeeze(1)
     corners = faded[:, [0, 0, -1, -1], [0, -1, 0, -1]] - faded[:, 16, 24].unsqueeze(1)
     torch.testing.assert_close(corners[:, 0], -corners[:, 3], atol=1e-3, rtol=0)
@@ -368,7 +368,7 @@ def test_fading_is_uneven_towards_the_corners_and_not_in_the_middle():
     assert most.min() > 40, "any corner may be the lightest"
 
 
-def test_damage_leaves_most_pixels_exactly_as_they_were():
+def test_damage_keeps_most_pixels_exactly():
     lightness = textured(200, 64, 64)
     marked = (damage(lightness, stream()) != lightness).float().mean((1, 2, 3))
     assert marked.min() > 0
@@ -397,13 +397,13 @@ def spans(picture: Tensor) -> tuple[bool, bool]:
     return bool(edges[0] & edges[1]), bool(edges[2] & edges[3])
 
 
-def test_scratches_run_along_the_film_more_often_than_across():
+def test_damage_scratches_run_mostly_along_the_film():
     down, across = np.mean([spans(marked) for marked in damage(flat(50, 200), stream())[:, 0] != 50], axis=0)
     assert 0.6 < down < 0.95
     assert 0.1 < across < 0.5
 
 
-def test_dust_lies_in_small_spots():
+def test_damage_dust_consists_of_small_spots():
     spots = []
     for marked in (damage(flat(50, 100, 100, 100), stream())[:, 0] != 50).numpy():
         places = ndimage.find_objects(ndimage.label(marked, structure=np.ones((3, 3)))[0])
@@ -421,14 +421,14 @@ def saved(picture: np.ndarray, quality: int) -> Image.Image:
     return Image.open(io.BytesIO(file.getvalue()))
 
 
-def test_jpeg_keeps_a_flat_picture_flat_on_any_size():
+def test_jpeg_keeps_a_flat_picture_flat_at_any_size():
     looked = jpeg(flat(43, 32, 13, 22), stream())
     assert deviation(looked).max() < 1e-3
     assert (looked - 43).abs().max() < 1.4, "half a step of the coarsest table"
     assert (looked - 43).abs().max() > 0.1
 
 
-def test_jpeg_works_on_blocks_of_8_from_the_upper_left():
+def test_jpeg_uses_blocks_of_8_from_the_upper_left():
     lightness = textured(1, 29, 35)
     before = jpeg(lightness, stream())
     lightness[0, 0, 17, 33] += 50
@@ -438,7 +438,7 @@ def test_jpeg_works_on_blocks_of_8_from_the_upper_left():
     assert not changed.any()
 
 
-def test_jpeg_quantizes_the_cosine_transform_of_scipy_by_the_table_of_pillow():
+def test_jpeg_quantizes_scipys_dct_by_pillows_table():
     """Each of 64 blocks contains one basis function, which is rounded to a step of the table."""
     amplitude = 400.0
     blocks = np.zeros((8, 8, 8, 8), np.float32)  # frequency down and right, then the block

@@ -67,7 +67,7 @@ def folder(tmp_path, picture):
     return source
 
 
-def test_reads_folders_and_tar_files_of_all_formats(folder, tmp_path):
+def test_prepare_reads_folders_and_tar_files_of_all_formats(folder, tmp_path):
     shard = make_tar(tmp_path / "shard.tar", {p.name: p.read_bytes() for p in sorted(folder.rglob("*.*"))})
     manifest = prepare([folder, shard], tmp_path / "out", 32)
     assert manifest.pictures == manifest.crops == 2 * len(FORMATS)
@@ -77,12 +77,12 @@ def test_reads_folders_and_tar_files_of_all_formats(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_a_single_picture_is_a_source(name, tmp_path):
+def test_prepare_accepts_a_single_picture(name, tmp_path):
     halves(20, 20).save(tmp_path / name)
     assert prepare([tmp_path / name], tmp_path / "out", 16).pictures == 1
 
 
-def test_drops_bad_pictures_and_says_which_and_why(folder, tmp_path):
+def test_prepare_lists_dropped_pictures_by_reason(folder, tmp_path):
     dropped = prepare([folder], tmp_path / "out", 32).dropped
     assert sorted(dropped.pop("gray")) == ["gray.png", "toned.png"]
     assert dropped.pop("smaller than 16 pixels") == ["tiny.png"]
@@ -94,7 +94,7 @@ def test_drops_bad_pictures_and_says_which_and_why(folder, tmp_path):
     ]
 
 
-def test_manifest_agrees_with_the_crops_and_with_what_is_returned(folder, tmp_path):
+def test_manifest_agrees_with_the_crops_and_the_return_value(folder, tmp_path):
     returned = prepare([folder], tmp_path / "out", 32)
     crops, written = read(tmp_path / "out")
     assert written == vars(returned)
@@ -103,26 +103,26 @@ def test_manifest_agrees_with_the_crops_and_with_what_is_returned(folder, tmp_pa
     assert written["sources"] == [str(folder)]
 
 
-def test_progress_counts_every_picture_also_those_left_out(folder, tmp_path):
+def test_prepare_progress_counts_every_picture(folder, tmp_path):
     calls = []
     manifest = prepare([folder], tmp_path / "out", 32, progress=lambda: calls.append(1))
     assert len(calls) == manifest.pictures + sum(map(len, manifest.dropped.values())) == 12
 
 
-def test_any_number_of_workers_writes_the_same(folder, tmp_path):
+def test_prepare_output_is_independent_of_workers(folder, tmp_path):
     for workers in (1, 7):
         prepare([folder], tmp_path / str(workers), 32, workers=workers)
     for name in (CROPS_NAME, MANIFEST_NAME):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "7" / name).read_bytes()
 
 
-def test_more_pictures_than_are_queued_stay_in_order(tmp_path):
+def test_prepare_keeps_the_order_of_many_pictures(tmp_path):
     files = {f"{i:03d}.png": encoded(Image.new("RGB", (16, 16), (i, 255 - i, 0))) for i in range(150)}
     prepare([make_tar(tmp_path / "shard.tar", files)], tmp_path / "out", 16, workers=3)
     assert read(tmp_path / "out")[0][:, 0, 0, 0].tolist() == list(range(150))
 
 
-def test_order_is_that_of_names_in_folders_and_of_entries_in_tar_files(tmp_path):
+def test_read_sources_orders_folders_by_name_and_tar_by_entry(tmp_path):
     names = ["b/2.png", "b.png", "a.png"]
     for name in names:
         (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def test_order_is_that_of_names_in_folders_and_of_entries_in_tar_files(tmp_path)
 
 
 @pytest.mark.parametrize("transpose", [None, Image.Transpose.ROTATE_90])
-def test_a_long_picture_gives_both_its_ends(transpose):
+def test_crop_picture_of_a_long_picture_gives_both_ends(transpose):
     picture = halves(80, 40)
     crops = crop_picture(encoded(picture.transpose(transpose) if transpose else picture), 20)
     assert crops.shape == (2, 20, 20, 3)
@@ -142,7 +142,7 @@ def test_a_long_picture_gives_both_its_ends(transpose):
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 40), (48, 40), (40, 47)])
-def test_a_squarer_picture_gives_its_middle(width, height):
+def test_crop_picture_of_a_squarish_picture_gives_its_center(width, height):
     assert crop_picture(encoded(halves(width, height)), 20).shape == (1, 20, 20, 3)
     crop = crop_picture(encoded(halves(48, 40)), 20)[0]
     np.testing.assert_array_equal(crop[5, 0], RED)
@@ -151,11 +151,11 @@ def test_a_squarer_picture_gives_its_middle(width, height):
 
 @pytest.mark.parametrize("size", [(200, 40), (41, 40), (16, 300), (17, 16), (333, 217)])
 @pytest.mark.parametrize("side", [16, 33, 128])
-def test_crops_have_the_size_asked_for_whatever_the_picture(size, side):
+def test_crop_picture_returns_the_requested_size(size, side):
     assert crop_picture(encoded(halves(*size)), side).shape[1:] == (side, side, 3)
 
 
-def test_pictures_are_turned_upright_by_their_exif_orientation():
+def test_crop_picture_applies_exif_orientation():
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
     crop = crop_picture(encoded(halves(40, 40), "JPEG", exif=exif, quality=95), 40)[0].astype(int)
@@ -164,20 +164,20 @@ def test_pictures_are_turned_upright_by_their_exif_orientation():
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "CMYK"])
-def test_other_color_modes_are_converted(mode):
+def test_crop_picture_converts_other_color_modes(mode):
     kind = "TIFF" if mode == "CMYK" else "PNG"
     crop = crop_picture(encoded(halves(40, 40).convert(mode), kind), 40)[0]
     assert np.abs(crop[20, 5].astype(int) - RED).max() < 40
 
 
-def test_a_picture_with_a_small_patch_of_color_is_not_gray():
+def test_crop_picture_with_a_small_color_patch_is_not_gray():
     picture = Image.new("RGB", (40, 40), (128, 128, 128))
     picture.paste(RED, (0, 0, 10, 10))
     assert not isinstance(crop_picture(encoded(picture), 20), str)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "notes.txt", "damaged.tar"])
-def test_a_source_that_cannot_be_read_is_named(name, tmp_path):
+def test_prepare_names_an_unreadable_source(name, tmp_path):
     (tmp_path / "notes.txt").write_text("not a tar file")
     (tmp_path / "damaged.tar").write_bytes(bytes(range(256)) * 8)
     with pytest.raises(DataError, match=name):
@@ -185,7 +185,7 @@ def test_a_source_that_cannot_be_read_is_named(name, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
-def test_a_truncated_tar_file_is_named(mode, tmp_path):
+def test_prepare_names_a_truncated_tar_file(mode, tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     shard = make_tar(tmp_path / "shard.tar", {f"{i}.png": encoded(noise) for i in range(4)}, mode)
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size * 2 // 3])
@@ -194,7 +194,7 @@ def test_a_truncated_tar_file_is_named(mode, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nowhere", "notes.txt"])
-def test_a_bad_source_after_good_ones_leaves_nothing_behind(name, folder, tmp_path):
+def test_prepare_with_a_bad_last_source_writes_nothing(name, folder, tmp_path):
     (tmp_path / "notes.txt").write_text("not a tar file")
     with pytest.raises(DataError, match=name):
         prepare([folder, tmp_path / name], tmp_path / "out", 32)
@@ -202,19 +202,19 @@ def test_a_bad_source_after_good_ones_leaves_nothing_behind(name, folder, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["shard.tar", "Shard.TAR.GZ"])
-def test_tar_files_in_a_folder_are_read(name, folder, picture, tmp_path):
+def test_prepare_reads_tar_files_in_a_folder(name, folder, picture, tmp_path):
     alone = prepare([folder], tmp_path / "alone", 32)
     make_tar(folder / "deep" / name, {"one.png": encoded(picture(1)), "two.png": encoded(picture(2))})
     assert prepare([folder], tmp_path / "out", 32).pictures == alone.pictures + 2
 
 
-def test_a_folder_without_pictures_is_named(tmp_path):
+def test_prepare_names_a_folder_without_pictures(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty: no usable picture \(none found\)"):
         prepare([tmp_path / "empty"], tmp_path / "out", 32)
 
 
-def test_nothing_is_left_behind_when_no_picture_is_usable(tmp_path):
+def test_prepare_without_usable_pictures_writes_nothing(tmp_path):
     (tmp_path / "pictures").mkdir()
     Image.new("L", (40, 40), 7).save(tmp_path / "pictures" / "gray.png")
     with pytest.raises(DataError, match=r"pictures.*no usable picture.*gray"):
@@ -222,7 +222,7 @@ def test_nothing_is_left_behind_when_no_picture_is_usable(tmp_path):
     assert not list((tmp_path / "out").glob("*"))
 
 
-def test_prepared_folders_can_be_written_again(folder, tmp_path):
+def test_prepare_replaces_an_earlier_output(folder, tmp_path):
     prepare([folder], tmp_path / "out", 32)
     manifest = prepare([folder / "deep"], tmp_path / "out", 16)
     crops, written = read(tmp_path / "out")
@@ -231,7 +231,7 @@ def test_prepared_folders_can_be_written_again(folder, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [CROPS_NAME, MANIFEST_NAME]
 
 
-def test_an_interrupted_preparation_leaves_the_earlier_one_whole(folder, tmp_path):
+def test_prepare_interrupted_keeps_the_earlier_output(folder, tmp_path):
     def interrupt():
         raise KeyboardInterrupt
 

@@ -24,7 +24,7 @@ def pretrained(**options) -> EncoderUNet:
     return network
 
 
-def test_default_generator_keeps_within_its_budget():
+def test_default_generator_stays_within_its_budget():
     with torch.device("meta"):
         network = build_generator(ModelConfig()).eval()
     assert isinstance(network, EncoderUNet)
@@ -34,9 +34,7 @@ def test_default_generator_keeps_within_its_budget():
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize(("enlarge", "multiple_of", "chroma_scale"), [(1, 32, 4), (2, 16, 2), (4, 8, 1)])
-def test_chroma_of_every_enlargement_has_the_size_of_the_contract(
-    encoder, enlarge, multiple_of, chroma_scale
-):
+def test_chroma_size_follows_the_enlargement(encoder, enlarge, multiple_of, chroma_scale):
     network = EncoderUNet(encoder, 4, enlarge).eval()
     assert (network.multiple_of, network.chroma_scale) == (multiple_of, chroma_scale)
     with torch.no_grad():
@@ -45,7 +43,7 @@ def test_chroma_of_every_enlargement_has_the_size_of_the_contract(
 
 
 @pytest.mark.parametrize("enlarge", [2, 4])
-def test_enlarging_network_sees_a_small_picture_as_the_plain_one_sees_the_enlarged(enlarge):
+def test_enlarging_network_equals_plain_network_on_an_enlarged_picture(enlarge):
     plain, enlarging = pretrained(), pretrained(enlarge=enlarge)
     small = 100 * torch.rand(1, 1, 32, 48)
     large = F.interpolate(small, scale_factor=enlarge, mode="bilinear")
@@ -54,7 +52,7 @@ def test_enlarging_network_sees_a_small_picture_as_the_plain_one_sees_the_enlarg
         torch.testing.assert_close(enlarging(small), plain(large), atol=1e-3, rtol=1e-4)
 
 
-def test_features_are_the_input_of_the_head():
+def test_features_are_the_input_to_the_head():
     network, lightness = pretrained(enlarge=2), 100 * torch.rand(1, 1, 32, 32)
     with torch.no_grad():
         features = network.features(lightness)
@@ -62,7 +60,7 @@ def test_features_are_the_input_of_the_head():
         torch.testing.assert_close(network(lightness), 50 * network.head(features))
 
 
-def test_load_pretrained_changes_the_encoder_and_nothing_else():
+def test_load_pretrained_changes_only_the_encoder():
     torch.manual_seed(0)
     network = EncoderUNet(width=4, frozen_blocks=3)
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -74,7 +72,7 @@ def test_load_pretrained_changes_the_encoder_and_nothing_else():
     assert {name for name, p in network.named_parameters() if not p.requires_grad} == frozen != set()
 
 
-def test_encoder_of_a_pretrained_generator_sees_gray_as_its_classifier_does():
+def test_encoder_input_is_gray_from_0_to_255():
     """L* in [0, 100] is scaled to [0, 255] in all three channels."""
     network, seen = pretrained(), []
     network.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -84,7 +82,7 @@ def test_encoder_of_a_pretrained_generator_sees_gray_as_its_classifier_does():
     torch.testing.assert_close(seen[0][:, :, 0, 0], torch.tensor([[0.0] * 3, [127.5] * 3, [255.0] * 3]))
 
 
-def test_every_place_sees_the_whole_picture():
+def test_receptive_field_covers_the_whole_picture():
     network = pretrained()
     lightness = (100 * torch.rand(1, 1, 512, 512)).requires_grad_()
     network(lightness)[0, :, 0, 0].sum().backward()

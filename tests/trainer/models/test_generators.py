@@ -42,7 +42,7 @@ def once_trained(fresh) -> Generator:
 
 @pytest.fixture
 def trained(once_trained) -> Generator:
-    """A generator in training mode, with running statistics and weights unlike those of a new one."""
+    """A generator in training mode, with running statistics and weights different from those of a new one."""
     return copy.deepcopy(once_trained)
 
 
@@ -66,13 +66,13 @@ def train_a_little(generator: Generator) -> Generator:
     return generator
 
 
-def test_an_unknown_name_is_a_config_error_that_lists_the_known():
+def test_build_generator_of_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ConfigError, match=r"vgg.*encoder_unet, pix2pix_unet"):
         build_generator(ModelConfig(generator="vgg"))
 
 
 @pytest.mark.parametrize(("rows", "columns"), SIZES)
-def test_chroma_has_the_size_that_chroma_scale_says(generator, rows, columns):
+def test_chroma_size_follows_chroma_scale(generator, rows, columns):
     lightness = pictures(generator, 2, rows, columns)
     with torch.no_grad():
         ab = generator.eval()(lightness)
@@ -82,7 +82,7 @@ def test_chroma_has_the_size_that_chroma_scale_says(generator, rows, columns):
     assert ab.isfinite().all()
 
 
-def test_gradient_reaches_every_parameter_that_is_trained_and_no_other(trained):
+def test_gradient_reaches_exactly_the_trained_parameters(trained):
     trained.zero_grad()
     trained(pictures(trained, 4)).square().mean().backward()
     moved = trained_parameters(trained)
@@ -96,14 +96,14 @@ def test_gradient_reaches_every_parameter_that_is_trained_and_no_other(trained):
 
 
 @pytest.mark.parametrize("value", [0.0, 50.0, 100.0])
-def test_flat_pictures_give_finite_chroma_and_gradients(generator, value):
+def test_generator_on_flat_pictures_gives_finite_values(generator, value):
     ab = generator.train()(torch.full((2, 1, 3 * generator.multiple_of, 2 * generator.multiple_of), value))
     ab.square().mean().backward()
     assert ab.isfinite().all()
     assert all(parameter.grad.isfinite().all() for parameter in trained_parameters(generator).values())
 
 
-def test_one_batch_can_be_learnt_by_heart(generator, batch):
+def test_generator_overfits_one_batch(generator, batch):
     side = slice(min(32, 2 * generator.multiple_of))
     lightness, ab = (x[..., side, side] for x in (batch.lightness, batch.ab))
     target = torch.nn.functional.avg_pool2d(ab, generator.chroma_scale)
@@ -118,7 +118,7 @@ def test_one_batch_can_be_learnt_by_heart(generator, batch):
     assert losses[-1] < losses[0] / 3
 
 
-def test_chroma_does_not_depend_on_the_rest_of_the_batch(trained):
+def test_chroma_is_independent_of_the_rest_of_the_batch(trained):
     generator = trained.eval()
     eight = pictures(generator, 8)
     with torch.inference_mode():
@@ -129,7 +129,7 @@ def test_chroma_does_not_depend_on_the_rest_of_the_batch(trained):
     torch.testing.assert_close(together[:1], among_others, atol=1e-3, rtol=0)
 
 
-def test_inference_changes_nothing_and_repeats_itself(trained):
+def test_inference_is_repeatable_and_changes_no_state(trained):
     generator = trained.eval()
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     with torch.inference_mode():
@@ -145,7 +145,7 @@ def test_chroma_depends_on_lightness(trained):
         assert (generator(lightness) - generator(100 - lightness)).abs().max() > 0.01
 
 
-def test_memory_format_does_not_change_the_chroma(trained):
+def test_chroma_is_independent_of_memory_format(trained):
     generator = trained.eval()
     lightness = pictures(generator, 2)
     with torch.inference_mode():
@@ -157,7 +157,7 @@ def test_memory_format_does_not_change_the_chroma(trained):
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_the_seed_decides_the_weights(name):
+def test_seed_determines_the_initial_weights(name):
     weights = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)

@@ -21,7 +21,7 @@ def extent(gradient: torch.Tensor) -> tuple[int, int]:
 
 @pytest.mark.parametrize("spectral_norm", [True, False])
 @pytest.mark.parametrize("scale", [1, 2])
-def test_a_score_sees_70_by_70_of_chroma_and_the_lightness_of_the_same_place(scale, spectral_norm):
+def test_score_has_a_receptive_field_of_70_by_70(scale, spectral_norm):
     torch.manual_seed(0)
     network = PatchGAN(scale, 4, 3, spectral_norm=spectral_norm).eval()
     lightness, ab = (x.requires_grad_() for x in inputs(scale, 128, 1))
@@ -32,7 +32,7 @@ def test_a_score_sees_70_by_70_of_chroma_and_the_lightness_of_the_same_place(sca
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_there_is_a_score_for_every_patch_and_a_feature_for_every_layer(layers):
+def test_patchgan_returns_scores_per_patch_and_features_per_layer(layers):
     (scores,), features = PatchGAN(1, 4, layers)(*inputs(1))
     side = 64 // 2**layers - 2
     assert scores.shape == (2, 1, side, side)
@@ -40,7 +40,7 @@ def test_there_is_a_score_for_every_patch_and_a_feature_for_every_layer(layers):
     assert all(feature.requires_grad for feature in features)
 
 
-def test_has_the_channels_of_pix2pix():
+def test_patchgan_has_the_channels_of_pix2pix():
     network = PatchGAN(1, 64, 3, spectral_norm=False)
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     assert [c.out_channels for c in convolutions] == [64, 128, 256, 512, 1]
@@ -49,7 +49,7 @@ def test_has_the_channels_of_pix2pix():
 
 @pytest.mark.parametrize("spectral_norm", [True, False])
 @pytest.mark.parametrize("scale", [1, 2])
-def test_score_depends_on_the_lightness_it_is_conditioned_on(scale, spectral_norm):
+def test_score_depends_on_lightness(scale, spectral_norm):
     torch.manual_seed(0)
     network = PatchGAN(scale, 8, 3, spectral_norm=spectral_norm).eval()
     lightness, ab = inputs(scale)
@@ -57,7 +57,7 @@ def test_score_depends_on_the_lightness_it_is_conditioned_on(scale, spectral_nor
     assert (scores[0] - scores[1]).abs().max() > 1e-4
 
 
-def test_lightness_and_chroma_of_one_place_meet():
+def test_score_of_a_corner_depends_on_the_same_corner():
     """The score of a corner depends on the lightness of the same corner."""
     network = PatchGAN(2, 4, 1).eval()
     lightness, ab = (x.requires_grad_() for x in inputs(2, 64, 1))
@@ -67,7 +67,7 @@ def test_lightness_and_chroma_of_one_place_meet():
         assert gradient[0, :, gradient.shape[2] // 2 :].abs().sum() == 0
 
 
-def test_spectral_norm_bounds_every_layer_and_replaces_batch_normalization():
+def test_spectral_norm_bounds_layers_and_replaces_batch_norm():
     torch.manual_seed(0)
     network = PatchGAN(1, 4, 2, spectral_norm=True).train()
     for _ in range(50):  # power iterations
@@ -79,7 +79,7 @@ def test_spectral_norm_bounds_every_layer_and_replaces_batch_normalization():
             assert torch.linalg.matrix_norm(module.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.05)
 
 
-def test_without_spectral_norm_all_but_the_first_layer_are_batch_normalized():
+def test_patchgan_without_spectral_norm_has_batch_norm():
     network = PatchGAN(1, 4, 3, spectral_norm=False)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) == 3
     assert not any(hasattr(module, "parametrizations") for module in network.modules())
@@ -88,7 +88,7 @@ def test_without_spectral_norm_all_but_the_first_layer_are_batch_normalized():
 @pytest.mark.parametrize("enlarge", [1, 2, 4])
 @pytest.mark.parametrize("discriminator", DISCRIMINATORS)
 @pytest.mark.parametrize("generator", GENERATORS)
-def test_every_discriminator_is_built_to_fit_every_generator(generator, discriminator, enlarge):
+def test_build_discriminator_fits_every_generator(generator, discriminator, enlarge):
     config = ModelConfig(
         generator,
         width=4,
@@ -109,13 +109,13 @@ def test_every_discriminator_is_built_to_fit_every_generator(generator, discrimi
         assert score.isfinite().all()
 
 
-def test_build_discriminator_of_an_unknown_name_is_a_config_error_that_lists_the_known():
+def test_build_discriminator_of_an_unknown_name_lists_the_known_ones():
     config = ModelConfig("pix2pix_unet", width=4, depth=3, discriminator="vgg")
     with pytest.raises(ConfigError, match=r"vgg.*patchgan, projected"):
         build_discriminator(config, build_generator(config))
 
 
-def test_load_pretrained_leaves_a_patchgan_as_it_is():
+def test_load_pretrained_changes_no_patchgan():
     network = PatchGAN(1, 4, 1)
     before = [parameter.clone() for parameter in network.parameters()]
     network.load_pretrained()

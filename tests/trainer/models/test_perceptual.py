@@ -36,7 +36,7 @@ def test_distance_of_equal_chroma_is_zero(loss, lightness, ab):
     assert loss(lightness, ab, ab).item() == 0
 
 
-def test_distance_grows_with_the_error_and_stays_within_its_range(loss, lightness, ab):
+def test_distance_grows_with_the_error_within_its_range(loss, lightness, ab):
     found = [loss(lightness, factor * ab, ab).item() for factor in (1.0, 0.7, 0.3, -3.0)]
     assert found == sorted(found)
     assert found[1] > 0
@@ -55,7 +55,7 @@ def test_gradient_reaches_the_prediction_only(loss, lightness, ab):
     assert not any(parameter.requires_grad for parameter in loss.parameters())
 
 
-def test_distance_falls_when_chroma_is_trained_on_it(loss, lightness, ab):
+def test_distance_decreases_in_training(loss, lightness, ab):
     prediction = torch.zeros_like(ab, requires_grad=True)
     optimizer = torch.optim.Adam([prediction], lr=2.0)
     values = []
@@ -81,7 +81,7 @@ def test_chroma_is_recomposed_in_fp32_under_autocast(loss, lightness, ab):
     assert half.item() == pytest.approx(loss(lightness, 0.5 * ab, ab).item(), rel=0.2)
 
 
-def test_chroma_of_the_lightness_size_is_taken_as_well(loss, lightness, ab):
+def test_chroma_may_have_the_size_of_the_lightness(loss, lightness, ab):
     whole = F.interpolate(ab, (64, 64), mode="bilinear")
     expected = loss(lightness, 0.5 * ab, ab).item()
     assert loss(lightness, 0.5 * whole, whole).item() == pytest.approx(expected, rel=1e-3)

@@ -9,7 +9,7 @@ def modules(network, kind):
     return [module for module in network.modules() if isinstance(module, kind)]
 
 
-def test_is_the_network_of_the_paper():
+def test_pix2pix_unet_has_the_layers_of_the_paper():
     network = Pix2PixUNet(64, 8)
     down, up = modules(network, nn.Conv2d), modules(network, nn.ConvTranspose2d)
     assert [c.out_channels for c in down] == [64, 128, 256, 512, 512, 512, 512, 512]
@@ -21,7 +21,7 @@ def test_is_the_network_of_the_paper():
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(54.4e6, rel=0.01)
 
 
-def test_stays_inside_the_range_of_ab():
+def test_pix2pix_unet_output_stays_in_the_range_of_ab():
     network = Pix2PixUNet(4, 3).eval()
     with torch.no_grad():
         network.head[1].weight.mul_(1000)
@@ -29,7 +29,7 @@ def test_stays_inside_the_range_of_ab():
     assert 100 < ab.abs().max() <= 110
 
 
-def test_dropout_is_for_training_only():
+def test_dropout_is_active_in_training_only():
     network, lightness = Pix2PixUNet(4, 6), 100 * torch.rand(2, 1, 64, 64)
     with torch.no_grad():
         assert not torch.equal(network.train()(lightness), network(lightness))
@@ -37,13 +37,13 @@ def test_dropout_is_for_training_only():
 
 
 @pytest.mark.parametrize(("depth", "dropouts"), [(4, 0), (5, 0), (6, 1), (8, 3)])
-def test_dropout_is_where_the_channels_no_longer_change(depth, dropouts):
+def test_dropout_depends_on_depth(depth, dropouts):
     """A network for small pictures has less dropout, as in the authors' code."""
     assert len(modules(Pix2PixUNet(4, depth), nn.Dropout)) == dropouts
 
 
 @pytest.mark.parametrize("depth", [2, 3, 8])
-def test_any_depth_gives_chroma_of_the_size_of_the_lightness(depth):
+def test_chroma_has_the_size_of_the_lightness_at_any_depth(depth):
     network = Pix2PixUNet(2, depth).eval()
     assert network.multiple_of == 2**depth
     with torch.no_grad():

@@ -31,7 +31,7 @@ def snapshot(network) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_scores_of_a_picture_are_at_four_scales_and_every_head_gives_two_features(encoder):
+def test_projected_returns_scores_at_four_scales_and_two_features_each(encoder):
     torch.manual_seed(0)
     network = ProjectedDiscriminator(encoder, 8)
     for chroma_scale in (1, 4):
@@ -44,7 +44,7 @@ def test_scores_of_a_picture_are_at_four_scales_and_every_head_gives_two_feature
         ]
 
 
-def test_scores_depend_on_chroma_and_on_lightness_at_every_scale():
+def test_scores_depend_on_chroma_and_lightness_at_every_scale():
     torch.manual_seed(0)
     network = ProjectedDiscriminator("efficientnet_lite0", 8).eval()
     network.load_pretrained()
@@ -56,7 +56,7 @@ def test_scores_depend_on_chroma_and_on_lightness_at_every_scale():
         assert (one - inverted).abs().max() > 1e-4
 
 
-def test_requires_grad_switches_the_heads_and_never_the_encoder():
+def test_requires_grad_switches_only_the_heads():
     network = ProjectedDiscriminator("efficientnet_lite0", 8)
     for switched in (False, True):
         assert network.requires_grad_(switched) is network
@@ -64,7 +64,7 @@ def test_requires_grad_switches_the_heads_and_never_the_encoder():
         assert {p.requires_grad for p in network.encoder.parameters()} == {False}
 
 
-def test_gradient_of_the_scores_reaches_chroma_and_every_head_and_not_the_encoder():
+def test_gradient_reaches_chroma_and_heads_but_not_the_encoder():
     torch.manual_seed(0)
     network = ProjectedDiscriminator("efficientnet_lite0", 8).train().requires_grad_(True)
     network.load_pretrained()
@@ -78,7 +78,7 @@ def test_gradient_of_the_scores_reaches_chroma_and_every_head_and_not_the_encode
         assert (parameter.grad is None) is name.startswith("encoder."), name
 
 
-def test_update_moves_every_head_and_leaves_the_published_encoder_as_it_was(config, batch, fabric):
+def test_update_changes_the_heads_and_not_the_encoder(config, batch, fabric):
     config = replace(
         config, loss=replace(config.loss, gan="cross_entropy")
     )  # hinge does not change the last biases
@@ -102,9 +102,7 @@ def test_update_moves_every_head_and_leaves_the_published_encoder_as_it_was(conf
 
 
 @pytest.mark.parametrize("gan", ADVERSARIAL)
-def test_discriminator_of_a_generator_that_rests_learns_to_tell_real_from_generated(
-    config, batch, fabric, gan
-):
+def test_discriminator_learns_to_separate_real_from_generated(config, batch, fabric, gan):
     config = replace(config, loss=replace(config.loss, gan=gan))
     state = build_train_state(config, fabric)
     for optimizer in state.generator_optimizers:
@@ -132,7 +130,7 @@ class Silent:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_run_with_a_projected_discriminator_continues_bit_for_bit(config, prepared, fabric, tmp_path):
+def test_interrupted_run_continues_bit_for_bit(config, prepared, fabric, tmp_path):
     """The run stops in the adversarial phase, when the discriminator's optimizer has a state."""
     states = []
     for name, stops in (("straight", [None]), ("stopped", [8, None])):

@@ -1,6 +1,5 @@
-"""The engine for clusters: lost work is repeated, bad requests are refused, and nothing is left behind."""
+"""The cluster engine repeats lost work, refuses bad requests, and leaves nothing behind."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -10,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -28,14 +27,13 @@ from colorize_cli.engine import ENGINES, videos
 from colorize_cli.engine import cluster as engine
 from colorize_cli.engine.cluster import connect as clusters
 from colorize_cli.engine.cluster.dispatch import Answer
-from colorize_cli.engine.cluster.node_check import NodeCheck
 from colorize_cli.engine.cluster.pool import NodeInfo, WorkerPool
 from colorize_cli.storage import discovery
 from colorize_cli.video import chunks, work_dir
-from tests.colorize_cli.cli.test_run import contents
-from tests.colorize_cli.engine.cluster import fake_session
-from tests.colorize_cli.video import test_chunks
-from tests.colorize_cli.video.video_files import Recipe, make
+from tests.helpers import chunked_videos, fake_session
+from tests.helpers.cli import contents
+from tests.helpers.clusters import Nodes, alive, descendants, run_jobs, started, wait_for
+from tests.helpers.videos import Recipe, make
 
 COUNT = 2000
 
@@ -62,59 +60,15 @@ def expected(many, models) -> dict[str, bytes]:
     return contents(output)
 
 
-def started(source: Path, output: Path, model: Path, *options: object, **how) -> subprocess.Popen:
-    line = [sys.executable, "-m", "colorize_cli", source, output, "--model", model, "--device", "cpu"]
-    line += ["--engine", "ray", *options]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(list(map(str, line)), **pipes, **how)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it takes too long"
-        time.sleep(0.1)
-
-
 def made(output: Path) -> int:
     return sum(1 for _ in output.rglob("[!.]*.png"))
-
-
-def descendants(process: int) -> dict[int, str]:
-    """Map the descendants of a process to their start times, which distinguish reused process numbers."""
-    parents, starts = {}, {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = path.read_text().rpartition(")")[2].split()
-            number = int(path.parent.name)
-            parents[number], starts[number] = int(fields[1]), fields[19]
-    found: dict[int, str] = {}
-    below = [process]
-    while below:
-        above = below.pop()
-        children = [child for child, parent in parents.items() if parent == above]
-        found |= {child: starts[child] for child in children}
-        below += children
-    return found
-
-
-def alive(processes: dict[int, str]) -> list[str]:
-    """Return the names of the processes that still run. Zombies are left out."""
-    names = []
-    for number, start in processes.items():
-        with contextlib.suppress(OSError):
-            name, _, rest = Path(f"/proc/{number}/stat").read_text().rpartition(")")
-            fields = rest.split()
-            if fields[0] != "Z" and fields[19] == start:
-                names.append(name.partition("(")[2])
-    return names
 
 
 def session_folders() -> set[Path]:
     return set(Path("/tmp").glob(f".colorize-*{clusters._SUFFIX}"))  # noqa: S108
 
 
-def test_two_thousand_pictures_are_as_the_local_engine_makes_them(many, expected, models):
+def test_cluster_output_equals_that_of_the_local_engine(many, expected, models):
     before = session_folders()
     running = started("in", "on-one", models.tinted, "--json", "-q", cwd=many.parent)
     wait_for(lambda: made(many.with_name("on-one")) > 100)
@@ -129,7 +83,7 @@ def test_two_thousand_pictures_are_as_the_local_engine_makes_them(many, expected
     assert session_folders() <= before
 
 
-def test_interrupted_then_killed_and_then_run_to_its_end(many, expected, models):
+def test_interrupted_and_killed_runs_are_completed(many, expected, models):
     output, before = many.with_name("again"), session_folders()
     group = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), "start_new_session": True}
     running = started(many, output, models.tinted, **group)
@@ -177,33 +131,6 @@ def assert_whole(output: Path, source: Path) -> None:
             image.load()
 
 
-class Nodes:
-    """A cluster of nodes in processes on this machine, the head with one core."""
-
-    def __init__(self, folder: str) -> None:
-        from ray.cluster_utils import Cluster
-
-        Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108 - where Ray notes it, wherever all else is
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": folder})
-        self.address = self._cluster.address
-        self.environment = dict(os.environ)  # includes Ray's token, needed to join
-
-    def add(self, env_vars: dict[str, str] | None = None, **options):
-        self._cluster.wait_for_nodes()  # until removed nodes are known
-        of_ray = {name: value for name, value in self.environment.items() if name.startswith("RAY_")}
-        return self._cluster.add_node(env_vars={**of_ray, **(env_vars or {})}, **{"num_cpus": 1, **options})
-
-    def remove(self, node) -> None:
-        self._cluster.remove_node(node, allow_graceful=False)
-
-    def actors(self) -> list[str]:
-        """Return the processes that are workers of a run."""
-        return [name for name in alive(descendants(os.getpid())) if "ray::Actor" in name]
-
-    def end(self) -> None:
-        self._cluster.shutdown()
-
-
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
@@ -212,7 +139,7 @@ def nodes() -> Iterator[Nodes]:
         found.end()
 
 
-def test_a_node_that_is_killed_costs_only_what_it_had_in_hand(many, expected, models, nodes):
+def test_killed_node_loses_only_its_unfinished_files(many, expected, models, nodes):
     second = nodes.add()
     output = many.with_name("on-two")
     options = ("--address", nodes.address)
@@ -228,7 +155,7 @@ def test_a_node_that_is_killed_costs_only_what_it_had_in_hand(many, expected, mo
     wait_for(lambda: not nodes.actors(), 5)
 
 
-def test_a_signal_ends_the_actors_of_a_cluster_that_goes_on(many, models, nodes, tmp_path):
+def test_signal_ends_only_the_actors_of_the_run(many, models, nodes, tmp_path):
     options = ("--address", nodes.address)
     running = started(many, tmp_path / "out", models.tinted, *options, env=nodes.environment)
     wait_for(lambda: made(tmp_path / "out") > 50)
@@ -240,7 +167,7 @@ def test_a_signal_ends_the_actors_of_a_cluster_that_goes_on(many, models, nodes,
     assert_whole(tmp_path / "out", many)
 
 
-def test_a_node_of_another_version_is_named(many, models, nodes, tmp_path):
+def test_node_of_another_version_is_named(many, models, nodes, tmp_path):
     description = tmp_path / "colorize_cli-9.9.dist-info"
     description.mkdir()
     (description / "METADATA").write_text("Metadata-Version: 2.1\nName: colorize-cli\nVersion: 9.9\n")
@@ -267,19 +194,19 @@ def actors_below(process: int) -> list[int]:
     ]
 
 
-def test_a_part_whose_worker_is_killed_is_done_again(models, nodes, tmp_path):
+def test_chunk_of_a_killed_worker_is_repeated(models, nodes, tmp_path):
     second = nodes.add()
     source = tmp_path / "in" / "a.mkv"
-    settings = dataclasses.replace(test_chunks.LOSSLESS, model=models.tinted, device="cpu")
+    settings = dataclasses.replace(chunked_videos.LOSSLESS, model=models.tinted, device="cpu")
     source.parent.mkdir()
-    make(source, dataclasses.replace(test_chunks.VIDEO, width=960, height=720))
+    make(source, dataclasses.replace(chunked_videos.VIDEO, width=960, height=720))
     plan = discovery.plan([source.parent], tmp_path / "local", formats.endings())
     (local,) = ENGINES["local"](plan, settings, print)
     try:
         options = ("--address", nodes.address, "--json", "--codec", "ffv1")
         running = started("in", "ray", models.tinted, *options, env=nodes.environment, cwd=tmp_path)
         folders = tmp_path / "ray" / ".colorize"
-        wait_for(lambda: len(list(folders.glob("film-*/part-*"))) == 3)  # the first is done by then
+        wait_for(lambda: len(list(folders.glob("film-*/part-*"))) == 3)  # the first one is done by then
         assert len(nodes.actors()) == 2
         all_chunks = json.loads(next(folders.glob("film-*/parts.json")).read_bytes())
         os.kill(actors_below(os.getpid())[-1], signal.SIGKILL)
@@ -292,7 +219,7 @@ def test_a_part_whose_worker_is_killed_is_done_again(models, nodes, tmp_path):
     said = json.loads(out)
     assert (said["source"], said["frames"], said["cuts"]) == ("in/a.mkv", local.frames, local.cuts)
     assert [path.name for path in (tmp_path / "ray").rglob("*") if "film-" in path.name] == []
-    test_chunks.assert_same(tmp_path / "local" / "a.mkv", tmp_path / "ray" / "a.mkv")
+    chunked_videos.assert_same(tmp_path / "local" / "a.mkv", tmp_path / "ray" / "a.mkv")
 
 
 class Both:
@@ -301,7 +228,7 @@ class Both:
     def __init__(self, folder: Path, model: Path, monkeypatch) -> None:
         (folder / "in").mkdir()
         self.folder, self.source = folder, folder / "in" / "a.mkv"
-        self.settings = dataclasses.replace(test_chunks.LOSSLESS, model=model, device="cpu")
+        self.settings = dataclasses.replace(chunked_videos.LOSSLESS, model=model, device="cpu")
         self.answers: list[tuple[int, Status]] = []
         answered = videos.SplitVideo.answered
 
@@ -319,7 +246,7 @@ class Both:
         return outcome
 
     def assert_same(self) -> None:
-        test_chunks.assert_same(self.folder / "local" / "a.mkv", self.folder / "ray" / "a.mkv")
+        chunked_videos.assert_same(self.folder / "local" / "a.mkv", self.folder / "ray" / "a.mkv")
         assert list(self.folder.glob("ray/.colorize/film-*")) == []
 
 
@@ -328,11 +255,11 @@ def both(cluster, models, monkeypatch, tmp_path) -> Both:
     return Both(tmp_path, models.tinted, monkeypatch)
 
 
-VIDEO = dataclasses.replace(test_chunks.VIDEO, width=64, height=48, sounds=1)
+VIDEO = dataclasses.replace(chunked_videos.VIDEO, width=64, height=48, sounds=1)
 ALL_DONE = [(number, Status.DONE) for number in range(4)]
 
 
-def test_a_film_in_parts_is_as_the_local_engine_makes_it(both):
+def test_video_in_chunks_equals_that_of_the_local_engine(both):
     make(both.source, VIDEO)
     local, outcome = both.outcome("local"), both.outcome("ray")
     assert sorted(both.answers, key=str) == ALL_DONE
@@ -345,7 +272,7 @@ def test_a_film_in_parts_is_as_the_local_engine_makes_it(both):
     assert both.answers == []
 
 
-def test_where_a_part_fails_the_film_does_and_the_others_are_not_done_again(both, monkeypatch):
+def test_failed_chunk_fails_the_video_and_keeps_the_others(both, monkeypatch):
     make(both.source, VIDEO)
     both.outcome("local")
     all_chunks = chunks.split
@@ -366,8 +293,8 @@ def test_where_a_part_fails_the_film_does_and_the_others_are_not_done_again(both
     both.assert_same()
 
 
-def test_a_damaged_film_fails_as_with_the_local_engine_and_is_there(both, tmp_path):
-    test_chunks.damaged(make(tmp_path / "whole.mkv", test_chunks.VIDEO), both.source)
+def test_damaged_video_fails_as_with_the_local_engine(both, tmp_path):
+    chunked_videos.damaged(make(tmp_path / "whole.mkv", chunked_videos.VIDEO), both.source)
     local, outcome = both.outcome("local"), both.outcome("ray")
     assert local.status is Status.FAILED
     assert (outcome.status, outcome.reason) == (local.status, local.reason)
@@ -375,7 +302,7 @@ def test_a_damaged_film_fails_as_with_the_local_engine_and_is_there(both, tmp_pa
     assert (both.folder / "ray" / "a.mkv").is_file()
 
 
-def test_what_is_not_worth_dividing_or_may_not_be_is_not_divided(both):
+def test_short_and_unusable_videos_are_not_split(both):
     """Short videos, videos in color, and a file that is no video."""
     make(both.source, dataclasses.replace(VIDEO, frames=30, shots=(5, 12), keys=(5, 12)))
     assert both.outcome("ray").status is Status.DONE
@@ -388,25 +315,7 @@ def test_what_is_not_worth_dividing_or_may_not_be_is_not_divided(both):
     assert both.answers == []
 
 
-@contextlib.contextmanager
-def accepting_check(_: Job) -> Iterator[NodeCheck]:
-    yield fake_session.ACCEPTING
-
-
-def run_jobs(jobs, seconds: float = 0.0, settings: Settings | None = None, **options) -> Iterator[Outcome]:
-    """Run jobs in real workers with fake sessions."""
-    heard = {"announce": lambda _: None, **options}
-    return engine.run_jobs(
-        jobs,
-        fake_session.FakeSession(),
-        fake_session.build(seconds),
-        settings or Settings(),
-        accepting_check,
-        **heard,
-    )
-
-
-def test_jobs_may_come_from_anywhere_and_outcomes_have_their_paths(cluster):
+def test_run_jobs_returns_an_outcome_per_job(cluster):
     given = list(fake_session.jobs(500))
     outcomes = list(run_jobs(iter(given)))
     assert Counter(outcome.job for outcome in outcomes) == Counter(given)
@@ -415,7 +324,7 @@ def test_jobs_may_come_from_anywhere_and_outcomes_have_their_paths(cluster):
     assert {outcome.batch for outcome in outcomes} == {available_cores()}, "which has all cores"
 
 
-def test_outcomes_come_while_jobs_are_taken(cluster):
+def test_run_jobs_yields_outcomes_while_taking_jobs(cluster):
     taken = 0
 
     def source() -> Iterator[Job]:
@@ -431,7 +340,7 @@ def test_outcomes_come_while_jobs_are_taken(cluster):
     assert largest <= engine.CHUNK * 6
 
 
-def test_a_job_that_ends_its_workers_fails_alone(cluster, tmp_path):
+def test_job_that_ends_its_workers_fails_alone(cluster, tmp_path):
     lines: list[str] = []
     poison = Job(tmp_path / fake_session.POISON, tmp_path / fake_session.POISON)
     given = [*fake_session.jobs(20), poison, *fake_session.jobs(60)][:70]
@@ -444,7 +353,7 @@ def test_a_job_that_ends_its_workers_fails_alone(cluster, tmp_path):
     assert all("a worker ended unexpectedly; its unfinished files are done again" in line for line in lines)
 
 
-def test_nothing_is_left_of_actors_that_are_lost(cluster, tmp_path):
+def test_lost_actors_leave_no_files(cluster, tmp_path):
     """Neither temporary files nor claims on videos stay; a claim would block other runs."""
     poison = Job(tmp_path / fake_session.POISON, tmp_path / fake_session.POISON)
     (tmp_path / ".colorize" / "film-0123").mkdir(parents=True)
@@ -455,7 +364,7 @@ def test_nothing_is_left_of_actors_that_are_lost(cluster, tmp_path):
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == [others]
 
 
-def test_how_far_a_film_is_comes_back(cluster):
+def test_video_progress_is_reported_back(cluster):
     heard: list[Position] = []
     video = Job(Path("a film.mp4"), Path("out") / "a film.mp4")
     outcomes = list(run_jobs([*fake_session.jobs(3), video], seconds=1.5, progress=heard.append))
@@ -464,14 +373,14 @@ def test_how_far_a_film_is_comes_back(cluster):
     assert max(position.frames for position in heard) == 2
 
 
-def test_the_error_of_a_shop_that_does_not_open_is_raised_as_it_is(cluster, models, make_folder, tmp_path):
+def test_session_error_is_raised_unchanged(cluster, models, make_folder, tmp_path):
     plan = discovery.plan([make_folder(tmp_path / "in", 2)], tmp_path / "out", formats.endings())
     settings = Settings(model=models.tinted, device="cpu", precision="int8")
     with pytest.raises(ModelError, match=r"^there is no int8 variant of the model"):
         list(ENGINES["ray"](plan, settings, print))
 
 
-def test_hints_a_reference_and_films_are_as_with_the_local_engine(cluster, models, make_folder, tmp_path):
+def test_guidance_and_videos_equal_those_of_the_local_engine(cluster, models, make_folder, tmp_path):
     from skimage import data
 
     source = make_folder(tmp_path / "in", 3)
@@ -489,7 +398,7 @@ def test_hints_a_reference_and_films_are_as_with_the_local_engine(cluster, model
     assert len(contents(tmp_path / "ray")) == 4
 
 
-def test_where_nothing_is_to_be_done_no_cluster_is_asked_for(models, make_folder, tmp_path, monkeypatch):
+def test_finished_plan_needs_no_cluster(models, make_folder, tmp_path, monkeypatch):
     plan = discovery.plan([make_folder(tmp_path / "in", 6)], tmp_path / "out", formats.endings())
     settings = Settings(model=models.gray, device="cpu")
     list(ENGINES["local"](plan, settings, print))
@@ -498,7 +407,7 @@ def test_where_nothing_is_to_be_done_no_cluster_is_asked_for(models, make_folder
     assert [(o.status, o.reason) for o in outcomes] == [(Status.SKIPPED, "up to date")] * 6
 
 
-def test_what_a_lost_worker_had_made_counts_as_done():
+def test_outcome_after_a_lost_worker_counts_as_done():
     job = Job(Path("a.png"), Path("out") / "a.png")
     returned = {"status": Status.SKIPPED, "reason": "up to date"}
     assert engine._outcome(job, Answer(job, returned, lost=1)) == Outcome(job, Status.DONE)
@@ -526,7 +435,7 @@ def node(**resources: float) -> dict:
         ("auto", {}, None),
     ],
 )
-def test_a_node_has_an_actor_for_its_cores_or_one_for_each_gpu(device, resources, expected):
+def test_node_info_has_an_actor_per_node_or_gpu(device, resources, expected):
     info = NodeInfo.of(node(**resources), device)
     assert (info and (info.actors, info.cores, info.gpus)) == expected
 
@@ -535,7 +444,7 @@ def invoke(*arguments: object):
     return CliRunner().invoke(command, [*map(str, arguments), "--engine", "ray"])
 
 
-def test_what_cannot_be_is_refused_in_one_line(models, make_folder, tmp_path, monkeypatch):
+def test_impossible_arguments_are_refused_in_one_line(models, make_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # these tests initialize it
     source, output = make_folder(tmp_path / "in", 2), tmp_path / "out"
     options = ("--model", models.gray, "--device")
@@ -557,7 +466,7 @@ def test_what_cannot_be_is_refused_in_one_line(models, make_folder, tmp_path, mo
     assert CliRunner().invoke(command, [str(source), str(output), "--address", "auto"]).exit_code == 2
 
 
-def test_without_ray_it_is_said_how_to_install_it(make_folder, tmp_path, monkeypatch):
+def test_missing_ray_names_the_installation(make_folder, tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("colorize_cli.engine.cluster")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr("colorize_cli.engine.cluster")
@@ -567,7 +476,7 @@ def test_without_ray_it_is_said_how_to_install_it(make_folder, tmp_path, monkeyp
     assert result.stderr == "colorize: --engine ray needs Ray: pip install 'colorize-cli[ray]'\n"
 
 
-def test_a_dry_run_needs_no_ray(make_folder, tmp_path):
+def test_dry_run_does_not_load_ray(make_folder, tmp_path):
     code = (
         "import sys; from colorize_cli.cli.run import command;"
         "command(sys.argv[1:], standalone_mode=False); sys.exit('ray' in sys.modules)"
@@ -579,13 +488,13 @@ def test_a_dry_run_needs_no_ray(make_folder, tmp_path):
     assert done.stdout.count("colorize\t") == 2
 
 
-def test_nodes_that_come_later_are_put_to_work_and_gpus_have_an_actor_each(nodes, tmp_path):
+def test_later_nodes_get_work_with_an_actor_per_gpu(nodes, tmp_path):
     code = """
 import sys
-from tests.colorize_cli.engine.cluster import fake_session, test_cluster
+from tests.helpers import clusters, fake_session
 from colorize_cli.core.settings import Settings
 settings = Settings(engine="ray", address=sys.argv[1])
-for outcome in test_cluster.run_jobs(fake_session.jobs(10**6), 0.02, settings=settings):
+for outcome in clusters.run_jobs(fake_session.jobs(10**6), 0.02, settings=settings):
     print(outcome.device, outcome.batch, flush=True)
 """
     line = [sys.executable, "-c", code, nodes.address]

@@ -131,7 +131,7 @@ examples = settings(max_examples=40, deadline=None)
 
 @examples
 @given(**sizes)
-def test_each_item_has_its_answer(count, size, workers, most):
+def test_dispatcher_answers_each_item(count, size, workers, most):
     with handles(lambda: WorkerHandle(never, most), workers) as pool:
         got = list(answers(range(count), Dispatcher(pool.arrived, size, (DiedError,))))
     assert sorted((a.item, a.result, a.lost) for a in got) == [(n, 2 * n, 0) for n in range(count)]
@@ -141,7 +141,7 @@ def test_each_item_has_its_answer(count, size, workers, most):
 
 @examples
 @given(**sizes, seed=st.integers(0, 10**6))
-def test_workers_that_die_by_chance_cost_nothing(count, size, workers, most, seed):
+def test_dispatcher_survives_random_deaths(count, size, workers, most, seed):
     dice, left, lock = random.Random(seed), [MOST_LOST - 1], threading.Lock()  # noqa: S311
 
     def dies(_: int) -> bool:
@@ -157,7 +157,7 @@ def test_workers_that_die_by_chance_cost_nothing(count, size, workers, most, see
 
 @examples
 @given(**sizes, poison=st.sets(st.integers(0, 199), max_size=3))
-def test_what_kills_its_workers_is_given_up_and_nothing_else(count, size, workers, most, poison):
+def test_dispatcher_gives_up_only_poisonous_items(count, size, workers, most, poison):
     with handles(lambda: WorkerHandle(poison.__contains__, most), workers, least=2) as pool:
         got = list(answers(range(count), Dispatcher(pool.arrived, size, (DiedError,))))
     assert sorted(a.item for a in got) == list(range(count))
@@ -169,7 +169,7 @@ def test_what_kills_its_workers_is_given_up_and_nothing_else(count, size, worker
 
 @examples
 @given(**sizes, poison=st.sets(st.integers(0, 199), max_size=5), seed=st.integers(0, 10**6))
-def test_whatever_happens_each_item_has_one_answer(count, size, workers, most, poison, seed):
+def test_dispatcher_answers_each_item_once_despite_all_faults(count, size, workers, most, poison, seed):
     dice, lock = random.Random(seed), threading.Lock()  # noqa: S311
 
     def dies(n: int) -> bool:
@@ -183,7 +183,7 @@ def test_whatever_happens_each_item_has_one_answer(count, size, workers, most, p
         assert answer.result == 2 * answer.item or (answer.result is None and answer.lost == MOST_LOST)
 
 
-def test_no_more_is_taken_than_workers_have_room_for():
+def test_dispatcher_takes_no_more_than_workers_can_hold():
     size, most, workers = 4, 2, 3
     taken = answered = 0
     largest = 0
@@ -202,7 +202,7 @@ def test_no_more_is_taken_than_workers_have_room_for():
     assert largest <= size * (most * workers + 1)
 
 
-def test_answers_come_as_they_are_there_and_a_slow_worker_holds_nobody_up():
+def test_slow_worker_does_not_delay_the_others():
     slow = WorkerHandle(never, 1, pause=0.6)
     quick = WorkerHandle(never, 1)
     makes = iter((slow, quick))
@@ -213,7 +213,7 @@ def test_answers_come_as_they_are_there_and_a_slow_worker_holds_nobody_up():
     assert order[-2:] == list(slow.chunks[0])
 
 
-def test_a_few_items_do_not_wait_for_more():
+def test_dispatcher_sends_few_items_without_waiting():
     def source() -> Iterator[int]:
         yield 1
         for n in range(2, 50):
@@ -228,7 +228,7 @@ def test_a_few_items_do_not_wait_for_more():
     assert len(pool.all[0].chunks[0]) < 40
 
 
-def test_an_item_that_is_to_be_alone_has_its_worker_to_itself():
+def test_lone_item_has_its_worker_to_itself():
     busy: set[int] = set()
     seen: list[tuple[int, ...]] = []
     lock = threading.Lock()
@@ -251,7 +251,7 @@ def test_an_item_that_is_to_be_alone_has_its_worker_to_itself():
     assert sorted(seen) == [(n,) for n in range(0, 100, 10)]
 
 
-def test_one_that_is_to_be_alone_does_not_stop_the_other_workers():
+def test_lone_item_does_not_stop_the_other_workers():
     with handles(lambda: WorkerHandle(lambda _: False, 1, pause=0.005), 2) as pool:
         dispatcher = Dispatcher(pool.arrived, 1, (DiedError,))
         got = list(answers(range(40), dispatcher, alone=lambda n: n == 0))
@@ -259,13 +259,13 @@ def test_one_that_is_to_be_alone_does_not_stop_the_other_workers():
     assert min(len(handle.chunks) for handle in pool.all) > 10
 
 
-def test_without_workers_it_waits_for_some():
+def test_dispatcher_waits_for_the_first_worker():
     with handles(lambda: WorkerHandle(never, 1), 0, least=0) as pool:
         threading.Timer(0.1, lambda: setattr(pool, "_least", 1)).start()
         assert len(list(answers(range(10), Dispatcher(pool.arrived, 3, (DiedError,))))) == 10
 
 
-def test_those_that_come_later_are_given_work_too():
+def test_later_workers_get_work():
     with handles(lambda: WorkerHandle(never, 1, pause=0.004), 1) as pool:
         threading.Timer(0.05, lambda: setattr(pool, "_least", 2)).start()
         assert len(list(answers(range(200), Dispatcher(pool.arrived, 2, (DiedError,))))) == 200
@@ -273,7 +273,7 @@ def test_those_that_come_later_are_given_work_too():
     assert len(pool.all[1].chunks) > 10
 
 
-def test_other_errors_are_raised():
+def test_other_worker_errors_are_raised():
     class Broken(WorkerHandle):
         def submit(self, _: Sequence[int]) -> Future:
             future: Future = Future()
@@ -284,7 +284,7 @@ def test_other_errors_are_raised():
         list(answers(range(5), Dispatcher(pool.arrived, 2, (DiedError,))))
 
 
-def test_a_lost_worker_is_told_what_it_did_not_finish():
+def test_lost_worker_gets_its_unfinished_items():
     with handles(lambda: WorkerHandle((7).__eq__, 3, pause=0.01), 1) as pool:
         list(answers(range(12), Dispatcher(pool.arrived, 4, (DiedError,))))
     first, second, third = (handle.unfinished for handle in pool.all if handle.unfinished)

@@ -9,7 +9,7 @@ import pytest
 from colorize_cli.core.errors import ModelError, UsageError
 from colorize_cli.core.settings import Settings
 from colorize_cli.engine.cluster.node_check import NodeCheck, prepared_check
-from tests.conftest import write_model
+from tests.helpers.models import write_model
 
 
 @pytest.fixture
@@ -33,13 +33,13 @@ def check(models, source, folder) -> Iterator[NodeCheck]:
     assert list(folder.iterdir()) == []
 
 
-def test_who_sees_the_same_passes_and_leaves_nothing(check):
+def test_node_with_the_same_files_passes_and_leaves_nothing(check):
     answer = check.examine()
     assert answer.read_bytes() == check.content
     check.confirm(answer)
 
 
-def test_an_answer_that_is_never_heard_of_is_removed(models, source, folder):
+def test_unconfirmed_answer_is_removed(models, source, folder):
     with prepared_check(Settings(model=models.gray), folder, source) as check:
         assert check.examine().parent == folder
     assert list(folder.iterdir()) == []
@@ -70,13 +70,13 @@ def no_input(check: NodeCheck) -> None:
         (no_input, "does not see the input .*in.png; .*: No such file"),
     ],
 )
-def test_who_sees_something_else_says_what(check, change: Callable[[NodeCheck], None], said):
+def test_node_with_other_files_names_the_difference(check, change: Callable[[NodeCheck], None], said):
     change(check)
     with pytest.raises(UsageError, match=said):
         check.examine()
 
 
-def test_another_version_or_model_is_said(check, tmp_path):
+def test_other_version_or_model_is_named(check, tmp_path):
     with pytest.raises(UsageError, match=r"has colorize-cli .*, but this machine has 9.9"):
         dataclasses.replace(check, version="9.9").examine()
     other = write_model(tmp_path / "other.onnx", (1, 1), (0, 0))
@@ -86,7 +86,7 @@ def test_another_version_or_model_is_said(check, tmp_path):
         dataclasses.replace(check, settings=Settings(model=tmp_path / "absent.onnx")).examine()
 
 
-def test_an_answer_that_does_not_arrive_is_said(check):
+def test_answer_that_does_not_arrive_is_named(check):
     answer = check.examine()
     answer.write_bytes(b"torn")
     with pytest.raises(
@@ -97,12 +97,14 @@ def test_an_answer_that_does_not_arrive_is_said(check):
         check.confirm(answer)
 
 
-def test_an_input_that_cannot_be_read_anywhere_is_no_reason(models, tmp_path, folder):
+def test_input_unreadable_everywhere_is_accepted(models, tmp_path, folder):
     with prepared_check(Settings(model=models.gray), folder, tmp_path / "absent.png") as check:
-        check.confirm(check.examine())
+        answer = check.examine()
+        assert answer.read_bytes() == check.content
+        check.confirm(answer)
 
 
-def test_what_is_wrong_here_is_said_before(models, source, tmp_path, folder):
+def test_local_problems_are_raised_before_the_check(models, source, tmp_path, folder):
     with pytest.raises(UsageError, match=r"cannot write to the output directory .*gone"):
         prepared_check(Settings(model=models.gray), tmp_path / "gone", source).__enter__()
     with pytest.raises(ModelError):

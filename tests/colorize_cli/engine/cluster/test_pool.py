@@ -9,7 +9,7 @@ from ray import exceptions
 
 from colorize_cli.engine.cluster import pool
 from colorize_cli.engine.cluster.dispatch import MOST_LOST, Answer, Dispatcher
-from tests.colorize_cli.engine.cluster import fake_session
+from tests.helpers import fake_session
 
 # As Ray 2.60.0 raises them when the process or the node of a call is lost.
 LOSSES = [

@@ -1,4 +1,4 @@
-"""The engine for clusters with files in a store: two nodes in processes, of which one is killed."""
+"""The engine for clusters with files in a store: two nodes, and one of them is killed."""
 
 import tempfile
 import time
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.colorize_cli.engine.cluster.test_cluster import Nodes, started, wait_for
+from tests.helpers.clusters import Nodes, started, wait_for
 
 pytestmark = pytest.mark.usefixtures("environment")
 COUNT = 120
@@ -15,7 +15,7 @@ COUNT = 120
 @pytest.fixture
 def store_nodes(environment, tmp_path) -> Iterator[Nodes]:
     """A cluster whose processes have the address of the store and its credentials."""
-    (tmp_path / "tmp" / "ray").mkdir()  # where Ray notes the cluster, as TMPDIR says
+    (tmp_path / "tmp" / "ray").mkdir()  # where Ray records the cluster, by TMPDIR
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
         found = Nodes(folder)
         yield found

@@ -4,19 +4,19 @@ import pytest
 
 from colorize_cli.core.errors import ModelError
 from colorize_cli.inference.adapters import MODEL_FORMATS, ModelInfo, Signature, Tensor, recognize
-from tests.conftest import METADATA
+from tests.helpers.models import METADATA
 
 LIGHTNESS = Tensor("lightness", "tensor(float)", ("n", 1, "h", "w"))
 AB = Tensor("ab", "tensor(float)", ("n", 2, "h2", "w2"))
 
 
-def test_native_is_recognized():
+def test_recognize_accepts_the_native_signature():
     adapter = recognize(Signature((LIGHTNESS,), (AB,), METADATA))
     assert adapter.outputs == ("ab",)
     assert adapter.info.license == "CC0-1.0"
 
 
-def test_model_info_is_written_as_it_is_read():
+def test_model_info_round_trips_through_metadata():
     info = ModelInfo.from_metadata(METADATA)
     assert info.to_metadata() == METADATA
     assert info.to_metadata(config="{}") == METADATA | {"colorize.config": "{}"}
@@ -38,7 +38,7 @@ def test_model_info_is_written_as_it_is_read():
         (LIGHTNESS, Tensor("ab", "tensor(float)", ("n", 313, "h", "w"))),
     ],
 )
-def test_other_signatures_are_refused_with_what_was_found_and_what_is_accepted(lightness, ab):
+def test_recognize_of_other_signatures_names_found_and_accepted(lightness, ab):
     with pytest.raises(ModelError) as raised:
         recognize(Signature((lightness,), (ab,), METADATA))
     for text in (str(lightness), str(ab), *(contract.accepts for contract in MODEL_FORMATS.values())):
@@ -46,7 +46,7 @@ def test_other_signatures_are_refused_with_what_was_found_and_what_is_accepted(l
 
 
 @pytest.mark.parametrize("name", MODEL_FORMATS)
-def test_every_contract_leaves_what_is_foreign_alone(name):
+def test_recognize_by_each_format_ignores_foreign_files(name):
     foreign = Signature(
         (Tensor("tokens", "tensor(int64)", ("n",)),), (Tensor("logits", "tensor(float)", ("n",)),), {}
     )

@@ -1,14 +1,11 @@
-"""Files with the signatures of other projects, whose outputs are known functions of their inputs."""
+"""ONNX files with the signatures of other projects. Outputs are known functions of inputs."""
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 from PIL import Image
 
 from colorize_cli.color.lab import srgb_to_lab
@@ -17,39 +14,13 @@ from colorize_cli.core.errors import ModelError
 from colorize_cli.core.settings import MODEL_KINDS
 from colorize_cli.inference import adapters, model
 from colorize_cli.inference.adapters import Signature, Tensor
-from tests.colorize_cli.cli.test_run import invoke
-from tests.colorize_cli.video.video_files import Recipe, look, make
-
-FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
-
-
-def write(path: Path, kind: str, *, side: int | None, batch: int | None, dtype: int = FLOAT) -> Path:
-    """DDColor's: a* = 40 red - 20, b* = 20 - 30 blue. DeOldify's: red + 20, green, blue - 20 of 255."""
-    sides = [batch or "n", 3, side or "h", side or "w"]
-    if kind == "ddcolor":
-        weights = [[40, 0, 0], [0, 0, -30]]
-        offsets = [-20, 20]
-    else:
-        weights, offsets = np.eye(3).tolist(), [20, 0, -20]
-    channels = len(offsets)
-    kernel = np.array(weights, np.float32).ravel()
-    constants = [
-        helper.make_tensor("w", dtype, [channels, 3, 1, 1], kernel),
-        helper.make_tensor("b", dtype, [channels], np.array(offsets, np.float32)),
-    ]
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["input", "w", "b"], ["output"])],
-        kind,
-        [helper.make_tensor_value_info("input", dtype, sides)],
-        [helper.make_tensor_value_info("output", dtype, [sides[0], channels, *sides[2:]])],
-        constants,
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-    return path
+from tests.helpers.cli import invoke
+from tests.helpers.models import FLOAT, HALF, write_rgb_model
+from tests.helpers.videos import Recipe, look, make
 
 
 def expected(kind: str, lightness: np.ndarray) -> np.ndarray:
-    """Convert (N, 1, H, W) to (N, 2, H, W)."""
+    """Return the chroma that the file predicts: (N, 1, H, W) to (N, 2, H, W)."""
     gray = np.interp(lightness[:, 0], GRAY8, np.arange(256) / 255)
     if kind == "ddcolor":
         return np.stack([40 * gray - 20, 20 - 30 * gray], axis=1)
@@ -60,8 +31,8 @@ def expected(kind: str, lightness: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["ddcolor", "deoldify"])
 @pytest.mark.parametrize("batch", [1, None, 4])
 @pytest.mark.parametrize("dtype", [FLOAT, HALF])
-def test_dynamic_sides(tmp_path, kind, batch, dtype):
-    path = write(tmp_path / "m.onnx", kind, side=None, batch=batch, dtype=dtype)
+def test_model_with_dynamic_sides_predicts_chroma(tmp_path, kind, batch, dtype):
+    path = write_rgb_model(tmp_path / "m.onnx", kind, side=None, batch=batch, dtype=dtype)
     network = model.load(path, "cpu")
     assert (network.info.name, network.info.multiple_of) == (kind, 32)
     assert network.precision == ("fp16" if dtype == HALF else "fp32")
@@ -72,15 +43,15 @@ def test_dynamic_sides(tmp_path, kind, batch, dtype):
 
 
 @pytest.mark.parametrize(("batch", "used"), [(1, 1), (None, 1), (4, 4)])
-def test_parallel_calls_are_for_as_many_pictures_as_the_file_takes(tmp_path, batch, used):
-    path = write(tmp_path / "m.onnx", "ddcolor", side=64, batch=batch)
+def test_batch_size_of_parallel_calls_is_that_of_the_file(tmp_path, batch, used):
+    path = write_rgb_model(tmp_path / "m.onnx", "ddcolor", side=64, batch=batch)
     assert model.load(path, "cpu", threads=2, parallel=2).batch_size == used
 
 
 @pytest.mark.parametrize("kind", ["ddcolor", "deoldify"])
 @pytest.mark.parametrize("batch", [1, None])
-def test_fixed_sides_are_given_the_whole_picture_stretched(tmp_path, kind, batch):
-    network = model.load(write(tmp_path / "m.onnx", kind, side=64, batch=batch), "cpu")
+def test_model_with_fixed_sides_sees_the_stretched_picture(tmp_path, kind, batch):
+    network = model.load(write_rgb_model(tmp_path / "m.onnx", kind, side=64, batch=batch), "cpu")
     assert network.info.working_size == 64
     ramp = np.broadcast_to(np.linspace(10, 90, 192, dtype=np.float32), (2, 1, 64, 192)).copy()
     ab = network.predict(ramp)
@@ -91,14 +62,14 @@ def test_fixed_sides_are_given_the_whole_picture_stretched(tmp_path, kind, batch
 
 @pytest.mark.parametrize("kind", ["ddcolor", "deoldify"])
 @pytest.mark.parametrize("side", [64, None])
-def test_a_folder_is_colored_and_lightness_kept(tmp_path, make_folder, kind, side):
-    path = write(tmp_path / "m.onnx", kind, side=side, batch=1)
+def test_folder_is_colorized_with_lightness_kept(tmp_path, make_folder, kind, side):
+    path = write_rgb_model(tmp_path / "m.onnx", kind, side=side, batch=1)
     folder = make_folder(tmp_path / "in", 4, suffixes=(".png",))
     result = invoke(folder, tmp_path / "out", "--model", path, "--device", "cpu", "--size", 64, "--json")
     assert result.exit_code == 0, result.output
-    told = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [one["status"] for one in told] == ["done"] * 4
-    for one in told:
+    outcomes = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [one["status"] for one in outcomes] == ["done"] * 4
+    for one in outcomes:
         with Image.open(one["source"]) as before, Image.open(one["destination"]) as after:
             levels, rgb = np.asarray(before), np.asarray(after)
         assert rgb.shape[:2] == levels.shape
@@ -109,8 +80,8 @@ def test_a_folder_is_colored_and_lightness_kept(tmp_path, make_folder, kind, sid
         assert np.abs(np.moveaxis(lab[..., 1:], -1, 0)[:, middle] - wanted).mean() < 3
 
 
-def test_a_film_is_colored_steadily(tmp_path):
-    path = write(tmp_path / "m.onnx", "ddcolor", side=64, batch=1)
+def test_video_is_colorized(tmp_path):
+    path = write_rgb_model(tmp_path / "m.onnx", "ddcolor", side=64, batch=1)
     source = make(tmp_path / "a.mkv", Recipe(frames=20))
     result = invoke(source, tmp_path / "b.mkv", "--model", path, "--device", "cpu")
     assert result.exit_code == 0, result.output
@@ -118,7 +89,7 @@ def test_a_film_is_colored_steadily(tmp_path):
     assert look(tmp_path / "b.mkv").times == look(source).times
 
 
-def test_the_kinds_that_can_be_named_are_those_of_the_table():
+def test_model_kinds_equal_the_table():
     assert set(MODEL_KINDS) == set(adapters.MODEL_FORMATS)
 
 
@@ -127,7 +98,7 @@ def signature(outputs: int | str, **metadata: str) -> Signature:
     return Signature((given,), (Tensor("output", "tensor(float)", ("n", outputs, 256, 256)),), metadata)
 
 
-def test_what_cannot_be_told_apart_is_asked_for():
+def test_ambiguous_signature_asks_for_model_kind():
     with pytest.raises(ModelError, match="--model-kind") as caught:
         adapters.recognize(signature("c"))
     assert "(n, c, 256, 256)" in str(caught.value)
@@ -135,15 +106,15 @@ def test_what_cannot_be_told_apart_is_asked_for():
     assert adapters.recognize(signature("c"), "deoldify").info.name == "deoldify"
 
 
-def test_what_a_file_cannot_be_is_refused():
+def test_impossible_model_kind_is_refused():
     with pytest.raises(ModelError, match="not a file of kind deoldify"):
         adapters.recognize(signature(2), "deoldify")
     with pytest.raises(ModelError, match=r"Accepted are native.*ddcolor.*deoldify"):
         adapters.recognize(signature(5))
 
 
-def test_other_files_end_with_status_2_and_the_signatures(tmp_path, models):
-    path = write(tmp_path / "m.onnx", "ddcolor", side=64, batch=1)
+def test_wrong_model_kind_exits_2_with_the_signature(tmp_path, models):
+    path = write_rgb_model(tmp_path / "m.onnx", "ddcolor", side=64, batch=1)
     Image.new("L", (64, 64), 100).save(tmp_path / "a.png")
     line = [sys.executable, "-m", "colorize_cli", tmp_path / "a.png", tmp_path / "b.png", "--device", "cpu"]
     done = subprocess.run(

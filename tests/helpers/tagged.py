@@ -1,4 +1,4 @@
-"""Makes gray pictures with rich metadata, and reads it again, without the code under test."""
+"""Gray pictures with rich metadata, made and read without the code under test."""
 
 import hashlib
 import io
@@ -34,7 +34,7 @@ def text(tag: int, content: str, kind: int = 2) -> Tag:
 
 
 def serialized(order: str, at: int, tags: list[Tag], link: int = 0, big: bool = False) -> bytes:
-    """A directory for an offset, with its values after it."""
+    """Return a directory at an offset, followed by its values."""
     row, inline, offset = (20, 8, "Q") if big else (12, 4, "I")
     head = struct.calcsize("<Q") if big else 2
     end = at + head + row * len(tags) + inline
@@ -55,14 +55,14 @@ def serialized(order: str, at: int, tags: list[Tag], link: int = 0, big: bool = 
 
 
 def canon_note(order: str, at: int) -> bytes:
-    """Canon's maker note: its offsets count from the start of the EXIF block, where it lies at `at`."""
+    """Return a maker note of Canon at offset `at`. Its own offsets count from the start of the EXIF block."""
     return serialized(
         order, at, [text(6, "Canon PowerShot of Großmutter"), text(9, "Its owner, Ingeborg Maier")]
     )
 
 
 def details(order: str) -> list[Tag]:
-    """The EXIF directory without pointers: each type, and what depends on the picture."""
+    """Return the EXIF directory without pointers: tags of each type, and tags that depend on the picture."""
     comment = "UserComment: Schöne Grüße".encode("utf-16-le" if order == "<" else "utf-16-be")
     return [
         value(order, 33434, 5, 1, 125),
@@ -105,7 +105,7 @@ def places(order: str) -> list[Tag]:
 
 
 def main_tags(order: str, orientation: int) -> list[Tag]:
-    """The main directory without pointers."""
+    """Return the main directory without pointers."""
     return [
         text(270, "Großmutter in Görlitz © 1931, 写真"),
         text(271, "Canon"),
@@ -132,7 +132,7 @@ def thumbnail() -> bytes:
 
 
 def exif_block(order: str, orientation: int, extra: tuple[Tag, ...] = (), thumb_last: bool = True) -> bytes:
-    """An EXIF block with all directories, a maker note with offsets of its own, and a thumbnail."""
+    """Make an EXIF block with all directories, a maker note with internal offsets, and a thumbnail."""
     block = bytearray(struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 0))
     picture = thumbnail()
     start = len(block)
@@ -149,7 +149,7 @@ def exif_block(order: str, orientation: int, extra: tuple[Tag, ...] = (), thumb_
     block += note + b"\0" * (len(note) % 2)
     interop = add([(1, 2, b"R03\0"), (2, 7, b"0100")])
     inner = add([*details(order), value(order, INTEROP, 4, interop), (MAKER_NOTE, 7, note)])
-    # The value of MakerNote is the one that is already there: its offset is part of it.
+    # MakerNote keeps its value, which contains its offset.
     moved = block.rindex(note)
     block[moved : moved + len(note)] = b"\xee" * len(note)
     pattern = struct.pack(order + "HHI", MAKER_NOTE, 7, len(note))
@@ -189,7 +189,7 @@ def exif_block(order: str, orientation: int, extra: tuple[Tag, ...] = (), thumb_
 def tiff(
     order: str, orientation: int, packet: bytes | None, iptc: Tag | None, resources: bytes, big: bool = False
 ) -> bytes:
-    """A gray TIFF or BigTIFF, uncompressed."""
+    """Make a gray uncompressed TIFF or BigTIFF."""
     pointer = "Q" if big else "I"
     kind = 16 if big else 4
     file = bytearray(
@@ -241,7 +241,7 @@ def resource(number: int, data: bytes) -> bytes:
 
 
 def records(*texts: tuple[int, str]) -> bytes:
-    """IPTC-IIM records in UTF-8."""
+    """Make IPTC-IIM records in UTF-8."""
     found = b"\x1c\x01\x5a\0\3\x1b%G"
     for dataset, content in texts:
         encoded = content.encode()
@@ -254,7 +254,7 @@ PATHS, COPYRIGHT = 0x07D0, 0x040A
 
 
 def photoshop(iptc: bytes) -> bytes:
-    """Photoshop resources: some that hold, a resolution, a thumbnail, a path, a JPEG quality."""
+    """Make Photoshop resources: some that stay valid, a resolution, a thumbnail, a path, a JPEG quality."""
     resolution = struct.pack(">IHHIHH", 300 << 16, 1, 1, 150 << 16, 1, 1)
     return b"".join(
         [
@@ -270,7 +270,7 @@ def photoshop(iptc: bytes) -> bytes:
 
 
 def packet(orientation: int, note: str = "") -> bytes:
-    """An XMP packet of a gray picture by Photoshop, Camera Raw and a phone that makes motion photos."""
+    """Make an XMP packet of a gray picture by Photoshop, Camera Raw and a phone with motion photos."""
     return f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="Adobe XMP Core 5.6">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -318,7 +318,7 @@ Item:Length="99"/></rdf:li>
 
 
 def expected_packet(orientation: int, note: str = "") -> bytes:
-    """The same packet as it holds for the picture in color: the list of what changes."""
+    """Return the packet that is valid for the picture in color; it lists all changes."""
     wanted = packet(1, note).decode()
     if orientation >= 5:
         wanted = wanted.replace('XResolution="300/1"', 'XResolution="150/1"')
@@ -371,7 +371,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def raw_profile(name: str, content: bytes) -> bytes:
-    """The text in which ImageMagick keeps a block, as a chunk."""
+    """Return a PNG chunk with a block in ImageMagick's text form."""
     lines = "\n".join(re.findall(".{1,72}", content.hex()))
     body = f"\n{name}\n{len(content):8}\n{lines}\n".encode()
     return chunk(b"zTXt", f"Raw profile type {name}".encode() + b"\0\0" + zlib.compress(body))
@@ -406,7 +406,7 @@ def app13(stream: bytes, longest: int = 65000) -> list[bytes]:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, and the metadata that is in it."""
+    """A picture file and the metadata in it."""
 
     name: str
     suffix: str
@@ -425,7 +425,7 @@ class Picture:
 
 
 def pictures() -> list[Picture]:
-    """All of them."""
+    """Return all pictures."""
     found = []
     for order, sign in (("<", "ii"), (">", "mm")):
         for orientation in (1, 3, 5, 6, 8):
@@ -461,7 +461,7 @@ def pictures() -> list[Picture]:
 
 
 def special_pictures() -> list[Picture]:
-    """Pictures with metadata in unusual places."""
+    """Return pictures with metadata in unusual places."""
     block, words, turned = exif_block("<", 6), packet(6), 6
     app1 = segment(0xE1, b"Exif\0\0" + block)
     long_iptc = IPTC + records((120, "lang" * 5000), (116, "länger" * 4000), (122, "x" * 30000))[8:]
@@ -521,7 +521,7 @@ def special_pictures() -> list[Picture]:
 
 
 def directories(content: bytes) -> dict[tuple[str, int], tuple[int, int, bytes]]:
-    """Type, offset and bytes of the tags of a TIFF or BigTIFF, by directory; offset 0 if within the entry."""
+    """Return type, offset and bytes of all tags by directory and number; offset 0 if within the entry."""
     order = {b"II": "<", b"MM": ">"}[content[:2]]
     big = struct.unpack_from(order + "H", content, 2) == (43,)
     row, inline, offset = (20, 8, "Q") if big else (12, 4, "I")
@@ -553,7 +553,7 @@ def directories(content: bytes) -> dict[tuple[str, int], tuple[int, int, bytes]]
 
 
 def segments_of(content: bytes) -> list[tuple[int, bytes]]:
-    """Marker and data of the segments of a JPEG before its samples."""
+    """Return marker and data of the segments of a JPEG before its samples."""
     found, at = [], 2
     while content[at + 1] != 0xDA:
         length = int.from_bytes(content[at + 2 : at + 4], "big")
@@ -571,7 +571,7 @@ def joined_segments(content: bytes, marker: int, prefix: bytes) -> bytes:
 
 
 def exif_of(path: Path) -> bytes:
-    """The stream that holds the EXIF of a picture: of a TIFF the file."""
+    """Return the stream that holds the EXIF of a picture; for a TIFF, the file."""
     content = path.read_bytes()
     if path.suffix == ".jpg":
         return joined_segments(content, 0xE1, b"Exif\0\0")
@@ -599,7 +599,7 @@ def xmp_of(path: Path) -> bytes:
 
 
 def resources_of(path: Path) -> dict[int, bytes]:
-    """Photoshop's resources by number."""
+    """Return Photoshop's resources by number."""
     stream = b""
     if path.suffix == ".jpg":
         stream = joined_segments(path.read_bytes(), 0xED, b"Photoshop 3.0\0")

@@ -1,4 +1,4 @@
-"""A server that speaks S3 on this machine, and fails on demand."""
+"""A local server with the S3 protocol that fails on demand."""
 
 import atexit
 import functools
@@ -23,22 +23,22 @@ from werkzeug.serving import make_server
 from colorize_cli.cli.run import command
 from colorize_cli.storage import remote
 from colorize_cli.storage.retry import Patience
-from tests.colorize_cli.cli.test_run import contents
+from tests.helpers.cli import contents
 
 STORE: Any = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
 SECRET = "s3cr3t-hush"  # noqa: S105
-# Method, path, how often that was asked for before -> a fault, or None.
+# Method, path, number of earlier requests for the same -> a fault, or None.
 Rule = Callable[[str, str, int], object]
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>injected</Message></Error>"
 CODES = {500: "InternalError", 503: "SlowDown", 403: "AccessDenied"}
-SLOW = 2.5  # seconds, more than clients wait here
+SLOW = 2.5  # seconds, longer than the timeout of the clients
 
 
 class Server:
     """moto's S3 behind faults.
 
-    A rule's fault is a status; "cut", half of an answer; "slow", an answer that comes too late; or a function
-    that is called before the answer.
+    A rule's fault is a status, "cut" (half of the answer), "slow" (an answer after the client's timeout),
+    or a function that is called before the answer.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class Server:
 
 @functools.cache
 def started() -> Server:
-    """The server of this process. There is one, as s3fs keeps the clients that it made for the first."""
+    """Start the only server of this process. s3fs keeps its clients for the first one."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = Server()
     atexit.register(server.stop)
@@ -107,7 +107,7 @@ def server(_server: Server) -> Iterator[Server]:
 
 @pytest.fixture
 def environment(_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credentials and the server's address, as a user would give them; and no others."""
+    """Set credentials and the address of the server in the environment, and remove all others."""
     for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))]:
         monkeypatch.delenv(name)
     temporary = tmp_path / "tmp"
@@ -130,7 +130,7 @@ def environment(_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket, looked at past the server."""
+    """A bucket, accessed without the server."""
 
     name: str
 
@@ -156,12 +156,12 @@ class Bucket:
         return sorted(key for key in STORE.buckets[self.name].keys if key.startswith(prefix))
 
     def contents(self, prefix: str) -> dict[str, bytes]:
-        """Objects by their names below a prefix, but for the notes of how they were made."""
+        """Return objects by name below a prefix, without the manifest."""
         names = {key: key.removeprefix(f"{prefix}/") for key in self.keys(f"{prefix}/")}
         return {name: self.get(key) for key, name in names.items() if not name.startswith(".colorize/")}
 
     def notes(self, prefix: str) -> list[bytes]:
-        """The lines of the manifest."""
+        """Return the lines of the manifest."""
         return [line for key in self.keys(f"{prefix}/.colorize/") for line in self.get(key).splitlines()]
 
 
@@ -174,7 +174,7 @@ def bucket(server: Server) -> Bucket:
 
 @pytest.fixture
 def colorize(models):
-    """Runs `colorize` in this process."""
+    """Run `colorize` in this process."""
 
     def run(*arguments: object, model: Path = models.tinted):
         options = ("--model", model, "--device", "cpu")
@@ -185,7 +185,7 @@ def colorize(models):
 
 @pytest.fixture
 def local(colorize, make_folder, tmp_path):
-    """Pictures here, and what a run here makes of them."""
+    """Make local pictures, and their outputs by a local run."""
 
     def make(count: int) -> tuple[Path, dict[str, bytes]]:
         source = make_folder(tmp_path / "in", count)
@@ -198,5 +198,5 @@ def local(colorize, make_folder, tmp_path):
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """Who tries again does so soon."""
+    """Shorten the pauses between retries."""
     monkeypatch.setattr(remote, "Patience", lambda: Patience(tries=4, first=0.001))

@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 
 from colorize_cli.video import encoder, muxer, work_dir
 from colorize_cli.video.pixel_format import plane_of
-from tests.colorize_cli.video.video_files import packets
+from tests.helpers.videos import packets
 
 
 class EncodedFrames:
