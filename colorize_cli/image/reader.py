@@ -80,10 +80,17 @@ def opened(source: Path | bytes, max_pixels: int) -> Iterator[ImageFile.ImageFil
     Raises:
         ReadError: As in `size_of`, or the file is damaged. Exceptions in the `with` block become ReadErrors.
     """
+    with _opened_file(source, max_pixels) as (image, file):
+        _turn_to(image, _page_numbers(image)[0], file)
+        yield image
+
+
+@contextlib.contextmanager
+def _opened_file(source: Path | bytes, max_pixels: int) -> Iterator[tuple[ImageFile.ImageFile, BinaryIO]]:
+    """Like `opened`, but yields the file too, and reads no page's metadata."""
     with explained(), _open(source) as file, _opened(file) as image:
         _checked_size(image, max_pixels)
-        _turn_to(image, _page_numbers(image)[0], source)
-        yield image
+        yield image, file
 
 
 def read(source: Path | bytes, max_pixels: int) -> Frame:
@@ -102,29 +109,29 @@ def read_pages(source: Path | bytes, max_pixels: int) -> Generator[Frame, None, 
     Raises:
         ReadError: As in `read`. If there are several pages, the message names the page.
     """
-    return _pages(source, max_pixels, lambda image, pages: _page(image, source, pages)[0])
+    return _pages(source, max_pixels, lambda image, file, pages: _page(image, file, pages)[0])
 
 
 def original_pages(source: Path | bytes, max_pixels: int) -> Generator[Page, None, None]:
     """Like `read_pages`, but yields each page with its original colors, at 8 bits."""
 
-    def page(image: ImageFile.ImageFile, pages: int) -> Page:
-        frame, colors = _page(image, source, pages)
+    def page(image: ImageFile.ImageFile, file: BinaryIO, pages: int) -> Page:
+        frame, colors = _page(image, file, pages)
         return dataclasses.replace(frame, deep=False), colors()
 
     return _pages(source, max_pixels, page)
 
 
 def _pages(
-    source: Path | bytes, max_pixels: int, read_page: Callable[[ImageFile.ImageFile, int], T]
+    source: Path | bytes, max_pixels: int, read_page: Callable[[ImageFile.ImageFile, BinaryIO, int], T]
 ) -> Generator[T, None, None]:
-    with opened(source, max_pixels) as image:
+    with _opened_file(source, max_pixels) as (image, file):
         pages = _page_numbers(image)
         for number, page in enumerate(pages, 1):
             try:
                 with explained():
-                    _turn_to(image, page, source)
-                    result = read_page(image, len(pages))
+                    _turn_to(image, page, file)
+                    result = read_page(image, file, len(pages))
             except ReadError as error:
                 if len(pages) == 1:
                     raise
@@ -173,13 +180,13 @@ def _page_numbers(image: ImageFile.ImageFile) -> list[int]:
     return pages or numbers
 
 
-def _turn_to(image: ImageFile.ImageFile, page: int, source: Path | bytes) -> None:
+def _turn_to(image: ImageFile.ImageFile, page: int, file: BinaryIO) -> None:
     """Seek to a page and read its metadata. Drops profile and resolution of an earlier page if absent."""
     size = image.size
     image.seek(page)
     if image.format == "GIF" and image.size != size:  # Pillow enlarges the picture
         raise ReadError("damaged: the frame lies outside the picture")
-    with _open(source) as file:
+    with _from_start(file):
         image.info[STORED] = containers.read(file, image)
     if image.format != "TIFF":
         return
@@ -190,7 +197,7 @@ def _turn_to(image: ImageFile.ImageFile, page: int, source: Path | bytes) -> Non
         image.info.pop("dpi", None)
 
 
-def _page(image: ImageFile.ImageFile, source: Path | bytes, pages: int) -> tuple[Frame, Callable[[], Bytes]]:
+def _page(image: ImageFile.ImageFile, file: BinaryIO, pages: int) -> tuple[Frame, Callable[[], Bytes]]:
     """Decode the current page of an image with `pages` pages.
 
     Returns:
@@ -199,7 +206,7 @@ def _page(image: ImageFile.ImageFile, source: Path | bytes, pages: int) -> tuple
     if pages > 1 and image.format != "TIFF":
         # Pillow composes color frames at 8 bits.
         frame = dataclasses.replace(from_image(image), deep=False, showing=_showing(image))
-    elif (decoded := _samples(image, source)) is not None:
+    elif (decoded := _samples(image, file)) is not None:
         samples, space = decoded
         orientation, icc = orientation_of(image), image.info.get("icc_profile")
         samples = tiff_reader.turned(samples, orientation)
@@ -209,23 +216,23 @@ def _page(image: ImageFile.ImageFile, source: Path | bytes, pages: int) -> tuple
     else:
         damage = None
         if isinstance(image, JpegImagePlugin.JpegImageFile):
-            content = source if isinstance(source, bytes) else source.read_bytes()
-            decoded_image, damage = jpeg.read(content, image.mode)
+            with _from_start(file):
+                decoded_image, damage = jpeg.read(file.read(), image.mode)
             image.im, image.tile = decoded_image.im, []
         frame = dataclasses.replace(from_image(image), damage=damage)
     if image.format == "WEBP":
-        with _open(source) as file:
+        with _from_start(file):
             frame = dataclasses.replace(frame, lossless=webp.is_lossless(file))
     return dataclasses.replace(frame, pages=pages), lambda: own_colors(image)
 
 
-def _samples(image: ImageFile.ImageFile, source: Path | bytes) -> tuple[Codes, str] | None:
+def _samples(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[Codes, str] | None:
     """Decode what Pillow would reduce to 8 bits, misread or refuse. Returns None for other pictures.
 
     Returns:
         The samples and the color space for `from_samples`.
     """
-    with _open(source) as file:
+    with _from_start(file):
         if image.format == "TIFF" and not tiff_reader.is_plain(image):
             return tiff_reader.read(file, image.tell())
         if image.format == "PNG" and png.is_deep(file):
@@ -264,6 +271,17 @@ def explained() -> Iterator[None]:
         raise ReadError(one_line(error.strerror or error)) from error
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
         raise ReadError(f"damaged: {one_line(error) or type(error).__name__}") from error
+
+
+@contextlib.contextmanager
+def _from_start(file: BinaryIO) -> Iterator[None]:
+    """Move to the start of a file that Pillow has open too, and back to where Pillow left it."""
+    position = file.tell()
+    file.seek(0)
+    try:
+        yield
+    finally:
+        file.seek(position)
 
 
 def _open(source: Path | bytes) -> BinaryIO:
