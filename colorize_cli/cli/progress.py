@@ -2,7 +2,7 @@
 
 People get a progress bar on a terminal and plain lines elsewhere, on stderr. Programs get JSON lines on
 stdout, one object for each outcome. Before these comes one with the same fields and the status "skipped" for
-each directory of which something is left out, which the summary does not count:
+each directory in which something is left out, not counted in the summary:
 
     source       path or URL as it was found, or "-" for standard input
     destination  path or URL, or "-" for standard output
@@ -90,7 +90,7 @@ class Display:
             self._print(line)
 
     def leave_out(self, outcome: Outcome) -> None:
-        """Report a directory of which something is left out, without counting it."""
+        """Report a directory in which something is left out, without counting it."""
         self.say(f"{outcome.job.source}: {outcome.reason}")
         if self._json_lines is not None:
             print(to_json(outcome), file=self._json_lines, flush=True)

@@ -141,7 +141,7 @@ class Plan:
 
     Attributes:
         jobs: In the order of the inputs on the command line; within a directory sorted by path.
-        left_out: Outcomes of directories of which something is left out, beside those of the jobs: files of
+        left_out: Outcomes of directories in which something is left out, beside those of the jobs: files of
             other kinds, or all because they hold outputs of an earlier run, or stand in a list.
         root: Directory that contains all outputs; None if a single file is written to a single file.
         elsewhere: Jobs of the other shards.

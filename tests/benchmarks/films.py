@@ -82,7 +82,7 @@ def small_copies(path: Path, network: model.Model) -> list[np.ndarray]:
 
 
 def whole(path: Path, folder: Path, network: model.Model, settings: Settings) -> VideoStats:
-    """Colours."""
+    """Colorize the film."""
     output = folder / "whole.mkv"
     with work_dir.claimed(output, "benchmark") as work, reader.opened(path) as video:
         assert work is not None

@@ -41,7 +41,7 @@ def scattered() -> np.ndarray:
     return np.random.default_rng(0).random((2000, 3))
 
 
-COLOURS = pytest.mark.parametrize("colors", [grays(), grid(), scattered()], ids=["grays", "grid", "random"])
+COLORS = pytest.mark.parametrize("colors", [grays(), grid(), scattered()], ids=["grays", "grid", "random"])
 
 
 @pytest.fixture
@@ -68,20 +68,20 @@ def test_conversion_agrees_with_published_values(name):
     np.testing.assert_allclose(as_colors(lab_to_rgb(as_picture(lab))), rgb, atol=1e-3)
 
 
-@COLOURS
+@COLORS
 def test_conversion_agrees_with_skimage_to_a_thousandth(colors, exact_white):
     lab = color.rgb2lab(colors)
     np.testing.assert_allclose(as_colors(rgb_to_lab(as_picture(colors))), lab, atol=1e-3)
     np.testing.assert_allclose(as_colors(lab_to_rgb(as_picture(lab))), color.lab2rgb(lab), atol=1e-3)
 
 
-@COLOURS
+@COLORS
 def test_rgb_to_lab_agrees_with_unchanged_skimage_except_its_white(colors):
     np.testing.assert_allclose(as_colors(rgb_to_lab(as_picture(colors))), color.rgb2lab(colors), atol=5e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@COLOURS
+@COLORS
 def test_lab_to_rgb_inverts_rgb_to_lab(colors, dtype):
     rgb = as_picture(colors).to(dtype)
     assert (lab_to_rgb(rgb_to_lab(rgb)) - rgb).abs().max() < 1e-5
@@ -122,7 +122,7 @@ def test_light_conversion_accepts_any_shape(convert, shape):
     torch.testing.assert_close(converted.flatten(), torch.stack([convert(v) for v in values.flatten()]))
 
 
-@COLOURS
+@COLORS
 def test_rgb_to_lab_lightness_follows_luminance(colors):
     rgb = as_picture(colors)
     luminance = (rgb_to_linear(rgb) * torch.tensor([0.2126729, 0.7151522, 0.0721750]).view(3, 1, 1)).sum(1)

@@ -1,7 +1,7 @@
 """The workers of a cluster, each a Ray actor with a session: one per node with all cores, or one per GPU.
 
 Lost workers are replaced here, and their items are repeated by `dispatch`. Ray's own means were tried (Ray
-2.60.0, one machine, two cores, 64 jobs, one of which ends its process) and are not used:
+2.60.0, one machine, two cores, 64 jobs including one that ends its process) and are not used:
 
 - An actor with `max_restarts=-1` and `max_task_retries`: the death of the process costs a retry of every call
   that was sent to it, running or queued. Without retries left, all fail with the same error,
