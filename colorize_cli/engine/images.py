@@ -46,7 +46,7 @@ _MIN_CAPACITY = 4
 # Short side in pixels of the smallest working copy tried after an out-of-memory error.
 _MIN_SIZE = 32
 # Seconds. An interrupt by the user must take effect within two.
-_PATIENCE = 1.2
+PATIENCE = 1.2
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Images:
         )
         if self._transfer is not None:
             stages = (self._transfer.fetching(), *stages, self._transfer.putting())
-        return Pipeline(stages, capacity=max(_MIN_CAPACITY, batch_size), patience=_PATIENCE)
+        return Pipeline(stages, capacity=max(_MIN_CAPACITY, batch_size), patience=PATIENCE)
 
     def _weigh(self, files: LocalFiles) -> int:
         """Return the number of pixels of the job's source that are in memory at one time."""

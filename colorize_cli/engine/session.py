@@ -17,7 +17,7 @@ from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Job, LocalFiles, Outcome, Plan, Position, Progress
 from colorize_cli.core.location import STREAM, Location, Url
 from colorize_cli.core.settings import Settings, available_cores
-from colorize_cli.engine.images import Images
+from colorize_cli.engine.images import PATIENCE, Images
 from colorize_cli.engine.outputs import Outputs, own_files
 from colorize_cli.guidance import Guidance
 from colorize_cli.inference import batch_size as batch_sizes
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 # Images in the network at one time on the CPU: as many as frames of a video.
 _MAX_IMAGES_IN_NETWORK = Model.batch_size
-# Seconds. An interrupt by the user must take effect within two.
-_PATIENCE = 1.2
 
 
 def is_video_job(job: Job) -> bool:
@@ -336,7 +334,7 @@ def run(
         if videos:
             yield from session.colorize_videos(videos)
     except BaseException:
-        session.close(_PATIENCE)
+        session.close(PATIENCE)
         raise
     session.close()
 

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from PIL import ImageFile
 
-from colorize_cli.image import exif, metadata, photoshop, xmp
+from colorize_cli.image import exif, metadata, photoshop, png, xmp
 from colorize_cli.image.metadata import JPEG2000_METADATA, PNG_METADATA, Metadata
 
 _SOI, _SOS, _EOI, _COM = 0xD8, 0xDA, 0xD9, 0xFE
@@ -31,7 +31,6 @@ _KEPT: dict[int, tuple[bytes, ...]] = {
     0xEC: (b"[picture info]", b"Type="),
 }
 _EXIF, _XMP, _PHOTOSHOP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"Photoshop 3.0\0"
-_PNG_SIGNATURE = 8  # bytes
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _RAW_PROFILE = b"Raw profile type "
 _LARGEST_TEXT = 1 << 26  # bytes of a decompressed text
@@ -130,7 +129,10 @@ def _segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 def _of_png(file: IO[bytes], _: int) -> Metadata:
     block, packet, resources, iptc = None, None, b"", b""
     profiles, extras = [], []
-    for kind, data in _chunks(file):
+    for kind, chunk, whole in png.chunks(file, PNG_METADATA):
+        if not whole:
+            continue
+        data = chunk[8:-4]
         keyword = data.partition(b"\0")[0]
         if kind == b"eXIf":
             block = data
@@ -158,21 +160,6 @@ def _of_png(file: IO[bytes], _: int) -> Metadata:
         iptc=iptc or photoshop.iptc_of(resources),
         extras=tuple(extras),
     )
-
-
-def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield type and data of the metadata chunks of a PNG, without those whose checksum is wrong."""
-    position = _PNG_SIGNATURE
-    while len(head := exif.read_at(file, position, 8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        if kind in PNG_METADATA:
-            data, checksum = (
-                exif.read_at(file, position + 8, length),
-                exif.read_at(file, position + 8 + length, 4),
-            )
-            if checksum == zlib.crc32(kind + data).to_bytes(4, "big"):
-                yield kind, data
-        position += 12 + length
 
 
 def _text(kind: bytes, data: bytes) -> bytes:

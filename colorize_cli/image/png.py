@@ -3,8 +3,8 @@
 import io
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Collection, Iterator
+from typing import IO, Any, BinaryIO
 
 import imagecodecs
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import PngImagePlugin
 
 from colorize_cli.core.errors import ReadError
-from colorize_cli.image import icc
+from colorize_cli.image import exif, icc
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ANCILLARY = 0x20  # bit of the first byte of a chunk's type
@@ -41,8 +41,7 @@ def open_image(file: BinaryIO) -> PngImagePlugin.PngImageFile:
     info: dict[Any, Any] = image.info
     if ("gamma" in info or "chromaticity" in info) and not (info.get("icc_profile") or "srgb" in info):
         before = file.tell()
-        file.seek(0)
-        if not any(kind == b"cICP" for kind, _, whole in _chunks(file) if whole):
+        if not any(whole for _, _, whole in chunks(file, {b"cICP"})):
             info["icc_profile"] = icc.of_png(info, gray=image.mode in ("1", "L", "LA", "I;16", "I"))
         file.seek(before)
     white = 2 ** bits(file) - 1
@@ -91,17 +90,25 @@ def _joined(file: BinaryIO, *, keep_text: bool) -> bytearray:
         keep_text: Also return all other chunks.
     """
     content = bytearray(_SIGNATURE)
-    for kind, data, whole in _chunks(file):
+    for kind, data, whole in chunks(file):
         skipped = kind[0] & _ANCILLARY and kind not in _ANIMATION and not whole
         if not skipped and (keep_text or kind in _SAMPLES):
             content += data
     return content
 
 
-def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Yield type, bytes from length to checksum, and whether the checksum is right, of each chunk."""
-    file.seek(len(_SIGNATURE))
-    while len(head := file.read(8)) == 8:
-        (length,) = struct.unpack(">I", head[:4])
-        body = file.read(length + 4)
-        yield head[4:], head + body, zlib.crc32(head[4:] + body[:-4]) == int.from_bytes(body[-4:], "big")
+def chunks(file: IO[bytes], kinds: Collection[bytes] | None = None) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Yield type, bytes from length to checksum, and whether the checksum is right, of each chunk.
+
+    Args:
+        file: The file. Its position changes.
+        kinds: Types to yield; chunks of other types are skipped unread. None for all.
+    """
+    position = len(_SIGNATURE)
+    while len(head := exif.read_at(file, position, 8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kinds is None or kind in kinds:
+            body = exif.read_at(file, position + 8, length + 4)
+            data, checksum = body[:length], body[length:]
+            yield kind, head + body, checksum == zlib.crc32(kind + data).to_bytes(4, "big")
+        position += 12 + length

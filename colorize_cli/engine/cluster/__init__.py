@@ -34,6 +34,7 @@ from colorize_cli.engine.cluster.dispatch import Answer, Dispatcher
 from colorize_cli.engine.cluster.node_check import NodeCheck, prepared_check
 from colorize_cli.engine.cluster.pool import LOST, WorkerPool
 from colorize_cli.engine.cluster.worker import Build, Item, Returned, SessionProtocol, absolute_job
+from colorize_cli.engine.images import PATIENCE
 from colorize_cli.engine.outputs import make_directory
 from colorize_cli.engine.session import Session, are_many, in_stores
 from colorize_cli.guidance import Guidance
@@ -48,8 +49,6 @@ CHUNK = 16
 # Chunks of a video per worker. With two, a worker can start its second chunk at once, and a slow or lost
 # worker delays the video less.
 CHUNKS_PER_WORKER = 2
-# Seconds. How long an interrupted run waits until the manifest in a store is written.
-_PATIENCE = 1.2
 
 
 def run(
@@ -140,7 +139,7 @@ def run_jobs(
     pool: WorkerPool | None = None
     videos = _SplitVideos(progress)
     with _explained(), contextlib.ExitStack() as stack:
-        stack.push(lambda kind, *_: local_session.close(None if kind is None else _PATIENCE))
+        stack.push(lambda kind, *_: local_session.close(None if kind is None else PATIENCE))
         stack.callback(videos.close)  # runs after the workers have ended
         for job in jobs:
             if (ended := local_session.ended(job)) is not None:
