@@ -13,7 +13,7 @@ from colorize_cli.core.errors import printable
 def command(as_json: bool) -> None:
     """List the models that `colorize --model NAME` accepts.
 
-    They are the bundled model and the ONNX files in your model folder, whose path is printed to stderr.
+    They are the bundled models and the ONNX files in your model folder, whose path is printed to stderr.
     """
     from colorize_cli.inference import registry  # loads platformdirs, without which `doctor` must start
 
