@@ -7,9 +7,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from tests.helpers.models import Models, write_model
+
+# The suite gives the same result for the same code: hypothesis draws the same examples in every run.
+# `pytest --hypothesis-profile=random` draws new ones.
+settings.register_profile("random", derandomize=False, deadline=None, max_examples=2000)
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.load_profile("fixed")
 
 
 @pytest.fixture(scope="session")
