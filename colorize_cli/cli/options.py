@@ -241,9 +241,11 @@ colors = _group(
     click.option(
         "--hints",
         type=click.Path(path_type=Path),
-        metavar="FILE",
+        metavar="FILE|DIR",
         help="Colors for parts of the pictures, as JSON or, for a single picture, as a PNG that is "
-        "transparent where there is no hint. Each color spreads until it meets an edge.",
+        "transparent where there is no hint. Each color spreads until it meets an edge. A directory has a "
+        "file a.jpg.hints.json for a.jpg, at the same path below it as the picture below INPUT. Hints beside "
+        "a picture (a.jpg.hints.json, see colorize retouch) are always used.",
     ),
     click.option(
         "--reference",

@@ -117,7 +117,7 @@ def command(
         if dry_run:
             from colorize_cli.engine import session
 
-            for job, reason in session.preview(plan, settings):
+            for job, reason in session.preview(plan, settings, display.say):
                 columns = [printable(job.source), printable(job.destination)]
                 columns = ["colorize", *columns] if reason is None else ["skip", *columns, reason]
                 click.echo("\t".join(columns))

@@ -59,6 +59,7 @@ HOLDS: dict[str, Format] = {
 FORMATS: dict[str, str] = {suffix: name for name, format_ in HOLDS.items() for suffix in format_.suffixes}
 # Each has a row in `video.encoder.CONTAINERS`, which loads PyAV.
 VIDEOS = (".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".y4m")
+HINTS_SUFFIX = ".hints.json"  # added to the name of a picture: the file with its hints, beside it
 SHEET = ".png"  # suffix of a video's contact sheet
 # Formats that `quality` affects.
 LOSSY = frozenset({"AVIF", "JPEG", "WEBP"})

@@ -36,12 +36,14 @@ class Job:
         destination: Location of the output, or `STREAM`.
         found: The store's metadata of the source when it was listed; None for a path.
         refused: Reason why the job cannot be done; None if it can.
+        hints: Location of the file with hints beside the source; None if there is none.
     """
 
     source: Location
     destination: Location
     found: FileInfo | None = field(default=None, compare=False)
     refused: str | None = field(default=None, compare=False)
+    hints: Location | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

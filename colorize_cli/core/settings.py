@@ -91,7 +91,8 @@ class Settings:
             known, otherwise a high one.
         if_colored: Treatment of a picture that is already in color: "skip", "copy" (the output is the
             unchanged input) or "recolor".
-        hints: JSON file or PNG with the colors of some points of pictures (see `guidance.hints`).
+        hints: JSON file or PNG with the colors of some points of pictures (see `guidance.hints`), or a
+            directory with such JSON files. Hints beside a picture are used without it.
         reference: Color photograph whose palette is applied to all pictures.
         video: Additional settings of videos.
         engine: "local" for this process, or "ray" for a cluster.

@@ -149,6 +149,11 @@ class Images:
             source = DAMAGED  # the next run tries it again
         format_ = self._format(files, frame)
         if frame.is_color and self._settings.if_colored != "recolor":
+            if files.job in self._guidance.hints:
+                raise UsageError(
+                    "it is already in color, and hints are for gray pictures; use --if-colored recolor, or"
+                    " remove its hints"
+                )
             # Standard output must receive an image in every case.
             if self._settings.if_colored == "skip" and files.destination != STREAM:
                 raise Skip("already in color")

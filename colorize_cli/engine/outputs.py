@@ -92,6 +92,21 @@ class Outputs:
         except OSError:  # writing will report the error
             return State.ABSENT
 
+    def loses_hints(self, files: LocalFiles) -> bool:
+        """Return True if the output was made with hints, and the run has none for its source.
+
+        Raises:
+            ReadError: The store of the output cannot be read.
+        """
+        if files.job in self._guidance.hints or is_video(files.job.source):
+            return False
+        digests = [recipe[len(self._recipe) :] for recipe in self._made_by(files)]
+        return any(Guidance.had_hints(bytes.fromhex(digest)) for digest in digests)
+
+    def _made_by(self, files: LocalFiles) -> list[str]:
+        """Return the recipe in the record of the output; in a store, in all that may be of it."""
+        return [] if self._manifest is None else self._manifest.recipes(files)
+
     def earlier(self, files: LocalFiles) -> Location | None:
         """Return an output of the same source that an earlier version made under another name, if any."""
         name = None if self._manifest is None else self._manifest.earlier(files)

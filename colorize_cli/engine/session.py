@@ -145,14 +145,16 @@ class Session:
         video.
         """
         destination = job.destination
-        if job.refused is not None:
-            return Outcome.failed(job, job.refused)
+        if (refused := job.refused or self._guidance.problems.get(job)) is not None:
+            return Outcome.failed(job, refused)
         folder = destination.parent if isinstance(destination, Path) and destination != STREAM else None
         if folder is not None and folder not in self._swept:
             self._swept.add(folder)
             atomic.sweep(folder)
         try:
             reason = self.reason_to_skip(job)
+            if reason is None:
+                self.warn_of_lost_hints(job)
         except ReadError as error:
             return Outcome.failed(job, error)
         if reason is None and (earlier := self._outputs.earlier(self.files_of(job))) is not None:
@@ -163,6 +165,18 @@ class Session:
         if reason == State.CURRENT.value and is_video_job(job) and isinstance(destination, Path):
             work_dir.discard(destination)
         return None if reason is None else Outcome.skipped(job, reason)
+
+    def warn_of_lost_hints(self, job: Job) -> None:
+        """Tell the user if the job replaces an output that was made with hints by one without.
+
+        Raises:
+            ReadError: The store of the output cannot be read.
+        """
+        if self._outputs.loses_hints(self.files_of(job)):
+            self._announce(
+                f"{job.destination} was made with hints, and is made again without, as this run has none for"
+                f" {job.source}"
+            )
 
     @functools.cached_property
     def _info(self) -> ModelInfo:
@@ -315,7 +329,7 @@ def run(
         UsageError: The output directory cannot be created, a store cannot be read or written, or the hints or
             the reference cannot be used.
     """
-    guidance = Guidance.of(settings, plan)
+    guidance = Guidance.of(settings, plan, announce)
     if not plan.jobs:
         return
     session = Session(plan.root, settings, guidance, announce, progress, stores=in_stores(plan.jobs))
@@ -339,20 +353,32 @@ def run(
     session.close()
 
 
-def preview(plan: Plan, settings: Settings) -> Iterator[tuple[Job, str | None]]:
+def preview(
+    plan: Plan, settings: Settings, announce: Callable[[str], None] = lambda _: None
+) -> Iterator[tuple[Job, str | None]]:
     """Yield each job with the reason why `run` would not do it, or None. Writes nothing.
+
+    Args:
+        plan: The jobs.
+        settings: The settings of the run.
+        announce: Called with lines for the user on hints that are not used or would be lost.
 
     Raises:
         ModelError: The model cannot be read.
         UsageError: The hints or the reference cannot be used, or a store cannot be read.
     """
+    guidance = Guidance.of(settings, plan, announce)
     session = Session(
         plan.root,
         settings,
-        Guidance.of(settings, plan),
+        guidance,
+        announce,
         stores=in_stores(plan.jobs),
         read_only=True,
     )
     with contextlib.closing(session):
         for job in plan.jobs:
-            yield job, job.refused or session.reason_to_skip(job)
+            reason = job.refused or guidance.problems.get(job) or session.reason_to_skip(job)
+            if reason is None:
+                session.warn_of_lost_hints(job)
+            yield job, reason

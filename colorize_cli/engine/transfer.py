@@ -88,6 +88,10 @@ class RemoteOutputs(Outputs):
         where = self._located(files)
         return State.ABSENT if where.file_system.info(where.path) is None else State.FOREIGN
 
+    def _made_by(self, files: LocalFiles) -> list[str]:
+        """Return the recipes in the records that may be of the output."""
+        return [] if self._remote is None else self._remote.recipes(files)
+
     def earlier(self, files: LocalFiles) -> Location | None:
         """Return an output of the same source that an earlier version made under another name, if any."""
         name = None if self._remote is None else self._remote.earlier(files)

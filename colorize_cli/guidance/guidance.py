@@ -1,15 +1,19 @@
 """Guidance of a run, read from files: hints for its images, and a reference photograph.
 
+Hints lie in files beside the images (`scan.jpg.hints.json`), or are given for a run: a directory with such
+files at the same relative paths, or one file, which for several images names them.
+
 Named hints are matched to the images of a plan as follows. A name is first taken as a path, relative to the
 input directory or to the working directory. If no image has this path, it is taken as a file name in any
 directory. A name that matches no image or several, and two names for the same image, are errors. Otherwise
-mistakes would only show in the results.
+mistakes would only show in the results. A file for one image that cannot be read fails only this image.
 """
 
 import functools
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,19 +25,23 @@ from colorize_cli.color.lab import Floats
 from colorize_cli.color.lightness import Lightness
 from colorize_cli.compose import Overlay
 from colorize_cli.core.errors import ReadError, UsageError
+from colorize_cli.core.formats import HINTS_SUFFIX, is_video
 from colorize_cli.core.jobs import Job, Plan
+from colorize_cli.core.location import Location, Url
 from colorize_cli.core.settings import Settings
 from colorize_cli.guidance import hints as notation
 from colorize_cli.guidance.hints import DrawnHints, Hints, PaintedHints
 from colorize_cli.guidance.palette import Palette, transfer
 from colorize_cli.guidance.propagation import spread
 from colorize_cli.image import reader, thumbnail
+from colorize_cli.storage.filesystem import Storages
 
 # Increment this when the same hints or reference give different pixels.
 _RENDERING = 1
 _PNG = b"\x89PNG"
 # Longest side in pixels of the thumbnail from which a reference's palette is computed.
 _SIDE = 256
+_READ_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -43,40 +51,63 @@ class Guidance:
     Attributes:
         hints: The hints of each image that has any.
         reference: The palette of the reference for all images, or None.
+        problems: The reason for each job whose hints cannot be used.
     """
 
     hints: Mapping[Job, Hints] = field(default_factory=dict)
     reference: Palette | None = None
+    problems: Mapping[Job, str] = field(default_factory=dict)
 
     @staticmethod
-    def of(settings: Settings, plan: Plan) -> "Guidance":
-        """Read the hints and reference files in the settings.
+    def of(settings: Settings, plan: Plan, announce: Callable[[str], None] = lambda _: None) -> "Guidance":
+        """Read the hints beside the images, and the hints and the reference in the settings.
+
+        Args:
+            settings: The settings of the run.
+            plan: The jobs.
+            announce: Called with lines for the user on hints that are not used.
 
         Raises:
-            UsageError: A file cannot be read, has the wrong format, does not match the plan, or would be
-                replaced by an output. The message names it.
+            UsageError: A file in the settings cannot be read, has the wrong format, does not match the plan,
+                or would be replaced by an output. The message names it.
         """
         for path in filter(None, (settings.hints, settings.reference)):
             for job in plan.jobs:
                 same_name = job.destination.name == path.name
                 if same_name and os.path.realpath(str(job.destination)) == os.path.realpath(path):
                     raise UsageError(f"{job.source} would replace {path}; inputs are never modified")
-        reference, hints = None, {}
+        reference = None
         if settings.reference is not None:
             reference = read_reference(settings.reference, settings.max_pixels)
-        if settings.hints is not None:
-            given = read_hints(settings.hints, settings.max_pixels)
+        beside = {job: job.hints for job in plan.jobs if job.hints is not None}
+        given: dict[Job, Hints] = {}
+        below: dict[Job, Path] = {}
+        if settings.hints is not None and settings.hints.is_dir():
+            below = _found_below(settings.hints, plan, announce)
+        elif settings.hints is not None:
             try:
-                hints = _matched(given, plan)
+                given = _matched(read_hints(settings.hints, settings.max_pixels), plan)
             except UsageError as error:
                 raise UsageError(f"{settings.hints}: {error}") from error
-        return Guidance(hints, reference)
+        for job in beside.keys() & (given.keys() | below.keys()):
+            announce(f"{beside.pop(job)} is not used: --hints {settings.hints} has hints for {job.source}")
+        hints, problems = _read({**beside, **below})
+        hints |= given
+        for job in hints:
+            if is_video(job.source):
+                problems[job] = "hints are for pictures, and it is a video; remove its hints"
+        return Guidance(hints, reference, problems)
 
     def digest(self, job: Job | None = None) -> bytes:
         """Return a digest of the guidance for `job` (or for jobs without hints); empty if there is none."""
         hints = [] if job is None or job not in self.hints else [self.hints[job].digest]
         shared = [] if self.reference is None else [self.reference.digest]
         return repr((_RENDERING, shared, hints)).encode() if shared or hints else b""
+
+    @staticmethod
+    def had_hints(digest: bytes) -> bool:
+        """Return True if a value of `digest` is for a job with hints."""
+        return bool(digest) and not digest.endswith(b", [])")
 
 
 def apply_guidance(
@@ -166,6 +197,64 @@ def read_reference(path: Path, max_pixels: int) -> Palette:
         raise UsageError(f"cannot use the reference {path}: {error}") from error
 
 
+def _found_below(directory: Path, plan: Plan, announce: Callable[[str], None]) -> dict[Job, Path]:
+    """Return the hints files of jobs in a directory, at the paths of their sources below the input.
+
+    Raises:
+        UsageError: The directory cannot be searched.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UsageError(f"cannot read the hints {error.filename}: {error.strerror}") from error
+
+    jobs = {_below_input(job, plan): job for job in (*plan.jobs, *plan.elsewhere)}
+    found: dict[Job, Path] = {}
+    unused: list[Path] = []
+    for folder, _, names in os.walk(directory, onerror=refuse, followlinks=True):
+        for path in (Path(folder, name) for name in names if name.endswith(HINTS_SUFFIX)):
+            job = jobs.get(str(path.relative_to(directory)).removesuffix(HINTS_SUFFIX))
+            if job is None:
+                unused.append(path)
+            else:
+                found[job] = path
+    if unused:
+        announce(f"{directory}: hints files for no picture of this run: {len(unused)}, such as {min(unused)}")
+    elif not found:
+        announce(f"{directory} has no hints files, whose names end in {HINTS_SUFFIX}")
+    return {job: found[job] for job in plan.jobs if job in found}
+
+
+def _read(files: Mapping[Job, Location]) -> tuple[dict[Job, Hints], dict[Job, str]]:
+    """Read the hints file of each job. Return the hints, and the reasons of those that cannot be used."""
+    storages = Storages()
+
+    def read(location: Location) -> Hints | str:
+        try:
+            hints = notation.parse(storages.of(location).read(location))
+        except OSError as error:
+            return f"cannot read its hints {location}: {error.strerror}"
+        except (ReadError, UsageError) as error:
+            return f"cannot use its hints {location}: {error}"
+        if isinstance(hints, dict):
+            return f"cannot use its hints {location}: they are for images by name; give points and strokes"
+        return hints
+
+    if any(isinstance(location, Url) for location in files.values()):
+        storages.remote  # noqa: B018 - made here, as the threads share it
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        results = dict(zip(files, pool.map(read, files.values()), strict=True))
+    problems = {job: result for job, result in results.items() if isinstance(result, str)}
+    return {job: result for job, result in results.items() if not isinstance(result, str)}, problems
+
+
+def _below_input(job: Job, plan: Plan) -> str:
+    """Return the path of a job's source below the input; its file name if the file was given itself."""
+    # A URL is compared as text.
+    source, destination = Path(str(job.source)), Path(str(job.destination))
+    depth = 1 if plan.root is None else len(destination.relative_to(Path(str(plan.root))).parts)
+    return str(Path(*source.parts[-depth:]))
+
+
 def _matched(given: Hints | dict[str, DrawnHints], plan: Plan) -> dict[Job, Hints]:
     jobs = (*plan.jobs, *plan.elsewhere)
     if not isinstance(given, dict):
@@ -179,11 +268,8 @@ def _matched(given: Hints | dict[str, DrawnHints], plan: Plan) -> dict[Job, Hint
         raise UsageError(f"these hints are for a single image, but there are {len(jobs)}; name them: {form}")
     paths, names = defaultdict(set), defaultdict(set)
     for job in jobs:
-        # A URL is compared as text. The path below the input is the file name if the image was given itself.
-        source, destination = Path(str(job.source)), Path(str(job.destination))
-        depth = 1 if plan.root is None else len(destination.relative_to(Path(str(plan.root))).parts)
-        below_input = str(Path(*source.parts[-depth:]))
-        for path in (below_input, os.path.normpath(source), str(source.absolute())):
+        source = Path(str(job.source))
+        for path in (_below_input(job, plan), os.path.normpath(source), str(source.absolute())):
             paths[path].add(job)
         names[job.source.name].add(job)
     hints: dict[Job, Hints] = {}

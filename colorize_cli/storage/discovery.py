@@ -7,6 +7,7 @@ the same output, and outputs that would replace an input, are found here, before
 
 import codecs
 import contextlib
+import errno
 import fnmatch
 import hashlib
 import os
@@ -14,13 +15,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from colorize_cli.core.errors import ReadError, UsageError, WriteError
-from colorize_cli.core.formats import KEPT
+from colorize_cli.core.formats import HINTS_SUFFIX, KEPT
 from colorize_cli.core.jobs import Job, Outcome, Plan, Status
 from colorize_cli.core.location import STREAM, Location, Url, parse_location
 from colorize_cli.storage import atomic
@@ -134,16 +135,16 @@ def plan(
                 )
             if output != STREAM and not to_file:
                 raise UsageError(f"with - for the input, the output must be a file or -, not {output}")
-            return Plan((Job(found[0].location, output, found[0].info),), (), None)
+            return Plan((Job(found[0].location, output, found[0].info, hints=found[0].hints),), (), None)
         if to_file:
-            only = Job(found[0].location, output, found[0].info)
+            only = Job(found[0].location, output, found[0].info, hints=found[0].hints)
             _refuse_collisions([only], output, storages)
             return _sharded([(only, output.name)], [], None, selection)
         if there is not None and not there.is_directory:
             raise UsageError(f"the output {output} is a file; give a directory")
         entries, left_out = _searched(found, output, endings, selection, storages)
         named = [_job(entry, output, endings) for entry in entries]
-        in_list = list(_listed(listed, storages))
+        in_list = _with_hints(list(_listed(listed, storages)), storages)
         named += [_job(entry, output, endings) for entry in in_list if not entry.is_directory]
         if directories := [entry for entry in in_list if entry.is_directory]:
             reason = f"a directory in the list is not searched ({len(directories)} such directories)"
@@ -207,13 +208,34 @@ def _explained() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
-def _looked_up(locations: Sequence[Location], storages: Storages) -> list[Entry | None]:
-    """Return the entry of each location. Stores are asked for several at a time."""
+def _looked_up(
+    locations: Sequence[Location], storages: Storages, *, optional: bool = False
+) -> list[Entry | None]:
+    """Return the entry of each location. Stores are asked for several at a time.
+
+    With `optional`, a name that is too long counts as not there, and so does what a store refuses to show:
+    without the permission to list, S3 refuses what does not exist.
+    """
+
+    def entry(location: Location) -> Entry | None:
+        try:
+            return storages.of(location).entry(location)
+        except ReadError as error:
+            from colorize_cli.storage.retry import is_transient
+
+            if optional and not is_transient(error):
+                return None
+            raise
+        except OSError as error:
+            if optional and error.errno == errno.ENAMETOOLONG:
+                return None
+            raise
+
     if not any(isinstance(location, Url) for location in locations):
-        return [storages.of(location).entry(location) for location in locations]
+        return list(map(entry, locations))
     storages.remote  # noqa: B018 - made here, as the threads share it
     with ThreadPoolExecutor(_LOOKUP_THREADS) as pool:
-        return list(pool.map(lambda location: storages.of(location).entry(location), locations))
+        return list(pool.map(entry, locations))
 
 
 def _expanded(inputs: Sequence[Location], storages: Storages) -> list[Entry]:
@@ -228,7 +250,38 @@ def _expanded(inputs: Sequence[Location], storages: Storages) -> list[Entry]:
         if not entries:
             raise UsageError(f"no such file or directory: {location}")
         found += entries
-    return found
+    return _with_hints(found, storages)
+
+
+def _with_hints(named: list[Entry], storages: Storages) -> list[Entry]:
+    """Return files and directories given by name, each file with the hints beside it if there are any.
+
+    A hints file is left out if its picture is given too, as by the pattern of a shell. The hints beside web
+    inputs are not looked for, since their URLs may be signed.
+    """
+    beside: dict[str, Location] = {}
+    for entry in named:
+        location, name = entry.location, f"{entry.location.name}{HINTS_SUFFIX}"
+        if entry.is_directory or entry.error is not None or location == STREAM:
+            continue
+        if isinstance(location, Path):
+            beside[str(location)] = location.with_name(name)
+        elif not location.is_web:
+            path = location.path and f"{location.path}{HINTS_SUFFIX}"
+            beside[str(location)] = replace(location.above(1) / name, path=path)
+    of_others = set(map(str, beside.values()))
+    kept = [entry for entry in named if str(entry.location) not in of_others]
+    asked = [beside[str(entry.location)] for entry in kept if str(entry.location) in beside]
+    looked_up = _looked_up(asked, storages, optional=True)
+    there = {
+        str(location): entry.location
+        for location, entry in zip(asked, looked_up, strict=True)
+        if entry is not None and not entry.is_directory
+    }
+    return [
+        replace(entry, hints=there.get(str(beside.get(str(entry.location))))) if there else entry
+        for entry in kept
+    ]
 
 
 def _searched(
@@ -240,7 +293,8 @@ def _searched(
 ) -> tuple[list[Entry], list[Outcome]]:
     """Return the given files, and those of `kinds` in the given directories, and what is left out of these.
 
-    Directories below the given ones that cannot be searched are returned too.
+    Directories below the given ones that cannot be searched are returned too. Files have the hints beside
+    them; hints files without their picture count as files of other kinds.
 
     Raises:
         UsageError: The output is an input.
@@ -256,6 +310,8 @@ def _searched(
             files.append(entry)
             continue
         ignored: Counter[str] = Counter()
+        hints: dict[str, Location] = {}
+        first = len(files)
         output_inside = output if type(output) is type(entry.location) else None
         storage = storages.of(entry.location)
         for each in storage.walk(entry.location, output_inside, selection.excludes):
@@ -264,12 +320,19 @@ def _searched(
                 left_out.append(Outcome.skipped(job, _EARLIER))
             elif each.is_directory:
                 files.append(each)
+            elif (picture := each.name.removesuffix(HINTS_SUFFIX)) != each.name:
+                if selection.includes(picture) and not selection.excludes(picture):
+                    hints[picture] = each.location
             elif not selection.includes(each.name):
                 continue
             elif (suffix := os.path.splitext(each.name)[1].lower()) in kinds:  # noqa: PTH122  (as above)
                 files.append(each)
             else:
                 ignored[suffix] += 1
+        if hints:
+            for index in range(first, len(files)):
+                files[index] = replace(files[index], hints=hints.pop(files[index].name, None))
+            ignored.update({HINTS_SUFFIX: len(hints)} if hints else {})
         if ignored:
             job = Job(entry.location, output or entry.location)
             left_out.append(Outcome(job, Status.SKIPPED, _counted(ignored), ignored=ignored))
@@ -323,7 +386,7 @@ def _job(entry: Entry, output: Location, endings: Mapping[str, str]) -> tuple[Jo
             refused = "its name is impossible for a local file; rename it"
         if refused and isinstance(output, Path):
             name = parts[-1].replace("\0", "")
-    return Job(entry.location, output / name, entry.info, refused), name
+    return Job(entry.location, output / name, entry.info, refused, entry.hints), name
 
 
 def _is_meant_as_file(output: Location, endings: Mapping[str, str]) -> bool:

@@ -99,6 +99,7 @@ class Entry:
         is_directory: True for a directory.
         info: The store's metadata; None on this machine.
         error: Why a directory cannot be searched, or a listed file cannot be used; otherwise None.
+        hints: Location of the file with hints beside a file; None if there is none.
     """
 
     location: Location
@@ -106,6 +107,7 @@ class Entry:
     is_directory: bool
     info: FileInfo | None = None
     error: str | None = None
+    hints: Location | None = None
 
 
 class Storage(Protocol):

@@ -85,6 +85,13 @@ class LocalManifest:
                 self._append(changed)
         return state
 
+    def recipes(self, files: LocalFiles) -> list[str]:
+        """Return the recipe by which an output was made; none unless it is there as this program left it."""
+        with contextlib.suppress(OSError):
+            record = self._known(self._name(files), Fingerprint.of(files.destination.lstat()))
+            return [] if record is None else [record.recipe]
+        return []
+
     def earlier(self, files: LocalFiles) -> str | None:
         """Return the name of an output of the same source that an earlier version made under another name."""
         name = earlier_name(self._name(files), files)

@@ -73,6 +73,18 @@ class RemoteManifest:
             self._found[name] = self._root.file_system.info(self._root.below(name).path)
         return self._found.get(name)
 
+    def recipes(self, files: LocalFiles) -> list[str]:
+        """Return the recipes in the records of an output, or if its version is unknown, of its size.
+
+        Raises:
+            ReadError: The store cannot be read.
+        """
+        found = self.found(files)
+        if found is None:
+            return []
+        known, matching = self._matching(files, found)
+        return [record.recipe for record in matching or known if record.written.size == found.size]
+
     def earlier(self, files: LocalFiles) -> str | None:
         """Return the name of an output of the same source that an earlier version made under another name."""
         name = earlier_name(self._name(files), files)

@@ -81,7 +81,7 @@ def run(
         )
     if ":" in settings.device:
         raise UsageError("--engine ray uses all GPUs of all nodes; use --device auto, cpu or cuda")
-    guidance = Guidance.of(settings, plan)
+    guidance = Guidance.of(settings, plan, announce)
     if not plan.jobs:
         return
     worker_settings = replace(settings, model=settings.model and settings.model.absolute())

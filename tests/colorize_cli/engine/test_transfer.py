@@ -419,6 +419,40 @@ def test_hints_and_report_work_with_stores(colorize, local, bucket, tmp_path):
     assert page.read_text().count("the file was not fetched") == 4
 
 
+def test_hints_beside_an_object_are_found_by_every_run(colorize, local, bucket):
+    source, _ = local(4)
+    bucket.fill(source, "in")
+    urls = f"{bucket.url}/in", f"{bucket.url}/out"
+
+    def run(*inputs: str) -> tuple[set[str], list[str]]:
+        """Return the outputs that changed, and the lines on stderr about hints."""
+        before = bucket.contents("out")
+        result = colorize(*inputs)
+        assert result.exit_code == 0, result.output
+        after = bucket.contents("out")
+        changed = {name for name in after if after[name] != before.get(name)}
+        return changed, [line for line in result.stderr.splitlines() if "with hints" in line]
+
+    hints = [json.dumps({"points": [{"x": 5, "y": 5, "color": color}]}) for color in ("#f00", "#00f")]
+    assert len(run(*urls)[0]) == 4
+    plain = bucket.contents("out")
+    for text in hints:
+        (source / "sub" / "0001.jpg.hints.json").write_text(text)
+        bucket.fill(source, "in")
+        assert run(*urls) == ({"sub/0001.jpg"}, [])
+        assert run(*urls) == run(f"{bucket.url}/in/sub/0001.jpg", f"{bucket.url}/out/sub/") == (set(), [])
+    corrected = bucket.contents("out")
+    (source / "sub" / "0001.jpg.hints.json").unlink()
+    bucket.delete("in/sub/0001.jpg.hints.json")
+    changed, said = run(*urls)
+    assert changed == {"sub/0001.jpg"}
+    assert said == [
+        f"{urls[1]}/sub/0001.jpg was made with hints, and is made again without, as this run has none for"
+        f" {urls[0]}/sub/0001.jpg"
+    ]
+    assert bucket.contents("out") == plain != corrected
+
+
 def test_two_processes_on_one_store_give_the_output_of_one(models, local, bucket):
     source, expected = local(10)
     bucket.fill(source, "in")

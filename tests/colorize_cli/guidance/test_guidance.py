@@ -259,3 +259,160 @@ def test_colorizer_accepts_hints_and_reference(models, gray_photo, sunset, tmp_p
     by_file = full.colorize(gray_photo, reference=sunset)
     assert np.array_equal(by_file, full.colorize(gray_photo, reference=Image.open(sunset)))
     assert not np.array_equal(by_file, full.colorize(gray_photo))
+
+
+def made(done: tuple[int, list[dict], str]) -> set[str]:
+    """Return the names of the pictures that a run made."""
+    return {name for name, status in statuses(done[1]).items() if status == "done"}
+
+
+def told(models, *arguments) -> list[str]:
+    """Run without --quiet and return the lines on stderr, except those on the device and on outcomes."""
+    line = ("--device", "cpu", "--model", models.tinted, *arguments)
+    done = CliRunner().invoke(command, [str(part) for part in line])
+    lines = [line for line in done.stderr.splitlines() if " -> " not in line]
+    return [line for line in lines if not line.startswith(("device: ", "0 done", "1 done", "4 done"))]
+
+
+def test_hints_beside_a_picture_are_found_by_every_run(models, scans, tmp_path):
+    out, hints = tmp_path / "out", scans / "one" / "c.png.hints.json"
+    assert len(made(colorize(models, scans, out))) == 4
+    plain = (out / "one" / "c.png").read_bytes()
+    written(hints, RED)
+    assert made(colorize(models, scans, out)) == {"one/c.png"}
+    assert chroma(out / "one" / "c.png")[20, 20, 0] > 5
+    assert made(colorize(models, scans, out)) == set()
+    written(hints, BLUE)
+    assert made(colorize(models, scans, out)) == {"one/c.png"}
+    assert chroma(out / "one" / "c.png")[20, 20, 1] < -5
+    hints.unlink()
+    assert made(colorize(models, scans, out)) == {"one/c.png"}
+    assert (out / "one" / "c.png").read_bytes() == plain
+
+
+@pytest.mark.parametrize("form", ["name", "pattern", "shell", "list", "single"])
+def test_hints_beside_a_picture_given_by_name_are_found(models, scans, tmp_path, form):
+    written(scans / "a.png.hints.json", RED)
+    out = tmp_path / "out.png" if form == "single" else tmp_path / "out"
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{scans / 'a.png'}\n{scans / 'a.png.hints.json'}\n")
+    arguments = {
+        "name": (scans / "a.png", out),
+        "pattern": (scans / "a.*", out),
+        "shell": (*scans.glob("a.*"), out),
+        "list": ("--files-from", listed, out),
+        "single": (scans / "a.png", out),
+    }[form]
+    status, lines, _ = colorize(models, *arguments)
+    assert (status, [Path(line["source"]).name for line in lines]) == (0, ["a.png"])
+    assert chroma(out if form == "single" else out / "a.png")[20, 20, 0] > 5
+
+
+def test_hints_below_a_directory_are_at_the_path_of_the_picture(models, scans, tmp_path):
+    corrections = tmp_path / "corrections"
+    (corrections / "two").mkdir(parents=True)
+    written(corrections / "two" / "c.png.hints.json", RED)
+    options = ("--hints", corrections)
+    assert colorize(models, *options, scans, tmp_path / "out")[0] == 0
+    assert colorize(models, scans, tmp_path / "plain")[0] == 0
+    same = {
+        name: (tmp_path / "out" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+        for name in ("a.png", "b.png", "one/c.png", "two/c.png")
+    }
+    assert same == {"a.png": True, "b.png": True, "one/c.png": True, "two/c.png": False}
+    assert chroma(tmp_path / "out" / "two" / "c.png")[20, 20, 0] > 5
+    assert made(colorize(models, *options, scans, tmp_path / "out")) == set()
+
+
+def test_hints_of_the_run_replace_those_beside_a_picture(models, scans, tmp_path):
+    beside = written(scans / "a.png.hints.json", RED)
+    corrections = tmp_path / "corrections"
+    corrections.mkdir()
+    written(corrections / "a.png.hints.json", BLUE)
+    for number, hints in enumerate((corrections, written(tmp_path / "hints.json", {"a.png": BLUE}))):
+        out = tmp_path / str(number)
+        line = f"{beside} is not used: --hints {hints} has hints for {scans / 'a.png'}"
+        assert told(models, "--hints", hints, scans, out) == [line]
+        assert chroma(out / "a.png")[20, 20, 1] < -5
+
+
+def test_unused_files_of_a_hints_directory_are_named(models, scans, tmp_path):
+    corrections = tmp_path / "corrections"
+    corrections.mkdir()
+    options = ("--hints", corrections, scans, tmp_path / "out")
+    assert told(models, *options) == [f"{corrections} has no hints files, whose names end in .hints.json"]
+    lost = written(corrections / "c.png.hints.json", RED)
+    written(corrections / "a.png.hints.json", RED)
+    assert told(models, *options) == [
+        f"{corrections}: hints files for no picture of this run: 1, such as {lost}"
+    ]
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_run_that_would_lose_hints_says_so(models, scans, tmp_path, dry):
+    out, hints = tmp_path / "out", written(tmp_path / "hints.json", {"a.png": RED})
+    assert told(models, "--hints", hints, scans, out) == []
+    lost = (
+        f"{out / 'a.png'} was made with hints, and is made again without, as this run has none for"
+        f" {scans / 'a.png'}"
+    )
+    assert told(models, *dry, scans, out) == [lost]
+    assert told(models, "--overwrite", scans, out) == ([lost] if dry else [])
+
+
+def test_line_on_lost_hints_follows_a_reference(models, scans, sunset, tmp_path):
+    out, hints = tmp_path / "out", written(tmp_path / "hints.json", {"a.png": RED})
+    assert told(models, "--reference", sunset, "--hints", hints, scans, out) == []
+    assert [line.split()[0] for line in told(models, scans, out)] == [str(out / "a.png")]
+    assert told(models, "--reference", sunset, scans, out) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"{", "not valid JSON"),
+        (b'{"a.png": {"points": []}}', "'a.png': there are no points and no strokes"),
+        (b'{"a.png": {"points": [{"x": 1, "y": 1, "color": "red"}]}}', "they are for images by name"),
+        (b"\xff\xfe", "not valid JSON"),
+    ],
+)
+def test_unusable_hints_beside_a_picture_fail_only_it(models, scans, tmp_path, content, reason):
+    hints = scans / "a.png.hints.json"
+    hints.write_bytes(content)
+    status, lines, _ = colorize(models, scans, tmp_path / "out")
+    assert status == 1
+    failed = [line for line in lines if line["status"] == "failed"]
+    assert [line["source"] for line in failed] == [str(scans / "a.png")]
+    assert failed[0]["reason"].startswith(f"cannot use its hints {hints}: {reason}")
+    assert not (tmp_path / "out" / "a.png").exists()
+    assert len(lines) == 4
+
+
+def test_unreadable_hints_beside_a_picture_fail_only_it(models, scans, tmp_path):
+    (scans / "a.png.hints.json").symlink_to(tmp_path / "absent")
+    status, lines, _ = colorize(models, scans, tmp_path / "out")
+    failed = [line["reason"] for line in lines if line["status"] == "failed"]
+    assert (status, len(lines)) == (1, 4)
+    assert failed == [f"cannot read its hints {scans / 'a.png.hints.json'}: No such file or directory"]
+
+
+def test_hints_for_a_video_or_a_color_picture_are_a_failure(models, sunset, tmp_path):
+    (tmp_path / "in").mkdir()
+    sunset.rename(tmp_path / "in" / "sunset.png")
+    (tmp_path / "in" / "film.mp4").write_bytes(b"")
+    for name in ("sunset.png", "film.mp4"):
+        written(tmp_path / "in" / f"{name}.hints.json", RED)
+    status, lines, _ = colorize(models, tmp_path / "in", tmp_path / "out")
+    reasons = {Path(line["source"]).name: line["reason"] for line in lines}
+    assert status == 1
+    assert reasons == {
+        "film.mp4": "hints are for pictures, and it is a video; remove its hints",
+        "sunset.png": "it is already in color, and hints are for gray pictures; use --if-colored recolor, or"
+        " remove its hints",
+    }
+    status, lines, _ = colorize(models, "--if-colored", "recolor", tmp_path / "in", tmp_path / "out")
+    assert {Path(line["source"]).name: line["status"] for line in lines} == {
+        "film.mp4": "failed",
+        "sunset.png": "done",
+    }
+    assert chroma(tmp_path / "out" / "sunset.png")[20, 20, 0] > 5

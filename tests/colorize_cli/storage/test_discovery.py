@@ -400,6 +400,43 @@ def test_plan_files_of_other_kinds_are_counted_by_ending(tmp_path):
     assert excluded.left_out == ()
 
 
+def test_plan_finds_the_hints_beside_files(tmp_path):
+    folder = touch(tmp_path / "in", "a.jpg", "sub/a.jpg", "sub/b.png", "c.jpg.hints.json", "notes.json")
+    hints = [folder / "sub" / f"{name}.hints.json" for name in ("a.jpg", "b.png")]
+    for path in (*hints, folder / "sub" / "film.mp4.hints.json.d" / "x.txt.hints.json"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    plan = discovery.plan([folder], tmp_path / "out", ENDINGS)
+    assert [(job.source.name, job.hints) for job in plan.jobs] == [
+        ("a.jpg", None),
+        ("a.jpg", hints[0]),
+        ("b.png", hints[1]),
+    ]
+    ignored = {".hints.json": 2, ".json": 1}
+    assert left_out(plan) == [(folder, "files of other kinds ignored: .hints.json 2, .json 1", ignored)]
+    selection = Selection(include=("a.*",), exclude=("*.png",))
+    plan = discovery.plan([folder], tmp_path / "out", ENDINGS, selection=selection)
+    assert [job.hints for job in plan.jobs] == [None, hints[0]]
+    assert left_out(plan) == []
+
+
+def test_plan_of_named_files_finds_the_hints_beside_them(tmp_path):
+    folder = touch(tmp_path / "in", "a.jpg", "a.jpg.hints.json", "b.jpg", "x.jpg.hints.json", "y" * 250)
+    (folder / "b.jpg.hints.json").mkdir()
+    hints = folder / "a.jpg.hints.json"
+    for arguments in (
+        {"inputs": sorted(folder.glob("?.jpg*")), "listed": []},
+        {"inputs": [folder / "?.jpg"], "listed": [folder / "x.jpg.hints.json"]},
+        {"inputs": [], "listed": sorted(folder.glob("?.jpg*"))},
+    ):
+        inputs = [path for path in arguments.pop("inputs") if path.name != "b.jpg.hints.json"]
+        plan = discovery.plan(inputs, tmp_path / "out", ENDINGS, **arguments)
+        jobs = {job.source.name: job.hints for job in plan.jobs}
+        assert jobs == {"a.jpg": hints, "b.jpg": None, "x.jpg.hints.json": None}
+    (long,) = discovery.plan([folder / ("y" * 250)], tmp_path / "out", ENDINGS).jobs
+    assert long.hints is None
+
+
 EARLIER = "left out, as it holds outputs of an earlier run; give it as an input to include it"
 
 

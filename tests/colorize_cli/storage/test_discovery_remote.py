@@ -255,3 +255,19 @@ def test_plan_directory_of_a_store_that_cannot_be_searched_is_a_refused_job(tmp_
     ]
     with pytest.raises(UsageError, match=r"in/locked: Permission denied"):
         plan([Url(f"{url}/locked")], tmp_path / "out", ENDINGS)
+
+
+def test_plan_finds_the_hints_beside_objects(memory):
+    url = memory("in/a.jpg", "in/a.jpg.hints.json", "in/sub/b#1.jpg", "in/sub/b#1.jpg.hints.json", "in/c.jpg")
+    planned = plan([Url(f"{url}/in")], Url(f"{url}/out"), ENDINGS)
+    hints = {str(job.source): job.hints and str(job.hints) for job in planned.jobs}
+    assert hints == {
+        f"{url}/in/a.jpg": f"{url}/in/a.jpg.hints.json",
+        f"{url}/in/c.jpg": None,
+        f"{url}/in/sub/b#1.jpg": f"{url}/in/sub/b#1.jpg.hints.json",
+    }
+    assert planned.left_out == ()
+    named = plan([Url(f"{url}/in/a*"), Url(f"{url}/in/sub/b#1.jpg")], Url(f"{url}/out"), ENDINGS)
+    assert {str(job.source): str(job.hints) for job in named.jobs} == {
+        source: path for source, path in hints.items() if path
+    }
