@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 
 from colorize_cli.cli import run
 
-_COMMANDS = ("run", "compare", "models", "doctor")
+_COMMANDS = ("run", "retouch", "compare", "models", "doctor")
 
 
 class _Commands(click.Group):

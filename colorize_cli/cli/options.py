@@ -245,7 +245,7 @@ colors = _group(
         help="Colors for parts of the pictures, as JSON or, for a single picture, as a PNG that is "
         "transparent where there is no hint. Each color spreads until it meets an edge. A directory has a "
         "file a.jpg.hints.json for a.jpg, at the same path below it as the picture below INPUT. Hints beside "
-        "a picture (a.jpg.hints.json, see colorize retouch) are always used.",
+        "a picture (see colorize retouch) are used without this option; hints that it gives replace them.",
     ),
     click.option(
         "--reference",

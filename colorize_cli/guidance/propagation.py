@@ -42,6 +42,13 @@ _STRIPE_PIXELS = 1 << 20
 HintRows = Callable[[int, int], Pins | None]
 
 
+def guide_of(lightness: Lightness) -> Floats:
+    """Return the lightness of an image on which hints spread, L* (h, w), reduced to at most 2**18 pixels."""
+    height, width = lightness.shape
+    scale = min(1.0, (_MAX_PIXELS / (height * width)) ** 0.5)
+    return resized(lightness, (max(1, round(height * scale)), max(1, round(width * scale))))
+
+
 def spread(lightness: Lightness, rows: HintRows) -> Overlay:
     """Return the chroma that hints give to an image.
 
@@ -54,9 +61,7 @@ def spread(lightness: Lightness, rows: HintRows) -> Overlay:
         The overlay for the network's chroma. On the hints it is exactly their chroma. Its weight is close to
         0 beyond an edge of 25 L*, and 0 from a distance of 0.63 of the image's longer side.
     """
-    height, width = lightness.shape
-    scale = min(1.0, (_MAX_PIXELS / (height * width)) ** 0.5)
-    guide = resized(lightness, (max(1, round(height * scale)), max(1, round(width * scale))))
+    guide = guide_of(lightness)
     total = np.zeros(guide.shape, np.float32)
     chroma = np.zeros((2, *guide.shape), np.float32)
     nearest = np.full(guide.shape, _FAR, np.float32)

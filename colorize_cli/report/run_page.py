@@ -1,6 +1,9 @@
 """A self-contained HTML page of a run: counts, settings, failures, pictures before and after."""
 
 import dataclasses
+import os
+import shlex
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +12,7 @@ from typing import Any, Self
 from colorize_cli.core.errors import ReadError
 from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Outcome, Status
-from colorize_cli.core.location import STREAM, Url
+from colorize_cli.core.location import STREAM, Location, Url
 from colorize_cli.core.settings import Settings
 from colorize_cli.image.thumbnail import color_thumbnail, gray_thumbnail
 from colorize_cli.report.html import Page, Spool, embedded
@@ -81,9 +84,24 @@ class Report:
             else:
                 named = {"name": job.source.name, "folder": str(job.source.parent)}
                 pictures = _pictures(outcome, self._settings.max_pixels)
-                cards.add(**record, **named, **pictures, seconds=sum(outcome.seconds.values()))
+                seconds = sum(outcome.seconds.values())
+                cards.add(**record, **named, **pictures, seconds=seconds, retouch=self._retouch(job.source))
         except OSError as error:
             self._error = error
+
+    def _retouch(self, source: Location) -> str | None:
+        """Return the command that corrects colors of a photograph; None if there is none for it."""
+        if isinstance(source, Url) or source == STREAM or is_video(source):
+            return None
+        line = ["colorize", "retouch", str(source.absolute())]
+        settings, default = self._settings, Settings()
+        if settings.model is not None:
+            line += ["--model", str(settings.model.absolute())]
+        for name in ("size", "strength"):
+            if (value := getattr(settings, name)) != getattr(default, name):
+                line += [f"--{name}", str(value)]
+        text = subprocess.list2cmdline(line) if os.name == "nt" else shlex.join(line)
+        return text if text.isprintable() else None  # a page cannot show it as it must be typed
 
     def write(self, stopped: str | None = None, left: int = 0) -> None:
         """Write the page atomically.

@@ -213,8 +213,9 @@ def _looked_up(
 ) -> list[Entry | None]:
     """Return the entry of each location. Stores are asked for several at a time.
 
-    With `optional`, a name that is too long counts as not there, and so does what a store refuses to show:
-    without the permission to list, S3 refuses what does not exist.
+    With `optional`, what may not be looked up counts as not there: a name that is too long, one in a
+    directory that cannot be searched, and what a store refuses to show. Without the permission to list, S3
+    refuses what does not exist.
     """
 
     def entry(location: Location) -> Entry | None:
@@ -227,7 +228,7 @@ def _looked_up(
                 return None
             raise
         except OSError as error:
-            if optional and error.errno == errno.ENAMETOOLONG:
+            if optional and error.errno in (errno.ENAMETOOLONG, errno.EACCES):
                 return None
             raise
 

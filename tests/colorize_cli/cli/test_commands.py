@@ -12,7 +12,7 @@ from colorize_cli.cli import doctor
 from colorize_cli.cli.doctor import Finding, Verdict
 from tests.helpers.cli import finish
 
-COMMANDS = ("run", "compare", "models", "doctor")
+COMMANDS = ("run", "retouch", "compare", "models", "doctor")
 
 
 def invoke(*arguments: object, **options):

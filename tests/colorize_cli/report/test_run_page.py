@@ -135,6 +135,21 @@ def test_outcomes_are_grouped_with_failures_first(tmp_path):
     assert "time: infer1.5 s" in page.text["table"][0]
 
 
+def test_cards_of_photographs_have_the_command_to_retouch_them(tmp_path):
+    names = ("plain.png", "it's & <b>.png", "line\nbreak.png")
+    outcomes = [Outcome(colored_pair(tmp_path, name), Status.DONE) for name in names]
+    outcomes.append(Outcome(Job(tmp_path / "in" / "a.mp4", tmp_path / "out" / "a.mp4"), Status.SKIPPED))
+    settings = Settings(model=tmp_path / "my.onnx", strength=0.5)
+    page = page_of(tmp_path / "page.html", *outcomes, settings=settings)
+    options = f"--model {tmp_path / 'my.onnx'} --strength 0.5"
+    assert page.text["code"] == [
+        f"colorize retouch {tmp_path / 'in' / 'plain.png'} {options}",
+        f"""colorize retouch '{tmp_path}/in/it'"'"'s & <b>.png' {options}""",
+    ]
+    plain = page_of(tmp_path / "page.html", outcomes[0]).text["code"]
+    assert plain == [f"colorize retouch {tmp_path / 'in' / 'plain.png'}"]
+
+
 def test_settings_are_all_shown(tmp_path):
     settings = Settings(model=Path("<b>my</b>.onnx"), strength=0.75, overwrite=True, workers=3)
     table = page_of(tmp_path / "page.html", settings=settings).text["table"][0]
