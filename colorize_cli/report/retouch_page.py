@@ -102,6 +102,7 @@ class RetouchPage:
                     "codes": base64.b64encode(uniform_codes(guide).astype("<u2").tobytes()).decode(),
                 },
                 pages=frame.pages,
+                is_color=frame.is_color,
                 marks=marks,
                 has_hints=has_hints,
             )

@@ -130,6 +130,7 @@ def test_retouch_page_holds_the_photographs_and_their_hints(models, photo, gray_
     codes = np.frombuffer(base64.b64decode(small["guide"]["codes"]), "<u2").reshape(120, 160)
     np.testing.assert_allclose(codes / 655.35, GRAY8[gray_photo], atol=0.001)
     assert max(large["guide"]["width"], large["guide"]["height"]) < SIDE
+    assert (small["is_color"], small["pages"]) == (False, 1)
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -320,12 +321,17 @@ def test_preview_spreads_hints_as_a_run_does(browser, opened, gray_photo, tmp_pa
 @pytest.mark.parametrize("width", [1280, 390])
 def test_page_fits_its_window_and_names_its_controls(browser, opened, photo, tmp_path, width):
     second = photo.with_name("b with a long name, which does not fit into a narrow window of a telephone.png")
-    Image.open(photo).transpose(Image.Transpose.ROTATE_90).save(second)
+    turned = Image.open(photo).transpose(Image.Transpose.ROTATE_90)
+    flipped = turned.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    Image.merge("RGB", (turned, flipped, turned)).save(second)
     opened(tmp_path / "page.html", photo, second, width=width)
     assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
     browser.evaluate("$('photo').value = '1', $('photo').dispatchEvent(new Event('change'))")
     until(browser, "photo === photos[1] && photo.plain && $('canvas').width === 120")
     assert browser.evaluate("$('file').textContent") == f"{second.name}.hints.json"
+    where = browser.evaluate("$('where').textContent")
+    assert where.startswith(f"{photo.parent} · 120 ")
+    assert where.endswith(" pixels; already in color: give --if-colored recolor to colorize")
     point(browser, (0.5, 0.5))
     assert browser.evaluate("[photos[0].marks.length, photos[1].marks.length]") == [0, 1]
     tree = browser.call("Accessibility.getFullAXTree")["nodes"]

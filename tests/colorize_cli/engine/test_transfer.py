@@ -453,6 +453,20 @@ def test_hints_beside_an_object_are_found_by_every_run(colorize, local, bucket):
     assert bucket.contents("out") == plain != corrected
 
 
+def test_lookup_of_hints_that_is_refused_counts_as_none(colorize, local, bucket, server, hasty, tmp_path):
+    source, _ = local(4)
+    bucket.fill(source, "in")
+    arguments = (f"{bucket.url}/in/sub/0001.jpg", tmp_path / "out")
+    server.rule = lambda _, path, __: 403 if "hints.json" in path else None
+    result = colorize(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "1 done" in result.stderr
+    server.rule = lambda _, path, __: 503 if "hints.json" in path else None
+    result = colorize(*arguments)
+    assert result.exit_code == 2
+    assert f"{bucket.url}/in/sub/0001.jpg.hints.json: the store answered 503" in result.stderr
+
+
 def test_two_processes_on_one_store_give_the_output_of_one(models, local, bucket):
     source, expected = local(10)
     bucket.fill(source, "in")
