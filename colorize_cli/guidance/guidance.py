@@ -85,13 +85,15 @@ class Guidance:
         if settings.hints is not None and settings.hints.is_dir():
             below = _found_below(settings.hints, plan, announce)
         elif settings.hints is not None:
+            content = read_hints(settings.hints, settings.max_pixels)
             try:
-                given = _matched(read_hints(settings.hints, settings.max_pixels), plan)
+                given = _matched(content, plan)
             except UsageError as error:
                 raise UsageError(f"{settings.hints}: {error}") from error
-        for job in beside.keys() & (given.keys() | below.keys()):
-            announce(f"{beside.pop(job)} is not used: --hints {settings.hints} has hints for {job.source}")
-        hints, problems = _read({**beside, **below})
+        for job, location in beside.items():
+            if job in given or job in below:
+                announce(f"{location} is not used: --hints {settings.hints} has hints for {job.source}")
+        hints, problems = _read({job: path for job, path in {**beside, **below}.items() if job not in given})
         hints |= given
         for job in hints:
             if is_video(job.source):

@@ -54,7 +54,7 @@ def opened(models, browser):
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         browser.call("Emulation.setDeviceMetricsOverride", **metrics)
         browser.visit(path)
-        until(browser, "Boolean(photo && photo.plain)")
+        until(browser, "photo !== null")
 
     yield open_page
     browser.evaluate(
@@ -326,14 +326,18 @@ def test_page_fits_its_window_and_names_its_controls(browser, opened, photo, tmp
     Image.merge("RGB", (turned, flipped, turned)).save(second)
     opened(tmp_path / "page.html", photo, second, width=width)
     assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    browser.evaluate("$('photo').value = '1', $('photo').dispatchEvent(new Event('change'))")
-    until(browser, "photo === photos[1] && photo.plain && $('canvas').width === 120")
+    browser.evaluate("show(1), show(0), show(1), 0")
+    until(browser, "photo === photos[1]")
     assert browser.evaluate("$('file').textContent") == f"{second.name}.hints.json"
     where = browser.evaluate("$('where').textContent")
     assert where.startswith(f"{photo.parent} · 120 ")
     assert where.endswith(" pixels; already in color: give --if-colored recolor to colorize")
     point(browser, (0.5, 0.5))
-    assert browser.evaluate("[photos[0].marks.length, photos[1].marks.length]") == [0, 1]
+    browser.evaluate("show(0)")
+    point(browser, (0.2, 0.2), (0.8, 0.2))
+    browser.evaluate("show(1)")
+    assert browser.evaluate("photos.map((each) => each.marks.length)") == [1, 1]
+    assert browser.evaluate("document.querySelector('#list .pick').textContent") == " 1 · point at 60, 80"
     tree = browser.call("Accessibility.getFullAXTree")["nodes"]
     controls = ("button", "slider", "combobox", "ColorWell", "application")
     names = [
