@@ -3,7 +3,7 @@
 Modules that load Pillow, OpenCV or onnxruntime are imported inside functions, so that `--help` is fast.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,13 @@ _MOST = 50
     metavar="PAGE.html",
     help="The page to write. A page that is there already is replaced.",
 )
+@click.option(
+    "--hints",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="The directory that colorize --hints is given. The page shows the hints for each photograph from "
+    "there, otherwise those beside it.  [default: hints are beside the photographs]",
+)
 @options.model
 @options.device
 @options.precision
@@ -56,9 +63,9 @@ def command(
     which are searched recursively. Open the page in a web browser; it is self-contained and needs no network.
     It shows each photograph in color. Click on a thing, choose its color, and see how far the color spreads.
 
-    Saving downloads PHOTO.hints.json. Move it to the folder of the photograph: each later run of colorize
-    uses it. The page shows the hints that are there already. Give the same --model, --size and --strength as
-    in the run that is corrected.
+    Saving downloads PHOTO.hints.json. Move it to the folder of the photograph, or to its place below the
+    directory of --hints: each later run of colorize uses it. The page shows the hints that are there already.
+    Give the same --model, --size, --strength and --hints as in the run that is corrected.
 
     \b
     Examples:
@@ -76,10 +83,17 @@ def command(
         display = Display(len(paths), quiet=quiet)
         for outcome in left_out:
             display.leave_out(outcome)
-        context.exit(_run(paths, page, Settings(**asked), display))
+        folders = [each for each in inputs if each.is_dir()]
+        context.exit(_run(paths, folders, page, Settings(**asked), display))
 
 
-def _run(paths: dict[Path, str | None], path: Path, settings: Settings, display: Display) -> int:
+def _run(
+    paths: Mapping[Path, str | None],
+    folders: Sequence[Path],
+    path: Path,
+    settings: Settings,
+    display: Display,
+) -> int:
     from PIL import Image
 
     from colorize_cli.engine import process_setup
@@ -95,31 +109,32 @@ def _run(paths: dict[Path, str | None], path: Path, settings: Settings, display:
             display.say(f"device: {network.device} ({network.reason}), {network.precision}")
         retouched = RetouchPage(page, network, settings)
         try:
-            display.show(_outcomes(paths.items(), path, retouched))
+            display.show(_outcomes(paths, folders, path, retouched))
         except KeyboardInterrupt:
             display.summarize("interrupted")
             return EXIT_INTERRUPTED
         display.summarize()
         if retouched.photos:
             retouched.write()
-            display.say(f"open {path} in a web browser, and move what it saves beside the photographs")
+            display.say(f"open {path} in a web browser; it says where to put the hints that it saves")
     return EXIT_FAILED if display.counts[Status.FAILED] else EXIT_OK
 
 
 def _outcomes(
-    paths: Iterable[tuple[Path, str | None]], destination: Path, page: "RetouchPage"
+    paths: Mapping[Path, str | None], folders: Sequence[Path], destination: Path, page: "RetouchPage"
 ) -> Iterator[Outcome]:
     """Add one photograph at a time to the page.
 
-    `paths` gives the reason for each directory that cannot be searched.
+    `paths` gives the reason for each directory that cannot be searched, and `folders` are those searched.
     """
-    for path, refused in paths:
+    for path, refused in paths.items():
         job = Job(path, destination)
         if refused is not None:
             yield Outcome.failed(job, refused)
             continue
         try:
-            page.add(path)
+            folder = next((each for each in folders if path.is_relative_to(each)), path.parent)
+            page.add(path, path.relative_to(folder))
         except Exception as error:  # one bad photograph must not stop the others
             yield Outcome.failed(job, reason_of(error))
             continue

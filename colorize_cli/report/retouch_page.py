@@ -63,12 +63,16 @@ class RetouchPage:
         with page.explained():
             self.photos: Spool = page.spool()
 
-    def add(self, path: Path) -> None:
-        """Colorize a photograph, and add it with the hints beside it.
+    def add(self, path: Path, below_input: Path) -> None:
+        """Colorize a photograph, and add it with its hints: those in the settings' directory, or beside it.
+
+        Args:
+            path: The file.
+            below_input: Its path below the input directory; its name if the file was given itself.
 
         Raises:
             ReadError: The photograph cannot be read, or hints cannot be used for it.
-            UsageError: The hints beside it cannot be used.
+            UsageError: Its hints cannot be used.
             DeviceError: The network could not run.
             WriteError: The disk is full.
         """
@@ -79,9 +83,12 @@ class RetouchPage:
         if frame.showing is not None:
             raise ReadError("hints work for still pictures only, and it is an animation")
         height, width = frame.lightness.shape
-        hints_file = path.with_name(f"{path.name}{HINTS_SUFFIX}").absolute()
-        has_hints = hints_file.exists()
-        marks = _marks(hints_file, (height, width)) if has_hints else []
+        beside = Path(f"{path}{HINTS_SUFFIX}").absolute()
+        hints_file = beside
+        if self._settings.hints is not None:
+            hints_file = Path(f"{self._settings.hints / below_input}{HINTS_SUFFIX}").absolute()
+        found = next((each for each in (hints_file, beside) if each.exists()), None)
+        marks = [] if found is None else _marks(found, (height, width))
         info = self._network.info
         copy = working_copy(frame.lightness, self._settings.size or info.working_size, info.multiple_of)
         ab = self._network.predict(copy[None, None])[0]
@@ -91,7 +98,8 @@ class RetouchPage:
         with self._page.explained():
             self.photos.add(
                 name=path.name,
-                folder=str(hints_file.parent),
+                folder=str(beside.parent),
+                hints_folder=str(hints_file.parent),
                 width=width,
                 height=height,
                 image=embedded(shown, quality=_QUALITY, subsampling=_SUBSAMPLING),
@@ -104,7 +112,7 @@ class RetouchPage:
                 pages=frame.pages,
                 is_color=frame.is_color,
                 marks=marks,
-                has_hints=has_hints,
+                hints_file=found and str(found),
             )
 
     def write(self) -> None:

@@ -105,7 +105,7 @@ def test_retouch_page_holds_the_photographs_and_their_hints(models, photo, gray_
         f"{photo} -> {tmp_path / 'page.html'}",
         f"{tmp_path / 'large.jpg'} -> {tmp_path / 'page.html'}",
         "2 done, 0 skipped, 0 failed",
-        f"open {tmp_path / 'page.html'} in a web browser, and move what it saves beside the photographs",
+        f"open {tmp_path / 'page.html'} in a web browser; it says where to put the hints that it saves",
     ]
     page = Page(tmp_path / "page.html")
     small, large = photos_of(page)
@@ -140,6 +140,30 @@ def test_retouch_writes_to_the_working_directory(models, photo, tmp_path, monkey
     result = CliRunner().invoke(cli.command, line, prog_name="colorize")
     assert (result.exit_code, result.output) == (0, "")
     assert photos_of(Page(tmp_path / "retouch.html"))[0]["folder"] == str(photo.parent)
+
+
+def test_hints_directory_of_a_run_is_that_of_the_page(models, photo, gray_photo, tmp_path):
+    (photo.parent / "deep").mkdir()
+    for name in ("b.png", "deep/c.png"):
+        Image.fromarray(gray_photo).save(photo.parent / name)
+    corrections = tmp_path / "corrections"
+    (corrections / "deep").mkdir(parents=True)
+    files = [photo.parent / "a.png.hints.json", photo.parent / "b.png.hints.json"]
+    files += [corrections / "b.png.hints.json", corrections / "deep" / "c.png.hints.json"]
+    for number, file in enumerate(files):
+        file.write_text(json.dumps({"points": [{"x": number, "y": 0, "color": "red"}]}))
+    arguments = ("--hints", corrections, "--page", tmp_path / "page.html")
+    assert invoke(models, photo.parent, *arguments).exit_code == 0
+    photos = photos_of(Page(tmp_path / "page.html"))
+    assert [(one["hints_file"], one["hints_folder"]) for one in photos] == [
+        (str(files[0]), str(corrections)),
+        (str(files[2]), str(corrections)),
+        (str(files[3]), str(corrections / "deep")),
+    ]
+    assert [one["marks"][0]["points"][0][0] for one in photos] == [0, 2, 3]
+    assert invoke(models, photo.parent / "deep" / "c.png", *arguments).exit_code == 0
+    (named,) = photos_of(Page(tmp_path / "page.html"))
+    assert (named["hints_file"], named["hints_folder"]) == (None, str(corrections))
 
 
 def test_retouch_of_unusable_files_names_each(models, photo, gray_photo, tmp_path):
