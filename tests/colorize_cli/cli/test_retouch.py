@@ -268,6 +268,28 @@ def test_hints_placed_by_mouse_are_saved_and_color_the_picture(models, browser, 
 
 
 @needs_chromium
+def test_saved_color_has_the_chroma_of_the_preview_on_dark_places(browser, opened, tmp_path):
+    Image.new("L", (160, 120), 3).save(tmp_path / "dark.png")
+    opened(tmp_path / "page.html", tmp_path / "dark.png")
+    point(browser, (0.5, 0.5))
+    for value in ("#c9a24a", "#2a3a6f"):
+        browser.evaluate(f"document.querySelector('.things button[value=\"{value}\"]').click()")
+        (saved,) = browser.evaluate("hintsOf(photo).points")
+        wanted, given = (
+            chroma(np.array([int(text[i : i + 2], 16) for i in (1, 3, 5)]))
+            for text in (value, saved["color"])
+        )
+        assert given == pytest.approx(wanted, abs=1)
+        assert browser.evaluate("[photo.marks[0].a, photo.marks[0].b]") == pytest.approx(
+            list(wanted), abs=0.1
+        )
+    browser.evaluate("recolor(200, 100)")  # sRGB has no cyan so colorful
+    (saved,) = browser.evaluate("hintsOf(photo).points")
+    given = chroma(np.array([int(saved["color"][i : i + 2], 16) for i in (1, 3, 5)]))
+    assert browser.evaluate("[photo.marks[0].a, photo.marks[0].b]") == pytest.approx(list(given), abs=1.5)
+
+
+@needs_chromium
 def test_hints_in_the_file_are_shown_and_saved_as_they_were(browser, opened, photo, tmp_path):
     (photo.parent / "a.png.hints.json").write_text(json.dumps(HINTS))
     opened(tmp_path / "page.html", photo)
