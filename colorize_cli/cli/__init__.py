@@ -5,7 +5,6 @@
 
 import importlib
 import logging
-import os
 import signal
 import sys
 import warnings
@@ -14,7 +13,8 @@ from typing import NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from colorize_cli.cli import run
+from colorize_cli.cli import options, run
+from colorize_cli.storage import stdio
 
 _COMMANDS = ("run", "retouch", "compare", "models", "doctor")
 
@@ -70,20 +70,11 @@ command = _Commands(context_settings={"help_option_names": ["-h", "--help"]})
 
 def main() -> NoReturn:
     """Run the command that the arguments of the process name, and end the process."""
-    _protect_stdout()
+    stdio.protect()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Pillow warns about unusual pictures that it can read. It raises an error if it cannot read one.
     warnings.simplefilter("ignore")
     logging.getLogger("PIL").addHandler(logging.NullHandler())
-    command(prog_name="colorize")
-    raise AssertionError("click ends the process")
-
-
-def _protect_stdout() -> None:
-    """Reserve stdout for requested data: redirect the output of native libraries to stderr."""
-    if sys.stdout is None:  # closed by the parent process
-        return
-    sys.stdout.flush()
-    data = os.dup(1)
-    os.dup2(2, 1)
-    sys.stdout = os.fdopen(data, "w", encoding=sys.stdout.encoding, errors="surrogateescape")
+    with options.exit_on_error(sys.exit):
+        sys.exit(command.main(prog_name="colorize", standalone_mode=False))
+    raise AssertionError("the block above ends the process")

@@ -84,7 +84,7 @@ def command(
       colorize compare scans/ --model default --model ddcolor.onnx page.html
       colorize compare 'scans/*.tif' --model old.onnx --model new.onnx --side 1200 page.html
     """  # noqa: D301 - click needs the backspace
-    with options.exit_on_error(context):
+    with options.exit_on_error(context.exit):
         if not _FEWEST <= len(models) <= _MOST:
             text = f"compare takes {_FEWEST} to {_MOST} models, each after --model; {len(models)} given"
             folder = "; to colorize a directory of this name, give ./compare" if not models else ""

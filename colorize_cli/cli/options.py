@@ -7,7 +7,7 @@ start without them.
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -82,15 +82,25 @@ def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
 
 
 @contextlib.contextmanager
-def exit_on_error(context: click.Context) -> Iterator[None]:
-    """Exit with the status of an error raised in the block, after printing it as one line on stderr."""
+def exit_on_error(leave: Callable[[int], NoReturn]) -> Iterator[None]:
+    """Call `leave` with the status of an error raised in the block, after printing it as one line on stderr.
+
+    Nothing is printed if the reader of standard output has gone, as `head` does when it has seen enough.
+    """
     try:
         yield
     except ColorizeError as error:
-        click.echo(f"colorize: {printable(error)}", err=True)
-        context.exit(error.exit_code)
-    except KeyboardInterrupt:
-        context.exit(EXIT_INTERRUPTED)
+        if not isinstance(error.__cause__, BrokenPipeError):
+            click.echo(f"colorize: {printable(error)}", err=True)
+        leave(error.exit_code)
+    except click.ClickException as error:
+        text = printable(error.format_message().rstrip("."))
+        if (context := getattr(error, "ctx", None)) is not None:  # of a wrong use
+            text += f" (see {context.command_path} --help)"
+        click.echo(f"colorize: {text}", err=True)
+        leave(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        leave(EXIT_INTERRUPTED)
 
 
 def _group(*options: Callable[[Any], Any]) -> Callable[[F], F]:

@@ -17,7 +17,7 @@ import click
 from colorize_cli.cli import options
 from colorize_cli.cli.progress import Display
 from colorize_cli.core import formats
-from colorize_cli.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError, printable
+from colorize_cli.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError, WriteError, printable
 from colorize_cli.core.jobs import Outcome, Plan, Status
 from colorize_cli.core.location import STREAM, Location
 from colorize_cli.core.settings import Settings, VideoSettings
@@ -92,7 +92,7 @@ def command(
       colorize --shard 2/5 /mnt/scans /mnt/colorized    # on the second of five machines
       eval "$(_COLORIZE_COMPLETE=bash_source colorize)"    # completion: also zsh_source, fish_source
     """  # noqa: D301 - click needs the backspace
-    with options.exit_on_error(context):
+    with options.exit_on_error(context.exit):
         video = VideoSettings(**{field.name: asked.pop(field.name) for field in fields(VideoSettings)})
         settings = Settings(**asked, video=video)
         listed = discovery.read_list(files_from, nul=null) if files_from is not None else []
@@ -141,6 +141,8 @@ def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, 
             display.show(_reported(outcomes, page, fail_fast=fail_fast))
         except KeyboardInterrupt:
             stopped = "interrupted"
+        except WriteError as error:  # the lines of --json have nowhere to go
+            stopped = str(error)
         finally:
             outcomes.close()  # finishes outputs in progress
         failed = display.counts[Status.FAILED] > 0
@@ -151,7 +153,7 @@ def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, 
             page.write(stopped, len(plan.jobs) - display.counts.total())
     if stopped == "interrupted":
         return EXIT_INTERRUPTED
-    return EXIT_FAILED if failed else EXIT_OK
+    return EXIT_FAILED if failed or stopped else EXIT_OK
 
 
 def _reported(outcomes: Iterable[Outcome], page: "Report | None", *, fail_fast: bool) -> Iterator[Outcome]:

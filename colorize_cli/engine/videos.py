@@ -391,7 +391,10 @@ def _pipe(
     if files.destination == STREAM:
         kind = _RAW if format_ == _Y4M or files.source.suffix.lower() == _RAW else ".mkv"
         writable = stdio.stdout()
-        pipe.pipe(readable, format_, writable, kind, network, settings, stats, progress)
+        try:
+            pipe.pipe(readable, format_, writable, kind, network, settings, stats, progress)
+        except av.error.PyAVCallbackError as error:  # closing the container repeats the error of the stream
+            raise error.__context__ or error from error
         writable.flush()
         return
     kind = files.destination.suffix.lower()

@@ -1,15 +1,55 @@
 """Standard input and output in place of files."""
 
+import contextlib
 import io
 import os
 import sys
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from colorize_cli.core.errors import ReadError, WriteError
 
 # First bytes of the video formats that can be piped, and libavformat's names of these formats.
 _VIDEOS = {b"YUV4MPEG2 ": "yuv4mpegpipe", b"\x1aE\xdf\xa3": "matroska"}
 _LONGEST = 16  # bytes, at least as many as the longest of them
+
+
+class _Output(io.FileIO):
+    """Standard output, from the first failed write on a sink, so that nothing fails again at exit."""
+
+    def write(self, data: Any) -> int:
+        """Write bytes. Raises WriteError on the first failure."""
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            raise WriteError(f"cannot write to standard output: {error.strerror}") from error
+
+
+class _Messages(io.FileIO):
+    """Standard error, whose failures are ignored: they must not stop a run."""
+
+    def write(self, data: Any) -> int:
+        """Write bytes, or lose them if the disk is full or the reader is gone."""
+        with contextlib.suppress(OSError):
+            return super().write(data) or 0
+        return memoryview(data).nbytes
+
+
+def protect() -> None:
+    """Reserve stdout for requested data, and make failures of both streams harmless or plain.
+
+    The output of native libraries to stdout goes to stderr. Writing to `sys.stdout` raises WriteError where
+    the system reports an error.
+    """
+    if sys.stdout is not None:  # None: closed by the parent process
+        sys.stdout.flush()
+        data = os.dup(1)
+        os.dup2(2 if sys.stderr is not None else os.open(os.devnull, os.O_WRONLY), 1)
+        output = io.BufferedWriter(_Output(data, "w"))
+        sys.stdout = io.TextIOWrapper(output, sys.stdout.encoding, "surrogateescape")
+    if sys.stderr is not None:
+        messages = io.BufferedWriter(_Messages(2, "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(messages, sys.stderr.encoding, "backslashreplace", line_buffering=True)
 
 
 def read_stdin() -> bytes:
@@ -79,10 +119,5 @@ def write_stdout(data: bytes) -> None:
         WriteError: It is closed, is a terminal, or cannot be written to.
     """
     file = stdout()
-    try:
-        file.write(data)
-        file.flush()
-    except OSError as error:
-        # Otherwise the process would try to write the rest of the buffer when it ends, and print an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise WriteError(f"cannot write to standard output: {error.strerror}") from error
+    file.write(data)
+    file.flush()
