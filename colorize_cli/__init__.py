@@ -6,7 +6,10 @@
 Nothing heavy is imported until `Colorizer` is accessed.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read by onnxruntime when it is imported
 
 if TYPE_CHECKING:
     from colorize_cli.api import Colorizer
