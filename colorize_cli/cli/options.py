@@ -5,6 +5,7 @@ start without them.
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -50,6 +51,33 @@ class PathOrStream(click.ParamType[Location]):
     ) -> list[CompletionItem]:
         """Complete names of files and directories."""
         return click.Path().shell_complete(ctx, param, incomplete)
+
+
+class _Time(click.ParamType[float]):
+    """A time in seconds, or in hours, minutes and seconds as FFmpeg writes it: 90, 1:30, 00:01:30.5."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the time in seconds."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)", str(value).strip(), re.ASCII)
+        hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0, 0, 60)
+        if match is None or (":" in value and (seconds >= 60 or (match[1] and minutes >= 60))):
+            self.fail(f"{value!r} is not a time such as 90, 1:30 or 00:01:30.5", param, ctx)
+        return 3600 * hours + 60 * minutes + seconds
+
+
+_ALIASES = {"jpg": "JPEG", "tif": "TIFF", "jp2": "JPEG2000"}
+
+
+class _Format(click.Choice[str]):
+    """A format of pictures by Pillow's name, in lower case, or by the suffix that most files have."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return Pillow's name."""
+        return _ALIASES.get(str(value)) or super().convert(value, param, ctx).upper()
 
 
 def _every(context: click.Context, option: click.Parameter, value: Any) -> int | None:
@@ -192,6 +220,11 @@ choosing = _group(
         help="In directories, leave out files that match. May be repeated.",
     ),
     click.option(
+        "--allow-empty",
+        is_flag=True,
+        help="Do not count it as a failure if there are no pictures and no videos.",
+    ),
+    click.option(
         "--shard",
         type=_shard,
         default="1/1",
@@ -231,9 +264,8 @@ colors = _group(
     strength,
     click.option(
         "--format",
-        type=click.Choice([name.lower() for name in formats.WRITABLE]),
-        callback=lambda _, __, value: value and value.upper(),
-        help="Format of all outputs.  [default: the format of each input]",
+        type=_Format([name.lower() for name in formats.WRITABLE]),
+        help="Format of all pictures; jpg and tif are accepted too.  [default: the format of each input]",
     ),
     click.option(
         "--quality",
@@ -302,18 +334,24 @@ videos = _group(
         help="Videos: pixel format, for example yuv444p.  [default: as in the input]",
     ),
     click.option(
-        "--start",
-        type=click.FloatRange(min=0),
-        default=_DEFAULTS.video.start,
+        "--audio/--no-audio",
+        default=_DEFAULTS.video.audio,
         show_default=True,
-        metavar="SECONDS",
-        help="Videos: start at this time, for example to try a short part first.",
+        help="Videos: keep the sound, or leave it out.",
+    ),
+    click.option(
+        "--start",
+        type=_Time(),
+        default=_DEFAULTS.video.start,
+        metavar="TIME",
+        help="Videos: start at this time, in seconds or as 1:30 or 00:01:30.5, for example to try a short "
+        "part first. In a directory the output is then called film.90s-100s.mp4.  [default: the beginning]",
     ),
     click.option(
         "--duration",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="SECONDS",
-        help="Videos: stop after this duration.  [default: the rest of the video]",
+        type=_Time(),
+        metavar="TIME",
+        help="Videos: stop after this time, given as for --start.  [default: the rest of the video]",
     ),
     click.option(
         "--preview",

@@ -83,6 +83,7 @@ class Display:
         self._bar: Bar | None = None
         self._showing: Location | None = None
         self._begun = (0.0, 0)
+        self._position: Position | None = None  # in a video that is under way
 
     def say(self, line: str) -> None:
         """Print one line, unless quiet."""
@@ -115,6 +116,7 @@ class Display:
 
     def video(self, position: Position) -> None:
         """Show the position in a video in the progress bar, with speed and time left."""
+        self._position = position
         if self._bar is None:
             return
         if position.path != self._showing:
@@ -122,26 +124,39 @@ class Display:
         seconds = time.monotonic() - self._begun[0]
         rate = (position.frames - self._begun[1]) / seconds if seconds > 1 else 0
         speed = f", {rate / position.rate:.2f} x real time" if rate else ""
+        name = printable(position.path.name)
+        if self._total == 1:
+            self._bar.describe(f"{name}{speed}")
+            self._bar.count_frames(position.frames, position.expected)
+            return
         of, left = "", ""
         if position.expected:
             of = f" of about {position.expected}"
             if rate:
                 remaining = max(0, position.expected - position.frames) / rate
                 left = f", {timedelta(seconds=round(remaining))} left"
-        name = printable(position.path.name)
         self._bar.describe(f"{name}: frame {position.frames}{of}{speed}{left}")
 
     def summarize(self, stopped: str | None = None) -> None:
-        """Print the number of jobs by status and, if `stopped` names a cause, the number of jobs left."""
+        """Print the number of jobs by status.
+
+        If `stopped` names a cause, print the number of jobs left, and how much of a video is kept, too.
+        """
         done, skipped, failed = (self.counts[status] for status in Status)
         reasons = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common())
         why = f" ({reasons})" if reasons else ""
         line = f"{done} done, {skipped} skipped{why}, {failed} failed"
         left = self._total - self.counts.total()
         self.say(f"{stopped}: {line}, {left} left" if stopped else line)
+        if stopped and left:
+            kept = ""
+            if (position := self._position) is not None and position.kept:
+                kept = f"{position.kept} colored frames of {position.path} are kept; "
+            self.say(f"{kept}the same command does the rest")
 
     def _count(self, outcome: Outcome) -> None:
         self.counts[outcome.status] += 1
+        self._position = None
         if self._json_lines is not None:
             print(to_json(outcome), file=self._json_lines, flush=True)
         if outcome.status is Status.SKIPPED:

@@ -19,7 +19,7 @@ _DESCRIPTION = "colorizing"
 
 
 class Bar:
-    """A bar with the number of completed files, the rate and the time left. Shown inside `with`."""
+    """A bar with the number of completed files or frames, the rate and the time left, inside `with`."""
 
     def __init__(self, console: Console, total: int) -> None:
         """Prepare a bar for `total` files."""
@@ -30,8 +30,9 @@ class Bar:
             _Rate(),
             TimeRemainingColumn(),
         )
+        self._is_of_frames = False
         self._progress = Progress(*columns, console=console, transient=True)
-        self._task = self._progress.add_task(_DESCRIPTION, total=total)
+        self._task = self._progress.add_task(_DESCRIPTION, total=total, unit="files")
 
     @property
     def description(self) -> str:
@@ -40,11 +41,17 @@ class Bar:
 
     def advance(self) -> None:
         """Count one more file as done."""
-        self._progress.update(self._task, advance=1, description=_DESCRIPTION)
+        if not self._is_of_frames:
+            self._progress.update(self._task, advance=1, description=_DESCRIPTION)
 
     def describe(self, text: str) -> None:
         """Show `text` to the left of the bar until the next `advance`."""
         self._progress.update(self._task, description=text)
+
+    def count_frames(self, done: int, expected: int | None) -> None:
+        """Show a number of frames in place of files, for a run on a single video."""
+        self._is_of_frames = True
+        self._progress.update(self._task, completed=done, total=expected, unit="frames")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -57,7 +64,7 @@ class Bar:
 
 
 class _Rate(ProgressColumn):
-    """Files per second."""
+    """Files or frames per second."""
 
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.1f} files/s")
+        return Text("" if task.speed is None else f"{task.speed:.1f} {task.fields['unit']}/s")

@@ -14,10 +14,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from colorize_cli.cli import options
+from colorize_cli.cli import options, scope
 from colorize_cli.cli.progress import Display
 from colorize_cli.core import formats
-from colorize_cli.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError, WriteError, printable
+from colorize_cli.core.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    ReadError,
+    UsageError,
+    WriteError,
+    printable,
+)
 from colorize_cli.core.jobs import Outcome, Plan, Status
 from colorize_cli.core.location import STREAM, Location
 from colorize_cli.core.settings import Settings, VideoSettings
@@ -51,6 +59,7 @@ def command(
     null: bool,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
+    allow_empty: bool,
     shard: tuple[int, int],
     fail_fast: bool,
     as_json: bool,
@@ -109,11 +118,19 @@ def command(
             is_directory=output.endswith(("/", os.sep)),
             listed=listed,
             selection=selection,
+            trial=video.trial,
         )
         json_lines = sys.stdout if as_json and not dry_run else None
         display = Display(len(plan.jobs), quiet=quiet, json_lines=json_lines)
         for outcome in plan.left_out:
             display.leave_out(outcome)
+        if not (plan.jobs or plan.elsewhere or allow_empty):
+            where = [*map(str, inputs), *(["the list"] if files_from is not None else [])]
+            raise ReadError(
+                f"no pictures or films in {', '.join(where)}; --allow-empty takes that for success"
+            )
+        for line in scope.without_effect(context, plan, settings):
+            display.say(line)
         if dry_run:
             from colorize_cli.engine import session
 

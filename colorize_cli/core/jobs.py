@@ -126,12 +126,14 @@ class Position:
         frames: Number of frames that are done.
         expected: Number of frames in total according to the file; None if the file does not give it.
         rate: Playback rate in frames per second.
+        kept: Number of frames in finished segments, from which the next run goes on after an interruption.
     """
 
     path: Location
     frames: int
     expected: int | None
     rate: float
+    kept: int = 0
 
 
 Progress = Callable[[Position], None]
@@ -147,9 +149,11 @@ class Plan:
             other kinds, or all because they hold outputs of an earlier run, or stand in a list.
         root: Directory that contains all outputs; None if a single file is written to a single file.
         elsewhere: Jobs of the other shards.
+        searched: True if a directory was searched.
     """
 
     jobs: tuple[Job, ...]
     left_out: tuple[Outcome, ...]
     root: Location | None
     elsewhere: tuple[Job, ...] = ()
+    searched: bool = False

@@ -36,6 +36,7 @@ class VideoSettings:
         start: Start of the colorized part, in seconds after the video's first frame.
         duration: Length of that part in seconds; None to continue to the end.
         preview: Number of frames of a contact sheet that is made instead of a video; None for a video.
+        audio: True to keep the sound.
     """
 
     steady: float = 1.0
@@ -47,6 +48,7 @@ class VideoSettings:
     start: float = 0.0
     duration: float | None = None
     preview: int | None = None
+    audio: bool = True
 
     def __post_init__(self) -> None:
         """Raise UsageError for settings that no run can satisfy."""
@@ -63,10 +65,19 @@ class VideoSettings:
         if self.preview is not None and not 1 <= self.preview <= MOST_PREVIEWED:
             raise UsageError(f"preview {self.preview} is not between 1 and {MOST_PREVIEWED}")
 
+    @property
+    def trial(self) -> str:
+        """The time range in the form of a file name's end, such as ".60s-70s"; empty for the whole video."""
+        if not self.start and self.duration is None:
+            return ""
+        end = "end" if self.duration is None else f"{self.start + self.duration:.12g}s"
+        return f".{self.start:.12g}s-{end}"
+
     def recipe(self) -> str:
         """Return a digest of all fields."""
-        # The former class name keeps outputs of earlier versions up to date.
+        # The former class name and fields keep outputs of earlier versions up to date.
         text = repr((_VIDEO_RENDERING, self)).replace("VideoSettings(", "FilmSettings(", 1)
+        text = text.replace(", audio=True", "")
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

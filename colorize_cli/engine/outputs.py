@@ -18,7 +18,7 @@ from colorize_cli.inference import model
 from colorize_cli.storage import stdio
 from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
 from colorize_cli.storage.manifest import State, source_of
-from colorize_cli.storage.manifest_local import LocalManifest
+from colorize_cli.storage.manifest_local import LocalManifest, manifest_of
 
 
 class Skip(Exception):  # noqa: N818 - control flow, not an error
@@ -52,16 +52,23 @@ class Outputs:
         """Open the manifest.
 
         Args:
-            root: The directory that contains all outputs; None if a single file becomes a single file, for
-                which there is no manifest.
+            root: The directory that contains all outputs; None if a single file becomes a single file, whose
+                manifest is opened when it is needed.
             settings: The settings of the run.
             guidance: The hints and the reference of the run.
             read_only: True to write nothing.
         """
         self._settings, self._guidance = settings, guidance
         self._video_recipe = settings.video.recipe()
+        self._read_only = read_only
         self._root = root if isinstance(root, Path) else None
         self._manifest = None if self._root is None else LocalManifest(self._root, read_only=read_only)
+
+    def _manifest_of(self, files: LocalFiles) -> LocalManifest | None:
+        """Return the manifest for an output; None if it is a pipe, or made from one."""
+        if self._manifest is None and STREAM not in (files.source, files.destination):
+            self._manifest = manifest_of(files.destination, read_only=self._read_only)
+        return self._manifest
 
     @functools.cached_property
     def _recipe(self) -> str:
@@ -85,8 +92,8 @@ class Outputs:
 
     def state(self, files: LocalFiles) -> State | None:
         """Return the state of the job's output; None if it has to be fetched to find out."""
-        if self._manifest is not None:
-            return self._manifest.state(files, self.recipe_of(files.job))
+        if (manifest := self._manifest_of(files)) is not None:
+            return manifest.state(files, self.recipe_of(files.job))
         try:
             return State.FOREIGN if files.destination.is_file() else State.ABSENT
         except OSError:  # writing will report the error
@@ -109,8 +116,10 @@ class Outputs:
 
     def earlier(self, files: LocalFiles) -> Location | None:
         """Return an output of the same source that an earlier version made under another name, if any."""
-        name = None if self._manifest is None else self._manifest.earlier(files)
-        return None if name is None or self._root is None else self._root / name
+        if self._root is None or self._manifest is None:  # the user chose the name of a single output
+            return None
+        name = self._manifest.earlier(files)
+        return None if name is None else self._root / name
 
     def write(
         self, files: LocalFiles, source: SourceFingerprint | None, format_: str, pages: Iterable[Page]
@@ -191,7 +200,7 @@ class Outputs:
         It takes the `stat` result of the finished file and must be called just before the file is renamed to
         its final name. It does nothing if there is no manifest or `source` is None.
         """
-        manifest = self._manifest
+        manifest = self._manifest_of(files)
 
         def note(status: os.stat_result) -> None:
             if manifest is not None and source is not None:
@@ -205,7 +214,7 @@ class Outputs:
         Raises:
             ReadError: The source cannot be read.
         """
-        if self._manifest is None:
+        if self._manifest_of(files) is None:
             return None
         with reader.explained():
             return source_of(files)

@@ -19,7 +19,7 @@ from colorize_cli.core.location import STREAM, Location, Url
 from colorize_cli.core.settings import Settings, available_cores
 from colorize_cli.engine.images import PATIENCE, Images
 from colorize_cli.engine.outputs import Outputs, own_files
-from colorize_cli.guidance import Guidance
+from colorize_cli.guidance import Guidance, PaletteModel
 from colorize_cli.inference import batch_size as batch_sizes
 from colorize_cli.inference import model
 from colorize_cli.inference.adapters import ModelInfo
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from colorize_cli.engine.transfer import Transfer
     from colorize_cli.engine.videos import SplitVideo
 
+# Why an output that the user named itself is not made.
+FOREIGN = "exists and was not made by colorize, or was changed since; use --overwrite to replace it"
 # Images in the network at one time on the CPU: as many as frames of a video.
 _MAX_IMAGES_IN_NETWORK = Model.batch_size
 
@@ -102,6 +104,7 @@ class Session:
             UsageError: The store of the outputs cannot be read, or there is no directory for staged files.
         """
         self._settings, self._guidance = settings, guidance
+        self._is_single = root is None
         self._cores = cores or available_cores()
         self._announce, self._progress = announce, progress
         self._network: Model | None = None
@@ -157,6 +160,8 @@ class Session:
                 self.warn_of_lost_hints(job)
         except ReadError as error:
             return Outcome.failed(job, error)
+        if reason == State.FOREIGN.value and self._is_single:
+            return Outcome.failed(job, f"{destination} {FOREIGN}")
         if reason is None and (earlier := self._outputs.earlier(self.files_of(job))) is not None:
             self._announce(
                 f"{earlier} was made from {job.source} by an earlier version; the output is now called"
@@ -229,9 +234,11 @@ class Session:
         """
         from colorize_cli.engine import videos  # PyAV takes longer to load than all of Pillow
 
-        network, transfer = self.open(), self._transfer
+        network, transfer = self._guided(), self._transfer
         for job in jobs:
             files = self.files_of(job)
+            if job.source == STREAM and stdio.must_spool():
+                self._announce("-: an MP4 cannot be read as a stream; it is copied to TMPDIR first")
 
             def progress(position: Position, job: Job = job) -> None:
                 self._progress(replace(position, path=job.source))
@@ -276,7 +283,12 @@ class Session:
         """
         from colorize_cli.engine import videos
 
-        return videos.colorize_chunk(chunk, self.open(), self._settings, self._progress)
+        return videos.colorize_chunk(chunk, self._guided(), self._settings, self._progress)
+
+    def _guided(self) -> Model:
+        """Return the model for films, with the palette of the reference if there is one."""
+        network, palette = self.open(), self._guidance.reference
+        return network if palette is None else PaletteModel(**vars(network), palette=palette)
 
     def close(self, patience: float | None = None) -> None:
         """Close the manifest and remove staged files. Waits for a store for at most `patience` seconds."""

@@ -11,7 +11,8 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 import av
 import numpy as np
@@ -386,9 +387,18 @@ def _pipe(
 
     On standard output a Y4M source stays Y4M, and everything else becomes Matroska.
     """
-    format_ = stdio.video_format() if files.source == STREAM else None
-    readable = stdio.stdin() if files.source == STREAM else files.source
-    if files.destination == STREAM:
+    with contextlib.ExitStack() as stack:
+        readable: Path | BinaryIO = files.source
+        format_ = None
+        if files.source == STREAM:
+            format_ = stdio.video_format()
+            readable = stack.enter_context(stdio.spooled()) if stdio.must_spool() else stdio.stdin()
+        if files.destination != STREAM:
+            kind = files.destination.suffix.lower()
+            note = _note(files, read, outputs, stats)
+            temporary = stack.enter_context(atomic.naming(files.destination, note))
+            pipe.pipe(readable, format_, temporary, kind, network, settings, stats, progress)
+            return
         kind = _RAW if format_ == _Y4M or files.source.suffix.lower() == _RAW else ".mkv"
         writable = stdio.stdout()
         try:
@@ -396,10 +406,6 @@ def _pipe(
         except av.error.PyAVCallbackError as error:  # closing the container repeats the error of the stream
             raise error.__context__ or error from error
         writable.flush()
-        return
-    kind = files.destination.suffix.lower()
-    with atomic.naming(files.destination, _note(files, read, outputs, stats)) as temporary:
-        pipe.pipe(readable, format_, temporary, kind, network, settings, stats, progress)
 
 
 def _note(

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from colorize_cli.color.lab import Floats
-from colorize_cli.color.lightness import Lightness
+from colorize_cli.color.lightness import UNIFORM16, Lightness, uniform_codes
 from colorize_cli.compose import Overlay
 from colorize_cli.core.errors import ReadError, UsageError
 from colorize_cli.core.formats import HINTS_SUFFIX, is_video
@@ -34,10 +34,11 @@ from colorize_cli.guidance.hints import DrawnHints, Hints, PaintedHints
 from colorize_cli.guidance.palette import Palette, transfer
 from colorize_cli.guidance.propagation import spread
 from colorize_cli.image import reader, thumbnail
+from colorize_cli.inference.model import Model
 from colorize_cli.storage.filesystem import Storages
 
 # Increment this when the same hints or reference give different pixels.
-_RENDERING = 1
+_RENDERING = 2
 _PNG = b"\x89PNG"
 # Longest side in pixels of the thumbnail from which a reference's palette is computed.
 _SIDE = 256
@@ -136,6 +137,25 @@ def apply_guidance(
     if hints is None:
         return ab, None
     return ab, spread(lightness, functools.partial(hints.rows, lightness.shape))
+
+
+@dataclass(eq=False)
+class PaletteModel(Model):
+    """A model whose predictions have the palette of a reference. For films, frame by frame.
+
+    Attributes:
+        palette: The palette of the reference.
+    """
+
+    palette: Palette | None = None
+
+    def predict(self, lightness: Floats) -> Floats:
+        """Predict like `Model.predict`, and apply the palette to each frame."""
+        chroma = super().predict(lightness)
+        if self.palette is None:
+            return chroma
+        frames = (Lightness(uniform_codes(small[0]), UNIFORM16) for small in lightness)
+        return np.stack([transfer(frame, ab, self.palette) for frame, ab in zip(frames, chroma, strict=True)])
 
 
 def hints_of(given: Mapping[str, Any] | Image.Image | Path, max_pixels: int) -> Hints:

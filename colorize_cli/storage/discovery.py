@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from colorize_cli.core.errors import ReadError, UsageError, WriteError
-from colorize_cli.core.formats import HINTS_SUFFIX, KEPT
+from colorize_cli.core.formats import HINTS_SUFFIX, KEPT, VIDEOS
 from colorize_cli.core.jobs import Job, Outcome, Plan, Status
 from colorize_cli.core.location import STREAM, Location, Url, parse_location
 from colorize_cli.storage import atomic
@@ -80,6 +80,7 @@ def plan(
     listed: Sequence[Location] = (),
     selection: Selection = Selection(),
     storages: Storages | None = None,
+    trial: str = "",
 ) -> Plan:
     """Find the files to colorize and their destinations.
 
@@ -109,6 +110,7 @@ def plan(
             beside their files.
         selection: Filters for the files found, and the shard.
         storages: Where to look; None for a new collection.
+        trial: Put before the suffix of each video's output in a directory, to tell a part from the whole.
 
     Raises:
         UsageError: An input does not exist or cannot be searched; `output` is a file where a directory is
@@ -143,9 +145,9 @@ def plan(
         if there is not None and not there.is_directory:
             raise UsageError(f"the output {output} is a file; give a directory")
         entries, left_out = _searched(found, output, endings, selection, storages)
-        named = [_job(entry, output, endings) for entry in entries]
+        named = [_job(entry, output, endings, trial) for entry in entries]
         in_list = _with_hints(list(_listed(listed, storages)), storages)
-        named += [_job(entry, output, endings) for entry in in_list if not entry.is_directory]
+        named += [_job(entry, output, endings, trial) for entry in in_list if not entry.is_directory]
         if directories := [entry for entry in in_list if entry.is_directory]:
             reason = f"a directory in the list is not searched ({len(directories)} such directories)"
             first = directories[0]
@@ -155,7 +157,8 @@ def plan(
         _refuse_collisions(good, output, storages)
         if isinstance(output, Path):
             _refuse_escapes(good, output)
-        return _sharded(named, left_out, output, selection)
+        plan_ = _sharded(named, left_out, output, selection)
+        return replace(plan_, searched=any(entry.is_directory for entry in found))
 
 
 def find(inputs: Sequence[Path], kinds: Collection[str]) -> tuple[dict[Path, str | None], list[Outcome]]:
@@ -184,6 +187,9 @@ def read_list(stream: BinaryIO, *, nul: bool) -> list[Location]:
 
     Lines may begin with a byte order mark, and are in UTF-16 if it says so. Names that contain or end with a
     line break are possible only with `nul`. Empty entries are ignored. An entry `-` is a file of that name.
+
+    Raises:
+        UsageError: The list holds NUL characters, and `nul` is false.
     """
     content = stream.read()
     if nul:
@@ -191,6 +197,8 @@ def read_list(stream: BinaryIO, *, nul: bool) -> list[Location]:
     else:
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             content = content.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
+        if b"\0" in content:
+            raise UsageError("the list has NUL characters; if it is from find -print0, add --null (-0)")
         lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
         entries = [line.removesuffix(b"\r") for line in lines]
     locations = [parse_location(os.fsdecode(entry)) for entry in entries if entry]
@@ -370,12 +378,15 @@ def _listed(listed: Sequence[Location], storages: Storages) -> Iterator[Entry]:
             yield Entry(location, name, os.path.isdir(location))  # noqa: PTH112
 
 
-def _job(entry: Entry, output: Location, endings: Mapping[str, str]) -> tuple[Job, str]:
+def _job(entry: Entry, output: Location, endings: Mapping[str, str], trial: str) -> tuple[Job, str]:
     """Return the job of a file, and the path of its output below the output directory.
 
     The job of a directory that cannot be searched is refused.
     """
     name = entry.name if entry.is_directory else as_output(entry.name, endings)
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122  (as above)
+    if trial and suffix.lower() in VIDEOS and not entry.is_directory:
+        name = f"{stem}{trial}{suffix}"
     refused = entry.error
     if isinstance(entry.location, Url):
         parts = name.split("/")

@@ -23,6 +23,8 @@ NOT_THERE = "there is no such object"
 DOT_PARTS = frozenset({".", ".."})  # parts of an object's name that are not hidden, but lead elsewhere
 DIRECTORY = ".colorize"  # holds the manifest, below the output directory
 MANIFEST_SUFFIX = ".jsonl"
+# Of the records of outputs that a user named one by one. The directory may hold inputs too.
+SINGLE_SUFFIX = ".single"
 # Names that systems give to their own files and directories, in lower case. Most others are hidden.
 _OF_SYSTEMS = frozenset({"@eadir", "desktop.ini", "thumbs.db"})
 _DIGITS = 32  # hexadecimal digits of a digest that are recorded

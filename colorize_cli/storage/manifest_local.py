@@ -24,7 +24,7 @@ import numpy.typing as npt
 from colorize_cli.core.errors import WriteError
 from colorize_cli.core.jobs import LocalFiles
 from colorize_cli.storage import atomic
-from colorize_cli.storage.filesystem import MANIFEST_SUFFIX, Fingerprint, SourceFingerprint
+from colorize_cli.storage.filesystem import MANIFEST_SUFFIX, SINGLE_SUFFIX, Fingerprint, SourceFingerprint
 from colorize_cli.storage.manifest import DIRECTORY, Record, State, earlier_name, made_from, state_of
 
 _UNFINISHED = ".unfinished"  # suffix of a file that others are merged into
@@ -45,15 +45,18 @@ class LocalManifest:
         root: Path,
         *,
         read_only: bool = False,
+        suffix: str = MANIFEST_SUFFIX,
     ) -> None:
         """Open the manifest. Records are not read before an output exists for which they are needed.
 
         Args:
             root: The output directory, which need not exist.
             read_only: True to write nothing.
+            suffix: MANIFEST_SUFFIX, or SINGLE_SUFFIX if the directory is not the output of a run on a
+                directory. Records of both are read.
         """
         self._read_only = read_only
-        self._root = root
+        self._root, self._suffix = root, suffix
         self._folder = root / DIRECTORY
         self._positions = Lookup()
         self._numbers: dict[str, int] = {}  # numbers of the files by name
@@ -120,7 +123,7 @@ class LocalManifest:
         try:
             with self._lock:
                 if self._file is None:
-                    self._file = _ManifestFile(self._folder)
+                    self._file = _ManifestFile(self._folder, self._suffix)
                 self._file.append(record.to_line())
         except OSError as error:
             raise WriteError(f"cannot write below {self._folder}: {error.strerror}") from error
@@ -140,7 +143,10 @@ class LocalManifest:
             raise WriteError(f"cannot write below {self._folder}: {error.strerror}") from error
 
     def _name(self, files: LocalFiles) -> str:
-        return files.destination.relative_to(self._root).as_posix()
+        destination = files.destination
+        if self._root.is_absolute():
+            destination = destination.absolute()
+        return destination.relative_to(self._root).as_posix()
 
     def _known(self, name: str, written: Fingerprint) -> Record | None:
         with self._lock:
@@ -185,7 +191,8 @@ class LocalManifest:
 
     def _files(self) -> Iterator[Path]:
         with contextlib.suppress(OSError):
-            yield from sorted(path for path in self._folder.iterdir() if path.suffix == MANIFEST_SUFFIX)
+            both = (MANIFEST_SUFFIX, SINGLE_SUFFIX)
+            yield from sorted(path for path in self._folder.iterdir() if path.suffix in both)
 
     def _compact(self) -> None:
         """Merge the files of ended runs into one, with only the records that still hold.
@@ -201,7 +208,7 @@ class LocalManifest:
             last = Lookup()
             for position, record, _ in _records(ended):
                 last[_key(record.output, record.written)] = position
-            name = atomic.claim(MANIFEST_SUFFIX)
+            name = atomic.claim(self._suffix)
             atomic.release(name)
             with atomic.writing(self._folder / name, suffix=_UNFINISHED) as file:
                 for position, record, line in _records(ended):
@@ -216,6 +223,20 @@ class LocalManifest:
             return Fingerprint.of((self._root / record.output).lstat()) == record.written
         except (OSError, ValueError):
             return False
+
+
+def manifest_of(output: Path, *, read_only: bool) -> LocalManifest:
+    """Open the manifest for an output that the user named itself.
+
+    It is that of the output directory of an earlier run in which the output lies, if there is one. Otherwise
+    it lies beside the output.
+    """
+    folders = output.absolute().parents
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            if any(path.suffix == MANIFEST_SUFFIX for path in (folder / DIRECTORY).iterdir()):
+                return LocalManifest(folder, read_only=read_only)
+    return LocalManifest(folders[0], read_only=read_only, suffix=SINGLE_SUFFIX)
 
 
 class Lookup:
@@ -262,9 +283,9 @@ class Lookup:
 class _ManifestFile:
     """The file to which a run appends its lines."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, suffix: str) -> None:
         folder.mkdir(exist_ok=True)
-        self._name = atomic.claim(MANIFEST_SUFFIX)
+        self._name = atomic.claim(suffix)
         self._file = os.open(folder / self._name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         self._torn = False
 

@@ -3,14 +3,28 @@
 import contextlib
 import io
 import os
+import re
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from colorize_cli.core.errors import ReadError, WriteError
 
-# First bytes of the video formats that can be piped, and libavformat's names of these formats.
-_VIDEOS = {b"YUV4MPEG2 ": "yuv4mpegpipe", b"\x1aE\xdf\xa3": "matroska"}
-_LONGEST = 16  # bytes, at least as many as the longest of them
+# libavformat's names of the video formats that are recognized, with what they begin with.
+_VIDEOS = (
+    ("yuv4mpegpipe", re.compile(rb"YUV4MPEG2 ")),
+    ("matroska", re.compile(rb"\x1aE\xdf\xa3")),
+    # Pictures in HEIC and AVIF begin like MP4, with other brands.
+    ("mov", re.compile(rb"....(ftyp(?!hei|hev|mif1|msf1|avi[fs])|moov|mdat|wide|free|skip)", re.DOTALL)),
+    ("avi", re.compile(rb"RIFF....AVI ", re.DOTALL)),
+    ("mpeg", re.compile(rb"\x00\x00\x01\xba")),
+)
+_LONGEST = 16  # bytes, at least as many as each of them needs
+_SOUGHT = ("mov",)  # formats that cannot be read from beginning to end, as the index may be at the end
+_BLOCK = 1 << 20  # bytes
+_SPARE = 64 << 20  # bytes that stay free where standard input is copied to
 
 
 class _Output(io.FileIO):
@@ -71,7 +85,35 @@ def video_format() -> str | None:
         ReadError: As in `read_stdin`.
     """
     begin = _peek(stdin())
-    return next((name for magic, name in _VIDEOS.items() if begin.startswith(magic)), None)
+    return next((name for name, magic in _VIDEOS if magic.match(begin)), None)
+
+
+def must_spool() -> bool:
+    """Return True if standard input is a video that cannot be read as a stream."""
+    return video_format() in _SOUGHT and not stdin().seekable()
+
+
+@contextlib.contextmanager
+def spooled() -> Iterator[BinaryIO]:
+    """Copy standard input to an unnamed file in TMPDIR, and yield that at its beginning.
+
+    Raises:
+        ReadError: Standard input cannot be read, or there is no room for it.
+    """
+    folder = tempfile.gettempdir()
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            while block := stdin().read(_BLOCK):
+                if shutil.disk_usage(folder).free < len(block) + _SPARE:
+                    raise ReadError(
+                        f"{folder} has no room for standard input, of which {file.tell() >> 20} MiB were"
+                        " read; set TMPDIR to another directory, or give the film as a file"
+                    )
+                file.write(block)
+            file.seek(0)
+        except OSError as error:
+            raise ReadError(f"cannot copy standard input to {folder}: {error.strerror}") from error
+        yield file
 
 
 def stdin() -> BinaryIO:

@@ -114,7 +114,11 @@ def colorize_chunk(
         stages.run(chunk.source, folder, frames, expected, progress)
 
     if chunk.frames is None:
-        run(video.frames(asked.start, asked.duration), video.expected)
+        expected = video.expected
+        if asked.trial:
+            length = max(0.0, video.seconds - asked.start)
+            expected = round(min(length, asked.duration or length) * video.info.rate) or None
+        run(video.frames(asked.start, asked.duration), expected)
         if not folder.done:
             raise ReadError(f"it ends before {asked.start:g} seconds")
         stats.damaged = video.damaged
@@ -174,7 +178,8 @@ def concat(chunks: Sequence[Chunk], info: VideoInfo, output: Path, settings: Set
             )
         segments += [(folder.path / segment.file, segment.first) for segment in folder.done]
     source, kind, asked = chunks[0].source, chunks[0].kind, settings.video
-    muxer.join(segments, source, info, output, kind, info.time_range(asked.start, asked.duration))
+    time_range = info.time_range(asked.start, asked.duration)
+    muxer.join(segments, source, info, output, kind, time_range, audio=asked.audio)
 
 
 def _survey(

@@ -1,6 +1,7 @@
 """Encoding colorized frames: choice of encoder and options, and the encoder itself."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,9 @@ class Container:
     muxing: Mapping[str, str] = field(default_factory=dict)
 
 
+# Some encoders print to stderr by themselves, unless this environment variable is set.
+_LOG = "COLORIZE_ENCODER_LOG"
+_SILENT = {"libx265": {"x265-params": "log-level=none"}}
 _H264 = {"crf": "18", "preset": "medium"}
 # About the same quality, for encoders with other scales.
 _VP9 = {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
@@ -103,6 +107,9 @@ def choose(suffix: str, info: VideoInfo, asked: VideoSettings) -> Encoding:
         options["crf"] = str(asked.crf)
     if asked.preset is not None:
         options["preset"] = asked.preset
+    if not os.environ.get(_LOG):
+        os.environ.setdefault("SVT_LOG", "1")  # errors only
+        options |= _SILENT.get(name, {})
     known = [format_.name for format_ in encoder.video_formats or ()]
     layout = _layout(name, known, info, asked.pixel_format)
     return Encoding(name, layout, options, container.steady_rate)
@@ -180,6 +187,9 @@ class Encoder:
         frame.pict_type = PictureType.NONE
         frame.time_base = self._info.time_base
         self._mux(frame)
+        if unknown := self.stream.codec_context.options:  # those that the open encoder did not take
+            names = " and no ".join(f"--{name}" for name in unknown)
+            raise WriteError(f"{self._encoding.codec} has no {names}; leave it out or choose another --codec")
 
     def _mux(self, frame: VideoFrame | None) -> None:
         try:

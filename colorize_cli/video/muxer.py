@@ -28,6 +28,8 @@ def join(
     output: Path,
     kind: str,
     time_range: TimeRange | None = None,
+    *,
+    audio: bool = True,
 ) -> None:
     """Write the output video.
 
@@ -38,6 +40,7 @@ def join(
         output: The file to write.
         kind: Extension of the output's container format, with the dot.
         time_range: The colorized time range of the source. The output begins with it. None for all.
+        audio: False to leave the sound out.
 
     Raises:
         WriteError: The container format does not support a stream.
@@ -50,7 +53,7 @@ def join(
         av.open(str(output), "w", format=container.format, options=dict(container.muxing)) as out,
     ):
         describe(original, out, chapters=time_range is None)
-        targets = _streams(original, first, info, out, kind)
+        targets = _streams(original, first, info, out, kind, audio=audio)
         colorized = _colorized_packets(
             segments, targets[info.index], info, 0 if time_range is None else time_range[0]
         )
@@ -77,6 +80,8 @@ def _streams(
     info: VideoInfo,
     out: OutputContainer,
     kind: str,
+    *,
+    audio: bool,
 ) -> dict[int, Stream]:
     """Add all streams and return them by the index of the source's stream, in the source's order."""
     targets: dict[int, Stream] = {}
@@ -84,8 +89,10 @@ def _streams(
         target: Any
         if stream.index == info.index:
             target = _add_video_stream(stream, first.streams.video[0], info, out, kind)
-        else:
+        elif audio or stream.type != "audio":
             target = add_beside(stream, out, kind)
+        else:
+            target = None
         if target is not None:
             targets[stream.index] = target
     return targets

@@ -57,7 +57,8 @@ def pipe(
             encoder = Encoder(out, video.info, chosen, video.first.interlaced_frame)
             muxer.label_video_stream(encoder.stream, video.stream, video.info)
             streams = [s for s in video.container.streams if s.index != video.stream.index]
-            targets = {s.index: muxer.add_beside(s, out, kind) for s in streams}
+            kept = [s for s in streams if settings.video.audio or s.type != "audio"]
+            targets = {s.index: muxer.add_beside(s, out, kind) for s in kept}
             stages = VideoStages(video, chosen, network, settings, stats)
             frames = video.frames(settings.video.start, settings.video.duration)
             with contextlib.closing(stages.ordered(frames)) as items:
@@ -81,7 +82,7 @@ def _pass_on(
     """Write the packets of the other streams that have been read so far."""
     while video.others:
         packet = video.others.popleft()
-        target = targets[packet.stream.index]
+        target = targets.get(packet.stream.index)
         if target is not None and (
             time_range is None or muxer.take(packet, time_range, video.info.time_base)
         ):

@@ -224,7 +224,7 @@ class VideoStages:
                         segment.add(item.frame)
                         count += 1
                         stats.frames += 1
-                        progress(Position(path, stats.frames, expected, float(info.rate)))
+                        progress(Position(path, stats.frames, expected, float(info.rate), folder.frames))
                         following = next(items, None)
                 assert first is not None  # noqa: S101 - the reader sets it on every frame
                 assert item.small is not None  # noqa: S101 - set by the stages

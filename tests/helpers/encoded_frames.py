@@ -46,9 +46,9 @@ class EncodedFrames:
             self._segments[folder.path / segment.file] = self._open
             add_segment(folder, segment, *state)
 
-        def joining(segments: Sequence[tuple[Path, int]], path: Path, info, output: Path, *rest):
+        def joining(segments: Sequence[tuple[Path, int]], path: Path, info, output: Path, *rest, **options):
             self.of[output] = [frame for file, _ in segments for frame in self._segments[file]]
-            join(segments, path, info, output, *rest)
+            join(segments, path, info, output, *rest, **options)
 
         monkeypatch.setattr(encoder, "segment", encoding)
         monkeypatch.setattr(encoder.Encoder, "add", adding)

@@ -71,7 +71,7 @@ def test_display_of_a_video_shows_speed_and_remaining_time(monkeypatch):
     file, now = io.StringIO(), iter([10.0, 10.0, 15.0])
     clock = SimpleNamespace(monotonic=lambda: next(now))
     monkeypatch.setattr("colorize_cli.cli.progress.time", clock)
-    display = Display(1, quiet=False, console=Console(file=file, force_terminal=True, width=200))
+    display = Display(2, quiet=False, console=Console(file=file, force_terminal=True, width=200))
 
     def outcomes():
         display.video(Position(Path("a.mp4"), 100, 1000, 25.0))
@@ -82,6 +82,29 @@ def test_display_of_a_video_shows_speed_and_remaining_time(monkeypatch):
     shown_lines = []
     display.show(outcomes())
     assert shown_lines == ["a.mp4: frame 350 of about 1000, 2.00 x real time, 0:00:13 left"]
+
+
+def test_display_of_a_single_video_counts_frames():
+    file = io.StringIO()
+    display = Display(1, quiet=False, console=Console(file=file, force_terminal=True, width=200))
+
+    def outcomes():
+        display.video(Position(Path("a.mp4"), 350, 1000, 25.0, 250))
+        yield OUTCOMES[0]
+
+    display.show(outcomes())
+    assert "a.mp4" in file.getvalue()
+    assert "350/1000" in file.getvalue()
+
+
+def test_summary_of_a_stopped_video_says_what_is_kept(capsys):
+    display = Display(2, quiet=False)
+    display.video(Position(Path("a.mp4"), 350, 1000, 25.0, 250))
+    display.summarize("interrupted")
+    assert capsys.readouterr().err.splitlines() == [
+        "interrupted: 0 done, 0 skipped, 0 failed, 2 left",
+        "250 colored frames of a.mp4 are kept; the same command does the rest",
+    ]
 
 
 @pytest.mark.parametrize(

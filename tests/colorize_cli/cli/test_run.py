@@ -17,6 +17,7 @@ from colorize_cli.color import lab, lightness
 from tests.helpers.cli import contents, finish, invoke, piped, process
 from tests.helpers.png_files import png_header
 from tests.helpers.sessions import has_gpu
+from tests.helpers.videos import Recipe, make
 
 
 def test_help_shows_examples_and_exit_codes():
@@ -180,6 +181,35 @@ def test_names_with_markup_and_control_characters_are_escaped(models, gray_photo
     assert "[bold]x.png" in err
     assert "new\\nline.png" in err
     assert (tmp_path / "out" / "new\nline.png").is_file()
+
+
+@pytest.mark.parametrize("option", [(), ("--dry-run",)])
+def test_input_without_pictures_exits_1_unless_allowed(models, tmp_path, option):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").touch()
+    result = invoke(tmp_path / "in", tmp_path / "out", *option)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        f"colorize: no pictures or films in {tmp_path}/in; --allow-empty allows that"
+    )
+    assert invoke(tmp_path / "in", tmp_path / "out", "--allow-empty", *option).exit_code == 0
+
+
+def test_empty_list_exits_1_unless_allowed(tmp_path):
+    (tmp_path / "list").touch()
+    result = invoke("--files-from", tmp_path / "list", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "no pictures or films in the list" in result.stderr
+    assert invoke("--files-from", tmp_path / "list", tmp_path / "out", "--allow-empty").exit_code == 0
+
+
+def test_shard_without_pictures_exits_0(models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 1)
+    codes = [
+        invoke(source, tmp_path / "out", "--shard", f"{i}/2", "--model", models.gray).exit_code
+        for i in (1, 2)
+    ]
+    assert codes == [0, 0]
 
 
 def test_usage_errors_exit_2(models, make_folder, tmp_path):
@@ -459,6 +489,58 @@ def test_changed_model_or_strength_remakes_outputs(models, make_folder, tmp_path
         assert "0 done, 3 skipped (3 up to date), 0 failed" in result.stderr
         seen.append(contents(output))
     assert seen[0] != seen[1] != seen[2]
+
+
+def test_single_output_is_made_again_with_other_options_only(models, gray_photo, tmp_path):
+    Image.fromarray(gray_photo).save(tmp_path / "a.png")
+    hints = tmp_path / "hints.json"
+    hints.write_text('{"points": [{"x": 9, "y": 9, "color": "red"}]}')
+    line = (tmp_path / "a.png", tmp_path / "b.png", "--device", "cpu", "--model", models.tinted)
+    for options in ((), ("--strength", 0.5), ("--hints", hints)):
+        assert "1 done, 0 skipped, 0 failed" in invoke(*line, *options).stderr
+        assert "0 done, 1 skipped (1 up to date), 0 failed" in invoke(*line, *options).stderr
+
+
+def test_single_video_is_made_again_with_other_options_only(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(frames=4))
+    line = (source, tmp_path / "b.mkv", "--device", "cpu", "--model", models.tinted)
+    for options in ((), ("--crf", 30)):
+        assert "1 done, 0 skipped, 0 failed" in invoke(*line, *options).stderr
+        assert "0 done, 1 skipped (1 up to date), 0 failed" in invoke(*line, *options).stderr
+
+
+@pytest.mark.parametrize("option", [(), ("--strength", 0.5)])
+def test_single_output_that_colorize_did_not_make_is_refused(models, gray_photo, tmp_path, option):
+    for name in ("a.png", "b.png"):
+        Image.fromarray(gray_photo).save(tmp_path / name)
+    before = (tmp_path / "b.png").read_bytes()
+    line = (tmp_path / "a.png", tmp_path / "b.png", "--device", "cpu", "--model", models.tinted, *option)
+    result = invoke(*line)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[0] == (
+        f"{tmp_path}/a.png: {tmp_path}/b.png exists and was not made by colorize, or was changed since;"
+        " use --overwrite to replace it"
+    )
+    assert (tmp_path / "b.png").read_bytes() == before
+    assert invoke(*line, "--overwrite").exit_code == 0
+
+
+def test_single_output_within_an_output_directory_is_known_from_its_run(models, make_folder, tmp_path):
+    source, output = make_folder(tmp_path / "in", 2), tmp_path / "out"
+    options = ("--device", "cpu", "--model", models.tinted)
+    assert invoke(source, output, *options).exit_code == 0
+    one = (source / "sub" / "0001.jpg", output / "sub" / "0001.jpg", *options)
+    assert "1 up to date" in invoke(*one).stderr
+    assert "1 done" in invoke(*one, "--strength", 0.5).stderr
+    assert "1 done, 1 skipped (1 up to date)" in invoke(source, output, *options).stderr
+
+
+def test_directory_with_a_single_output_is_still_an_input(models, make_folder, tmp_path):
+    source = make_folder(tmp_path / "in", 2) / "sub"
+    options = ("--device", "cpu", "--model", models.gray)
+    assert invoke(source / "0001.jpg", source / "b.jpg", *options).exit_code == 0
+    assert invoke(source.parent, tmp_path / "out", *options).exit_code == 0
+    assert contents(tmp_path / "out").keys() == {"0000.png", "sub/0001.jpg", "sub/b.jpg"}
 
 
 @pytest.mark.parametrize("shards", [True, False])

@@ -219,6 +219,19 @@ def test_frames_are_independent_of_batches_and_workers(network, tmp_path, option
     assert_same(tmp_path / "b.mkv", tmp_path / "c.mkv")
 
 
+@pytest.mark.parametrize("name", ["default", "open"])
+def test_packets_with_a_bundled_model_are_independent_of_batches(bundled_model, tmp_path, name):
+    """Batches depend on the speed of the stages, and differ from run to run."""
+    loaded = model.load(bundled_model.with_name(f"{name}.onnx"), "cpu", threads=2)
+    source = make(tmp_path / "a.mkv", Recipe(frames=11, codec="ffv1", options={}))
+    seen = []
+    for batch_size in (1, 3, 8):
+        settings = dataclasses.replace(LOSSLESS, batch_size=batch_size, size=96)
+        run_video(source, tmp_path / "b.mkv", loaded, settings)
+        seen.append(packets(tmp_path / "b.mkv"))
+    assert seen[0] == seen[1] == seen[2]
+
+
 def test_chroma_planes_are_left_sited():
     from colorize_cli.color.ycbcr import BT601, Coding
     from colorize_cli.video.pixel_format import Layout, VideoInfo
