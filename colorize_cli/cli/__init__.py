@@ -38,20 +38,22 @@ class _Commands(click.Group):
         if args and args[0] not in (*_COMMANDS, *ctx.help_option_names):
             args = ["run", *args]
         if not args and not ctx.resilient_parsing:  # that is completion of the first word
-            args = ["run"]
+            raise click.UsageError(run.NOTHING, ctx)
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the help of `run` with the list of commands in it."""
         run.command.format_usage(ctx, formatter)
         formatter.write_usage(ctx.command_path, "COMMAND ...", prefix=" " * len("Usage: "))
-        run.command.format_help_text(ctx, formatter)
         self.format_commands(ctx, formatter)
         formatter.write_paragraph()
         with formatter.indentation():
+            formatter.write_text("`colorize COMMAND --help` describes a command.")
+        run.command.format_help_text(ctx, formatter)
+        formatter.write_paragraph()
+        with formatter.indentation():
             formatter.write_text(
-                "`colorize COMMAND --help` describes a command. A file or directory with the name of a "
-                "command is given as ./compare, for example."
+                "A file or directory with the name of a command is given as ./compare, for example."
             )
         run.command.format_options(ctx, formatter)
         run.command.format_epilog(ctx, formatter)
@@ -75,6 +77,11 @@ def main() -> NoReturn:
     # Pillow warns about unusual pictures that it can read. It raises an error if it cannot read one.
     warnings.simplefilter("ignore")
     logging.getLogger("PIL").addHandler(logging.NullHandler())
+    call(sys.argv[1:])
+
+
+def call(arguments: list[str]) -> NoReturn:
+    """Run the command that the arguments name, and raise SystemExit with its exit status."""
     with options.exit_on_error(sys.exit):
-        sys.exit(command.main(prog_name="colorize", standalone_mode=False))
-    raise AssertionError("the block above ends the process")
+        sys.exit(command.main(arguments, "colorize", standalone_mode=False))
+    raise AssertionError("the block above ends in SystemExit")

@@ -110,7 +110,7 @@ def _examine(context: click.Context, _: click.Parameter, asked: bool) -> None:
 
 
 @contextlib.contextmanager
-def exit_on_error(leave: Callable[[int], NoReturn]) -> Iterator[None]:
+def exit_on_error(leave: Callable[[int], NoReturn], program: str = "colorize") -> Iterator[None]:
     """Call `leave` with the status of an error raised in the block, after printing it as one line on stderr.
 
     Nothing is printed if the reader of standard output has gone, as `head` does when it has seen enough.
@@ -119,27 +119,43 @@ def exit_on_error(leave: Callable[[int], NoReturn]) -> Iterator[None]:
         yield
     except ColorizeError as error:
         if not isinstance(error.__cause__, BrokenPipeError):
-            click.echo(f"colorize: {printable(error)}", err=True)
+            click.echo(f"{program}: {printable(error)}", err=True)
         leave(error.exit_code)
     except click.ClickException as error:
         text = printable(error.format_message().rstrip("."))
         if (context := getattr(error, "ctx", None)) is not None:  # of a wrong use
-            text += f" (see {context.command_path} --help)"
-        click.echo(f"colorize: {text}", err=True)
+            text += f" (see {context.command_path.removesuffix(' run')} --help)"
+        click.echo(f"{program}: {text}", err=True)
         leave(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         leave(EXIT_INTERRUPTED)
 
 
-def _group(*options: Callable[[Any], Any]) -> Callable[[F], F]:
-    """Combine option decorators into one. `--help` shows them in the given order."""
+def _group(title: str, *options: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Combine option decorators into one. `--help` shows them under the title, in the given order."""
 
     def decorate(function: F) -> F:
         for option in reversed(options):
             function = option(function)
+            vars(function)["__click_params__"][-1].title = title
         return function
 
     return decorate
+
+
+class GroupedCommand(click.Command):
+    """A command whose `--help` shows the options under the titles of their groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options by group. Those without a title come last."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        options = [each for each in self.get_params(ctx) if isinstance(each, click.Option)]
+        for option in sorted(options, key=lambda each: not hasattr(each, "title")):
+            if (record := option.get_help_record(ctx)) is not None:
+                groups.setdefault(getattr(option, "title", "Other options"), []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 # Options shared with other commands.
@@ -192,8 +208,8 @@ max_pixels = click.option(
 )
 quiet = click.option("--quiet", "-q", is_flag=True, help="Print only failures.")
 
-# Selection of files.
 choosing = _group(
+    "What is colorized",
     click.option(
         "--files-from",
         type=click.File("rb"),
@@ -220,21 +236,129 @@ choosing = _group(
         help="In directories, leave out files that match. May be repeated.",
     ),
     click.option(
+        "--if-colored",
+        type=click.Choice(IF_COLORED),
+        default=_DEFAULTS.if_colored,
+        show_default=True,
+        help="Treatment of inputs already in color; sepia and other toned prints count as gray. copy puts "
+        "them into OUTPUT unchanged, recolor replaces their colors.",
+    ),
+    click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace all existing outputs. Without it, an output is skipped if it is up to date, was not "
+        "made by colorize, or was changed since.",
+    ),
+    click.option(
         "--allow-empty",
         is_flag=True,
         help="Do not count it as a failure if there are no pictures and no videos.",
     ),
+)
+
+looks = _group(
+    "How it looks",
+    model,
     click.option(
-        "--shard",
-        type=_shard,
-        default="1/1",
-        metavar="i/N",
-        help="Process only the i-th of N parts, to divide the same files among N machines.",
+        "--model-kind",
+        type=click.Choice(MODEL_KINDS),
+        help="Kind of the ONNX file, if it cannot be detected.",
+    ),
+    size,
+    strength,
+    click.option(
+        "--reference",
+        type=click.Path(path_type=Path),
+        metavar="PHOTO",
+        help="A color photograph whose palette all pictures take on.",
+    ),
+    click.option(
+        "--hints",
+        type=click.Path(path_type=Path),
+        metavar="FILE|DIR",
+        help="Colors for parts of the pictures, as JSON or, for a single picture, as a PNG that is "
+        "transparent where there is no hint. Each color spreads until it meets an edge. A directory has a "
+        "file a.jpg.hints.json for a.jpg, at the same path below it as the picture below INPUT. Hints beside "
+        "a picture (see colorize retouch) are used without this option; hints that it gives replace them.",
+    ),
+    click.option(
+        "--format",
+        type=_Format([name.lower() for name in formats.WRITABLE]),
+        help="Format of all pictures; jpg and tif are accepted too.  [default: the format of each input]",
+    ),
+    click.option(
+        "--quality",
+        type=click.IntRange(1, 100),
+        help="Quality of JPEG, WebP and AVIF outputs.  [default: as in a JPEG input, otherwise high]",
     ),
 )
 
-# The network and its device.
-network = _group(
+videos = _group(
+    "Films",
+    click.option(
+        "--preview",
+        type=click.IntRange(1, MOST_PREVIEWED),
+        metavar="N",
+        help="Instead of a video, write a PNG that shows N frames, each gray and colorized.",
+    ),
+    click.option(
+        "--start",
+        type=_Time(),
+        default=_DEFAULTS.video.start,
+        metavar="TIME",
+        help="Start at this time, in seconds or as 1:30 or 00:01:30.5, for example to try a short "
+        "part first. In a directory the output is then called film.90s-100s.mp4.  [default: the beginning]",
+    ),
+    click.option(
+        "--duration",
+        type=_Time(),
+        metavar="TIME",
+        help="Stop after this time, given as for --start.  [default: the rest of the video]",
+    ),
+    click.option(
+        "--audio/--no-audio",
+        default=_DEFAULTS.video.audio,
+        show_default=True,
+        help="Keep the sound, or leave it out.",
+    ),
+    click.option(
+        "--steady",
+        type=click.FloatRange(0, 1),
+        default=_DEFAULTS.video.steady,
+        show_default=True,
+        help="Smoothing of colors over time; 0 colorizes each frame independently.",
+    ),
+    click.option(
+        "--every",
+        callback=_every,
+        default="auto",
+        show_default=True,
+        metavar="auto|N",
+        help="Run the network on every N-th frame of a shot, and move the colors along with the "
+        "motion for the frames in between. auto chooses frames by the amount of motion; 1 runs the network "
+        "on all.",
+    ),
+    click.option(
+        "--codec",
+        metavar="NAME",
+        help="FFmpeg encoder, for example libx265, ffv1 or h264_nvenc.  [default: H.264; VP9 for "
+        "WebM, MPEG-4 for AVI, MPEG-2 for MPEG]",
+    ),
+    click.option(
+        "--crf",
+        type=click.IntRange(0, 63),
+        help="Constant quality of the encoder; lower is better.  [default: 18 for H.264]",
+    ),
+    click.option("--preset", metavar="NAME", help="Encoder preset, which trades speed for size."),
+    click.option(
+        "--pixel-format",
+        metavar="NAME",
+        help="Pixel format, for example yuv444p.  [default: as in the input]",
+    ),
+)
+
+running = _group(
+    "How it runs",
     device,
     precision,
     click.option(
@@ -250,138 +374,8 @@ network = _group(
         default=_DEFAULTS.workers,
         help="Threads for each of reading, composing and writing.  [default: one per core]",
     ),
-    model,
-    click.option(
-        "--model-kind",
-        type=click.Choice(MODEL_KINDS),
-        help="Kind of the ONNX file, if it cannot be detected.",
-    ),
-    size,
-)
-
-# Appearance and format of the outputs.
-colors = _group(
-    strength,
-    click.option(
-        "--format",
-        type=_Format([name.lower() for name in formats.WRITABLE]),
-        help="Format of all pictures; jpg and tif are accepted too.  [default: the format of each input]",
-    ),
-    click.option(
-        "--quality",
-        type=click.IntRange(1, 100),
-        help="Quality of JPEG, WebP and AVIF outputs.  [default: as in a JPEG input, otherwise high]",
-    ),
-    click.option(
-        "--if-colored",
-        type=click.Choice(IF_COLORED),
-        default=_DEFAULTS.if_colored,
-        show_default=True,
-        help="Treatment of inputs already in color; sepia and other toned prints count as gray. copy puts "
-        "them into OUTPUT unchanged, recolor replaces their colors.",
-    ),
-    click.option(
-        "--hints",
-        type=click.Path(path_type=Path),
-        metavar="FILE|DIR",
-        help="Colors for parts of the pictures, as JSON or, for a single picture, as a PNG that is "
-        "transparent where there is no hint. Each color spreads until it meets an edge. A directory has a "
-        "file a.jpg.hints.json for a.jpg, at the same path below it as the picture below INPUT. Hints beside "
-        "a picture (see colorize retouch) are used without this option; hints that it gives replace them.",
-    ),
-    click.option(
-        "--reference",
-        type=click.Path(path_type=Path),
-        metavar="PHOTO",
-        help="A color photograph whose palette all pictures take on.",
-    ),
-)
-
-# Videos.
-videos = _group(
-    click.option(
-        "--steady",
-        type=click.FloatRange(0, 1),
-        default=_DEFAULTS.video.steady,
-        show_default=True,
-        help="Videos: smoothing of colors over time; 0 colorizes each frame independently.",
-    ),
-    click.option(
-        "--every",
-        callback=_every,
-        default="auto",
-        show_default=True,
-        metavar="auto|N",
-        help="Videos: run the network on every N-th frame of a shot, and move the colors along with the "
-        "motion for the frames in between. auto chooses frames by the amount of motion; 1 runs the network "
-        "on all.",
-    ),
-    click.option(
-        "--codec",
-        metavar="NAME",
-        help="Videos: FFmpeg encoder, for example libx265, ffv1 or h264_nvenc.  [default: H.264; VP9 for "
-        "WebM, MPEG-4 for AVI, MPEG-2 for MPEG]",
-    ),
-    click.option(
-        "--crf",
-        type=click.IntRange(0, 63),
-        help="Videos: constant quality of the encoder; lower is better.  [default: 18 for H.264]",
-    ),
-    click.option("--preset", metavar="NAME", help="Videos: encoder preset, which trades speed for size."),
-    click.option(
-        "--pixel-format",
-        metavar="NAME",
-        help="Videos: pixel format, for example yuv444p.  [default: as in the input]",
-    ),
-    click.option(
-        "--audio/--no-audio",
-        default=_DEFAULTS.video.audio,
-        show_default=True,
-        help="Videos: keep the sound, or leave it out.",
-    ),
-    click.option(
-        "--start",
-        type=_Time(),
-        default=_DEFAULTS.video.start,
-        metavar="TIME",
-        help="Videos: start at this time, in seconds or as 1:30 or 00:01:30.5, for example to try a short "
-        "part first. In a directory the output is then called film.90s-100s.mp4.  [default: the beginning]",
-    ),
-    click.option(
-        "--duration",
-        type=_Time(),
-        metavar="TIME",
-        help="Videos: stop after this time, given as for --start.  [default: the rest of the video]",
-    ),
-    click.option(
-        "--preview",
-        type=click.IntRange(1, MOST_PREVIEWED),
-        metavar="N",
-        help="Videos: instead of a video, write a PNG that shows N frames, each gray and colorized.",
-    ),
-)
-
-# Control and reporting of a run.
-running = _group(
-    click.option(
-        "--engine",
-        type=click.Choice(ENGINES),
-        default=_DEFAULTS.engine,
-        show_default=True,
-        help="Where jobs run: on this machine, or on a Ray cluster whose nodes all see the same files.",
-    ),
-    click.option(
-        "--address",
-        metavar="HOST:PORT|auto",
-        help="With --engine ray: head node of the cluster.  [default: a temporary cluster on this machine]",
-    ),
     max_pixels,
-    click.option(
-        "--overwrite",
-        is_flag=True,
-        help="Replace all existing outputs. Without it, an output is skipped if it is up to date, was not "
-        "made by colorize, or was changed since.",
-    ),
+    click.option("--dry-run", is_flag=True, help="Print the planned jobs without running them."),
     click.option("--fail-fast", is_flag=True, help="Stop at the first failure instead of continuing."),
     click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON object per file to standard output."
@@ -393,7 +387,6 @@ running = _group(
         help="Write an HTML page: each picture before and after, the failures, the settings.",
     ),
     quiet,
-    click.option("--dry-run", is_flag=True, help="Print the planned jobs without running them."),
     click.option(
         "--doctor",
         is_flag=True,
@@ -402,5 +395,28 @@ running = _group(
         hidden=True,
         callback=_examine,
         help="The command `doctor`, as an option. To check another model, put --model before it.",
+    ),
+)
+
+machines = _group(
+    "Several machines",
+    click.option(
+        "--shard",
+        type=_shard,
+        default="1/1",
+        metavar="i/N",
+        help="Process only the i-th of N parts, to divide the same files among N machines.",
+    ),
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default=_DEFAULTS.engine,
+        show_default=True,
+        help="Where jobs run: on this machine, or on a Ray cluster whose nodes all see the same files.",
+    ),
+    click.option(
+        "--address",
+        metavar="HOST:PORT|auto",
+        help="With --engine ray: head node of the cluster.  [default: a temporary cluster on this machine]",
     ),
 )

@@ -72,7 +72,7 @@ def command(
       colorize retouch scans/grandmother.jpg
       colorize retouch 'scans/195*.tif' --page fifties.html
     """  # noqa: D301 - click needs the backspace
-    with options.exit_on_error(context):
+    with options.exit_on_error(context.exit):
         if STREAM in inputs:
             raise UsageError("retouch cannot read standard input (-); give files or directories")
         paths, left_out = discovery.find(inputs, FORMATS)

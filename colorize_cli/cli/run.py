@@ -35,19 +35,22 @@ from colorize_cli.storage.discovery import Selection
 if TYPE_CHECKING:
     from colorize_cli.report.run_page import Report
 
+NOTHING = "nothing to colorize: give INPUT and OUTPUT"
+
 
 @click.command(
+    cls=options.GroupedCommand,
     context_settings={"help_option_names": ["-h", "--help"]},
-    short_help="Colorize photographs and videos. This is the default.",
+    short_help="Colorize photographs and films. This is the default.",
     epilog="Exit status: 0 all done, 1 some failed, 2 wrong usage, 3 device does not work, 130 interrupted.",
 )
 @click.argument("inputs", nargs=-1, type=options.PathOrStream(), metavar="[INPUT...]")
 @click.argument("output", type=click.Path(readable=False))
 @options.choosing
-@options.network
-@options.colors
+@options.looks
 @options.videos
 @options.running
+@options.machines
 @click.version_option(package_name="colorize-cli")
 @click.pass_context
 def command(
@@ -68,13 +71,19 @@ def command(
     dry_run: bool,
     **asked: Any,
 ) -> None:
-    """Colorize black-and-white photographs and videos.
+    """Colorize black-and-white photographs and films.
 
-    INPUT... are photographs (JPEG, PNG, WebP, TIFF, AVIF, HEIC, BMP, JPEG 2000, GIF), videos (MP4, MOV, MKV,
+    \b
+    Examples:
+      colorize scans/ colorized/
+      colorize grandmother.jpg grandmother-colorized.png
+      colorize --start 1:00 --duration 10 film.mp4 ten-seconds.mp4
+
+    INPUT... are photographs (JPEG, PNG, WebP, TIFF, AVIF, HEIC, BMP, JPEG 2000, GIF), films (MP4, MOV, MKV,
     WebM, AVI, MPEG), glob patterns, and directories, which are searched recursively. OUTPUT is a directory,
-    with the same subdirectories as the inputs, or a file for a single photograph or video; with a / at its
+    with the same subdirectories as the inputs, or a file for a single photograph or film; with a / at its
     end it is a directory. A single input may
-    come from standard input and go to standard output, both written as -; a video is then Y4M or Matroska.
+    come from standard input and go to standard output, both written as -; a film is then Y4M or Matroska.
     Inputs and outputs may be in a remote store (s3://, gs:// and other protocols of fsspec); inputs may also
     be https:// URLs.
 
@@ -89,11 +98,8 @@ def command(
     in color are skipped (see --if-colored).
 
     \b
-    Examples:
-      colorize scans/ colorized/
-      colorize grandmother.jpg grandmother-colorized.png
+    More examples:
       colorize --strength 0.8 --device cuda a.tif b.tif albums/ colorized/
-      colorize holiday.mp4 holiday-colorized.mp4
       colorize holiday.mp4 sheet.png --preview 12
       curl -s https://example.org/old.jpg | colorize - - > colorized.jpg
       find . -name '*.tif' -print0 | colorize --files-from - -0 colorized/ --json
@@ -106,7 +112,7 @@ def command(
         settings = Settings(**asked, video=video)
         listed = discovery.read_list(files_from, nul=null) if files_from is not None else []
         if not inputs and files_from is None:
-            raise UsageError("nothing to colorize: give INPUT and OUTPUT (see colorize --help)")
+            raise click.UsageError(NOTHING, context)
         if as_json and output == str(STREAM):
             raise UsageError("--json and the output would both go to standard output; give a file as OUTPUT")
         selection = Selection(include, exclude, shard)
@@ -126,9 +132,7 @@ def command(
             display.leave_out(outcome)
         if not (plan.jobs or plan.elsewhere or allow_empty):
             where = [*map(str, inputs), *(["the list"] if files_from is not None else [])]
-            raise ReadError(
-                f"no pictures or films in {', '.join(where)}; --allow-empty takes that for success"
-            )
+            raise ReadError(f"no pictures or films in {', '.join(where)}; --allow-empty allows that")
         for line in scope.without_effect(context, plan, settings):
             display.say(line)
         if dry_run:

@@ -41,10 +41,14 @@ def test_help_lists_commands_and_options_of_run(option):
     assert result.stdout.startswith(
         "Usage: colorize [OPTIONS] [INPUT...] OUTPUT\n       colorize COMMAND ...\n"
     )
-    _, _, commands = result.stdout.partition("\nCommands:\n")
-    listed, _, options = commands.partition("\nOptions:\n")
-    assert [line.split()[0] for line in listed.splitlines()[: len(COMMANDS)]] == list(COMMANDS)
+    _, _, commands = result.stdout.partition("\n\nCommands:\n")
+    listed, _, text = commands.partition("\n\n")
+    assert [line.split()[0] for line in listed.splitlines()] == list(COMMANDS)
     assert "..." not in listed, "each command is described in full"
+    assert text.index("  Examples:\n    colorize scans/ colorized/") < text.index("INPUT... are")
+    _, _, options = text.partition("\nWhat is colorized:\n")
+    titles = ["How it looks:", "Films:", "How it runs:", "Several machines:", "Other options:"]
+    assert [line for line in options.splitlines() if line and not line.startswith(" ")] == titles
     alone = invoke("run", "--help").stdout
     assert alone.endswith(options)
     assert "--doctor" not in options
