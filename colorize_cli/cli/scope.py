@@ -111,12 +111,13 @@ def without_effect(context: click.Context, plan: Plan, settings: Settings) -> It
     Raises:
         UsageError: One of them is needed.
     """
-    for parameter in context.command.params:
+    jobs = (*plan.jobs, *plan.elsewhere)
+    for parameter in context.command.params if jobs else ():
         name = parameter.name or ""
         scope = SCOPES.get(name, _ALL)
         if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             continue
-        if scope.of_run(plan, context.params) or any(scope.of_job(job, settings) for job in plan.jobs):
+        if scope.of_run(plan, context.params) or any(scope.of_job(job, settings) for job in jobs):
             continue
         options = parameter.opts if context.params[name] is not False else parameter.secondary_opts
         line = f"{max(options, key=len)} has no effect: {scope.otherwise}"

@@ -188,17 +188,20 @@ def reference_of(given: Image.Image | Path, max_pixels: int) -> Palette:
 
 
 def read_hints(path: Path, max_pixels: int) -> Hints | dict[str, DrawnHints]:
-    """Read a PNG or JSON file with the hints for one image, or with hints for several images by name.
+    """Read a picture or a JSON file with the hints for one image, or with hints for several images by name.
 
     Raises:
         UsageError: The file cannot be read or has another format. The message names it.
     """
     try:
         content = path.read_bytes()
-        if not content.startswith(_PNG):
+        try:
+            with reader.opened(content, max_pixels) as image:
+                copy = image.copy()
+        except ReadError:
+            if content.startswith(_PNG):
+                raise
             return notation.parse(content)
-        with reader.opened(content, max_pixels) as image:
-            copy = image.copy()
         return notation.from_image(copy)
     except OSError as error:
         raise UsageError(f"cannot read the hints {path}: {error.strerror}") from error

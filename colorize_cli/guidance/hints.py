@@ -1,19 +1,27 @@
 """Hints in their file formats: drawn hints in JSON, and painted hints as an image.
 
-Hints give colors to places in an image. Only a* and b* of a color are used. The JSON object for one image is
+Hints give colors to places in an image. Of a color only a* and b* are used: the image keeps its lightness.
+The chroma of a color is limited to 2.5 times its own L*. This changes only colors that are dark and vivid at
+the same time, such as navy, whose chroma would be glaring in a lighter place.
+
+The JSON object for one image is
 
     {"points": [{"x": 10, "y": 20, "color": "#aa3311", "radius": 4}],
      "strokes": [{"points": [[5, 5], [40, 12]], "color": "#3060a0", "width": 6}]}
 
 Coordinates are in pixels of the image in display orientation. (0, 0) is the center of the top left pixel.
-`color` is any color that Pillow's `ImageColor` supports ("#a31", "navy"). Radius and width are optional.
-Hints for several images are an object that maps image names to such objects. Painted hints are an image of
-any size with the same aspect ratio. Its opaque pixels are the hints.
+`color`, or `colour`, is any color that Pillow's `ImageColor` supports ("#a31", "navy", "dark red"). Radius
+and width are optional. Hints for several images are an object that maps image names to such objects. Painted
+hints are an image of any size with the same aspect ratio. Its opaque pixels are the hints. If it is opaque
+everywhere, it is a painted copy of the image, and the pixels that differ in a* and b* from the unpainted ones
+are the hints.
 """
 
+import contextlib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +31,7 @@ import numpy.typing as npt
 from PIL import Image, ImageColor, ImageOps
 
 from colorize_cli.color import lab
-from colorize_cli.color.lab import Bytes
+from colorize_cli.color.lab import Bytes, Floats
 from colorize_cli.compose import Pins
 from colorize_cli.core.errors import UsageError
 
@@ -32,7 +40,13 @@ RADIUS, WIDTH = 4.0, 6.0
 # A mark of this radius covers at least one pixel at any position.
 _LEAST_RADIUS = 0.75
 _OPAQUE = 128
-_POINT, _STROKE = frozenset({"x", "y", "color", "radius"}), frozenset({"points", "color", "width"})
+# Greatest chroma of a hint, relative to the L* of its color.
+_MOST_CHROMA = 2.5
+# Painted copies: distance in a* and b* from which a pixel counts as painted; the chroma below which a pixel
+# is gray; and the share of gray pixels from which the copy counts as gray, otherwise as toned.
+_PAINTED, _GRAY, _GRAY_SHARE = 6.0, 2.0, 0.01
+_POINT = frozenset({"x", "y", "color", "colour", "radius"})
+_STROKE = frozenset({"points", "color", "colour", "width"})
 _PARTS = frozenset({"points", "strokes"})
 _LIMIT = 1e6  # bound of coordinates and sizes, in pixels
 
@@ -131,7 +145,7 @@ class PaintedHints:
         mask = part[..., 3] >= _OPAQUE
         if not mask.any():
             return None
-        return mask, lab.srgb_to_lab(part[mask][:, :3] / np.float32(255))[:, 1:].T
+        return mask, _limited(lab.srgb_to_lab(part[mask][:, :3] / np.float32(255))).T
 
 
 Hints = DrawnHints | PaintedHints
@@ -180,14 +194,22 @@ def from_object(given: Mapping[str, Any]) -> DrawnHints:
 
 
 def from_image(image: Image.Image) -> PaintedHints:
-    """Return painted hints from an image that is transparent where there are no hints.
+    """Return painted hints from an image that is transparent or unpainted where there are no hints.
 
     Raises:
-        UsageError: The image has no transparency, or is fully transparent.
+        UsageError: The image is fully transparent, or opaque and nowhere painted.
     """
-    if not image.has_transparency_data:
-        raise UsageError("the image has no transparency; make it transparent where there are no hints")
-    rgba = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
+    rgba = np.array(ImageOps.exif_transpose(image).convert("RGBA"))
+    if rgba[..., 3].min(initial=255) == 255:
+        ab = lab.srgb_to_lab(rgba[..., :3] / np.float32(255))[..., 1:]
+        is_gray = (np.hypot(ab[..., 0], ab[..., 1]) < _GRAY).mean() >= _GRAY_SHARE
+        unpainted = np.zeros(2) if is_gray else np.median(ab, axis=(0, 1))
+        is_painted = np.hypot(*np.moveaxis(ab - unpainted, -1, 0)) >= _PAINTED
+        if not is_painted.any():
+            raise UsageError(
+                "there are no hints: the image has no transparency, and no place that differs in color"
+            )
+        rgba[..., 3] = np.where(is_painted, 255, 0)
     if rgba[..., 3].max(initial=0) < _OPAQUE:
         raise UsageError("there are no hints: the image is fully transparent")
     return PaintedHints(rgba)
@@ -222,7 +244,7 @@ def _point(where: str, given: Any) -> Mark:
     _check_keys(where, given, _POINT)
     place = _number(f"{where}.x", given.get("x")), _number(f"{where}.y", given.get("y"))
     radius = _positive(f"{where}.radius", given.get("radius", RADIUS))
-    return Mark((place,), max(radius, _LEAST_RADIUS), _chroma(f"{where}.color", given.get("color")))
+    return Mark((place,), max(radius, _LEAST_RADIUS), _chroma(where, given))
 
 
 def _stroke(where: str, given: Any) -> Mark:
@@ -236,7 +258,7 @@ def _stroke(where: str, given: Any) -> Mark:
     if not places:
         raise UsageError(f"{where} has no points")
     radius = _positive(f"{where}.width", given.get("width", WIDTH)) / 2
-    return Mark(tuple(places), max(radius, _LEAST_RADIUS), _chroma(f"{where}.color", given.get("color")))
+    return Mark(tuple(places), max(radius, _LEAST_RADIUS), _chroma(where, given))
 
 
 def _check_keys(where: str, given: Any, known: frozenset[str]) -> None:
@@ -267,15 +289,26 @@ def _positive(where: str, value: Any) -> float:
     return number
 
 
-def _chroma(where: str, value: Any) -> tuple[float, float]:
-    try:
-        rgb = ImageColor.getrgb(value) if isinstance(value, str) else ()
-    except ValueError:
-        rgb = ()
+def _chroma(where: str, given: Mapping[str, Any]) -> tuple[float, float]:
+    if "color" in given and "colour" in given:
+        raise UsageError(f"{where} has both color and colour; give one")
+    value: Any = given.get("color", given.get("colour"))
+    rgb: tuple[int, ...] = ()
+    # The names of CSS have no spaces, but people write "dark red".
+    with contextlib.suppress(AttributeError, ValueError):  # it is no text, or no color
+        rgb = ImageColor.getrgb(re.sub(r"(?<=[a-z])[ _-]+(?=[a-z])", "", value.strip().lower()))
     if len(rgb) != 3 or not all(0 <= channel <= 255 for channel in rgb):
-        raise UsageError(f"{where} is not a color like #aa3311: {_shown(value)}")
-    _, a, b = lab.srgb_to_lab(np.array(rgb) / 255)
+        raise UsageError(f"{where}.color is not a color like #aa3311: {_shown(value)}")
+    a, b = _limited(lab.srgb_to_lab(np.array(rgb) / 255))
     return float(a), float(b)
+
+
+def _limited(color: Floats) -> Floats:
+    """Return a* and b*, (..., 2), of L*a*b* (..., 3), with the chroma limited by L* (see the module)."""
+    ab = color[..., 1:]
+    chroma = np.hypot(ab[..., :1], ab[..., 1:])
+    limit = np.float32(_MOST_CHROMA) * color[..., :1]
+    return np.asarray(ab * np.minimum(1, limit / np.maximum(chroma, np.float32(1e-6))), np.float32)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

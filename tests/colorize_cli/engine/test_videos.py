@@ -193,7 +193,7 @@ def test_local_run_continues_the_chunks_of_a_cluster(models, tmp_path):
         if begun:
             assert len(seen) == 100 - split.chunks[2].frames
             assert seen[-1].frames == seen[-1].expected == 100
-        assert not (tmp_path / name / ".colorize").exists()
+        assert not [path for path in (tmp_path / name / ".colorize").iterdir() if path.is_dir()]
     chunked_videos.assert_same(tmp_path / "whole" / "a.mkv", tmp_path / "chunks" / "a.mkv")
 
 

@@ -151,11 +151,11 @@ def test_missing_guidance_file_is_named(models, scans, tmp_path):
         assert "absent.x" in refused(models, tmp_path, option, tmp_path / "absent.x", scans)
 
 
-def test_hints_png_without_transparency_is_refused(models, scans, tmp_path):
+def test_hints_picture_of_a_single_color_is_refused(models, scans, tmp_path):
     Image.new("RGB", (160, 120), "red").save(tmp_path / "hints.png")
     stderr = refused(models, tmp_path, "--hints", tmp_path / "hints.png", scans / "a.png")
     assert "hints.png" in stderr
-    assert "no transparency" in stderr
+    assert "there are no hints: the image has no transparency, and no place that differs in color" in stderr
 
 
 def test_gray_or_damaged_reference_is_refused(models, scans, tmp_path):

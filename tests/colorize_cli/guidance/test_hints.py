@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
+from PIL import Image, ImageColor
 from skimage import data
 
 from colorize_cli import Colorizer
@@ -22,7 +22,12 @@ BAD = {
     "no object": ("[1]", "not an object"),
     "no color": ('{"points": [{"x": 1, "y": 2, "color": "reddish"}]}', r"points\[0\]\.color is not a color"),
     "no number": ('{"points": [{"x": "1", "y": 2, "color": "red"}]}', r"points\[0\]\.x is not a number"),
-    "unknown key": ('{"points": [{"x": 1, "y": 2, "colour": "red"}]}', "'colour' is none of"),
+    "unknown key": ('{"points": [{"x": 1, "y": 2, "tint": "red"}]}', "'tint' is none of"),
+    "two colors": (
+        '{"points": [{"x": 1, "y": 2, "color": "red", "colour": "red"}]}',
+        "both color and colour",
+    ),
+    "no text": ('{"points": [{"x": 1, "y": 2, "color": 3}]}', r"points\[0\]\.color is not a color"),
     "no points": ('{"strokes": [{"points": [], "color": "red"}]}', r"strokes\[0\] has no points"),
     "twice": ('{"a.png": {"points": []}, "a.png": {"points": []}}', "occurs twice"),
     "empty": ('{"points": []}', "no points and no strokes"),
@@ -66,6 +71,49 @@ def test_bad_hints_raise_one_line_with_the_position(name):
     with pytest.raises(UsageError, match=reason) as raised:
         parse(text)
     assert "\n" not in str(raised.value)
+
+
+def marked(color: str, key: str = "color"):
+    return parse(json.dumps({"points": [{"x": 1, "y": 2, key: color}]})).marks[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [("dark red", "darkred"), ("Dark-Red", "#8b0000"), (" navy ", "navy"), ("REBECCA purple", "#639")],
+)
+def test_color_names_may_have_spaces_and_the_british_key(name, same):
+    assert marked(name, "colour") == marked(same)
+
+
+@pytest.mark.parametrize("name", ["navy", "darkblue", "#000080", "#1a0026"])
+def test_chroma_of_a_dark_hint_is_limited_by_its_lightness(name):
+    a, b = marked(name).chroma
+    lightness, *ab = lab.srgb_to_lab(np.array(ImageColor.getrgb(name)) / 255)
+    assert np.hypot(a, b) == pytest.approx(min(2.5 * lightness, np.hypot(*ab)), abs=0.01)
+    assert np.arctan2(b, a) == pytest.approx(np.arctan2(ab[1], ab[0]), abs=1e-4), "the hue is kept"
+    assert np.hypot(a, b) < 40
+
+
+@pytest.mark.parametrize("name", ["red", "#aa3311", "maroon", "darkgreen", "#3060a0", "purple", "gray"])
+def test_chroma_of_other_hints_is_exact(name):
+    assert marked(name).chroma == pytest.approx(
+        lab.srgb_to_lab(np.array(ImageColor.getrgb(name)) / 255)[1:], abs=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("tone", "format_"), [((1, 1, 1), "PNG"), ((1, 0.9, 0.75), "PNG"), ((1, 1, 1), "JPEG")]
+)
+def test_painted_copy_gives_hints_where_it_differs(models, images, tmp_path, tone, format_):
+    with Image.open(images / "b.png") as image:
+        copy = np.asarray(image)[..., None] * np.array(tone)
+    copy[13:33, 10:50] = 0xB0, 0x5A, 0x48
+    Image.fromarray(copy.astype(np.uint8)).save(tmp_path / "h", format_)
+    hints = ("--hints", tmp_path / "h")
+    assert run(models, *hints, "--strength", "0", images / "b.png", tmp_path / "out.png")[0] == 0
+    found = chroma(tmp_path / "out.png")
+    assert np.abs(found[16:30, 14:46] - wanted(RED)).mean() < 2
+    assert np.linalg.norm(found[100:, 130:], axis=-1).max() < 8, "far away nothing is painted"
 
 
 def test_point_hint_sets_the_color(models, images, tmp_path):
