@@ -6,7 +6,7 @@ each directory in which something is left out, not counted in the summary:
 
     source       path or URL as it was found, or "-" for standard input
     destination  path or URL, or "-" for standard output
-    status       "done", "skipped" or "failed"
+    status       "done", "skipped" or "failed"; with --dry-run "planned" for what a run would do
     reason       why it was skipped or failed, else null
     seconds      object: time per completed stage ("decode", "infer", "compose", "encode", and for remote
                  files "fetch" and "put")
@@ -43,13 +43,18 @@ if TYPE_CHECKING:
     from colorize_cli.cli.progress_bar import Bar
 
 
-def to_json(outcome: Outcome) -> str:
-    """Return an outcome as JSON without a line break. The module docstring lists the fields."""
+def to_json(outcome: Outcome, status: str | None = None) -> str:
+    """Return an outcome as JSON without a line break. The module docstring lists the fields.
+
+    Args:
+        outcome: The outcome.
+        status: Given in place of the status of the outcome.
+    """
     return json.dumps(
         {
             "source": str(outcome.job.source),
             "destination": str(outcome.job.destination),
-            "status": outcome.status.value,
+            "status": status or outcome.status.value,
             "reason": outcome.reason,
             "seconds": {stage: round(seconds, 6) for stage, seconds in outcome.seconds.items()},
             "device": outcome.device,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from colorize_cli.cli import options, scope
-from colorize_cli.cli.progress import Display
+from colorize_cli.cli.progress import Display, to_json
 from colorize_cli.core import formats
 from colorize_cli.core.errors import (
     EXIT_FAILED,
@@ -126,7 +126,7 @@ def command(
             selection=selection,
             trial=video.trial,
         )
-        json_lines = sys.stdout if as_json and not dry_run else None
+        json_lines = sys.stdout if as_json else None
         display = Display(len(plan.jobs), quiet=quiet, json_lines=json_lines)
         for outcome in plan.left_out:
             display.leave_out(outcome)
@@ -139,6 +139,10 @@ def command(
             from colorize_cli.engine import session
 
             for job, reason in session.preview(plan, settings, display.say):
+                if as_json:
+                    status = "planned" if reason is None else "failed" if job.refused else "skipped"
+                    click.echo(to_json(Outcome(job, Status.SKIPPED, reason), status))
+                    continue
                 columns = [printable(job.source), printable(job.destination)]
                 columns = ["colorize", *columns] if reason is None else ["skip", *columns, reason]
                 click.echo("\t".join(columns))

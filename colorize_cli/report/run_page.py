@@ -13,18 +13,21 @@ from colorize_cli.core.errors import ReadError
 from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Outcome, Status
 from colorize_cli.core.location import STREAM, Location, Url
-from colorize_cli.core.settings import Settings
+from colorize_cli.core.settings import Settings, VideoSettings
 from colorize_cli.image.thumbnail import color_thumbnail, gray_thumbnail
 from colorize_cli.report.html import Page, Spool, embedded
+from colorize_cli.storage.manifest import State
 from colorize_cli.video.preview import stills
 
-# Pictures shown per status; the rest are links. A thousand pictures make a page of 40 MB.
-SHOWN = 1000
+# Pictures shown per section; the rest are links. Five hundred pictures make a page of about 50 MB.
+SHOWN = 500
 # Longest side of the pictures in the page, in pixels.
-SIDE = 320
+SIDE = 640
 _QUALITY = 75
 _POSITION = 0.3  # of the frame that represents a video, as a fraction of its duration
 _ROWS_PER_TABLE = 250
+_FINISHED = "up to date"  # title of the outcomes that an earlier run finished
+_ONLY_IF_SET = ("model_kind", "hints", "reference", "address", "start", "duration", "audio")
 
 
 class Report:
@@ -50,8 +53,9 @@ class Report:
         self._left_out = left_out
         self._begun = time.monotonic()
         self._seconds: dict[str, float] = {}
-        # For each status, the outcomes with pictures and those without.
-        self._spools: dict[Status, tuple[Spool, Spool]] = {}
+        # For each section, by its title, the outcomes with pictures and those without.
+        self._spools: dict[str, tuple[Spool, Spool]] = {}
+        self._kinds: set[bool] = set()  # True for videos, False for pictures
         self._error: OSError | None = None
 
     def __enter__(self) -> Self:
@@ -70,15 +74,18 @@ class Report:
         for stage, seconds in outcome.seconds.items():
             self._seconds[stage] = self._seconds.get(stage, 0) + seconds
         job = outcome.job
+        self._kinds.add(is_video(job.source) or outcome.frames is not None)
+        finished = outcome.status is Status.SKIPPED and outcome.reason == State.CURRENT.value
+        section = _FINISHED if finished else outcome.status.value
         record = {
             "source": self._page.link(job.source),
             "destination": self._page.link(job.destination),
             "reason": outcome.reason,
         }
         try:
-            if outcome.status not in self._spools:
-                self._spools[outcome.status] = self._page.spool(), self._page.spool()
-            cards, rows = self._spools[outcome.status]
+            if section not in self._spools:
+                self._spools[section] = self._page.spool(), self._page.spool()
+            cards, rows = self._spools[section]
             if outcome.status is Status.FAILED or len(cards) >= SHOWN:
                 rows.add(**record)
             else:
@@ -116,22 +123,16 @@ class Report:
         with self._page.explained():
             if self._error is not None:
                 raise self._error
-        order = (Status.FAILED, Status.DONE, Status.SKIPPED)
-        shown = {
-            field.name.replace("_", " "): _shown(field.name, getattr(settings, field.name))
-            for settings in (self._settings, self._settings.video)
-            for field in dataclasses.fields(settings)
-            if field.name != "video"
-        }
+        order = (Status.FAILED.value, Status.DONE.value, _FINISHED, Status.SKIPPED.value)
         self._page.write(
             "run.html",
             sections=[
-                {"status": status.value, "cards": self._spools[status][0], "rows": self._spools[status][1]}
-                for status in order
-                if status in self._spools
+                {"status": title, "cards": self._spools[title][0], "rows": self._spools[title][1]}
+                for title in order
+                if title in self._spools
             ],
             rows_per_table=_ROWS_PER_TABLE,
-            settings=shown,
+            settings=_applied(self._settings, videos=True in self._kinds, pictures=False in self._kinds),
             stages=self._seconds,
             seconds=time.monotonic() - self._begun,
             stopped=stopped,
@@ -163,6 +164,31 @@ def _pictures(outcome: Outcome, max_pixels: int) -> dict[str, Any]:
         except ReadError as error:
             return {"problem": f"No preview of the {what} picture: {error}"}
     return images
+
+
+def _applied(settings: Settings, *, videos: bool, pictures: bool) -> dict[str, str]:
+    """Return the settings that had an effect, by their names in words.
+
+    Args:
+        settings: The settings of the run.
+        videos: True if there were videos.
+        pictures: True if there were pictures.
+    """
+    names = [field.name for field in dataclasses.fields(settings) if field.name != "video"]
+    left_out = set(_ONLY_IF_SET if pictures else (*_ONLY_IF_SET, "format", "quality"))
+    values = {name: getattr(settings, name) for name in names}
+    if videos:
+        video = vars(settings.video)
+        left_out |= (
+            {"preview"} if settings.video.preview is None else video.keys() - {"preview", "start", "duration"}
+        )
+        values |= video
+    defaults = {**vars(Settings()), **vars(VideoSettings())}
+    return {
+        name.replace("_", " "): _shown(name, value)
+        for name, value in values.items()
+        if name not in left_out or (name in _ONLY_IF_SET and value != defaults[name])
+    }
 
 
 def _shown(name: str, value: object) -> str:

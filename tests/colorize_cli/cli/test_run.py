@@ -253,6 +253,21 @@ def test_dry_run_prints_the_plan_to_stdout(models, make_folder, tmp_path):
     assert len(contents(output)) == 1
 
 
+def test_dry_run_with_json_prints_json_only(models, make_folder, tmp_path):
+    source, output = make_folder(tmp_path / "in", 2), tmp_path / "out"
+    (source / "notes.txt").touch()
+    output.mkdir()
+    (output / "0000.png").touch()
+    result = invoke(source, output, "--dry-run", "--json")
+    objects = [json.loads(line) for line in result.stdout.splitlines()]
+    assert all(each.keys() == JOB_FIELDS for each in objects)
+    assert [(each["source"], each["status"], each["reason"]) for each in objects] == [
+        (str(source), "skipped", "files of other kinds ignored: .txt 1"),
+        (f"{source}/0000.png", "skipped", "there already, not as colorize left it"),
+        (f"{source}/sub/0001.jpg", "planned", None),
+    ]
+
+
 def test_dry_run_into_a_closed_pipe_exits_1_silently(make_folder, tmp_path):
     source = make_folder(tmp_path / "in", 40)
     running = process(source, tmp_path / "out", "--dry-run")

@@ -1,4 +1,3 @@
-import dataclasses
 import gc
 import os
 import sys
@@ -8,6 +7,7 @@ from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageOps
 
 from colorize_cli.core.errors import UsageError, WriteError
@@ -124,14 +124,21 @@ def test_outcomes_are_grouped_with_failures_first(tmp_path):
         Outcome(job, Status.SKIPPED, "its <output> exists"),
         Outcome(job, Status.DONE, None, {"decode": 0.25, "infer": 1.5}),
         Outcome(broken, Status.FAILED, "the file is empty"),
+        Outcome(job, Status.SKIPPED, "up to date"),
     )
-    assert page.text["h2"] == ["Failed 1", "Done 1", "Skipped 1"]
-    failed, done, skipped = page.text["section"]
+    assert page.text["h2"] == ["Failed 1", "Done 1", "Up to date 1", "Skipped 1"]
+    assert page.attributes("section", "id") == ["failed", "done", "up-to-date", "skipped"]
+    failed, done, _, skipped = page.text["section"]
     assert str(broken.source) in failed
     assert "the file is empty" in failed
     assert "1.8 s" in done
     assert "its <output> exists" in skipped
-    assert [" ".join(entry.split()) for entry in page.text["li"][:-1]] == ["1 failed", "1 done", "1 skipped"]
+    assert [" ".join(entry.split()) for entry in page.text["li"][:-1]] == [
+        "1 failed",
+        "1 done",
+        "1 up to date",
+        "1 skipped",
+    ]
     assert "time: infer1.5 s" in page.text["table"][0]
 
 
@@ -150,17 +157,43 @@ def test_cards_of_photographs_have_the_command_to_retouch_them(tmp_path):
     assert plain == [f"colorize retouch {tmp_path / 'in' / 'plain.png'}"]
 
 
-def test_settings_are_all_shown(tmp_path):
+OF_PICTURES = {"format", "quality"}
+OF_VIDEOS = {"steady", "every", "codec", "crf", "preset", "pixel format"}
+
+
+def test_settings_that_applied_are_shown(tmp_path):
     settings = Settings(model=Path("<b>my</b>.onnx"), strength=0.75, overwrite=True, workers=3)
-    table = page_of(tmp_path / "page.html", settings=settings).text["table"][0]
-    names = (*dataclasses.fields(Settings), *dataclasses.fields(VideoSettings))
-    for field in names:
-        if field.name == "video":
-            continue
-        assert field.name.replace("_", " ") in table
+    done = [Outcome(Job(tmp_path / name, tmp_path / f"x{name}"), Status.DONE) for name in ("a.png", "b.mkv")]
+
+    def names(*outcomes: Outcome, settings: Settings = settings) -> set[str]:
+        page = page_of(tmp_path / "page.html", *outcomes, settings=settings)
+        return {header for header in page.text["th"] if not header.startswith("time: ")}
+
+    of_all = names(*done) - OF_PICTURES - OF_VIDEOS
+    assert {"model", "device", "precision", "size", "strength", "overwrite", "workers", "engine"} <= of_all
+    assert names(*done) == of_all | OF_PICTURES | OF_VIDEOS
+    assert names(done[0]) == of_all | OF_PICTURES
+    assert names(done[1]) == of_all | OF_VIDEOS
+    trial = Settings(
+        video=VideoSettings(start=3, preview=5, crf=20), hints=Path("h"), address="h:1", engine="ray"
+    )
+    assert names(*done, settings=trial) == of_all | OF_PICTURES | {"preview", "start", "hints", "address"}
+    table = page_of(tmp_path / "page.html", done[0], settings=settings).text["table"][0]
     for value in ("<b>my</b>.onnx", "0.75", "overwriteyes", "workers3", "250,000,000", "sizethe default"):
         assert value in table
     assert "the bundled model" in page_of(tmp_path / "page.html").text["table"][0]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_tiff_results_have_a_jpeg_in_the_page(tmp_path, kind):
+    gray = np.tile(np.linspace(0, np.iinfo(kind).max, 900).astype(kind), (300, 1))
+    job = Job(tmp_path / "a.tif", tmp_path / "b.tif")
+    tifffile.imwrite(job.source, gray)
+    tifffile.imwrite(job.destination, np.dstack([gray, gray // 2, gray // 4]), photometric="rgb")
+    page = page_of(tmp_path / "page.html", Outcome(job, Status.DONE))
+    assert [picture.size for picture in page.pictures()] == [(SIDE, 213)] * 2
+    red, _, blue = np.asarray(page.pictures()[1], float).mean((0, 1))
+    assert red > 3 * blue
 
 
 def test_stopped_run_is_stated_in_the_page(tmp_path):
