@@ -1,16 +1,19 @@
 """What each option of `colorize run` applies to, so that none is ignored in silence."""
 
+import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import click
 from click.core import ParameterSource
 
-from colorize_cli.core.errors import UsageError
+from colorize_cli.core.errors import ReadError, UsageError
 from colorize_cli.core.formats import FORMATS, HOLDS, LOSSY
 from colorize_cli.core.jobs import Job, Plan
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings
+from colorize_cli.storage import stdio
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class Scope:
     needed: bool = False
 
 
+# The first bytes of pictures whose outputs have a quality: JPEG, WebP, AVIF and HEIC.
+_LOSSY = re.compile(rb"\xff\xd8|RIFF....WEBP|....ftyp", re.DOTALL)
+
+
 def _is_film(job: Job) -> bool:
     from colorize_cli.engine.session import is_video_job
 
@@ -43,7 +50,12 @@ def _is_lossy(job: Job, settings: Settings) -> bool:
     format_ = FORMATS.get(suffix)
     if job.destination == STREAM:
         format_ = settings.format or (format_ and HOLDS[format_].written_as) or format_
-    return not _is_film(job) and (format_ is None or format_ in LOSSY)
+    if _is_film(job):
+        return False
+    if format_ is None and job.source == STREAM:
+        with contextlib.suppress(ReadError):  # which the run will report
+            return bool(_LOSSY.match(stdio.first_bytes()))
+    return format_ is None or format_ in LOSSY
 
 
 _ALL = Scope("", of_run=lambda _plan, _given: True)
@@ -84,7 +96,10 @@ SCOPES: Mapping[str, Scope] = {
     "hints": Scope("hints are for photographs, and there are only films", _PICTURES.of_job, needed=True),
     "reference": _ALL,
     "steady": _ENCODED,
-    "every": _ENCODED,
+    "every": Scope(
+        "the network sees every frame with --steady 0, and only some in a preview",
+        lambda job, settings: bool(settings.video.steady) and _ENCODED.of_job(job, settings),
+    ),
     "codec": _ENCODED,
     "crf": _ENCODED,
     "preset": _ENCODED,

@@ -210,6 +210,10 @@ class Session:
             )
             if asked.device == "auto":
                 self._announce(f"device: {network.device} ({network.reason}), {network.precision}")
+            fixed = network.info.kind != "native" and network.info.multiple_of == 1
+            if asked.size is not None and fixed:
+                side = network.info.working_size
+                self._announce(f"size has no effect: the model takes only pictures of {side} x {side} pixels")
             if asked.batch_size is None:
                 network = replace(network, batch_size=batch_sizes.batch_size(network, asked.size))
             self._network = network

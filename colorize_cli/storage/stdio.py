@@ -84,7 +84,7 @@ def video_format() -> str | None:
     Raises:
         ReadError: As in `read_stdin`.
     """
-    begin = _peek(stdin())
+    begin = first_bytes()
     return next((name for name, magic in _VIDEOS if magic.match(begin)), None)
 
 
@@ -142,8 +142,13 @@ def stdout() -> BinaryIO:
     return sys.stdout.buffer
 
 
-def _peek(file: BinaryIO) -> bytes:
-    """Return the first bytes of a stream without consuming them."""
+def first_bytes() -> bytes:
+    """Return the first bytes of standard input without consuming them.
+
+    Raises:
+        ReadError: As in `read_stdin`.
+    """
+    file = stdin()
     try:
         if isinstance(file, io.BufferedReader):
             return file.peek(_LONGEST)[:_LONGEST]

@@ -13,6 +13,7 @@ from colorize_cli.cli.run import command
 from colorize_cli.core.errors import ReadError
 from colorize_cli.storage import stdio
 from tests.helpers.cli import finish, invoke, piped
+from tests.helpers.models import write_rgb_model
 from tests.helpers.videos import Recipe, make
 
 
@@ -45,7 +46,10 @@ def test_every_option_of_run_has_a_scope():
         (("--preset", "fast"), "--preset has no effect: no film is encoded"),
         (("--pixel-format", "gray"), "--pixel-format has no effect: no film is encoded"),
         (("--steady", "0"), "--steady has no effect: no film is encoded"),
-        (("--every", "1"), "--every has no effect: no film is encoded"),
+        (
+            ("--every", "1"),
+            "--every has no effect: the network sees every frame with --steady 0, and only some in a preview",
+        ),
         (("--no-audio",), "--no-audio has no effect: no film is encoded"),
         (("--start", "1"), "--start has no effect: there is no film"),
         (("--duration", "1"), "--duration has no effect: there is no film"),
@@ -104,13 +108,39 @@ def test_options_of_the_encoder_without_effect_on_a_preview_cost_one_line(film, 
     assert result.stderr.splitlines()[0] == "--crf has no effect: no film is encoded"
 
 
+def test_every_without_effect_because_of_steady_costs_one_line(film, options):
+    result = invoke(film, film.parent / "out", *options, "--steady", "0", "--every", "3")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines()[0].startswith("--every has no effect: the network sees every frame")
+
+
+@pytest.mark.parametrize(("side", "lines"), [(64, 1), (None, 0)])
+def test_size_without_effect_on_a_model_of_fixed_size_costs_one_line(picture, tmp_path, side, lines):
+    path = write_rgb_model(tmp_path / "m.onnx", "ddcolor", side=side, batch=None)
+    result = invoke(picture, tmp_path / "b.png", "--model", path, "--device", "cpu", "--size", "128")
+    assert result.exit_code == 0, result.output
+    text = "size has no effect: the model takes only pictures of 64 x 64 pixels"
+    assert result.stderr.splitlines().count(text) == lines
+
+
+@pytest.mark.parametrize(("format_", "lines"), [("PNG", 1), ("TIFF", 1), ("JPEG", 0), ("WEBP", 0)])
+def test_quality_without_effect_on_a_piped_picture_costs_one_line(picture, options, format_, lines):
+    content = io.BytesIO()
+    with Image.open(picture) as image:
+        image.save(content, format_)
+    done = piped(content.getvalue(), "-", "-", *options, "--quality", "90")
+    assert done.returncode == 0
+    text = "--quality has no effect: no output is JPEG, WebP or AVIF"
+    assert done.stderr.decode().splitlines().count(text) == lines
+
+
 def test_options_without_effect_in_pipes_cost_one_line_each(picture, options):
     given = (*options, "--overwrite", "--shard", "1/1")
     done = piped(picture.read_bytes(), "-", "-", *given)
     assert done.returncode == 0
     assert done.stderr.decode().splitlines()[:2] == [
-        "--shard has no effect: it is for files, not for standard input or output",
         "--overwrite has no effect: the output is standard output",
+        "--shard has no effect: it is for files, not for standard input or output",
     ]
 
 
