@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from colorize_cli.engine.transfer import Transfer
     from colorize_cli.engine.videos import SplitVideo
 
-# Why an output that the user named itself is not made.
-FOREIGN = "exists and was not made by colorize, or was changed since; use --overwrite to replace it"
 # Images in the network at one time on the CPU: as many as frames of a video.
 _MAX_IMAGES_IN_NETWORK = Model.batch_size
 
@@ -161,7 +159,9 @@ class Session:
         except ReadError as error:
             return Outcome.failed(job, error)
         if reason == State.FOREIGN.value and self._is_single:
-            return Outcome.failed(job, f"{destination} {FOREIGN}")
+            is_recorded = isinstance(destination, Path) and job.source != STREAM
+            why = " and was not made by colorize, or was changed since" if is_recorded else ""
+            return Outcome.failed(job, f"{destination} exists{why}; use --overwrite to replace it")
         if reason is None and (earlier := self._outputs.earlier(self.files_of(job))) is not None:
             self._announce(
                 f"{earlier} was made from {job.source} by an earlier version; the output is now called"

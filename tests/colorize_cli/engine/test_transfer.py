@@ -297,7 +297,7 @@ def test_single_objects_and_standard_streams_work(colorize, models, local, bucke
     assert colorize(picture, f"{bucket.url}/one.png").exit_code == 0
     assert bucket.get("one.png") == expected["0000.png"]
     result = colorize(picture, f"{bucket.url}/one.png")
-    assert "1 there already, not as colorize left it" in result.stderr
+    assert f"{bucket.url}/one.png exists; use --overwrite to replace it" in result.stderr
     assert colorize(picture, f"{bucket.url}/directory/").exit_code == 0
     assert bucket.contents("directory") == {"0000.png": expected["0000.png"]}
     done = piped(b"", picture, "-", *options)
