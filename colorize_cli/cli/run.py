@@ -138,14 +138,13 @@ def command(
         if dry_run:
             from colorize_cli.engine import session
 
-            for job, reason in session.preview(plan, settings, display.say):
+            for job, ended in session.preview(plan, settings, display.say):
                 if as_json:
-                    status = "planned" if reason is None else "failed" if job.refused else "skipped"
-                    click.echo(to_json(Outcome(job, Status.SKIPPED, reason), status))
+                    click.echo(to_json(ended or Outcome.done(job), None if ended else "planned"))
                     continue
-                columns = [printable(job.source), printable(job.destination)]
-                columns = ["colorize", *columns] if reason is None else ["skip", *columns, reason]
-                click.echo("\t".join(columns))
+                verb = "colorize" if ended is None else {Status.SKIPPED: "skip"}.get(ended.status, "fail")
+                reason = [] if ended is None else [printable(ended.reason)]
+                click.echo("\t".join([verb, printable(job.source), printable(job.destination), *reason]))
         else:
             context.exit(_run(plan, settings, display, report, fail_fast=fail_fast))
 

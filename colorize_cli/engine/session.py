@@ -139,6 +139,24 @@ class Session:
         """
         return self._outputs.reason_to_skip(self.files_of(job))
 
+    def expected(self, job: Job) -> Outcome | None:
+        """Like `ended`, but writes nothing."""
+        destination = job.destination
+        if (refused := job.refused or self._guidance.problems.get(job)) is not None:
+            return Outcome.failed(job, refused)
+        try:
+            reason = self.reason_to_skip(job)
+            if reason is None:
+                self.warn_of_lost_hints(job)
+                return None
+        except ReadError as error:
+            return Outcome.failed(job, error)
+        if reason == State.FOREIGN.value and self._is_single:
+            is_recorded = isinstance(destination, Path) and job.source != STREAM
+            why = " and was not made by colorize, or was changed since" if is_recorded else ""
+            return Outcome.failed(job, f"{destination} exists{why}; use --overwrite to replace it")
+        return Outcome.skipped(job, reason)
+
     def ended(self, job: Job) -> Outcome | None:
         """Return the outcome of a job that cannot or need not be done, or None if it must be done.
 
@@ -146,30 +164,21 @@ class Session:
         video.
         """
         destination = job.destination
-        if (refused := job.refused or self._guidance.problems.get(job)) is not None:
-            return Outcome.failed(job, refused)
         folder = destination.parent if isinstance(destination, Path) and destination != STREAM else None
-        if folder is not None and folder not in self._swept:
+        if folder is not None and folder not in self._swept and job.refused is None:
             self._swept.add(folder)
             atomic.sweep(folder)
-        try:
-            reason = self.reason_to_skip(job)
-            if reason is None:
-                self.warn_of_lost_hints(job)
-        except ReadError as error:
-            return Outcome.failed(job, error)
-        if reason == State.FOREIGN.value and self._is_single:
-            is_recorded = isinstance(destination, Path) and job.source != STREAM
-            why = " and was not made by colorize, or was changed since" if is_recorded else ""
-            return Outcome.failed(job, f"{destination} exists{why}; use --overwrite to replace it")
-        if reason is None and (earlier := self._outputs.earlier(self.files_of(job))) is not None:
+        outcome = self.expected(job)
+        if outcome is None and (earlier := self._outputs.earlier(self.files_of(job))) is not None:
             self._announce(
                 f"{earlier} was made from {job.source} by an earlier version; the output is now called"
                 f" {destination.name} and is made again"
             )
-        if reason == State.CURRENT.value and is_video_job(job) and isinstance(destination, Path):
+        if outcome is None or outcome.reason != State.CURRENT.value or not is_video_job(job):
+            return outcome
+        if isinstance(destination, Path):
             work_dir.discard(destination)
-        return None if reason is None else Outcome.skipped(job, reason)
+        return outcome
 
     def warn_of_lost_hints(self, job: Job) -> None:
         """Tell the user if the job replaces an output that was made with hints by one without.
@@ -371,8 +380,8 @@ def run(
 
 def preview(
     plan: Plan, settings: Settings, announce: Callable[[str], None] = lambda _: None
-) -> Iterator[tuple[Job, str | None]]:
-    """Yield each job with the reason why `run` would not do it, or None. Writes nothing.
+) -> Iterator[tuple[Job, Outcome | None]]:
+    """Yield each job with its outcome if `run` would not do it, or None. Writes nothing.
 
     Args:
         plan: The jobs.
@@ -383,18 +392,14 @@ def preview(
         ModelError: The model cannot be read.
         UsageError: The hints or the reference cannot be used, or a store cannot be read.
     """
-    guidance = Guidance.of(settings, plan, announce)
     session = Session(
         plan.root,
         settings,
-        guidance,
+        Guidance.of(settings, plan, announce),
         announce,
         stores=in_stores(plan.jobs),
         read_only=True,
     )
     with contextlib.closing(session):
         for job in plan.jobs:
-            reason = job.refused or guidance.problems.get(job) or session.reason_to_skip(job)
-            if reason is None:
-                session.warn_of_lost_hints(job)
-            yield job, reason
+            yield job, session.expected(job)

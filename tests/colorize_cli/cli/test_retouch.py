@@ -283,6 +283,12 @@ def test_saved_color_has_the_chroma_of_the_preview_on_dark_places(browser, opene
         assert browser.evaluate("[photo.marks[0].a, photo.marks[0].b]") == pytest.approx(
             list(wanted), abs=0.1
         )
+    browser.evaluate("$('known').value = '#000080'; $('known').dispatchEvent(new Event('input'))")
+    (saved,) = browser.evaluate("hintsOf(photo).points")
+    (navy,) = notation.from_object({"points": [{**saved, "color": "navy"}]}).marks
+    (kept,) = notation.from_object({"points": [saved]}).marks
+    assert browser.evaluate("[photo.marks[0].a, photo.marks[0].b]") == pytest.approx(navy.chroma, abs=0.1)
+    assert kept.chroma == pytest.approx(navy.chroma, abs=1)
     browser.evaluate("recolor(200, 100)")  # sRGB has no cyan so colorful
     (saved,) = browser.evaluate("hintsOf(photo).points")
     given = chroma(np.array([int(saved["color"][i : i + 2], 16) for i in (1, 3, 5)]))

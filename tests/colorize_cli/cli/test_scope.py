@@ -145,16 +145,22 @@ def test_options_without_effect_in_pipes_cost_one_line_each(picture, options):
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_hints_for_a_film_are_refused(film, options, tmp_path, named):
+def test_hints_for_a_film_cost_one_line_and_nothing_is_made(film, options, tmp_path, named):
     marks = {"points": [{"x": 3, "y": 3, "color": "red"}]}
     hints = tmp_path / "hints.json"
     hints.write_text(json.dumps({"a.mkv": marks} if named else marks))
     Image.new("L", (8, 8)).save(tmp_path / "b.png")
     inputs = (film, tmp_path / "b.png") if named else (film,)
     result = invoke(*inputs, tmp_path / "out", *options, "--hints", hints)
-    assert result.exit_code == 2
-    (line,) = (line for line in result.stderr.splitlines() if line.startswith("colorize: "))
-    assert "hints are for photographs, and " in line
+    if named:
+        assert result.exit_code == 1
+        assert f"{film}: hints are for pictures, and it is a video; remove its hints" in result.stderr
+        assert "1 done, 0 skipped, 1 failed" in result.stderr
+    else:
+        assert result.exit_code == 2
+        line = "colorize: --hints has no effect: hints are for photographs, and there are only films"
+        assert result.stderr.splitlines() == [line]
+    assert not (tmp_path / "out" / "a.mkv").exists()
 
 
 def test_reference_gives_a_film_its_palette(film, models, tmp_path):
