@@ -96,7 +96,7 @@ def test_directory_named_like_a_command_is_colorized(models, make_folder, tmp_pa
 
 def test_usage_errors_exit_2_with_a_message():
     for arguments, message in (
-        ((), "Missing argument 'OUTPUT'"),
+        ((), "nothing to colorize: give INPUT and OUTPUT"),
         (("out",), "nothing to colorize: give INPUT and OUTPUT"),
         (("in", "out", "--paint"), "--paint"),
         (("models", "out"), "Got unexpected extra argument (out)"),
