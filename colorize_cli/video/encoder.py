@@ -14,9 +14,9 @@ from av.video.stream import VideoStream
 
 from colorize_cli.core.errors import UsageError, WriteError, one_line
 from colorize_cli.core.settings import VideoSettings
+from colorize_cli.video import files
 from colorize_cli.video.pixel_format import Layout, VideoInfo, planar_name, tag
 
-_SEGMENT_FORMAT = "nut"  # supports every time base and codec
 # Fixed, because the output of most encoders depends on the number of threads: segments encoded on different
 # machines must be equal. On two cores it is as fast as three threads.
 _THREADS = 8
@@ -216,7 +216,7 @@ def segment(path: Path, info: VideoInfo, encoding: Encoding, interlaced: bool) -
         WriteError: The encoder does not accept the options or a frame.
         OSError: The file cannot be written.
     """
-    with av.open(str(path), "w", format=_SEGMENT_FORMAT) as container:
+    with files.open_output(path, files.SEGMENT_FORMAT, {}) as container:
         encoder = Encoder(container, info, encoding, interlaced)
         yield encoder
         encoder.finish()

@@ -13,6 +13,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from colorize_cli.core.errors import WriteError, one_line
+from colorize_cli.video import files
 from colorize_cli.video.encoder import CONTAINERS
 from colorize_cli.video.pixel_format import TimeRange, VideoInfo, tag
 
@@ -48,9 +49,9 @@ def join(
     """
     container = CONTAINERS[kind]
     with (
-        av.open(str(source)) as original,
-        av.open(str(segments[0][0])) as first,
-        av.open(str(output), "w", format=container.format, options=dict(container.muxing)) as out,
+        files.open_source(source) as original,
+        files.open_source(segments[0][0]) as first,
+        files.open_output(output, container.format, container.muxing) as out,
     ):
         describe(original, out, chapters=time_range is None)
         targets = _streams(original, first, info, out, kind, audio=audio)
@@ -161,7 +162,7 @@ def _colorized_packets(
     ordered = sorted(time for times in shown for time in times)
     durations = dict(zip(ordered, (b - a for a, b in itertools.pairwise(ordered)), strict=False))
     for (path, _), times in zip(segments, shown, strict=True):
-        with av.open(str(path)) as container:
+        with files.open_source(path) as container:
             packets = (packet for packet in container.demux(video=0) if packet.pts is not None)
             for packet, pts in zip(packets, times, strict=True):
                 packet.time_base, packet.pts, packet.dts = info.time_base, pts, next(decoded)
@@ -172,7 +173,7 @@ def _colorized_packets(
 
 def _display_times(segment: Path, first: int, time_base: Fraction) -> list[int]:
     """Return the presentation times of a segment's packets, in decoding order."""
-    with av.open(str(segment)) as container:
+    with files.open_source(segment) as container:
         packets = container.demux(video=0)
         times = [packet.pts * packet.time_base for packet in packets if packet.pts is not None]
     begun = min(times)

@@ -2,9 +2,8 @@
 
 import contextlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import av
 from av.container import OutputContainer
 from av.stream import Stream
 
@@ -12,7 +11,7 @@ from colorize_cli.core.errors import ReadError
 from colorize_cli.core.jobs import Position, Progress
 from colorize_cli.core.settings import Settings
 from colorize_cli.inference.model import Model
-from colorize_cli.video import muxer, reader
+from colorize_cli.video import files, muxer, reader
 from colorize_cli.video.encoder import CONTAINERS, Encoder, choose
 from colorize_cli.video.pixel_format import TimeRange
 from colorize_cli.video.reader import VideoReader
@@ -51,8 +50,7 @@ def pipe(
     with reader.opened(readable, format_, others=True) as video:
         chosen = choose(kind, video.info, settings.video)
         time_range = video.info.time_range(settings.video.start, settings.video.duration)
-        opened: Any = str(writable) if isinstance(writable, Path) else writable
-        with av.open(opened, "w", format=container.format, options=dict(container.muxing)) as out:
+        with files.open_output(writable, container.format, container.muxing) as out:
             muxer.describe(video.container, out, chapters=time_range is None)
             encoder = Encoder(out, video.info, chosen, video.first.interlaced_frame)
             muxer.label_video_stream(encoder.stream, video.stream, video.info)

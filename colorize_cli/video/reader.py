@@ -19,9 +19,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from colorize_cli.color.ycbcr import Coding, matrix_of, rgb_of
-from colorize_cli.core.errors import ReadError, one_line
+from colorize_cli.core.errors import ReadError
 from colorize_cli.image import grayscale
-from colorize_cli.video import pixel_format
+from colorize_cli.video import files, pixel_format
 from colorize_cli.video.pixel_format import REDUCED, Layout, VideoInfo, planar_name
 
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG in libavutil
@@ -63,11 +63,7 @@ class VideoReader:
         self._open()
 
     def _open(self) -> None:
-        source = str(self._source) if isinstance(self._source, Path) else self._source
-        try:
-            self.container = av.open(source, "r", format=self._format)
-        except av.error.FFmpegError as error:
-            raise ReadError(_reason(error)) from error
+        self.container = files.open_source(self._source, self._format)
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
             cover = av.stream.Disposition.attached_pic
@@ -358,9 +354,3 @@ def _layout(frame: VideoFrame) -> Layout:
 
 def _factor(whole: int, part: int) -> int:
     return max(1, round(whole / part))
-
-
-def _reason(error: av.error.FFmpegError) -> str:
-    if isinstance(error, av.error.InvalidDataError):
-        return "damaged, or not a video: its header or index cannot be read"
-    return one_line(error.strerror or error)
