@@ -138,7 +138,8 @@ class SplitVideo:
         def work() -> Outcome:
             total = VideoStats()
             for each, answer in zip(self.chunks, answers, strict=True):
-                total.add(VideoStats(answer.frames or 0, answer.cuts or 0, each.damaged, answer.seconds))
+                frames, cuts = answer.frames or 0, answer.cuts or 0
+                total.add(VideoStats(frames, cuts, each.damaged, each.cut_off, answer.seconds))
             self.write(total)
             return _ended(self._files, total, answers[-1].device, answers[-1].batch)
 
@@ -238,7 +239,7 @@ def colorize_chunk(chunk: Chunk, network: Model, settings: Settings, progress: P
     def work() -> Outcome:
         with opened(chunk.source) as video:
             stats = chunks.colorize_chunk(chunk, video, network, settings, progress)
-        stats.damaged = 0
+        stats.damaged, stats.cut_off = 0, ""
         return _ended(files, stats, network.device, settings.batch_size or network.batch_size)
 
     return explained(files, work)
@@ -267,7 +268,7 @@ def is_split(files: LocalFiles, settings: Settings) -> bool:
 
 
 def _ended(files: LocalFiles, stats: VideoStats, device: str | None, batch: int | None) -> Outcome:
-    """Return the outcome of a video that was written: done, or failed if its source is damaged.
+    """Return the outcome of a video that was written: done, or failed if its source is damaged or cut off.
 
     Device and batch size of the network are None if the network was not used.
     """
@@ -278,10 +279,9 @@ def _ended(files: LocalFiles, stats: VideoStats, device: str | None, batch: int 
         "frames": stats.frames,
         "cuts": stats.cuts,
     }
-    if stats.damaged:
-        reason = (
-            f"{stats.damaged} packets or frames are damaged; the output contains only what could be decoded"
-        )
+    damage = f"{stats.damaged} packets or frames are damaged" if stats.damaged else ""
+    if reasons := [reason for reason in (stats.cut_off, damage) if reason]:
+        reason = f"{', and '.join(reasons)}; the output contains only what could be decoded"
         return Outcome.failed(files.job, reason, **figures)
     return Outcome.done(files.job, **figures, files=files)
 
@@ -414,6 +414,7 @@ def _note(
     """Like `Outputs.note`, but records a damaged source as changed, so that the next run tries it again."""
 
     def note(status: os.stat_result) -> None:
-        outputs.note(files, DAMAGED if stats.damaged and read else read)(status)
+        is_whole = not (stats.damaged or stats.cut_off)
+        outputs.note(files, DAMAGED if read and not is_whole else read)(status)
 
     return note

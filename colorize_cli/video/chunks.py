@@ -36,7 +36,7 @@ from colorize_cli.video.temporal import FlowTracker
 from colorize_cli.video.work_dir import Chunk, WorkDir
 
 _CHUNKS_FILE = "parts.json"
-_RECORDED = ("number", "first", "begins", "frames", "damaged", "mark", "marks")
+_RECORDED = ("number", "first", "begins", "frames", "damaged", "mark", "marks", "cut_off")
 # Checksums cover every eighth row of luma: a frame decoded without its reference frame is wrong all over.
 _ROWS = 8
 
@@ -73,6 +73,7 @@ def split(
     if not marks:
         raise ReadError(f"it ends before {settings.video.start:g} seconds")
     found = tuple(_chunks(points, marks, video.damaged, count))
+    found = (*found[:-1], replace(found[-1], cut_off=video.cut_off))
     if len(found) == 1:
         return (whole,)
     with atomic.writing(recorded) as file:
@@ -121,11 +122,11 @@ def colorize_chunk(
         run(video.frames(asked.start, asked.duration), expected)
         if not folder.done:
             raise ReadError(f"it ends before {asked.start:g} seconds")
-        stats.damaged = video.damaged
+        stats.damaged, stats.cut_off = video.damaged, video.cut_off
         return stats
     if folder.done and (folder.done[0].first != chunk.begins or folder.frames > chunk.frames):
         folder.clear()  # its segments are from a different split
-    stats.damaged = chunk.damaged
+    stats.damaged, stats.cut_off = chunk.damaged, chunk.cut_off
     if folder.frames == chunk.frames:
         stats.frames, stats.cuts = chunk.frames, folder.done[-1].cuts
         return stats

@@ -5,12 +5,14 @@ other files or hosts. So paths are made absolute, and protocols and formats are 
 is read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 from av.container import InputContainer, OutputContainer
+from av.packet import Packet
 
 from colorize_cli.core.errors import ReadError, one_line
 
@@ -30,6 +32,15 @@ _DEMUXERS = (
     "yuv4mpegpipe",
     SEGMENT_FORMAT,
 )
+# Formats whose clock may restart or jump, where recordings were joined: AVFMT_TS_DISCONT in libavformat.
+_CLOCK_RESTARTS = 0x0200
+_JUMP, _STEP_BACK = 10, Fraction(1, 10)  # seconds; the thresholds of ffmpeg
+# How parts of files begin: of Matroska (header, everything else), of ASF (header, data), MXF, and MP4.
+_MATROSKA = (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67")
+_ASF = (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\x36\x26\xb2\x75\x8e\x66\xcf\x11")
+_MXF = b"\x06\x0e\x2b\x34"
+_BOXES = (b"ftyp", b"styp", b"free", b"skip", b"moov", b"sidx", b"moof", b"mdat", b"mfra")
+_SHORTEST_HEADER, _LONGEST_HEADER = 24, 512
 _LIMITS = {"format_whitelist": ",".join(_DEMUXERS), "protocol_whitelist": "file,pipe"}
 
 
@@ -65,6 +76,84 @@ def open_output(output: Path | BinaryIO, format_: str, options: Mapping[str, str
         OSError: It cannot be opened.
     """
     return av.open(_address(output), "w", format=format_, options=dict(options))
+
+
+def packets(container: InputContainer) -> Iterator["Packet[Any]"]:
+    """Yield the packets of all streams in file order, from the container's present position.
+
+    In formats whose clock may restart, times go on after a restart, as in ffmpeg: all streams are shifted
+    equally. Every stream ends with an empty packet, which flushes its decoder.
+    """
+    restarts = container.format.flags & _CLOCK_RESTARTS
+    shift = Fraction(0)
+    # By stream: its latest decoding time, with the length of that packet; and the end of what it has shown.
+    clocks: dict[int, tuple[Fraction, Fraction]] = {}
+    ends: dict[int, Fraction] = {}
+    soonest: dict[int, int] = {}  # by stream: decoding time that the next packet may have
+    for packet in container.demux():
+        stream, unit = packet.stream, packet.time_base
+        if restarts and packet.dts is not None and stream.type in ("audio", "video"):
+            now = packet.dts * unit + shift
+            last, length = clocks.get(stream.index, (now, Fraction(0)))
+            if abs(now - last - length) > _JUMP or now + _STEP_BACK < last:
+                lag = max(ends.values()) - ends[stream.index]  # of a stream that ended before the others
+                shift += last + length - now + (lag if lag > _STEP_BACK else 0)
+                now = packet.dts * unit + shift
+            rate = getattr(stream, "average_rate", None)
+            length = packet.duration * unit if packet.duration else (1 / rate if rate else Fraction(0))
+            clocks[stream.index] = now, length
+            shown = now if packet.pts is None else packet.pts * unit + shift
+            ends[stream.index] = max(ends.get(stream.index, shown), shown + length)
+        if shift:
+            ticks = round(shift / unit)
+            if (
+                packet.dts is not None
+            ):  # a stream that overlaps itself catches up in packets of half the length
+                ticks += max(0, soonest.get(stream.index, 0) - packet.dts - ticks)
+                packet.dts += ticks
+            packet.pts = None if packet.pts is None else packet.pts + ticks
+        if restarts and packet.dts is not None:
+            soonest[stream.index] = packet.dts + max(1, (packet.duration or 0) // 2)
+        yield packet
+
+
+def stated_size(file: BinaryIO) -> int:
+    """Return the size in bytes that a file has by the sizes of its parts; less if these cannot be followed.
+
+    A file that is shorter was cut off. The parts are those of Matroska, AVI, MP4, ASF, MXF or Ogg files.
+
+    Args:
+        file: The file, or only its beginning, at its beginning.
+    """
+    end = 0
+    while size := _part_size(file.read(_LONGEST_HEADER)):
+        end += size
+        file.seek(end)
+    return end
+
+
+def _part_size(head: bytes) -> int:
+    """Return the size of the part of a file that begins with `head`; 0 if it is unknown."""
+    if len(head) < _SHORTEST_HEADER:
+        return 0
+    if head.startswith(b"RIFF"):  # AVI files of more than a gigabyte consist of several
+        return 8 + int.from_bytes(head[4:8], "little")
+    if head.startswith(_ASF):
+        return int.from_bytes(head[16:24], "little")
+    if head.startswith(b"OggS"):  # a page, with a list of the sizes of its segments
+        return 27 + head[26] + sum(head[27 : 27 + head[26]])
+    if head.startswith(_MATROSKA):
+        # A size begins with one zero bit less than it has bytes, and a one. All ones: not known.
+        length = 9 - head[4].bit_length()
+        value = int.from_bytes(head[4 : 4 + length], "big") & ((unknown := 1 << 7 * length) - 1)
+        return 0 if value == unknown - 1 else 4 + length + value
+    if head.startswith(_MXF):  # a key of 16 bytes, and a size in one byte, or in as many as it counts
+        more = max(0, head[16] - 128)
+        return 17 + more + (int.from_bytes(head[17 : 17 + more], "big") if more else head[16])
+    if head[4:8] in _BOXES:
+        size = int.from_bytes(head[:4], "big")
+        return int.from_bytes(head[8:16], "big") if size == 1 else size
+    return 0
 
 
 def _address(file: Path | BinaryIO) -> str | BinaryIO:

@@ -205,8 +205,9 @@ def _other_packets(
     streams = [s for s in original.streams if s.index in targets and s.index != info.index]
     if not streams:
         return
-    for packet in original.demux(streams):
-        if packet.dts is None:
+    wanted = {stream.index for stream in streams}
+    for packet in files.packets(original):  # those of the video too: its clock is that of all
+        if packet.dts is None or packet.stream.index not in wanted:
             continue
         if time_range is None or take(packet, time_range, info.time_base):
             packet.stream = targets[packet.stream.index]

@@ -71,7 +71,7 @@ def pipe(
                 raise ReadError(f"it ends before {settings.video.start:g} seconds")
             encoder.finish()
             _pass_on(video, out, targets, time_range)
-        stats.damaged = video.damaged
+        stats.damaged, stats.cut_off = video.damaged, video.cut_off
 
 
 def _pass_on(

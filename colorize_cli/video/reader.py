@@ -4,6 +4,7 @@ Frames are passed on as decoded, so luma, time stamps and side data reach the en
 """
 
 import contextlib
+import io
 import itertools
 from collections import deque
 from collections.abc import Iterator
@@ -30,7 +31,20 @@ _FULL_RANGE = 2  # AVCOL_RANGE_JPEG in libavutil
 _FURTHER_BACK = (0, 2, 20)
 # Demuxers that give packets the same time stamps after seeking; others derive some from the packets before.
 _EXACT = ("matroska", "mov")
+_SLACK = 16  # bytes by which some programs overstate the size of an AVI file
 _SAMPLES = 12  # frames that decide whether a video is in color
+
+
+class _Counted:
+    """A readable stream that remembers its `size` so far and its beginning, `head`."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.size, self.head = file, 0, b""
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.head, self.size = self.head or data, self.size + len(data)
+        return data
 
 
 class VideoReader:
@@ -41,6 +55,7 @@ class VideoReader:
         stream: Its first video stream.
         info: Properties of the frames.
         damaged: Number of damaged packets and frames of the video stream so far.
+        cut_off: How many frames of how many there are, if the file turned out to end too early; else empty.
         others: Packets of the other streams read so far, if they are kept.
     """
 
@@ -58,12 +73,14 @@ class VideoReader:
             ReadError: It cannot be opened, has no video stream, or one that cannot be decoded or has an
                 unsupported pixel format.
         """
-        self._source, self._format, self._keep_others = source, format_, keep_others
+        self._source = source if isinstance(source, Path) else _Counted(source)
+        self._format, self._keep_others = format_, keep_others
         self.others: deque[Packet[Any]] = deque()
         self._open()
 
     def _open(self) -> None:
-        self.container = files.open_source(self._source, self._format)
+        source: Any = self._source  # PyAV needs no more than `read` of a stream
+        self.container = files.open_source(source, self._format)
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
             cover = av.stream.Disposition.attached_pic
@@ -71,8 +88,9 @@ class VideoReader:
             if not streams:
                 raise ReadError("it has no video stream")
             self.stream: VideoStream = streams[0]
-            # With frame threading libavcodec sometimes decodes VP8 frames incorrectly.
-            self.stream.thread_type = "SLICE" if self.stream.codec_context.name == "vp8" else "AUTO"
+            # With frame threading an error in one thread makes PyAV lose the frames of the others, and
+            # libavcodec sometimes decodes VP8 frames incorrectly.
+            self.stream.thread_type = "SLICE"
             # Without this the decoder conceals damage without reporting it.
             self.stream.codec_context.options = {"err_detect": "explode"}
             self._begin()
@@ -83,7 +101,9 @@ class VideoReader:
 
     def _begin(self) -> None:
         """Read on from the container's present position, which is its beginning."""
-        self.damaged = 0
+        self.damaged, self.cut_off = 0, ""
+        self._count: int | None = 0  # frames decoded since the beginning; None after seeking
+        self._last: Packet[Any] | None = None  # of the video stream
         self.others.clear()
         # The Matroska demuxer skips damage silently; other demuxers report it.
         self._counts_keys = isinstance(self._source, Path) and "matroska" in self.container.format.name
@@ -148,7 +168,11 @@ class VideoReader:
     @property
     def expected(self) -> int | None:
         """Expected number of frames according to the container; None if unknown."""
-        return self.stream.frames or round(self.seconds * self.info.rate) or None
+        seconds = self.seconds
+        with contextlib.suppress(KeyError, ValueError):  # Matroska states the duration of streams in tags
+            hours, minutes, rest = self.stream.metadata["DURATION"].split(":")
+            seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest)
+        return self.stream.frames or round(seconds * self.info.rate) or None
 
     def frames(self, start: float = 0.0, duration: float | None = None) -> Iterator[VideoFrame]:
         """Yield the frames in display order, with ascending time stamps. Call only once.
@@ -191,6 +215,7 @@ class VideoReader:
                 frame.pts = last + 1
             last = frame.pts
             if end is not None and last >= end:
+                self.cut_off = ""  # found by decoding ahead
                 return
             if begin is None or last >= begin:
                 yield frame
@@ -225,6 +250,7 @@ class VideoReader:
         self._queue.clear()
         self.others.clear()
         self._counts_keys = False  # skipped key frames would count as damaged
+        self._count = self._last = None
         self._frames = self._decoded(self._packets())
 
     def planar(self, frame: VideoFrame) -> VideoFrame:
@@ -243,39 +269,60 @@ class VideoReader:
 
     def _packets(self) -> Iterator["Packet[Any]"]:
         """Yield the remaining packets of the video stream. Packets of other streams are queued, if kept."""
-        streams = () if self._keep_others else (self.stream,)
-        for packet in self.container.demux(*streams):
+        for packet in files.packets(self.container):
             if packet.stream.index == self.stream.index:
-                self._first_packet = self._first_packet or (packet.pos, packet.pts, packet.dts, packet.size)
+                if packet.size:
+                    found = packet.pos, packet.pts, packet.dts, packet.size
+                    self._first_packet, self._last = self._first_packet or found, packet
                 yield packet
-            elif packet.dts is not None:
+            elif packet.dts is not None and self._keep_others:
                 self.others.append(packet)
 
     def _decoded(self, packets: Iterator["Packet[Any]"]) -> Iterator[VideoFrame]:
-        context = self.stream.codec_context
-        failed = 0  # packets in a row
         while True:
             try:
                 packet = next(packets)
-                # A failure in one decoder thread can make all threads fail permanently.
-                if packet.is_keyframe and failed > context.thread_count:
-                    context.flush_buffers()
                 if packet.is_keyframe and self._counts_keys:
                     self._seen_times.update((packet.pts, packet.dts))
                 frames = packet.decode()
             except (StopIteration, EOFError):
-                if self._counts_keys:
+                self.cut_off = self._shortfall()
+                if self._counts_keys and not self.cut_off:
                     self.damaged += len(self._key_times() - self._seen_times)
                 return
             except av.error.FFmpegError:
                 self.damaged += 1
-                failed += 1
                 continue
-            failed = 0 if frames else failed
             for frame in frames:
                 assert isinstance(frame, VideoFrame)  # noqa: S101 - it is a video stream
                 self.damaged += frame.is_corrupt
+                self._count = None if self._count is None else self._count + 1
                 yield frame
+
+    def _shortfall(self) -> str:
+        """Return the value of `cut_off` at the end of the file."""
+        format_, last, source = self.container.format.name, self._last, self._source
+        if last is None:
+            return ""
+        size = source.size if isinstance(source, _Counted) else source.stat().st_size
+        cut = bool(last.is_corrupt)
+        if "mov" in format_ and self.stream.frames:  # its index lists all packets
+            entries = self.stream.index_entries
+            backward = (entries[number] for number in range(len(entries) - 1, -1, -1))
+            end = next((entry.timestamp for entry in backward if not entry.is_discard), None)
+            cut |= end is not None and last.dts is not None and end > last.dts
+        elif format_ in ("dv", "yuv4mpegpipe"):  # frames of equal size follow each other
+            cut |= size != (last.pos or 0) + last.size
+        else:
+            with io.BytesIO(source.head) if isinstance(source, _Counted) else source.open("rb") as file:
+                cut |= files.stated_size(file) > size + _SLACK
+        if not cut or self._count is None:
+            return "it is cut off" if cut else ""
+        total = f" of {self.stream.frames}" if self.stream.frames > self._count else ""
+        states_duration = any(name in format_ for name in ("flv", "matroska", "mxf"))
+        if not total and states_duration and (self.expected or 0) > self._count:
+            total = f" of about {self.expected}"
+        return f"it is cut off after {self._count}{total} frames"
 
     def _key_times(self) -> frozenset[int]:
         """Return the times of all key frames by the container's index; empty if it has none. Seeks."""

@@ -59,12 +59,14 @@ class VideoStats:
         frames: Number of colorized frames, including those of earlier runs.
         cuts: Number of cuts found.
         damaged: Number of packets and frames that could not be decoded.
+        cut_off: How much of the source is there, if it is cut off; else empty (see `VideoReader`).
         seconds: Time spent by stage.
     """
 
     frames: int = 0
     cuts: int = 0
     damaged: int = 0
+    cut_off: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, other: "VideoStats") -> None:
@@ -72,6 +74,7 @@ class VideoStats:
         self.frames += other.frames
         self.cuts += other.cuts
         self.damaged += other.damaged
+        self.cut_off = self.cut_off or other.cut_off
         for stage, seconds in other.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 

@@ -63,6 +63,7 @@ class Chunk:
         begins: Presentation time of its first frame, in units of the stream's time base.
         frames: Number of frames; None for the chunk that is the whole video, which was not surveyed.
         damaged: Number of its packets and frames that could not be decoded in the survey.
+        cut_off: How much of the source is there, if it is cut off in this chunk; else empty.
         mark: Checksum of its first frame.
         marks: Combined checksum of all its frames.
     """
@@ -77,6 +78,7 @@ class Chunk:
     damaged: int = 0
     mark: int = 0
     marks: int = 0
+    cut_off: str = ""
 
     @property
     def directory(self) -> Path:

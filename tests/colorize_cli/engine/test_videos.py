@@ -1,5 +1,6 @@
 """Videos through the command line."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -8,6 +9,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -112,6 +114,96 @@ def test_truncated_mp4_fails_with_one_line(models, tmp_path):
     assert result.exit_code == 1
     assert "a.mp4: damaged, or not a video" in result.stderr
     assert not (tmp_path / "b.mp4").exists()
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_half_a_video_is_written_and_fails_with_its_length(models, tmp_path, name):
+    muxing = {"movflags": "+faststart"} if name == "a.mp4" else {}
+    options = {"crf": "10", "g": "5"}
+    recipe = Recipe(frames=50, time_base=Fraction(1, 12800), muxing=muxing, options=options)
+    source = make(tmp_path / name, recipe)
+    source.write_bytes(source.read_bytes()[: source.stat().st_size * 55 // 100])
+    times = decodable(source)
+    found = len(times)
+    about = "" if name == "a.mp4" else "about "
+    reason = f"it is cut off after {found} of {about}50 frames"
+    for _ in range(2):  # each run tries it again and fails again
+        result = colorize(source, tmp_path / "out", models.tinted)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"{source}: {reason}")
+        assert "the output contains only what could be decoded" in result.stderr
+        assert look(tmp_path / "out" / name).times == times
+    if name == "a.mkv":
+        line = [sys.executable, "-m", "colorize_cli", "-", "-", "--model", models.tinted, "--device", "cpu"]
+        done = subprocess.run(line, input=source.read_bytes(), capture_output=True, check=False)
+        assert done.returncode == 1
+        assert reason in done.stderr.decode()
+        (tmp_path / "b.mkv").write_bytes(done.stdout)
+        assert look(tmp_path / "b.mkv").times == times
+
+
+def decodable(path: Path) -> list[Fraction]:
+    """Return the times of the frames of a video that can be decoded."""
+    found: list[Fraction] = []
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "NONE"
+        for packet in container.demux(video=0):
+            with contextlib.suppress(av.error.InvalidDataError):
+                found += [frame.pts * frame.time_base for frame in packet.decode()]
+    return found
+
+
+def test_chunks_of_half_a_video_fail_with_its_length(models, tmp_path):
+    source = make(tmp_path / "a.mkv", chunked_videos.VIDEO)
+    source.write_bytes(source.read_bytes()[: source.stat().st_size * 3 // 4])
+    settings = dataclasses.replace(chunked_videos.LOSSLESS, model=models.tinted, device="cpu")
+    plan = discovery.plan([source], tmp_path / "out" / "a.mkv", formats.endings())
+    session = Session(plan.root, settings, Guidance())
+    split = session.split_video(plan.jobs[0], 3)
+    assert len(split.chunks) > 1
+    outcomes = [split.answered(chunk, session.colorize_chunk(chunk)) for chunk in split.chunks]
+    session.close()
+    found = len(look(source).times)
+    assert outcomes[-1].status is Status.FAILED
+    assert outcomes[-1].frames == found
+    assert outcomes[-1].reason.startswith(f"it is cut off after {found} of about 100 frames; the output")
+    assert look(tmp_path / "out" / "a.mkv").times == look(source).times
+
+
+@pytest.mark.parametrize("kind", ["mkv", "ts", "mp4"])
+@pytest.mark.parametrize("more", [0, 25])
+def test_clock_that_restarts_in_the_middle_goes_on(models, tmp_path, kind, more):
+    """Two recordings of MPEG-TS in one file. The sound of the first may be longer than its picture."""
+    part = make(tmp_path / "part.ts", Recipe(frames=25, sounds=1, time_base=Fraction(1, 90_000)))
+    first = tmp_path / "first.ts"
+    other = make(tmp_path / "longer.ts", Recipe(frames=25 + more, sounds=1, time_base=Fraction(1, 90_000)))
+    with av.open(str(part)) as picture, av.open(str(other)) as sound, av.open(str(first), "w") as out:
+        streams = [picture.streams.video[0], sound.streams.audio[0]]
+        targets = [out.add_stream_from_template(stream) for stream in streams]
+        for container, stream, target in zip((picture, sound), streams, targets, strict=True):
+            for packet in container.demux(stream):
+                if packet.dts is not None:
+                    packet.stream = target
+                    out.mux(packet)
+    source = tmp_path / "a.ts"
+    source.write_bytes(first.read_bytes() + part.read_bytes())
+    result = colorize(source, tmp_path / f"b.{kind}", models.tinted)
+    assert result.exit_code == 0, result.output
+    one, two, after = look(first), look(part), look(tmp_path / f"b.{kind}")
+    times = np.array(after.times, float)
+    np.testing.assert_allclose(np.diff(times[:25]), 0.04, atol=0.0011)
+    np.testing.assert_allclose(np.diff(times[25:]), 0.04, atol=0.0011)
+    assert abs(times[25] - times[24] - 0.04 - more / 25) < 0.13 * bool(more) + 0.0011
+    ((_, sounds),) = after.others.values()
+    header = 7 if kind != "ts" else 0  # of MPEG-TS
+    wanted = [content[header:] for each in (one, two) for _, content in each.others[1][1]]
+    assert [content for _, content in sounds] == wanted
+    heard = np.array([time for time, _ in sounds], float)
+    assert np.diff(heard).min() > 0.06
+    begins = len(one.others[1][1])
+    # The picture is as far from its sound as it was, once the sound of the second has caught up.
+    apart = heard[[0, begins + 4]] - np.array([0, 4 * 0.128]) - times[[0, 25]]
+    np.testing.assert_allclose(apart, float(one.others[1][1][0][0] - one.times[0]), atol=0.002)
 
 
 def test_video_damaged_in_the_middle_keeps_the_rest_in_time(models, tmp_path):

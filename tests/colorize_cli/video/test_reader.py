@@ -1,5 +1,6 @@
-"""Reading a video from any position, and with missing packets."""
+"""Reading a video from any position, with missing packets, cut off, or with a clock that restarts."""
 
+import io
 from fractions import Fraction
 from pathlib import Path
 
@@ -109,3 +110,114 @@ def test_missing_packet_loses_only_dependent_frames(tmp_path):
         assert damaged <= 24
         assert len(frames) >= 120 - 2 * 12
         assert frames[-1][0] == 119 * 40
+
+
+INDEX_FIRST = {"movflags": "+faststart"}
+FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
+CUT_OFF = {
+    "a.mp4": (Recipe(time_base=Fraction(1, 12800), muxing=INDEX_FIRST, sounds=1), " of 100"),
+    "fragments.mp4": (
+        Recipe(time_base=Fraction(1, 12800), muxing=FRAGMENTS, options={"g": "10"}, sounds=1),
+        "",
+    ),
+    "a.mkv": (Recipe(sounds=1), " of about 100"),
+    "a.webm": (Recipe(codec="libvpx", options={"deadline": "realtime", "cpu-used": "8"}), " of about 100"),
+    "a.avi": (Recipe(codec="mpeg4", time_base=Fraction(1, 25), options={}), " of 100"),
+    "a.y4m": (Recipe(codec="rawvideo", time_base=Fraction(1, 25), options={}, muxing={"strict": "-1"}), ""),
+    "a.flv": (Recipe(codec="flv", options={}), " of about 100"),
+    "a.wmv": (Recipe(codec="wmv2", options={}), ""),
+    "a.mxf": (Recipe(codec="mpeg2video", time_base=Fraction(1, 25), options={}), " of about 100"),
+}
+
+
+@pytest.mark.parametrize("name", CUT_OFF)
+def test_reader_of_a_file_that_is_cut_off_says_how_much_is_there(tmp_path, name):
+    recipe, of = CUT_OFF[name]
+    path = make(tmp_path / name, Recipe(**{**vars(recipe), "frames": 100}))
+    content = path.read_bytes()
+    with reader.opened(path) as video:
+        assert len(list(video.frames())) == 100
+        assert (video.cut_off, video.damaged) == ("", 0)
+    path.write_bytes(content[: len(content) * 55 // 100])
+    with reader.opened(path) as video:
+        found = len(list(video.frames()))
+        assert 12 < found < 88
+        assert video.cut_off == f"it is cut off after {found}{of} frames"
+        video.rewind()
+        assert len(list(video.frames(0, 0.4))) in (9, 10)  # MP4 in fragments has uneven times
+        assert (video.cut_off, video.damaged) == ("", 0)
+    with reader.opened(path) as video:
+        list(video.frames(0.4))
+        assert video.cut_off.startswith("it is cut off")
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.y4m"])
+def test_reader_of_a_stream_that_is_cut_off_says_how_much_is_there(tmp_path, name):
+    recipe, of = CUT_OFF[name]
+    content = make(tmp_path / name, Recipe(**{**vars(recipe), "frames": 100})).read_bytes()
+    for share in (100, 55):
+        stream = io.BufferedReader(_OneWay(content[: len(content) * share // 100]))
+        with reader.opened(stream, others=True) as video:
+            found = len(list(video.frames()))
+            assert (found == 100) == (share == 100)
+            assert video.cut_off == ("" if share == 100 else f"it is cut off after {found}{of} frames")
+
+
+class _OneWay(io.RawIOBase):
+    """A stream that cannot seek, like a pipe."""
+
+    def __init__(self, content: bytes) -> None:
+        self._rest = io.BytesIO(content)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        return self._rest.readinto(buffer)
+
+
+def test_readers_of_unusual_but_whole_files_find_them_whole(tmp_path):
+    uneven = tuple(number * number * 7 for number in range(60))
+    late = tuple(range(3300, 3300 + 40 * 60, 40))
+    recipes = {
+        "uneven.mkv": Recipe(frames=60, times=uneven),
+        "uneven.mp4": Recipe(frames=60, times=uneven, muxing=INDEX_FIRST),
+        "late.mkv": Recipe(frames=60, times=late),
+        "late.mp4": Recipe(frames=60, times=late, muxing=INDEX_FIRST),
+        "live.mkv": Recipe(frames=60, muxing={"live": "1"}),
+        "cues.mkv": Recipe(frames=60, sounds=1, muxing={"reserve_index_space": "2000"}),
+        "dash.mp4": Recipe(frames=60, sounds=1, muxing={"movflags": "dash+frag_keyframe+global_sidx"}),
+        "a.ts": Recipe(frames=60, sounds=1, time_base=Fraction(1, 90_000)),
+    }
+    for name, recipe in recipes.items():
+        path = make(tmp_path / name, recipe)
+        with path.open("ab") as file:  # as some programs append
+            file.write(bytes(100) if name.endswith(("mkv", "mp4")) else b"")
+        with reader.opened(path) as video:
+            assert (name, len(list(video.frames()))) == (name, 60)
+            assert (name, video.cut_off, video.damaged) == (name, "", 0)
+
+
+def test_reader_of_an_overstated_duration_finds_the_file_whole(tmp_path):
+    path = make(tmp_path / "a.mkv", Recipe(frames=60))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"\x44\x89\x88") + 3  # the duration in milliseconds, as a double
+    assert np.frombuffer(content[at : at + 8], ">f8") == 2400
+    content[at : at + 8] = np.array([9000], ">f8").tobytes()
+    path.write_bytes(content)
+    with reader.opened(path) as video:
+        assert (len(list(video.frames())), video.cut_off) == (60, "")
+
+
+def test_transport_stream_that_ends_within_a_frame_loses_only_that_frame(tmp_path):
+    path = make(tmp_path / "a.ts", Recipe(frames=60, width=320, height=240, time_base=Fraction(1, 90_000)))
+    content = path.read_bytes()
+    for share in range(50, 90, 4):
+        path.write_bytes(content[: len(content) * share // 100 // 188 * 188])
+        with av.open(str(path)) as container:  # one thread, frame by frame
+            container.streams.video[0].thread_type = "NONE"
+            expected = [frame.pts for frame in container.decode(video=0)]
+        found, damaged = read(path)
+        assert len(found) >= len(expected) - 1
+        assert [time for time, _, _ in found] == expected[: len(found)]
+        assert len(found) + damaged >= len(expected)
