@@ -110,7 +110,7 @@ class VideoReader:
         self._seen_times: set[int | None] = set()
         self._first_packet: tuple[int | None, ...] | None = None
         self._queue: list[VideoFrame] = []
-        self._frames = self._decoded(self._packets())
+        self._frames = self._in_time(self._decoded(self._packets()))
 
     def close(self) -> None:
         """Close the container."""
@@ -242,7 +242,7 @@ class VideoReader:
         # Frames that follow the key frame in the file but are shown before it may refer to earlier frames,
         # and then cannot be decoded.
         later = (p for p in packets if (time_ := _display_time(p)) is None or time_ >= shown)
-        self._frames = self._decoded(itertools.chain((key,), later))
+        self._frames = self._in_time(self._decoded(itertools.chain((key,), later)))
         return self._decode_next()
 
     def _seek(self, time: int) -> None:
@@ -251,7 +251,7 @@ class VideoReader:
         self.others.clear()
         self._counts_keys = False  # skipped key frames would count as damaged
         self._count = self._last = None
-        self._frames = self._decoded(self._packets())
+        self._frames = self._in_time(self._decoded(self._packets()))
 
     def planar(self, frame: VideoFrame) -> VideoFrame:
         """Return a frame in the layout of `info`: the same samples, rearranged if semi-planar (nv12)."""
@@ -298,6 +298,21 @@ class VideoReader:
                 self.damaged += frame.is_corrupt
                 self._count = None if self._count is None else self._count + 1
                 yield frame
+
+    def _in_time(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+        """Yield the frames with decoding times, if the presentation times are wrong.
+
+        AVI has no presentation times. They go back where B-frames, which AVI packs with other frames, were
+        copied to another format.
+        """
+        wrong, before = self.container.format.name == "avi", next(frames, None)
+        while before is not None:
+            frame = next(frames, None)
+            if frame and None not in (times := (before.pts, frame.pts, before.dts, frame.dts)):
+                wrong = wrong or (times[1] <= times[0] and times[3] > times[2])  # type: ignore[operator]
+            before.pts = before.dts if wrong and before.dts is not None else before.pts
+            yield before
+            before = frame
 
     def _shortfall(self) -> str:
         """Return the value of `cut_off` at the end of the file."""

@@ -221,3 +221,44 @@ def test_transport_stream_that_ends_within_a_frame_loses_only_that_frame(tmp_pat
         assert len(found) >= len(expected) - 1
         assert [time for time, _, _ in found] == expected[: len(found)]
         assert len(found) + damaged >= len(expected)
+
+
+def kind_of(packet: bytes) -> int:
+    """Return the kind of the last frame in a packet of MPEG-4 part 2: 0 for I, 1 for P, 2 for B."""
+    return packet[packet.rindex(b"\0\0\1\xb6") + 4] >> 6
+
+
+def test_packed_b_frames_in_matroska_are_equally_spaced(tmp_path):
+    """In AVI a packet holds a P- and a B-frame, and the next is empty. Copied so, both lose their time."""
+    options = {"g": "12", "bf": "1", "b_strategy": "0"}
+    make(tmp_path / "a.avi", Recipe(frames=30, codec="mpeg4", time_base=Fraction(1, 25), options=options))
+    with av.open(str(tmp_path / "a.avi")) as plain, av.open(str(tmp_path / "b.mkv"), "w") as out:
+        stream = out.add_stream_from_template(plain.streams.video[0])
+        frames = [bytes(packet) for packet in plain.demux(video=0) if packet.size]
+        packed: list[bytes] = []
+        for frame in frames:
+            if kind_of(frame) == 2:
+                packed[-1:] = [packed[-1] + frame, b"\0\0\1\xb6\x50\0\0\x7f"]
+            else:
+                packed.append(frame)
+        for number, content in enumerate(packed):
+            packet = av.Packet(content.replace(b"\0\0\1\xb2Lavc", b"\0\0\1\xb2DivX503b1393p\0\0\1\xb2Lavc"))
+            packet.stream, packet.time_base = stream, Fraction(1, 25)
+            packet.pts = packet.dts = number
+            packet.is_keyframe = kind_of(content) == 0
+            out.mux(packet)
+    expected = [luma for _, _, luma in read(tmp_path / "a.avi")[0]]
+    found, damaged = read(tmp_path / "b.mkv")
+    times = [time for time, _, _ in found]
+    assert (len(times), damaged) == (30, 0)
+    assert set(np.diff(times)) == {40}
+    for (_, _, one), other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_frames_of_h264_in_avi_are_equally_spaced(tmp_path):
+    options = {"crf": "10", "x264-params": "bframes=3:b-adapt=0"}
+    path = make(tmp_path / "a.avi", Recipe(frames=40, time_base=Fraction(1, 25), options=options))
+    found, damaged = read(path)
+    assert (len(found), damaged) == (40, 0)
+    assert set(np.diff([time for time, _, _ in found])) == {1}
