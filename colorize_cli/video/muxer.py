@@ -3,6 +3,7 @@
 import heapq
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -48,16 +49,19 @@ def join(
         OSError: A file cannot be read or written.
     """
     container = CONTAINERS[kind]
+    # Times in AVI are numbers of frames: libavformat writes any other unit as the frame rate.
+    unit = 1 / info.rate if container.format == "avi" else info.time_base
+    target_info, scale = replace(info, time_base=unit), info.time_base / unit
+    segments = [(path, round(first * scale)) for path, first in segments]
+    begin = 0 if time_range is None else round(time_range[0] * scale)
     with (
         files.open_source(source) as original,
         files.open_source(segments[0][0]) as first,
         files.open_output(output, container.format, container.muxing) as out,
     ):
         describe(original, out, chapters=time_range is None)
-        targets = _streams(original, first, info, out, kind, audio=audio)
-        colorized = _colorized_packets(
-            segments, targets[info.index], info, 0 if time_range is None else time_range[0]
-        )
+        targets = _streams(original, first, target_info, out, kind, audio=audio)
+        colorized = _colorized_packets(segments, targets[info.index], target_info, begin)
         others = _other_packets(original, targets, info, time_range)
         try:
             for packet in heapq.merge(colorized, others, key=lambda p: Fraction((p.dts or 0) * p.time_base)):

@@ -206,6 +206,23 @@ def test_clock_that_restarts_in_the_middle_goes_on(models, tmp_path, kind, more)
     np.testing.assert_allclose(apart, float(one.others[1][1][0][0] - one.times[0]), atol=0.002)
 
 
+@pytest.mark.parametrize(
+    ("rate", "unit"), [(Fraction(25), 1000), (Fraction(25), 600), (Fraction(30000, 1001), 1000)]
+)
+def test_avi_from_other_formats_keeps_the_frame_rate(models, tmp_path, rate, unit):
+    times = tuple(round(number / rate * unit) for number in range(30))
+    recipe = Recipe(frames=30, rate=rate, time_base=Fraction(1, unit), times=times)
+    source = make(tmp_path / ("a.mkv" if unit == 1000 else "a.mov"), recipe)
+    result = colorize(source, tmp_path / "b.avi", models.tinted)
+    assert result.exit_code == 0, result.output
+    with av.open(str(tmp_path / "b.avi")) as container:
+        stream = container.streams.video[0]
+        assert stream.time_base == 1 / rate
+        assert stream.average_rate == stream.base_rate == rate
+        assert stream.frames == 30
+        assert [packet.dts for packet in container.demux(stream) if packet.size] == list(range(30))
+
+
 def test_video_damaged_in_the_middle_keeps_the_rest_in_time(models, tmp_path):
     source = make(
         tmp_path / "a.mkv", Recipe(frames=60, options={"crf": "10", "g": "10", "bf": "0"}, sounds=1)
