@@ -57,8 +57,13 @@ HOLDS: dict[str, Format] = {
 }
 # Format by file name suffix, in lower case.
 FORMATS: dict[str, str] = {suffix: name for name, format_ in HOLDS.items() for suffix in format_.suffixes}
-# Each has a row in `video.encoder.CONTAINERS`, which loads PyAV.
-VIDEOS = (".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".y4m")
+# Suffix of the output by suffix of the video. The formats that become Matroska hold few kinds of picture or
+# sound. Each output has a row in `video.encoder.CONTAINERS`, which loads PyAV.
+_WRITTEN = (
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+    *(".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv", ".y4m"),
+)
+VIDEOS = {suffix: suffix for suffix in _WRITTEN} | dict.fromkeys((".dv", ".mxf", ".ogv", ".vob"), ".mkv")
 HINTS_SUFFIX = ".hints.json"  # added to the name of a picture: the file with its hints, beside it
 SHEET = ".png"  # suffix of a video's contact sheet
 # Formats that `quality` affects.
@@ -89,7 +94,7 @@ def endings(format_: str | None = None, videos: str | None = None) -> Mapping[st
     Args:
         format_: Output format of pictures, by Pillow's name; None for the input's format, or the one that
             this is written as.
-        videos: Output suffix of videos; None for the input's suffix.
+        videos: Output suffix of videos; None for the input's suffix, or the one that this is written as.
     """
 
     def ending(suffix: str) -> str:
@@ -97,4 +102,4 @@ def endings(format_: str | None = None, videos: str | None = None) -> Mapping[st
         return suffix if FORMATS[suffix] == wanted else HOLDS[wanted].suffixes[0]
 
     images = {suffix: ending(suffix) for suffix in FORMATS}
-    return images | {suffix: videos or suffix for suffix in VIDEOS}
+    return images | {suffix: videos or written for suffix, written in VIDEOS.items()}

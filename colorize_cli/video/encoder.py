@@ -49,8 +49,10 @@ _H264 = {"crf": "18", "preset": "medium"}
 _VP9 = {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
 _INDEX_FIRST = {"movflags": "+faststart"}
 _QUANTIZER = {"qmin": "2", "qmax": "2"}
-# By file name suffix; `core.formats.VIDEOS` lists the same suffixes without PyAV.
+# By file name suffix; the values of `core.formats.VIDEOS` are the same suffixes without PyAV.
 CONTAINERS: dict[str, Container] = {
+    ".3gp": Container("3gp", "libx264", _H264, muxing=_INDEX_FIRST),
+    ".flv": Container("flv", "libx264", _H264 | {"bf": "0"}),  # with B-frames it would begin later
     ".mp4": Container("mp4", "libx264", _H264, muxing=_INDEX_FIRST),
     ".m4v": Container("mp4", "libx264", _H264, muxing=_INDEX_FIRST),
     ".mov": Container("mov", "libx264", _H264, muxing=_INDEX_FIRST),
@@ -60,6 +62,7 @@ CONTAINERS: dict[str, Container] = {
     ".mts": Container("mpegts", "libx264", _H264),
     ".ts": Container("mpegts", "libx264", _H264),
     ".avi": Container("avi", "mpeg4", _QUANTIZER, steady_rate=True),
+    ".wmv": Container("asf", "wmv2", _QUANTIZER),
     ".y4m": Container("yuv4mpegpipe", "rawvideo", steady_rate=True, muxing={"strict": "-1"}),
     ".mpg": Container("mpeg", "mpeg2video", _QUANTIZER, steady_rate=True),
     ".mpeg": Container("mpeg", "mpeg2video", _QUANTIZER, steady_rate=True),

@@ -34,6 +34,9 @@ CASES = {
     "plain.webm": Recipe(codec="libvpx-vp9", options={"lossless": "1"}),
     "plain.avi": Recipe(codec="mpeg4", time_base=Fraction(1, 25), options={}),
     "plain.mpg": Recipe(codec="mpeg2video", time_base=Fraction(1, 25), options={}),
+    "plain.3gp": Recipe(time_base=Fraction(1, 12800), width=176, height=144),
+    "plain.flv": Recipe(codec="flv", options={"qmin": "2", "qmax": "2"}),
+    "plain.wmv": Recipe(codec="wmv2", options={"qmin": "2", "qmax": "2"}),
     "plain.m2ts": Recipe(time_base=Fraction(1, 90_000)),
     "sound.mp4": Recipe(sounds=1, time_base=Fraction(1, 12800)),
     "sounds-and-text.mkv": Recipe(sounds=2, subtitles=True, chapters=True),
@@ -221,6 +224,29 @@ def test_avi_from_other_formats_keeps_the_frame_rate(models, tmp_path, rate, uni
         assert stream.average_rate == stream.base_rate == rate
         assert stream.frames == 30
         assert [packet.dts for packet in container.demux(stream) if packet.size] == list(range(30))
+
+
+READ_ONLY = {
+    "a.dv": Recipe(
+        frames=3, codec="dvvideo", width=720, height=576, time_base=Fraction(1, 25), aspect=Fraction(16, 15)
+    ),
+    "a.mxf": Recipe(codec="mpeg2video", time_base=Fraction(1, 25), options={}),
+    "a.ogv": Recipe(codec="libvpx", options={"deadline": "realtime"}),
+    "a.vob": Recipe(codec="mpeg2video", time_base=Fraction(1, 25), options={}),
+}
+
+
+@pytest.mark.parametrize("name", READ_ONLY)
+def test_video_of_a_kind_that_is_only_read_becomes_matroska(models, tmp_path, name):
+    source = make(tmp_path / name, READ_ONLY[name])
+    result = colorize(source, tmp_path / "out", models.tinted)
+    assert result.exit_code == 0, result.output
+    before, after = look(source), look(tmp_path / "out" / f"{name}.mkv")
+    assert after.chroma > 3
+    np.testing.assert_allclose(np.array(after.times, float), np.array(before.times, float), atol=0.0006)
+    refused = colorize(source, tmp_path / f"b{source.suffix}", models.tinted)
+    assert refused.exit_code == 2
+    assert "does not end in one of" in refused.stderr
 
 
 def test_video_damaged_in_the_middle_keeps_the_rest_in_time(models, tmp_path):
