@@ -31,6 +31,7 @@ class Container:
         codec: Default encoder.
         options: Options for the default encoder.
         steady_rate: True if the format has a constant frame rate instead of time stamps.
+        gaps: True if frames may be missing nevertheless.
         muxing: Options for libavformat's muxer.
     """
 
@@ -38,6 +39,7 @@ class Container:
     codec: str
     options: Mapping[str, str] = field(default_factory=dict)
     steady_rate: bool = False
+    gaps: bool = True
     muxing: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -63,9 +65,9 @@ CONTAINERS: dict[str, Container] = {
     ".ts": Container("mpegts", "libx264", _H264),
     ".avi": Container("avi", "mpeg4", _QUANTIZER, steady_rate=True),
     ".wmv": Container("asf", "wmv2", _QUANTIZER),
-    ".y4m": Container("yuv4mpegpipe", "rawvideo", steady_rate=True, muxing={"strict": "-1"}),
-    ".mpg": Container("mpeg", "mpeg2video", _QUANTIZER, steady_rate=True),
-    ".mpeg": Container("mpeg", "mpeg2video", _QUANTIZER, steady_rate=True),
+    ".y4m": Container("yuv4mpegpipe", "rawvideo", steady_rate=True, gaps=False, muxing={"strict": "-1"}),
+    ".mpg": Container("mpeg", "mpeg2video", _QUANTIZER, steady_rate=True, gaps=False),
+    ".mpeg": Container("mpeg", "mpeg2video", _QUANTIZER, steady_rate=True, gaps=False),
 }
 
 
@@ -78,12 +80,14 @@ class Encoding:
         layout: Layout of the frames to encode.
         options: Options for the encoder.
         steady_rate: True to encode frames at a constant rate, whatever their time stamps.
+        gaps: False to repeat frames where that rate requires it.
     """
 
     codec: str
     layout: Layout
     options: Mapping[str, str]
     steady_rate: bool = False
+    gaps: bool = True
 
 
 def choose(suffix: str, info: VideoInfo, asked: VideoSettings) -> Encoding:
@@ -115,7 +119,7 @@ def choose(suffix: str, info: VideoInfo, asked: VideoSettings) -> Encoding:
         options |= _SILENT.get(name, {})
     known = [format_.name for format_ in encoder.video_formats or ()]
     layout = _layout(name, known, info, asked.pixel_format)
-    return Encoding(name, layout, options, container.steady_rate)
+    return Encoding(name, layout, options, container.steady_rate, container.gaps)
 
 
 def _layout(codec: str, known: list[str], info: VideoInfo, pixel_format: str | None) -> Layout:
@@ -159,6 +163,7 @@ class Encoder:
             WriteError: The encoder does not accept the options or the frames.
         """
         self._container, self._info, self._encoding = container, info, encoding
+        self._last: VideoFrame | None = None  # the latest frame, with its number as time, at a constant rate
         try:
             self.stream = self._begin(interlaced)
         except (av.error.FFmpegError, ValueError) as error:
@@ -189,10 +194,25 @@ class Encoder:
             tag(self.stream.codec_context, frame)
         frame.pict_type = PictureType.NONE
         frame.time_base = self._info.time_base
+        if self._encoding.steady_rate and frame.pts is not None:
+            self._renumber(frame)
         self._mux(frame)
         if unknown := self.stream.codec_context.options:  # those that the open encoder did not take
             names = " and no ".join(f"--{name}" for name in unknown)
             raise WriteError(f"{self._encoding.codec} has no {names}; leave it out or choose another --codec")
+
+    def _renumber(self, frame: VideoFrame) -> None:
+        """Replace a frame's time by its number at the constant rate. Fill the gap before it, if necessary."""
+        exact = (frame.pts or 0) * self._info.time_base * self._info.rate
+        number, last = round(exact), self._last
+        if last is not None and last.pts is not None:
+            number = max(number, last.pts + 1)
+            while not self._encoding.gaps and last.pts + 1 < number:
+                last.pts += 1
+                self._mux(last)
+        if number > exact + 2:
+            raise WriteError("its frames are not equally spaced; choose another format, such as .mkv")
+        frame.pts, frame.time_base, self._last = number, 1 / self._info.rate, frame
 
     def _mux(self, frame: VideoFrame | None) -> None:
         try:

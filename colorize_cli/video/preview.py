@@ -85,9 +85,6 @@ def frames_at(video: VideoReader, times: Sequence[float]) -> Iterator[VideoFrame
         video: A reader of a seekable file, which is not used afterwards.
         times: Seconds after the first frame, ascending. For each, the frame shown then is returned, or the
             first decodable frame after it, or the last one found if there is none.
-
-    Raises:
-        ReadError: The frame size or pixel format changes.
     """
     frame = video.first
     for seconds in times:

@@ -96,6 +96,8 @@ class VideoReader:
             self._begin()
             if not self._decode_next():
                 raise ReadError("damaged: no frame can be decoded")
+            if self.stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9; the decoded frames lack it
+                raise ReadError("it has transparency, which is not supported")
             self.info = _info(self._queue[0], self.stream)
             stack.pop_all()  # everything is well, so it stays open
 
@@ -184,7 +186,7 @@ class VideoReader:
             duration: Duration in seconds; None for all.
 
         Raises:
-            ReadError: The frame size or pixel format changes.
+            ReadError: The file can no longer be read.
         """
         end = None if duration is None else self.info.time_of(start + duration)
         return self.between(self.info.time_of(start) if start else None, end)
@@ -197,7 +199,7 @@ class VideoReader:
             end: End, in the same units; None for all.
 
         Raises:
-            ReadError: The frame size or pixel format changes.
+            ReadError: The file can no longer be read.
         """
         if begin is not None:
             self._seek_before(begin)
@@ -205,9 +207,6 @@ class VideoReader:
         step = max(1, round(1 / self.info.rate / self.info.time_base))
         while self._queue or self._decode_next():
             frame = self._queue.pop()
-            shape = (frame.width, frame.height)
-            if shape != (self.info.width, self.info.height):
-                raise ReadError(f"its frame size changes to {shape[0]} x {shape[1]}")
             frame = self.planar(frame)
             if frame.pts is None:
                 frame.pts = 0 if last is None else last + step
@@ -254,10 +253,14 @@ class VideoReader:
         self._frames = self._in_time(self._decoded(self._packets()))
 
     def planar(self, frame: VideoFrame) -> VideoFrame:
-        """Return a frame in the layout of `info`: the same samples, rearranged if semi-planar (nv12)."""
-        if frame.format.name == self.info.layout.name:
+        """Return a frame in the layout of `info`: the same samples, rearranged if semi-planar (nv12).
+
+        Frames of another size, after a change in mid-stream, are scaled.
+        """
+        info = self.info
+        if (frame.format.name, frame.width, frame.height) == (info.layout.name, info.width, info.height):
             return frame
-        moved = frame.reformat(format=self.info.layout.name)
+        moved = frame.reformat(info.width, info.height, info.layout.name, interpolation="BICUBIC")
         moved.pts, moved.time_base = frame.pts, frame.time_base
         return moved
 
@@ -380,6 +383,8 @@ def _info(frame: VideoFrame, stream: VideoStream) -> VideoInfo:
     full = int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj")
     aspect = stream.sample_aspect_ratio
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    if stream.codec_context.name.startswith("mpeg"):  # states its rate; repeated fields disturb the average
+        rate = stream.guessed_rate or rate
     time_base = stream.time_base or Fraction(1, 90_000)
     return VideoInfo(
         width=frame.width,

@@ -249,6 +249,86 @@ def test_video_of_a_kind_that_is_only_read_becomes_matroska(models, tmp_path, na
     assert "does not end in one of" in refused.stderr
 
 
+def test_size_that_changes_in_the_middle_is_scaled_to_the_first(models, tmp_path):
+    parts = [
+        make(
+            tmp_path / f"{width}.ts",
+            Recipe(frames=10, width=width, height=height, time_base=Fraction(1, 90_000), options={"bf": "0"}),
+        )
+        for width, height in ((64, 48), (128, 96))
+    ]
+    source = tmp_path / "a.ts"
+    source.write_bytes(b"".join(part.read_bytes() for part in parts))
+    result = colorize(source, tmp_path / "b.mkv", models.tinted, "--codec", "ffv1")
+    assert result.exit_code == 0, result.output
+    after = look(tmp_path / "b.mkv")
+    assert len(after.lumas) == 20
+    assert {luma.shape for luma in after.lumas} == {(48, 64)}
+    np.testing.assert_array_equal(after.lumas[9], look(parts[0]).lumas[9])
+    small = look(parts[1]).lumas[9].reshape(48, 2, 64, 2).mean((1, 3))
+    assert np.abs(after.lumas[19] - small).mean() < 2
+
+
+def test_transparency_of_vp9_is_refused_at_once(models, tmp_path):
+    """It is a second stream inside the first, which the decoder leaves out."""
+    options = {"deadline": "realtime", "cpu-used": "8"}
+    recipe = Recipe(frames=3, codec="libvpx-vp9", pixel_format="yuva420p", options=options)
+    source = make(tmp_path / "a.webm", recipe)
+    result = colorize(source, tmp_path / "b.webm", models.tinted)
+    assert result.exit_code == 1
+    assert "a.webm: it has transparency, which is not supported" in result.stderr
+    assert not (tmp_path / "b.webm").exists()
+
+
+def soft_telecined(path: Path, work: Path) -> list[int]:
+    """Make MPEG-2 whose frames last three and two fields in turn; returns their begins in fields."""
+    plain = Recipe(
+        frames=24,
+        codec="mpeg2video",
+        rate=Fraction(30000, 1001),
+        time_base=Fraction(1001, 30000),
+        interlaced=True,
+        options={"bf": "0", "g": "12"},
+    )
+    make(work / "plain.ts", plain)
+    begins: list[int] = []
+    with av.open(str(work / "plain.ts")) as container, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(container.streams.video[0])
+        fields = 0
+        for number, packet in enumerate(p for p in container.demux(video=0) if p.size):
+            content = bytearray(bytes(packet))
+            at = content.index(b"\0\0\1\xb5", content.index(b"\0\0\1\0")) + 4  # the picture coding extension
+            repeated, top_first = number % 2 == 0, fields % 2 == 0
+            content[at + 3] = content[at + 3] & 0x7D | 0x80 * top_first | 2 * repeated | 1
+            content[at + 4] |= 0x80  # a progressive frame
+            changed = av.Packet(bytes(content))
+            changed.stream, changed.time_base = stream, Fraction(1, 90_000)
+            changed.pts = changed.dts = 90_000 + round(fields * 1501.5)
+            changed.is_keyframe = packet.is_keyframe
+            out.mux(changed)
+            begins.append(fields)
+            fields += 2 + repeated
+    return begins
+
+
+@pytest.mark.parametrize("kind", ["ts", "mkv", "mpg", "y4m"])
+def test_soft_telecined_mpeg2_keeps_its_times(models, tmp_path, kind):
+    begins = soft_telecined(tmp_path / "a.ts", tmp_path)
+    result = colorize(tmp_path / "a.ts", tmp_path / f"b.{kind}", models.tinted)
+    assert result.exit_code == 0, result.output
+    after = look(tmp_path / f"b.{kind}")
+    times = np.array(after.times, float) - float(after.times[0])
+    if kind in ("ts", "mkv"):
+        np.testing.assert_allclose(times, np.array(begins) * 1001 / 60_000, atol=0.0017)
+        return
+    # These have a constant rate, so every fourth frame is shown twice.
+    assert len(times) == 30
+    lumas = [luma.astype(int) for luma in look(tmp_path / "a.ts").lumas]
+    for number, luma in enumerate(after.lumas):
+        found = int(np.argmin([np.abs(luma - other).mean() for other in lumas]))
+        assert abs(begins[found] / 2 - number) <= 1.5
+
+
 def test_video_damaged_in_the_middle_keeps_the_rest_in_time(models, tmp_path):
     source = make(
         tmp_path / "a.mkv", Recipe(frames=60, options={"crf": "10", "g": "10", "bf": "0"}, sounds=1)
