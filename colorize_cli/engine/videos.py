@@ -29,6 +29,7 @@ from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic, stdio
 from colorize_cli.storage.filesystem import DAMAGED, SourceFingerprint
 from colorize_cli.video import chunks, pipe, preview, work_dir
+from colorize_cli.video.encoder import CONTAINERS
 from colorize_cli.video.reader import VideoReader, opened
 from colorize_cli.video.stages import VideoStats
 from colorize_cli.video.work_dir import Chunk, WorkDir
@@ -173,7 +174,7 @@ def colorize_video(
             _pipe(files, read, network, settings, outputs, stats, progress)
         else:
             read = _prepared(files, outputs)
-            with opened(files.source) as video:
+            with opened(files.source, upright=_upright(files)) as video:
                 if _is_copied(files, video, read, settings, outputs):
                     return _ended(files, stats, None, None)
                 if is_split(files, settings):
@@ -209,7 +210,7 @@ def split_video(
             if (length if asked is None else min(length, asked)) < SHORTEST:
                 return None
         read = _prepared(files, outputs)
-        with opened(files.source) as video:
+        with opened(files.source, upright=_upright(files)) as video:
             if _is_copied(files, video, read, settings, outputs):
                 return _ended(files, VideoStats(), None, None)
             split = SplitVideo(files, read, video, model_info, settings, outputs, count)
@@ -237,7 +238,7 @@ def colorize_chunk(chunk: Chunk, network: Model, settings: Settings, progress: P
     files = own_files(Job(chunk.source, chunk.destination))
 
     def work() -> Outcome:
-        with opened(chunk.source) as video:
+        with opened(chunk.source, upright=_upright(files)) as video:
             stats = chunks.colorize_chunk(chunk, video, network, settings, progress)
         stats.damaged, stats.cut_off = 0, ""
         return _ended(files, stats, network.device, settings.batch_size or network.batch_size)
@@ -265,6 +266,11 @@ def is_split(files: LocalFiles, settings: Settings) -> bool:
     """
     streamed = STREAM in (files.source, files.destination) or files.destination.suffix.lower() == _RAW
     return not streamed and settings.video.preview is None
+
+
+def _upright(files: LocalFiles) -> bool:
+    """Return True if frames must be turned for display, because the output's format cannot ask players to."""
+    return CONTAINERS[files.destination.suffix.lower()].upright
 
 
 def _ended(files: LocalFiles, stats: VideoStats, device: str | None, batch: int | None) -> Outcome:

@@ -30,6 +30,7 @@ class Container:
         format: libavformat's name of the format.
         codec: Default encoder.
         options: Options for the default encoder.
+        upright: True if the format cannot say that frames are displayed turned or mirrored.
         steady_rate: True if the format has a constant frame rate instead of time stamps.
         gaps: True if frames may be missing nevertheless.
         muxing: Options for libavformat's muxer.
@@ -38,6 +39,7 @@ class Container:
     format: str
     codec: str
     options: Mapping[str, str] = field(default_factory=dict)
+    upright: bool = False
     steady_rate: bool = False
     gaps: bool = True
     muxing: Mapping[str, str] = field(default_factory=dict)
@@ -54,20 +56,24 @@ _QUANTIZER = {"qmin": "2", "qmax": "2"}
 # By file name suffix; the values of `core.formats.VIDEOS` are the same suffixes without PyAV.
 CONTAINERS: dict[str, Container] = {
     ".3gp": Container("3gp", "libx264", _H264, muxing=_INDEX_FIRST),
-    ".flv": Container("flv", "libx264", _H264 | {"bf": "0"}),  # with B-frames it would begin later
+    ".flv": Container(
+        "flv", "libx264", _H264 | {"bf": "0"}, upright=True
+    ),  # with B-frames it would begin later
     ".mp4": Container("mp4", "libx264", _H264, muxing=_INDEX_FIRST),
     ".m4v": Container("mp4", "libx264", _H264, muxing=_INDEX_FIRST),
     ".mov": Container("mov", "libx264", _H264, muxing=_INDEX_FIRST),
     ".mkv": Container("matroska", "libx264", _H264),
     ".webm": Container("webm", "libvpx-vp9", _VP9),
-    ".m2ts": Container("mpegts", "libx264", _H264),
-    ".mts": Container("mpegts", "libx264", _H264),
-    ".ts": Container("mpegts", "libx264", _H264),
-    ".avi": Container("avi", "mpeg4", _QUANTIZER, steady_rate=True),
-    ".wmv": Container("asf", "wmv2", _QUANTIZER),
-    ".y4m": Container("yuv4mpegpipe", "rawvideo", steady_rate=True, gaps=False, muxing={"strict": "-1"}),
-    ".mpg": Container("mpeg", "mpeg2video", _QUANTIZER, steady_rate=True, gaps=False),
-    ".mpeg": Container("mpeg", "mpeg2video", _QUANTIZER, steady_rate=True, gaps=False),
+    ".m2ts": Container("mpegts", "libx264", _H264, upright=True),
+    ".mts": Container("mpegts", "libx264", _H264, upright=True),
+    ".ts": Container("mpegts", "libx264", _H264, upright=True),
+    ".avi": Container("avi", "mpeg4", _QUANTIZER, upright=True, steady_rate=True),
+    ".wmv": Container("asf", "wmv2", _QUANTIZER, upright=True),
+    ".y4m": Container(
+        "yuv4mpegpipe", "rawvideo", upright=True, steady_rate=True, gaps=False, muxing={"strict": "-1"}
+    ),
+    ".mpg": Container("mpeg", "mpeg2video", _QUANTIZER, upright=True, steady_rate=True, gaps=False),
+    ".mpeg": Container("mpeg", "mpeg2video", _QUANTIZER, upright=True, steady_rate=True, gaps=False),
 }
 
 

@@ -142,8 +142,8 @@ def add_beside(stream: Stream, out: OutputContainer, kind: str) -> Stream | None
 
 def label_video_stream(target: Any, stream: Stream, info: VideoInfo) -> None:
     """Copy metadata, disposition and rotation from one video stream to another."""
-    if info.quarter_turns:
-        target.set_display_rotation(90 * info.quarter_turns)
+    if info.quarter_turns or info.mirrored:
+        target.set_display_rotation(90 * info.quarter_turns, hflip=info.mirrored)
     _copy_labels(target, stream)
 
 

@@ -47,7 +47,7 @@ def pipe(
         OSError: A file cannot be read or written.
     """
     container = CONTAINERS[kind]
-    with reader.opened(readable, format_, others=True) as video:
+    with reader.opened(readable, format_, others=True, upright=container.upright) as video:
         chosen = choose(kind, video.info, settings.video)
         time_range = video.info.time_range(settings.video.start, settings.video.duration)
         with files.open_output(writable, container.format, container.muxing) as out:

@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from colorize_cli.color import resize
@@ -70,6 +71,7 @@ class VideoInfo:
         coding: Bit depth and range of luma and chroma.
         matrix: Color matrix of luma and chroma.
         quarter_turns: Number of counterclockwise quarter turns for display.
+        mirrored: True if left and right are exchanged after that.
         aspect: Pixel aspect ratio, width over height.
         time_base: Unit of time stamps in seconds.
         rate: Approximate frame rate, in frames per second.
@@ -88,6 +90,7 @@ class VideoInfo:
     rate: Fraction
     index: int = 0
     start: int = 0
+    mirrored: bool = False
 
     def time_of(self, seconds: float) -> int:
         """Return the time stamp `seconds` after the first frame, in units of `time_base`."""
@@ -104,6 +107,12 @@ def tag(target: Any, source: Any) -> None:
     """Copy the color properties, as H.273 code points, between frames or codec contexts."""
     for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
         setattr(target, name, getattr(source, name))
+
+
+def upright(stored: npt.NDArray[Any], info: VideoInfo) -> npt.NDArray[Any]:
+    """Return stored samples, (H, W) or (H, W, channels), as they are displayed."""
+    turned = np.rot90(stored, info.quarter_turns)
+    return turned[:, ::-1] if info.mirrored else turned
 
 
 def luma_of(frame: VideoFrame) -> Codes:

@@ -15,6 +15,7 @@ from colorize_cli.color.ycbcr import rgb_of
 from colorize_cli.core.errors import ReadError
 from colorize_cli.core.settings import Settings
 from colorize_cli.inference.model import Model
+from colorize_cli.video import pixel_format
 from colorize_cli.video.encoder import Encoding
 from colorize_cli.video.pixel_format import Layout, VideoInfo, planar_name, plane_of
 from colorize_cli.video.reader import VideoReader, opened
@@ -103,7 +104,7 @@ def image_of(frame: VideoFrame, info: VideoInfo, side: int) -> Image.Image:
         neutral = np.full_like(planes[0], 2 ** (info.layout.bits - 1))
         planes += [neutral, neutral]
     rgb = np.clip(rgb_of(*info.coding.values(*planes), info.matrix), 0, 1)
-    turned = np.rot90(np.rint(rgb * 255).astype(np.uint8), info.quarter_turns)
+    turned = pixel_format.upright(np.rint(rgb * 255).astype(np.uint8), info)
     return Image.fromarray(np.ascontiguousarray(turned))
 
 

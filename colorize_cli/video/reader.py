@@ -6,8 +6,10 @@ Frames are passed on as decoded, so luma, time stamps and side data reach the en
 import contextlib
 import io
 import itertools
+import math
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -60,7 +62,12 @@ class VideoReader:
     """
 
     def __init__(
-        self, source: Path | BinaryIO, format_: str | None = None, *, keep_others: bool = False
+        self,
+        source: Path | BinaryIO,
+        format_: str | None = None,
+        *,
+        keep_others: bool = False,
+        upright: bool = False,
     ) -> None:
         """Find the first video stream and decode its first frame.
 
@@ -68,13 +75,14 @@ class VideoReader:
             source: The path or a readable stream.
             format_: libavformat's name of the format; None to detect it.
             keep_others: Keep the packets of the other streams in `others`.
+            upright: Turn and mirror the frames as they are displayed. Then their chroma is undefined.
 
         Raises:
             ReadError: It cannot be opened, has no video stream, or one that cannot be decoded or has an
                 unsupported pixel format.
         """
         self._source = source if isinstance(source, Path) else _Counted(source)
-        self._format, self._keep_others = format_, keep_others
+        self._format, self._keep_others, self._upright = format_, keep_others, upright
         self.others: deque[Packet[Any]] = deque()
         self._open()
 
@@ -98,7 +106,13 @@ class VideoReader:
                 raise ReadError("damaged: no frame can be decoded")
             if self.stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9; the decoded frames lack it
                 raise ReadError("it has transparency, which is not supported")
-            self.info = _info(self._queue[0], self.stream)
+            self.info = self._stored = _info(self._queue[0], self.stream)
+            if self._upright and (self.info.quarter_turns or self.info.mirrored):
+                stored = self._stored
+                self.info = replace(stored, quarter_turns=0, mirrored=False)
+                if stored.quarter_turns % 2:
+                    aspect = 1 / stored.aspect
+                    self.info = replace(self.info, width=stored.height, height=stored.width, aspect=aspect)
             stack.pop_all()  # everything is well, so it stays open
 
     def _begin(self) -> None:
@@ -138,7 +152,7 @@ class VideoReader:
         """Return True if any of twelve frames at equal intervals is in color. Rewinds, if it had to seek."""
         if self.info.layout.reduced is None:
             return False
-        if _is_color(self.first, self.info):
+        if _is_color(self.planar(self._queue[0]), self._stored):
             return True
         length = self.stream.duration or 0
         begun = self.stream.start_time or 0
@@ -152,7 +166,7 @@ class VideoReader:
                 frame = next(self.container.decode(self.stream), None)
             except av.error.FFmpegError:  # a frame that cannot be found or decoded is no evidence
                 continue
-            if isinstance(frame, VideoFrame) and _is_color(self.planar(frame), self.info):
+            if isinstance(frame, VideoFrame) and _is_color(self.planar(frame), self._stored):
                 return True
         self.rewind()
         return False
@@ -160,7 +174,7 @@ class VideoReader:
     @property
     def first(self) -> VideoFrame:
         """The first frame. Valid until `frames` is called."""
-        return self.planar(self._queue[0])
+        return self._turned(self.planar(self._queue[0]))
 
     @property
     def seconds(self) -> float:
@@ -207,7 +221,7 @@ class VideoReader:
         step = max(1, round(1 / self.info.rate / self.info.time_base))
         while self._queue or self._decode_next():
             frame = self._queue.pop()
-            frame = self.planar(frame)
+            frame = self._turned(self.planar(frame))
             if frame.pts is None:
                 frame.pts = 0 if last is None else last + step
             if last is not None and frame.pts <= last:
@@ -257,12 +271,25 @@ class VideoReader:
 
         Frames of another size, after a change in mid-stream, are scaled.
         """
-        info = self.info
+        info = self._stored
         if (frame.format.name, frame.width, frame.height) == (info.layout.name, info.width, info.height):
             return frame
         moved = frame.reformat(info.width, info.height, info.layout.name, interpolation="BICUBIC")
         moved.pts, moved.time_base = frame.pts, frame.time_base
         return moved
+
+    def _turned(self, frame: VideoFrame) -> VideoFrame:
+        """Return a frame as `info` describes it: as stored, or as displayed."""
+        if (
+            self._stored.quarter_turns == self.info.quarter_turns
+            and self._stored.mirrored == self.info.mirrored
+        ):
+            return frame
+        turned = VideoFrame(self.info.width, self.info.height, self.info.layout.name)
+        pixel_format.luma_of(turned)[:] = pixel_format.upright(pixel_format.luma_of(frame), self._stored)
+        turned.pts, turned.time_base = frame.pts, frame.time_base
+        pixel_format.tag(turned, frame)
+        return turned
 
     def _decode_next(self) -> bool:
         frame = next(self._frames, None)
@@ -352,10 +379,10 @@ class VideoReader:
 
 @contextlib.contextmanager
 def opened(
-    source: Path | BinaryIO, format_: str | None = None, *, others: bool = False
+    source: Path | BinaryIO, format_: str | None = None, *, others: bool = False, upright: bool = False
 ) -> Iterator[VideoReader]:
     """Open a video as long as the block lasts; see `VideoReader` for the arguments and errors."""
-    with contextlib.closing(VideoReader(source, format_, keep_others=others)) as video:
+    with contextlib.closing(VideoReader(source, format_, keep_others=others, upright=upright)) as video:
         yield video
 
 
@@ -386,18 +413,25 @@ def _info(frame: VideoFrame, stream: VideoStream) -> VideoInfo:
     if stream.codec_context.name.startswith("mpeg"):  # states its rate; repeated fields disturb the average
         rate = stream.guessed_rate or rate
     time_base = stream.time_base or Fraction(1, 90_000)
+    rotation, mirrored = frame.rotation, False
+    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is not None:
+        a, b, _, c, d, *_ = (int(value) for value in np.frombuffer(bytes(side_data), np.int32))
+        if mirrored := a * d < b * c:
+            rotation = -round(math.degrees(math.atan2(b, -a)))
     return VideoInfo(
         width=frame.width,
         height=frame.height,
         layout=layout,
         coding=Coding(layout.bits, full),
         matrix=matrix,
-        quarter_turns=round(frame.rotation / 90) % 4,
+        quarter_turns=round(rotation / 90) % 4,
         aspect=Fraction(aspect) if aspect else Fraction(1),
         time_base=Fraction(time_base),
         rate=Fraction(rate),
         index=stream.index,
         start=frame.pts or 0,
+        mirrored=mirrored,
     )
 
 

@@ -149,7 +149,7 @@ def small_copier(
     def small_copy(frame: VideoFrame) -> Floats:
         lightness = pixel_format.lightness_of(frame, table)
         small = working_copy(lightness, *sides, float(info.aspect))
-        return np.ascontiguousarray(np.rot90(small, info.quarter_turns))
+        return np.ascontiguousarray(pixel_format.upright(small, info))
 
     return small_copy
 
@@ -300,7 +300,8 @@ class VideoStages:
         assert item.ab is not None  # noqa: S101 - set by the stages before
         info, layout = self._video.info, self._encoding.layout
         assert layout.reduced is not None  # noqa: S101 - encodings have chroma
-        turned = np.rot90(item.ab, -info.quarter_turns, axes=(1, 2))
+        shown = item.ab[:, :, ::-1] if info.mirrored else item.ab
+        turned = np.rot90(shown, -info.quarter_turns, axes=(1, 2))
         cb, cr = pixel_format.chroma_planes(
             pixel_format.luma_of(item.frame), turned, self._settings.strength, info, layout.reduced
         )

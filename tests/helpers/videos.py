@@ -34,6 +34,7 @@ class Recipe:
     full: bool = False
     matrix: int = 2
     rotation: int = 0
+    mirrored: bool = False
     aspect: Fraction = Fraction(1)
     sounds: int = 0
     subtitles: bool = False
@@ -101,8 +102,8 @@ def make(path: Path, recipe: Recipe) -> Path:
         stream.codec_context.color_range = FULL if recipe.full else 1
         if recipe.interlaced:
             stream.codec_context.flags |= av.codec.context.Flags.interlaced_dct
-        if recipe.rotation:
-            stream.set_display_rotation(recipe.rotation)
+        if recipe.rotation or recipe.mirrored:
+            stream.set_display_rotation(recipe.rotation, hflip=recipe.mirrored)
         sounds = [sound_stream(out) for _ in range(recipe.sounds)]
         text: Any = None
         if recipe.subtitles:

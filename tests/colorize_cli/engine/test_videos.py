@@ -20,6 +20,7 @@ from colorize_cli.engine import ENGINES
 from colorize_cli.engine.session import Session
 from colorize_cli.guidance import Guidance
 from colorize_cli.storage import discovery
+from colorize_cli.video import pixel_format
 from colorize_cli.video.preview import stills
 from tests.helpers import chunked_videos
 from tests.helpers.cli import invoke
@@ -327,6 +328,44 @@ def test_soft_telecined_mpeg2_keeps_its_times(models, tmp_path, kind):
     for number, luma in enumerate(after.lumas):
         found = int(np.argmin([np.abs(luma - other).mean() for other in lumas]))
         assert abs(begins[found] / 2 - number) <= 1.5
+
+
+def displayed(path: Path) -> np.ndarray:
+    """Return the luma of the first frame as a player shows it, by the display matrix of the file."""
+    first = look(path).first
+    luma = pixel_format.luma_of(first).astype(int)
+    if (data := first.side_data.get("DISPLAYMATRIX")) is None:
+        return luma
+    a, b, _, c, d, *_ = np.sign(np.frombuffer(bytes(data), np.int32))
+    shown = luma if a else luma.T  # from stored to shown: x' = a x + c y, y' = b x + d y
+    return shown[:: int(d or b), :: int(a or c)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "rotation", "mirrored"),
+    [
+        *(("mp4", 0, True), ("mkv", 90, True), ("mkv", 180, True), ("webm", 0, True), ("3gp", 90, False)),
+        *(("ts", 0, True), ("ts", 90, True), ("ts", 90, False), ("ts", 180, True), ("avi", 270, True)),
+        *(("y4m", 90, False), ("mpg", 90, True), ("flv", 0, True), ("wmv", 90, False)),
+    ],
+)
+def test_turned_and_mirrored_videos_are_displayed_as_before(models, tmp_path, kind, rotation, mirrored):
+    recipe = Recipe(frames=12, rotation=rotation, mirrored=mirrored, time_base=Fraction(1, 12800))
+    source = make(tmp_path / "a.mp4", recipe)
+    before = displayed(source)
+    height, width = before.shape
+    for flipped in (before[::-1], before[:, ::-1], before[::-1, ::-1]):
+        assert np.abs(flipped - before).mean() > 12
+    result = colorize(source, tmp_path / f"b.{kind}", models.tinted)
+    assert result.exit_code == 0, result.output
+    after = look(tmp_path / f"b.{kind}")
+    assert len(after.times) == 12
+    assert np.abs(displayed(tmp_path / f"b.{kind}") - before).mean() < 4
+    (still,) = stills(tmp_path / f"b.{kind}", [0], 640)
+    assert still.size == (width, height)
+    gray = np.asarray(still.convert("L"), int)
+    assert np.corrcoef(gray.ravel(), before.ravel())[0, 1] > 0.95
+    assert after.chroma > 3
 
 
 def test_video_damaged_in_the_middle_keeps_the_rest_in_time(models, tmp_path):
