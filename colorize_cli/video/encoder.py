@@ -169,7 +169,9 @@ class Encoder:
             WriteError: The encoder does not accept the options or the frames.
         """
         self._container, self._info, self._encoding = container, info, encoding
-        self._last: VideoFrame | None = None  # the latest frame, with its number as time, at a constant rate
+        # At a constant rate: the latest frame, with its number as time, and the time of the first.
+        self._last: VideoFrame | None = None
+        self._begun = 0
         try:
             self.stream = self._begin(interlaced)
         except (av.error.FFmpegError, ValueError) as error:
@@ -209,8 +211,12 @@ class Encoder:
 
     def _renumber(self, frame: VideoFrame) -> None:
         """Replace a frame's time by its number at the constant rate. Fill the gap before it, if necessary."""
-        exact = (frame.pts or 0) * self._info.time_base * self._info.rate
-        number, last = round(exact), self._last
+        time, last = frame.pts or 0, self._last
+        self._begun = time if last is None else self._begun
+        scale = self._info.time_base * self._info.rate
+        # Relative to the first frame, because its time may lie between two numbers.
+        exact = round(self._begun * scale) + (time - self._begun) * scale
+        number = round(exact)
         if last is not None and last.pts is not None:
             number = max(number, last.pts + 1)
             while not self._encoding.gaps and last.pts + 1 < number:

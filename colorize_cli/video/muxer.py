@@ -52,7 +52,8 @@ def join(
     # Times in AVI are numbers of frames: libavformat writes any other unit as the frame rate.
     unit = 1 / info.rate if container.format == "avi" else info.time_base
     target_info, scale = replace(info, time_base=unit), info.time_base / unit
-    segments = [(path, round(first * scale)) for path, first in segments]
+    begun = segments[0][1]
+    segments = [(path, round(begun * scale) + round((first - begun) * scale)) for path, first in segments]
     begin = 0 if time_range is None else round(time_range[0] * scale)
     with (
         files.open_source(source) as original,
