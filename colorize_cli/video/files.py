@@ -16,6 +16,7 @@ from av.packet import Packet
 
 from colorize_cli.core.errors import ReadError, one_line
 
+_TAGS = "surrogateescape"  # keeps the bytes of tags that are not UTF-8, as in old AVI files
 SEGMENT_FORMAT = "nut"  # supports every time base and codec
 _DEMUXERS = (
     "asf",
@@ -55,7 +56,9 @@ def open_source(source: Path | BinaryIO, format_: str | None = None) -> InputCon
         ReadError: It cannot be opened, or is not in one of the supported formats.
     """
     try:
-        return av.open(_address(source), "r", format=format_, container_options=_LIMITS)
+        return av.open(
+            _address(source), "r", format=format_, container_options=_LIMITS, metadata_errors=_TAGS
+        )
     except av.error.InvalidDataError as error:
         raise ReadError("damaged, or not a video: its header or index cannot be read") from error
     except av.error.ArgumentError as error:
@@ -75,7 +78,7 @@ def open_output(output: Path | BinaryIO, format_: str, options: Mapping[str, str
     Raises:
         OSError: It cannot be opened.
     """
-    return av.open(_address(output), "w", format=format_, options=dict(options))
+    return av.open(_address(output), "w", format=format_, options=dict(options), metadata_errors=_TAGS)
 
 
 def packets(container: InputContainer) -> Iterator["Packet[Any]"]:

@@ -368,6 +368,16 @@ def test_turned_and_mirrored_videos_are_displayed_as_before(models, tmp_path, ki
     assert after.chroma > 3
 
 
+@pytest.mark.parametrize("kind", ["avi", "mkv"])
+def test_tag_that_is_not_utf8_is_kept_byte_by_byte(models, tmp_path, kind):
+    source = make(tmp_path / "a.avi", Recipe(frames=3, codec="mpeg4", time_base=Fraction(1, 25), options={}))
+    source.write_bytes(source.read_bytes().replace(b"a test", b"a t\xe9st"))
+    result = colorize(source, tmp_path / f"b.{kind}", models.tinted)
+    assert result.exit_code == 0, result.output
+    with av.open(str(tmp_path / f"b.{kind}"), metadata_encoding="latin-1") as container:
+        assert container.metadata["title"] == "a t\u00e9st"
+
+
 def test_video_damaged_in_the_middle_keeps_the_rest_in_time(models, tmp_path):
     source = make(
         tmp_path / "a.mkv", Recipe(frames=60, options={"crf": "10", "g": "10", "bf": "0"}, sounds=1)
