@@ -36,12 +36,13 @@ _DEMUXERS = (
 # Formats whose clock may restart or jump, where recordings were joined: AVFMT_TS_DISCONT in libavformat.
 _CLOCK_RESTARTS = 0x0200
 _JUMP, _STEP_BACK = 10, Fraction(1, 10)  # seconds; the thresholds of ffmpeg
-# How parts of files begin: of Matroska (header, everything else), of ASF (header, data), MXF, and MP4.
+# How parts of files begin: of Matroska (header, everything else), of ASF (header, data), MXF, MPEG, MP4.
 _MATROSKA = (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67")
 _ASF = (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\x36\x26\xb2\x75\x8e\x66\xcf\x11")
 _MXF = b"\x06\x0e\x2b\x34"
+_MPEG, _MPEG_END = b"\0\0\1", 0xB9
 _BOXES = (b"ftyp", b"styp", b"free", b"skip", b"moov", b"sidx", b"moof", b"mdat", b"mfra")
-_SHORTEST_HEADER, _LONGEST_HEADER = 24, 512
+_SHORTEST_HEADER, _LONGEST_HEADER, _LARGEST = 24, 512, 1 << 62
 _LIMITS = {"format_whitelist": ",".join(_DEMUXERS), "protocol_whitelist": "file,pipe"}
 
 
@@ -123,15 +124,15 @@ def packets(container: InputContainer) -> Iterator["Packet[Any]"]:
 def stated_size(file: BinaryIO) -> int:
     """Return the size in bytes that a file has by the sizes of its parts; less if these cannot be followed.
 
-    A file that is shorter was cut off. The parts are those of Matroska, AVI, MP4, ASF, MXF or Ogg files.
+    A file that is shorter was cut off. The parts are those of Matroska, AVI, MP4, MPEG, ASF, MXF and Ogg.
 
     Args:
         file: The file, or only its beginning, at its beginning.
     """
     end = 0
-    while size := _part_size(file.read(_LONGEST_HEADER)):
+    while end < _LARGEST and (size := _part_size(file.read(_LONGEST_HEADER))):
         end += size
-        file.seek(end)
+        file.seek(min(end, _LARGEST))
     return end
 
 
@@ -156,6 +157,9 @@ def _part_size(head: bytes) -> int:
     if head[4:8] in _BOXES:
         size = int.from_bytes(head[:4], "big")
         return int.from_bytes(head[8:16], "big") if size == 1 else size
+    if head.startswith(_MPEG) and head[3] >= _MPEG_END:  # a pack of MPEG-2 or MPEG-1, or a packet
+        pack = 14 + head[13] % 8 if head[4] >> 6 == 1 else 12
+        return pack if head[3] == _MPEG_END + 1 else 6 + int.from_bytes(head[4:6], "big")
     return 0
 
 

@@ -1,11 +1,13 @@
 """Which files are read and written for the path of a video: that file and nothing else."""
 
+import io
 import socket
 import threading
 from pathlib import Path
 
 import pytest
 
+from colorize_cli.video import files
 from tests.helpers.cli import invoke
 from tests.helpers.videos import Recipe, look, make
 
@@ -100,3 +102,11 @@ def test_scripts_named_as_videos_are_refused(models, tmp_path, visits):
         )
         assert not (tmp_path / "out" / name).exists()
     assert found == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"\0\0\0\1mdat" + b"\xff" * 8, b"\x18\x53\x80\x67\x01" + b"\xff" * 6 + b"\xfe", b"\0\0\1\xba" * 9],
+)
+def test_stated_size_of_a_hostile_header_is_a_number(head):
+    assert files.stated_size(io.BytesIO(head + bytes(100))) > 0

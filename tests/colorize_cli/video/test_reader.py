@@ -125,6 +125,8 @@ CUT_OFF = {
     "a.avi": (Recipe(codec="mpeg4", time_base=Fraction(1, 25), options={}), " of 100"),
     "a.y4m": (Recipe(codec="rawvideo", time_base=Fraction(1, 25), options={}, muxing={"strict": "-1"}), ""),
     "a.flv": (Recipe(codec="flv", options={}), " of about 100"),
+    "a.mpg": (Recipe(codec="mpeg2video", time_base=Fraction(1, 25), options={}), ""),
+    "a.vob": (Recipe(codec="mpeg2video", time_base=Fraction(1, 25), options={}), ""),
     "a.wmv": (Recipe(codec="wmv2", options={}), ""),
     "a.mxf": (Recipe(codec="mpeg2video", time_base=Fraction(1, 25), options={}), " of about 100"),
 }
