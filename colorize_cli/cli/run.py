@@ -80,9 +80,9 @@ def command(
       colorize --start 1:00 --duration 10 film.mp4 ten-seconds.mp4
 
     INPUT... are photographs (JPEG, PNG, WebP, TIFF, AVIF, HEIC, BMP, JPEG 2000, GIF), films (MP4, MOV, MKV,
-    WebM, AVI, MPEG and more), glob patterns, and directories, which are searched recursively. OUTPUT is a directory,
-    with the same subdirectories as the inputs, or a file for a single photograph or film; with a / at its
-    end it is a directory. A single input may
+    WebM, AVI, MPEG and more), glob patterns, and directories, which are searched recursively. OUTPUT is a
+    directory, with the same subdirectories as the inputs, or a file for a single photograph or film; with a /
+    at its end it is a directory. A single input may
     come from standard input and go to standard output, both written as -; a film is then Y4M or Matroska.
     Inputs and outputs may be in a remote store (s3://, gs:// and other protocols of fsspec); inputs may also
     be https:// URLs.
