@@ -1,8 +1,8 @@
 """Combine low-resolution ab with full-resolution L*.
 
 `upsample` does the guided upsampling of ab. There are two ways to 8 bits. Without an overlay the faster
-`eight_bit.compose_rgb8` is used, which works on ratios of channels. With an overlay, and for 16 bits, L*a*b*
-is converted per pixel.
+`eight_bit.compose_rgb8` is used, which works on ratios of channels. With an overlay, for 16 bits, and for very
+long pictures, L*a*b* is converted per pixel.
 
 Chroma requested by the user is blended over the predicted chroma. It is upsampled in the same way, together
 with its weight (see `Overlay`).
@@ -22,11 +22,15 @@ from colorize_cli.color.lab import Bytes, Codes, Floats
 from colorize_cli.color.lightness import Lightness
 from colorize_cli.color.resize import resized
 from colorize_cli.color.ycbcr import BytePlanes, Matrix, chroma_of, fit_chroma
+from colorize_cli.compose.chroma_ratios import cell_size
 from colorize_cli.compose.eight_bit import compose_planes8, compose_rgb8
 from colorize_cli.compose.upsample import GuidedUpsampler
 
 # Small enough for memory, and large enough to keep concurrent threads from contending for Python's lock.
 _STRIPE_PIXELS = 1 << 19
+# Pixels of one row or column of cells. Beyond this they would take much memory: only in pictures with a side of
+# more than 100,000 pixels.
+_LARGEST_STRIPE = 1 << 22
 
 
 ToCodes = Callable[[Floats, Floats, Floats], Codes]
@@ -68,7 +72,7 @@ def compose(
     Returns:
         (H, W, 3) uint8 sRGB of the given lightness. The chroma of colors outside the sRGB gamut is reduced.
     """
-    if overlay is None:
+    if overlay is None and cell_size(lightness.shape, ab) * max(lightness.shape) <= _LARGEST_STRIPE:
         return compose_rgb8(lightness.levels(), ab * np.float32(strength))
     rgb = np.empty((*lightness.shape, 3), np.uint8)
     _fill(lightness, ab * np.float32(strength), overlay, rgb, lab.compose_rgb8, stripe_pixels)

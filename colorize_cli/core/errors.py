@@ -54,15 +54,38 @@ class DeviceMemoryError(DeviceError):
     """The device has too little memory, even for a single picture."""
 
 
+_NO_MEMORY = "Insufficient memory"  # OpenCV's error
+_DEFECTS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RecursionError, TypeError, ValueError
+)  # fmt: skip
+
+
 def one_line(text: object) -> str:
     """Join the text of a library's error, which may have several lines, into one line."""
     return " ".join(str(text).split())
 
 
 def reason_of(error: Exception) -> str:
-    """Return the reason for a failure on one line. A library's error is prefixed with its class name."""
-    text = str(error) if isinstance(error, ColorizeError) else f"{type(error).__name__}: {error}"
-    return one_line(text)
+    """Return the reason for a failure on one line."""
+    if isinstance(error, ColorizeError):
+        return one_line(error)
+    if isinstance(error, MemoryError) or _NO_MEMORY in str(error):
+        return "not enough memory"
+    if isinstance(error, OSError) and error.strerror:  # its file may be a temporary one
+        return one_line(error.strerror)
+    return f"internal error, please report it: {type(error).__name__}: {one_line(error)}"
+
+
+def reason_of_damage(error: Exception) -> str:
+    """Return, on one line, why a file cannot be read, given what a decoder raised."""
+    if isinstance(error, OSError) and not error.strerror:  # Pillow's, of damaged files
+        return one_line(error) or "damaged"
+    if isinstance(error, ColorizeError | MemoryError | OSError) or _NO_MEMORY in str(error):
+        return reason_of(error)
+    # The text of these is about the decoder's code, not about the file.
+    if isinstance(error, _DEFECTS) or type(error).__module__ in ("cv2", "struct"):
+        return "damaged: it cannot be decoded"
+    return f"damaged: {one_line(error) or type(error).__name__}"
 
 
 def printable(text: object) -> str:

@@ -5,12 +5,13 @@ Files in stores have two more, fetch before the others and put after them (see `
 
 import contextlib
 import functools
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -35,6 +36,8 @@ from colorize_cli.storage.filesystem import DAMAGED, SourceFingerprint
 
 if TYPE_CHECKING:
     from colorize_cli.engine.transfer import Transfer
+
+T = TypeVar("T")
 
 # Maximum sum of pixels of all images between the start of decoding and the end of writing. A pixel takes 10
 # bytes in a gray image and up to 20 in a color image, so this bounds the memory. A larger image is processed
@@ -93,6 +96,7 @@ class Images:
         self._outputs = outputs
         self._sides = settings.size or network.info.working_size, network.info.multiple_of
         self._stdin = functools.cache(stdio.read_stdin)
+        self._stopping = threading.Event()
 
     def colorize(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
         """Colorize a stream of jobs and yield outcomes as they end.
@@ -101,6 +105,7 @@ class Images:
         """
         Image.MAX_IMAGE_PIXELS = None  # Pillow's limit, for the whole process; ours is `settings.max_pixels`
         transfer = self._transfer
+        self._stopping.clear()
         results = self.pipeline().run(map(own_files if transfer is None else transfer.files_of, jobs))
         try:
             for result in results:
@@ -112,6 +117,7 @@ class Images:
                 transfer.stop()
             raise
         finally:
+            self._stopping.set()
             results.close()
             atomic.abandon()
 
@@ -194,7 +200,8 @@ class Images:
         if item.same_format:
             self._outputs.copy(item.files, item.source, content)
         elif item.is_color:
-            self._outputs.write(item.files, item.source, item.format, reader.original_pages(content, limit))
+            pages = self._until_stopped(reader.original_pages(content, limit))
+            self._outputs.write(item.files, item.source, item.format, pages)
         else:
             self._outputs.write(item.files, item.source, item.format, self._colorized_pages(item))
         return item.files, None, item.damage
@@ -205,7 +212,7 @@ class Images:
         ahead: deque[tuple[Frame, Future[Colors]]] = deque()
         hints = self._guidance.hints.get(document.files.job)
         with contextlib.closing(pages), ThreadPoolExecutor(self._settings.workers) as pool:
-            for frame in pages:
+            for frame in self._until_stopped(pages):
                 while ahead and sum(other.pixels for other, _ in ahead) + frame.pixels > _PAGES_IN_FLIGHT:
                     yield _next_page(ahead)
                 ahead.append((frame, pool.submit(self._colorized, frame, document.format, hints)))
@@ -213,7 +220,15 @@ class Images:
             while ahead:
                 yield _next_page(ahead)
 
+    def _until_stopped(self, pages: Iterable[T]) -> Iterator[T]:
+        for page in pages:
+            if self._stopping.is_set():
+                raise CancelledError
+            yield page
+
     def _colorized(self, frame: Frame, format_: str, hints: Hints | None) -> Colors:
+        if self._stopping.is_set():  # the process ends when all pages in the queue are done
+            raise CancelledError
         ab, _ = self._predict_one(frame, self._copy(frame))
         return self._colors(frame, ab, format_, hints)
 

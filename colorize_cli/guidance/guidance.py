@@ -43,6 +43,7 @@ _PNG = b"\x89PNG"
 # Longest side in pixels of the thumbnail from which a reference's palette is computed.
 _SIDE = 256
 _READ_THREADS = 16
+_MOST_BYTES = 1 << 28  # of a file of hints
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,10 @@ def read_hints(path: Path, max_pixels: int) -> Hints | dict[str, DrawnHints]:
         UsageError: The file cannot be read or has another format. The message names it.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise UsageError(f"hints of more than {_MOST_BYTES >> 20} MiB are not supported")
         try:
             with reader.opened(content, max_pixels) as image:
                 copy = image.copy()

@@ -22,7 +22,9 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+import reprlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +51,10 @@ _POINT = frozenset({"x", "y", "color", "colour", "radius"})
 _STROKE = frozenset({"points", "color", "colour", "width"})
 _PARTS = frozenset({"points", "strokes"})
 _LIMIT = 1e6  # bound of coordinates and sizes, in pixels
+_LONGEST = 1 << 24  # bytes of JSON
+# Bounds of the time for drawing: pixels of the rectangles around all lines and points, and how often these may
+# cover the image.
+_MOST_PIXELS, _MOST_COVERS = 1 << 30, 50
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,11 @@ class Mark:
     points: tuple[tuple[float, float], ...]
     radius: float
     chroma: tuple[float, float]
+
+    @property
+    def lines(self) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
+        """Start and end of each line of the mark. A point is a line of length 0."""
+        return zip(self.points, self.points[1:] or self.points, strict=False)
 
     @property
     def span(self) -> tuple[float, float]:
@@ -87,14 +98,22 @@ class DrawnHints:
         """Check that the hints lie in an image of `shape` (height, width).
 
         Raises:
-            UsageError: A hint lies outside.
+            UsageError: A hint lies outside, or drawing the hints would take too long.
         """
         height, width = shape
+        drawn = 0.0
         for mark in self.marks:
             for x, y in mark.points:
                 if not (-0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5):
                     where = f"the image, which is {width} x {height} pixels"
                     raise UsageError(f"the hint at x {x:g}, y {y:g} lies outside of {where}")
+            for (x, y), (other_x, other_y) in mark.lines:
+                across = min(width, abs(x - other_x) + 2 * mark.radius)
+                drawn += across * min(height, abs(y - other_y) + 2 * mark.radius)
+        if drawn > _MOST_PIXELS + _MOST_COVERS * width * height:
+            raise UsageError(
+                "the hints are too many for their length and width; use fewer or thinner strokes"
+            )
 
     def rows(self, shape: tuple[int, int], start: int, stop: int) -> Pins | None:
         """Return the hints on the rows [start, stop) of an image of `shape` (see `propagation.spread`)."""
@@ -103,7 +122,7 @@ class DrawnHints:
             return None
         numbers = np.zeros((stop - start, shape[1]), np.int32)
         for number, mark in enumerate(marks, 1):
-            for begin, end in zip(mark.points, mark.points[1:] or mark.points, strict=False):
+            for begin, end in mark.lines:
                 _draw(numbers, start, begin, end, mark.radius, number)
         mask = numbers > 0
         chroma = np.array([mark.chroma for mark in marks], np.float32)
@@ -158,6 +177,8 @@ def parse(text: str | bytes) -> DrawnHints | dict[str, DrawnHints]:
         UsageError: It is not valid JSON, or not in the format that this module describes. The message says
             where the error is.
     """
+    if len(text) > _LONGEST:
+        raise UsageError(f"hints of more than {_LONGEST >> 20} MiB of JSON are not supported")
     try:
         given = json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
@@ -315,13 +336,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object from its pairs. Duplicate keys are errors, because one would be lost silently."""
     given = dict(pairs)
     if len(given) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+        counted = Counter(key for key, _ in pairs)
+        raise ValueError(f"{_shown(next(key for key, count in counted.items() if count > 1))} occurs twice")
     return given
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = reprlib.repr(value)  # of bounded depth
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 

@@ -33,6 +33,7 @@ _KEPT: dict[int, tuple[bytes, ...]] = {
 _EXIF, _XMP, _PHOTOSHOP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"Photoshop 3.0\0"
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _RAW_PROFILE = b"Raw profile type "
+_DIRECTORIES = "colorize_cli.directories"  # key of the offsets of a TIFF's pages among the `info`
 _LARGEST_TEXT = 1 << 26  # bytes of a decompressed text
 # Blocks in JPEG 2000 by identifier: of the specifications, and as Photoshop writes them.
 _UUIDS = {
@@ -54,7 +55,7 @@ def read(file: IO[bytes], image: ImageFile.ImageFile) -> Metadata:
     if image.format == "AVIF":
         return _of_avif(image)
     if image.format in _READERS:
-        stored = _READERS[image.format](file, image.tell())
+        stored = _READERS[image.format](file, image)
     else:
         stored = Metadata(exif=image.info.get("exif"), xmp=image.info.get("xmp"))
     if not stored.exif:
@@ -80,7 +81,7 @@ def _of_avif(image: Any) -> Metadata:
     )
 
 
-def _of_jpeg(file: IO[bytes], _: int) -> Metadata:
+def _of_jpeg(file: IO[bytes], _: ImageFile.ImageFile) -> Metadata:
     block, packet, resources = b"", None, b""
     chunks, comments, extras = [], [], []
     for marker, data in _segments(file):
@@ -126,7 +127,7 @@ def _segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         yield marker[0], data
 
 
-def _of_png(file: IO[bytes], _: int) -> Metadata:
+def _of_png(file: IO[bytes], _: ImageFile.ImageFile) -> Metadata:
     block, packet, resources, iptc = None, None, b"", b""
     profiles, extras = [], []
     for kind, chunk, whole in png.chunks(file, PNG_METADATA):
@@ -189,8 +190,9 @@ def _raw_profile(text: bytes) -> bytes:
     return b"" if len(digits) % 2 else bytes.fromhex(digits.decode())[: int(found[1])]
 
 
-def _of_tiff(file: IO[bytes], page: int) -> Metadata:
-    found = exif.from_tiff(file, page)
+def _of_tiff(file: IO[bytes], image: ImageFile.ImageFile) -> Metadata:
+    # Pages are read in their order. Without the offsets, each would be looked for from the first.
+    found = exif.from_tiff(file, image.tell(), image.info.setdefault(_DIRECTORIES, []))
     if found is None:
         return Metadata()
     block, other = found
@@ -203,7 +205,7 @@ def _of_tiff(file: IO[bytes], page: int) -> Metadata:
     )
 
 
-def _of_jpeg2000(file: IO[bytes], _: int) -> Metadata:
+def _of_jpeg2000(file: IO[bytes], _: ImageFile.ImageFile) -> Metadata:
     found: dict[str, bytes] = {}
     extras = []
     for kind, data in _boxes(file):
@@ -238,7 +240,7 @@ def _boxes(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 
 # By Pillow's names. Pillow gives the blocks of other formats as they are stored.
-_READERS: dict[str | None, Callable[[IO[bytes], int], Metadata]] = {
+_READERS: dict[str | None, Callable[[IO[bytes], ImageFile.ImageFile], Metadata]] = {
     "JPEG": _of_jpeg,
     "MPO": _of_jpeg,
     "PNG": _of_png,

@@ -262,22 +262,25 @@ def directory(order: str, offset: int, fields: Iterable[Field], ready: Iterable[
     return head + bytes(4) + bytes(values)
 
 
-def from_tiff(file: IO[bytes], page: int) -> tuple[bytes, dict[int, bytes]] | None:
+def from_tiff(file: IO[bytes], page: int, offsets: list[int]) -> tuple[bytes, dict[int, bytes]] | None:
     """Collect the EXIF of a page of a TIFF or BigTIFF.
 
     Args:
         file: The file.
         page: Number of the page, from 0.
+        offsets: Offsets of the first directories, as far as they are known. Those up to the page are added.
 
     Returns:
         A block in the file's byte order with the tags that describe the picture; and XMP, IPTC and
         Photoshop's resources by tag. None if the file has no such page.
     """
     head = stream(file)
-    offset = head.first if head else 0
-    for _ in range(page):
-        offset = _next(file, head, offset) if head and offset else 0
-    if head is None or not offset:
+    if head is None:
+        return None
+    offsets[:] = offsets or [head.first]
+    while len(offsets) <= page and offsets[-1]:
+        offsets.append(_next(file, head, offsets[-1]))
+    if len(offsets) <= page or not (offset := offsets[page]):
         return None
     found = entries(file, head, offset)
     block = bytearray(struct.pack(head.order + "2sHI", b"II" if head.order == "<" else b"MM", 42, 0))

@@ -192,14 +192,14 @@ def unit_codes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
 
 def to_image(frame: Frame, rgb: Bytes) -> Image.Image:
     """Convert colors (H, W, 3) to an RGB image, grays (H, W) to L; with transparency, RGBA or LA."""
-    return Image.fromarray(with_alpha(frame, rgb))
+    return Image.fromarray(with_alpha(rgb, frame.alpha))
 
 
-def with_alpha(frame: Frame, rgb: Codes) -> Codes:
-    """Append the frame's transparency, if it has one: (H, W, 4) from colors (H, W, 3)."""
-    if frame.alpha is None:
+def with_alpha(rgb: Codes, alpha: Codes | None) -> Codes:
+    """Append transparency (H, W), if there is any: (H, W, 4) from colors (H, W, 3)."""
+    if alpha is None:
         return rgb
-    samples: Any = np.dstack([rgb, alpha_as(rgb.dtype, frame.alpha)])
+    samples: Any = np.dstack([rgb, alpha_as(rgb.dtype, alpha)])
     return cast(Codes, samples)
 
 

@@ -82,6 +82,13 @@ def read(file: BinaryIO) -> tuple[npt.NDArray[np.uint16], str]:
     return samples, "GRAY" if samples.shape[2] < 3 else "RGB"
 
 
+def damage(file: IO[bytes]) -> str | None:
+    """Return what is wrong with the chunks of the samples, which Pillow decodes unchecked; None if nothing."""
+    if all(whole for _, _, whole in chunks(file, {b"IDAT", b"fdAT"})):
+        return None
+    return "the checksum of the pixels is wrong"
+
+
 def _joined(file: BinaryIO, *, keep_text: bool) -> bytearray:
     """Return the file with the chunks that are needed for the samples.
 
@@ -110,5 +117,5 @@ def chunks(file: IO[bytes], kinds: Collection[bytes] | None = None) -> Iterator[
         if kinds is None or kind in kinds:
             body = exif.read_at(file, position + 8, length + 4)
             data, checksum = body[:length], body[length:]
-            yield kind, head + body, checksum == zlib.crc32(kind + data).to_bytes(4, "big")
+            yield kind, head + body, checksum == zlib.crc32(data, zlib.crc32(kind)).to_bytes(4, "big")
         position += 12 + length

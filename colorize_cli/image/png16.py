@@ -14,6 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from colorize_cli.color.lab import Codes
+from colorize_cli.image.frame import with_alpha
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BITS = 16
 _COLOR_TYPES = {3: 2, 4: 6}  # by channels: truecolor, truecolor with alpha
@@ -23,15 +26,16 @@ _STRIPE_BYTES = 1 << 20
 _WRITTEN_HERE = (b"IHDR", b"IDAT", b"IEND")
 
 
-def write(file: BinaryIO, samples: npt.NDArray[np.uint16], saving: dict[str, Any]) -> None:
+def write(file: BinaryIO, rgb: npt.NDArray[np.uint16], alpha: Codes | None, saving: dict[str, Any]) -> None:
     """Encode a picture and write it to a file.
 
     Args:
         file: The file to write to.
-        samples: (H, W, 3) RGB or (H, W, 4) with transparency.
+        rgb: (H, W, 3).
+        alpha: Transparency (H, W), or None.
         saving: Options of Pillow's `save` for the metadata.
     """
-    height, width, channels = samples.shape
+    height, width, channels = *rgb.shape[:2], 3 if alpha is None else 4
     file.write(_SIGNATURE)
     _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, _BITS, _COLOR_TYPES[channels], 0, 0, 0))
     small = io.BytesIO()
@@ -42,7 +46,9 @@ def write(file: BinaryIO, samples: npt.NDArray[np.uint16], saving: dict[str, Any
     compressor = zlib.compressobj(_LEVEL, strategy=zlib.Z_FILTERED)
     step = max(1, _STRIPE_BYTES // (width * channels * 2))
     for start in range(0, height, step):
-        if data := compressor.compress(_filtered(samples[start : start + step])):
+        rows = slice(start, start + step)
+        samples = np.asarray(with_alpha(rgb[rows], None if alpha is None else alpha[rows]), np.uint16)
+        if data := compressor.compress(_filtered(samples)):
             _chunk(file, b"IDAT", data)
     _chunk(file, b"IDAT", compressor.flush())
     _chunk(file, b"IEND", b"")

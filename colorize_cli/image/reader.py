@@ -24,17 +24,20 @@ from PIL import (
     ImageFile,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
-    UnidentifiedImageError,
+    TiffImagePlugin,
     WebPImagePlugin,
 )
 
 from colorize_cli.color.lab import Bytes, Codes
-from colorize_cli.core.errors import ReadError, one_line
+from colorize_cli.core.errors import ReadError, one_line, reason_of_damage
 from colorize_cli.image import containers, gif, heif, jpeg, png, tiff_reader, webp
 from colorize_cli.image.frame import Frame, Page, Showing, from_image, from_samples, own_colors, srgb_of
 from colorize_cli.image.metadata import STORED, described, orientation_of
 
 T = TypeVar("T")
+
+LONGEST_SIDE = 1_000_000
+"""Limit on the sides of a picture in pixels, that of libpng too. Work goes by rows, so rows must fit into memory."""
 
 # What opens a file of each format, by Pillow's name. Importing a plugin registers with Pillow how its format
 # is recognized.
@@ -150,6 +153,8 @@ def _checked_size(image: ImageFile.ImageFile, max_pixels: int) -> int:
         width, height = image.size
         if width < 1 or height < 1:
             raise ReadError(f"the picture has no pixels ({width} x {height})")
+        if max(width, height) > LONGEST_SIDE:
+            raise ReadError(f"{width} x {height} exceeds the limit of {LONGEST_SIDE:,} pixels a side")
         if width * height > max_pixels:
             raise ReadError(
                 f"{width} x {height} exceeds the limit of {max_pixels:,} pixels (see --max-pixels)"
@@ -206,6 +211,9 @@ def _page(image: ImageFile.ImageFile, file: BinaryIO, pages: int) -> tuple[Frame
     if pages > 1 and image.format != "TIFF":
         # Pillow composes color frames at 8 bits.
         frame = dataclasses.replace(from_image(image), deep=False, showing=_showing(image))
+        if image.format == "PNG" and image.tell() == 0:
+            with _from_start(file):
+                frame = dataclasses.replace(frame, damage=png.damage(file))
     elif (decoded := _samples(image, file)) is not None:
         samples, space = decoded
         orientation, icc = orientation_of(image), image.info.get("icc_profile")
@@ -219,6 +227,11 @@ def _page(image: ImageFile.ImageFile, file: BinaryIO, pages: int) -> tuple[Frame
             with _from_start(file):
                 decoded_image, damage = jpeg.read(file.read(), image.mode)
             image.im, image.tile = decoded_image.im, []
+        elif isinstance(image, TiffImagePlugin.TiffImageFile):
+            damage = tiff_reader.load(image)
+        elif image.format == "PNG":
+            with _from_start(file):
+                damage = png.damage(file)
         frame = dataclasses.replace(from_image(image), damage=damage)
     if image.format == "WEBP":
         with _from_start(file):
@@ -263,14 +276,8 @@ def explained() -> Iterator[None]:
         yield
     except ReadError:
         raise
-    except UnidentifiedImageError as error:
-        raise ReadError(str(error)) from error
-    except MemoryError as error:
-        raise ReadError("not enough memory to decode the picture") from error
-    except OSError as error:
-        raise ReadError(one_line(error.strerror or error)) from error
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
-        raise ReadError(f"damaged: {one_line(error) or type(error).__name__}") from error
+        raise ReadError(reason_of_damage(error)) from error
 
 
 @contextlib.contextmanager
@@ -313,5 +320,6 @@ def _opened(file: BinaryIO) -> ImageFile.ImageFile:
         try:
             return _OPENERS[format_](file)
         except (SyntaxError, IndexError, TypeError, struct.error) as error:
-            raise ReadError(f"damaged {format_} header: {one_line(error)}") from error
+            why = f": {one_line(error)}" if isinstance(error, SyntaxError) else ""
+            raise ReadError(f"damaged {format_} header{why}") from error
     raise ReadError("the content is not a picture in a supported format")

@@ -13,10 +13,11 @@ from fractions import Fraction
 from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
+from colorize_cli.color.lab import Codes
 from colorize_cli.core.errors import WriteError
 from colorize_cli.image import exif
+from colorize_cli.image.frame import with_alpha
 from colorize_cli.image.metadata import SRGB_PROFILE, Metadata, one_packet
 
 _STRIP_BYTES = 1 << 20
@@ -39,8 +40,6 @@ _STRIP_SIZES, _ACROSS, _DOWN, _PLANAR, _UNIT, _PREDICTOR, _EXTRA, _ICC = (
 _DEFLATE, _RGB, _HORIZONTAL, _INCH, _UNASSOCIATED = 8, 2, 2, 2, 2
 _RATIONAL, _FINEST = 5, 10_000  # greatest denominator of a resolution
 
-Samples = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-
 
 class Writer:
     """Writer of pages to a file, one after another."""
@@ -52,14 +51,15 @@ class Writer:
         # Offset of the field that will hold the position of the next page's directory.
         self._link = 4
 
-    def add(self, samples: Samples, metadata: Metadata) -> None:
+    def add(self, rgb: Codes, alpha: Codes | None, metadata: Metadata) -> None:
         """Write a page.
 
         The EXIF block of the first page is the start of the file, so that offsets in its maker notes hold.
         The file has its byte order; all pages come from one file, with one byte order.
 
         Args:
-            samples: (H, W, 3) sRGB or (H, W, 4) with transparency, uint8 or uint16.
+            rgb: (H, W, 3) sRGB, uint8 or uint16.
+            alpha: Transparency (H, W), or None.
             metadata: Metadata of the page.
 
         Raises:
@@ -75,8 +75,9 @@ class Writer:
         described = exif.rows(exif.shifted(metadata.exif, start)) if metadata.exif else []
         start = self._file.seek(0, io.SEEK_END)
         start += self._file.write(b"\0" * (start % 2))
-        strips, rows = _compressed(samples, self._order)
-        fields = _fields(samples, metadata, rows, self._order)
+        strips, rows = _compressed(rgb, alpha, self._order)
+        shape = *rgb.shape[:2], 3 if alpha is None else 4
+        fields = _fields(shape, rgb.itemsize, metadata, rows, self._order)
         if any(entry[:2] == struct.pack(self._order + "H", _ACROSS) for entry in described):
             fields = [field for field in fields if field.tag not in (_ACROSS, _DOWN, _UNIT)]
         sizes = exif.Field(_STRIP_SIZES, exif.LONG, _longs(self._order, map(len, strips)))
@@ -100,20 +101,23 @@ def _longs(order: str, numbers: Iterable[int]) -> bytes:
     return b"".join(struct.pack(order + "I", number) for number in numbers)
 
 
-def _compressed(samples: Samples, order: str) -> tuple[list[bytes], int]:
+def _compressed(rgb: Codes, alpha: Codes | None, order: str) -> tuple[list[bytes], int]:
     """Return the compressed strips, and the number of rows per strip (fewer in the last)."""
-    height, width, channels = samples.shape
-    rows = max(1, _STRIP_BYTES // (width * channels * samples.itemsize))
+    height, width = rgb.shape[:2]
+    rows = max(1, _STRIP_BYTES // (width * (3 if alpha is None else 4) * rgb.itemsize))
     strips = []
     for start in range(0, height, rows):
-        strip = samples[start : start + rows]
+        part = slice(start, start + rows)
+        strip = with_alpha(rgb[part], None if alpha is None else alpha[part])
         differences = np.diff(strip, axis=1, prepend=strip.dtype.type(0))
         strips.append(zlib.compress(differences.astype(f"{order}u{strip.itemsize}").tobytes(), _LEVEL))
     return strips, rows
 
 
-def _fields(samples: Samples, metadata: Metadata, rows: int, order: str) -> list[exif.Field]:
-    height, width, channels = samples.shape
+def _fields(
+    shape: tuple[int, ...], itemsize: int, metadata: Metadata, rows: int, order: str
+) -> list[exif.Field]:
+    height, width, channels = shape
 
     def short(tag: int, *values: int) -> exif.Field:
         return exif.Field(tag, exif.SHORT, struct.pack(f"{order}{len(values)}H", *values))
@@ -122,7 +126,7 @@ def _fields(samples: Samples, metadata: Metadata, rows: int, order: str) -> list
         exif.Field(_WIDTH, exif.LONG, struct.pack(order + "I", width)),
         exif.Field(_HEIGHT, exif.LONG, struct.pack(order + "I", height)),
         exif.Field(_ROWS, exif.LONG, struct.pack(order + "I", rows)),
-        short(_BITS, *(8 * samples.itemsize,) * channels),
+        short(_BITS, *(8 * itemsize,) * channels),
         short(_COMPRESSION, _DEFLATE),
         short(_PHOTOMETRIC, _RGB),
         short(_SAMPLES, channels),

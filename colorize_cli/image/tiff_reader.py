@@ -7,7 +7,10 @@ that it refuses it gets a copy of them (see `open_image`).
 import contextlib
 import io
 import logging
+import os
 import struct
+import tempfile
+import threading
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -20,7 +23,7 @@ from colorize_cli.core.errors import ReadError
 from colorize_cli.image.frame import unit_codes
 
 # TIFF 6.0 and its supplements.
-_BITS, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 338, 339
+_BITS, _COMPRESSION, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 259, 338, 339
 _SUBDIRECTORIES = 330
 # Tags that point to other directories: EXIF, with interoperability below it, and GPS.
 _Pointers = dict[int, "_Pointers"]
@@ -52,6 +55,7 @@ _ASSOCIATED, _ALPHA = 1, (1, 2)  # extra samples
 _WHITE_IS_ZERO, _PALETTE, _YCBCR, _CIELAB = 0, 3, 6, 8
 _SPACES = {0: "GRAY", 1: "GRAY", 2: "RGB", 3: "RGB", 5: "CMYK", 6: "RGB", 8: "LAB", 9: "LAB"}
 _JPEGS = (6, 7)  # compressions; their decoder converts Y'CbCr
+_BY_LIBTIFF = (2, 3, 4, 6)  # compressions: CCITT and the first kind of JPEG
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _SEPARATE = 2  # planar configuration
 _STRIPE_BYTES = 1 << 22
@@ -68,6 +72,9 @@ _TURNS = {
     7: (True, True, True),
     8: (True, False, True),
 }
+
+_libtiff = threading.Lock()
+_LONGEST = 1 << 16  # bytes of messages
 
 _Entries = dict[int, tuple[int, int, bytes]]
 
@@ -106,10 +113,32 @@ def is_plain(image: Image.Image) -> bool:
     tags = getattr(image, "tag_v2", {})
     return (
         not isinstance(image, TagsOnly)
+        and tags.get(_COMPRESSION, 1) in (1, *_BY_LIBTIFF)
         and image.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK")
         and max(tags.get(_BITS, (1,))) <= 8
         and set(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))) == {_UNSIGNED}
     )
+
+
+def load(image: TiffImagePlugin.TiffImageFile) -> str | None:
+    """Decode the current page with Pillow. Returns what libtiff says of damage, or None.
+
+    libtiff writes it to standard error, which all threads share.
+    """
+    if image.tag_v2.get(_COMPRESSION, 1) not in _BY_LIBTIFF:
+        image.load()
+        return None
+    with _libtiff, tempfile.TemporaryFile() as heard:
+        before = os.dup(2)
+        os.dup2(heard.fileno(), 2)
+        try:
+            image.load()
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            heard.seek(0)
+            said = heard.read(_LONGEST).decode(errors="replace").splitlines()
+    return said[0] if said else None
 
 
 def turned(samples: Codes, orientation: int) -> Codes:
@@ -191,8 +220,8 @@ def read(file: BinaryIO, number: int) -> tuple[Codes, str]:
 def _parts(tiff: Any, page: Any) -> Iterator[tuple[int, int, int, npt.NDArray[Any]]]:
     """Yield the plane, first row, first column and samples (h, w, channels) of parts of tifffile's page."""
     file = tiff.filehandle
-    ends = [start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
-    if max(ends, default=0) > file.size:
+    ends = [start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=False)]
+    if len(page.dataoffsets) != len(page.databytecounts) or max(ends, default=0) > file.size:
         raise ReadError("damaged: the file is truncated")
     if not page.is_contiguous or page.bitspersample != 8 * page.dtype.itemsize or page.fillorder != 1:
         for samples, (plane, _, y, x, _), shape in page.segments(maxworkers=1):

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 
 from colorize_cli.color.lab import Codes
 from colorize_cli.color.ycbcr import BytePlanes
-from colorize_cli.core.errors import WriteError
+from colorize_cli.core.errors import WriteError, one_line
 from colorize_cli.core.formats import FORMATS, HOLDS, LOSSY
 from colorize_cli.image import jpeg, png16, tiff
 from colorize_cli.image.frame import Colors, Frame, Page, with_alpha
@@ -97,7 +98,7 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
         writer = tiff.Writer(file)
         for frame, colors in pages:
             check(format_, frame)
-            writer.add(_samples(format_, frame, colors), frame.metadata)
+            writer.add(_array(format_, colors), frame.alpha, frame.metadata)
         return
     remaining = iter(pages)
     first, colors = next(remaining)
@@ -113,7 +114,7 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
     elif format_ == "WEBP" and first.lossless:
         saving |= _LOSSLESS_WEBP
     if format_ == "PNG" and isinstance(colors, np.ndarray) and colors.dtype == np.uint16:
-        png16.write(file, np.asarray(_samples(format_, first, colors), np.uint16), saving)
+        png16.write(file, np.asarray(colors, np.uint16), first.alpha, saving)
         return
     animation = [(first, colors), *remaining]
     images: list[Image.Image] = [Image.fromarray(_samples(format_, *page)) for page in animation]
@@ -122,20 +123,26 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
         mode = "RGBA" if any(image.mode == "RGBA" for image in images) else "RGB"
         images = [image.convert(mode) for image in images]
         saving["append_images"] = images[1:]
+    # OpenJPEG tries for ever to write to a full disk.
+    target = io.BytesIO() if format_ == "JPEG2000" else file
     try:
-        images[0].save(file, format_, **saving)
+        images[0].save(target, format_, **saving)
     except (ValueError, RuntimeError) as error:  # the encoder rejects the picture
-        raise WriteError(f"{format_} cannot hold the picture: {error}") from error
-    if format_ == "JPEG2000":
-        file.seek(0, os.SEEK_END)
+        raise WriteError(f"{format_} cannot hold the picture: {one_line(error)}") from error
+    if isinstance(target, io.BytesIO) and target is not file:
+        file.write(target.getbuffer())
         file.write(jpeg2000_boxes(first.metadata))
+
+
+def _array(format_: str, colors: Colors) -> Codes:
+    if isinstance(colors, BytePlanes):
+        raise TypeError(f"planes are for JPEG, not {format_}")
+    return colors
 
 
 def _samples(format_: str, frame: Frame, colors: Colors) -> Codes:
     """Return the samples to store: colors, with transparency if the format supports it."""
-    if isinstance(colors, BytePlanes):
-        raise TypeError(f"planes are for JPEG, not {format_}")
-    return with_alpha(frame, colors) if HOLDS[format_].alpha else colors
+    return with_alpha(_array(format_, colors), frame.alpha if HOLDS[format_].alpha else None)
 
 
 def _write_jpeg(

@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import os
 import queue
+import re
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,8 @@ _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 # onnxruntime's level "fatal" prints nothing; failures arrive as exceptions.
 _SILENT = 4
+# The field `external_data` of a TensorProto, with its first entry, the name of a file (onnx.proto).
+_EXTERNAL = re.compile(rb"\x6a.{1,2}\x0a\x08location\x12", re.DOTALL)
 
 
 class Sessions:
@@ -71,7 +75,7 @@ def on_cpu(data: bytes, threads: int | None = None, parallel: int = 1) -> "onnxr
     """
     import onnxruntime
 
-    options = _options()
+    options = _options(data)
     options.intra_op_num_threads = max(1, (threads or available_cores()) // parallel)
     # Spinning threads would take the cores from the codecs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -103,7 +107,7 @@ def on_gpus(data: bytes, gpus: list[int]) -> "list[onnxruntime.InferenceSession]
     # It prints to stdout. The sessions below show if loading worked.
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         onnxruntime.preload_dlls()
-    options = _options()
+    options = _options(data)
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     with _silence(onnxruntime):
         try:
@@ -130,11 +134,15 @@ def on_gpus(data: bytes, gpus: list[int]) -> "list[onnxruntime.InferenceSession]
     return sessions
 
 
-def _options() -> "onnxruntime.SessionOptions":
+def _options(data: bytes) -> "onnxruntime.SessionOptions":
     import onnxruntime
 
+    if _EXTERNAL.search(data):
+        raise ModelError("it keeps weights in other files (ONNX external data); save it as a single file")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SILENT
+    # By default, files would be looked for in the working directory. This is no directory.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     return options
 
 

@@ -4,6 +4,7 @@ The name of a new kind is also added to `core.settings.MODEL_KINDS`, which is re
 """
 
 from colorize_cli.core.errors import ModelError
+from colorize_cli.core.settings import SIZES
 from colorize_cli.inference.adapters import ddcolor, deoldify, native, rgb_input
 from colorize_cli.inference.adapters.base import Adapter, ModelFormat, ModelInfo, Signature, Tensor
 
@@ -14,6 +15,8 @@ MODEL_FORMATS: dict[str, ModelFormat] = {
     ddcolor.NAME: ddcolor.MODEL_FORMAT,
     deoldify.NAME: deoldify.MODEL_FORMAT,
 }
+# Bounds of what a file says of its input, so that no file makes the program take all memory.
+_LARGEST_MULTIPLE, _LARGEST_BATCH = 1024, 64
 
 
 def recognize(signature: Signature, kind: str | None = None) -> Adapter:
@@ -25,8 +28,22 @@ def recognize(signature: Signature, kind: str | None = None) -> Adapter:
 
     Raises:
         ModelError: No kind, or not the given one, fits. The message lists the file's signature and the
-            accepted ones.
+            accepted ones. Or the sizes of its input are out of bounds.
     """
+    adapter = _recognized(signature, kind)
+    size, multiple, batch = adapter.info.working_size, adapter.info.multiple_of, adapter.batch or 1
+    if not SIZES[0] <= size <= SIZES[1]:
+        raise ModelError(f"its working size {size} is not between {SIZES[0]} and {SIZES[1]} pixels")
+    if multiple > _LARGEST_MULTIPLE:
+        raise ModelError(
+            f"the sides of its input are multiples of {multiple}; at most {_LARGEST_MULTIPLE} is possible"
+        )
+    if batch > _LARGEST_BATCH:
+        raise ModelError(f"it has a fixed batch of {batch}; at most {_LARGEST_BATCH} is possible")
+    return adapter
+
+
+def _recognized(signature: Signature, kind: str | None) -> Adapter:
     if kind is not None:
         adapter = MODEL_FORMATS[kind].use(signature)
         if adapter is None:

@@ -1,5 +1,7 @@
 """Define the interface between the kinds of ONNX file and the rest of the program."""
 
+import re
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -113,8 +115,10 @@ class ModelInfo:
 
         def count(name: str) -> int:
             value = text(name)
-            if not (value.isascii() and value.isdigit() and int(value) > 0):
-                raise ModelError(f"the metadata field {_PREFIX}{name} is {value!r}, not a positive integer")
+            if not re.fullmatch("0*[1-9][0-9]{0,8}", value):
+                raise ModelError(
+                    f"the metadata field {_PREFIX}{name} is {reprlib.repr(value)}, not a positive integer"
+                )
             return int(value)
 
         return cls(

@@ -30,6 +30,14 @@ BAD = {
     "no text": ('{"points": [{"x": 1, "y": 2, "color": 3}]}', r"points\[0\]\.color is not a color"),
     "no points": ('{"strokes": [{"points": [], "color": "red"}]}', r"strokes\[0\] has no points"),
     "twice": ('{"a.png": {"points": []}, "a.png": {"points": []}}', "occurs twice"),
+    "deep": ("[" * 100_000, "nested too deeply"),
+    "deep value": ('{"points": ' + "[" * 400 + "]" * 400 + "}", r"points\[0\] is not an object"),
+    "long number": ('{"points": [{"x": ' + "1" * 5000 + "}]}", "not valid JSON"),
+    "huge": (b" " * ((1 << 24) + 1), "more than 16 MiB"),
+    "many keys": (
+        "{" + ",".join(f'"{n}": {{}}' for n in range(50_000)) + ', "49999": {}}',
+        "'49999' occurs twice",
+    ),
     "empty": ('{"points": []}', "no points and no strokes"),
 }
 
@@ -217,3 +225,17 @@ def test_colorizer_accepts_hints_and_reference(models, gray_photo):
     assert apply_guidance.size == (160, 120)
     with pytest.raises(UsageError, match="outside"):
         colorizer.colorize(gray, hints={"points": [{"x": -5, "y": 0, "color": RED}]})
+
+
+def test_hints_that_would_take_too_long_are_refused():
+    zigzag = [[i % 2 * 99, i % 100] for i in range(1500)]
+    hints = parse(json.dumps({"strokes": [{"points": zigzag, "color": "red", "width": 1000}]}))
+    with pytest.raises(UsageError, match="fewer or thinner strokes"):
+        hints.check((1000, 1000))
+    usual = parse(json.dumps({"strokes": [{"points": zigzag, "color": "red"}] * 10}))
+    usual.check((3000, 4000))
+
+
+def test_hint_file_without_end_is_refused(models, images):
+    code, said = run(models, "--hints", "/dev/zero", images, images.parent / "out")
+    assert (code, said) == (2, "colorize: /dev/zero: hints of more than 256 MiB are not supported\n")

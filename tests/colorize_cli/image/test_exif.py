@@ -169,7 +169,7 @@ def test_damaged_tiff_raises_nothing(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("tiff") / "a.tif"
     path.write_bytes(found)
     with path.open("rb") as file:
-        block, _ = exif.from_tiff(file, 0) or (b"", {})
+        block, _ = exif.from_tiff(file, 0, []) or (b"", {})
     if block:
         assert block[:2] in (b"II", b"MM")
         assert exif.orientation_of(block) in (None, *range(1, 9))

@@ -246,7 +246,7 @@ def test_big_endian_bigtiff_gives_its_exif(tmp_path):
     content = tagged.tiff(">", 6, None, None, b"", big=True)
     (tmp_path / "a.tif").write_bytes(content)
     with (tmp_path / "a.tif").open("rb") as file:
-        block, _ = exif.from_tiff(file, 0)
+        block, _ = exif.from_tiff(file, 0, [])
     before = {key: value for key, value in tagged.directories(content).items() if key[1] not in STORAGE}
     found = tagged.directories(block)
     assert {key: value[::2] for key, value in found.items()} == {

@@ -14,7 +14,7 @@ from colorize_cli.color import lightness
 from colorize_cli.color.lab import srgb_to_lab
 from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.core.formats import HOLDS
-from colorize_cli.image import reader, writer
+from colorize_cli.image import exif, reader, writer
 from colorize_cli.image.frame import Frame
 from tests.helpers.pictures import colored, gray, in_depth, lightness_of
 from tests.helpers.profiles import linear_profile
@@ -277,3 +277,35 @@ def test_original_pages_of_float_colors_are_8_bit():
     ((frame, rgb),) = reader.original_pages(tiff((colors, {})), LIMIT)
     assert not frame.deep
     np.testing.assert_array_equal(rgb, np.rint(np.rint(colors * 65535) / 257))
+
+
+def test_damage_that_libtiff_finds_is_said_and_not_printed(capfd):
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 2, (200, 200), dtype=np.uint8) * 255
+    Image.fromarray(noise).convert("1").save(file, "TIFF", compression="group4")
+    data = bytearray(file.getvalue())
+    assert reader.read(bytes(data), LIMIT).damage is None
+    data[len(data) * 6 // 10] ^= 4
+    assert "Bad code word" in (reader.read(bytes(data), LIMIT).damage or "")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
+def test_damaged_strip_fails_and_prints_nothing(capfd, compression):
+    file = io.BytesIO()
+    Image.fromarray(in_depth(gray(200, 200), np.uint8)).save(file, "TIFF", compression=compression)
+    data = file.getvalue()
+    with pytest.raises(ReadError) as raised:
+        reader.read(data[:8] + bytes(400) + data[408:], LIMIT)
+    assert "\n" not in str(raised.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_directories_of_many_pages_are_read_once(monkeypatch):
+    data = tiff(*((gray(4, 5), {MAKE: str(number)}) for number in range(60)))
+    followed = []
+    following = exif._next
+    monkeypatch.setattr(exif, "_next", lambda *where: (followed.append(where), following(*where))[1])
+    makers = [frame.metadata.exif for frame in reader.read_pages(data, LIMIT)]
+    assert [str(number).encode() in (block or b"") for number, block in enumerate(makers)] == [True] * 60
+    assert sum(len(where) == 3 for where in followed) < 60 * 5

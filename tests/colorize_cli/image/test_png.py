@@ -12,6 +12,7 @@ from skimage import color
 from colorize_cli.core.errors import ReadError
 from colorize_cli.image import reader, writer
 from colorize_cli.image.frame import Frame
+from tests.helpers.animations import animation
 from tests.helpers.png_files import (
     GRAY,
     GRAY_ALPHA,
@@ -212,3 +213,46 @@ def test_critical_chunk_with_a_wrong_checksum_is_an_error(bits):
     data[32] ^= 1  # in IHDR
     with pytest.raises(ReadError):
         reader.read(bytes(data), LIMIT)
+
+
+def with_wrong_bit(data: bytes, kind: bytes, offset: int) -> bytes:
+    """Flip a bit in a chunk, and keep its checksum."""
+    damaged = bytearray(data)
+    damaged[data.index(kind) + 4 + offset] ^= 1
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize("kind", [GRAY, RGB, GRAY_ALPHA, RGB_ALPHA])
+def test_flipped_bit_in_the_pixels_is_said_though_they_can_be_decoded(kind):
+    channels = {GRAY: 1, RGB: 3, GRAY_ALPHA: 2, RGB_ALPHA: 4}[kind]
+    samples = np.dstack([ramp(8).astype(np.uint8)] * channels)
+    stored = zlib.compress(b"".join(b"\0" + row.tobytes() for row in samples), 0)
+    data = png(samples, kind, 8)
+    compressed = data[data.index(b"IDAT") - 4 : data.index(b"IEND") - 4]
+    # Pillow stops before the checksum of zlib, if that has a chunk of its own.
+    whole = data.replace(compressed, chunk(b"IDAT", stored[:-4]) + chunk(b"IDAT", stored[-4:]))
+    assert reader.read(whole, LIMIT).damage is None
+    damaged = with_wrong_bit(whole, b"IDAT", 20)  # after two headers and the filter
+    frame = reader.read(damaged, LIMIT)
+    assert frame.damage == "the checksum of the pixels is wrong"
+    differs = frame.lightness.codes != reader.read(whole, LIMIT).lightness.codes
+    assert differs.sum() <= 1
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("extra", [b"", chunk(b"eXIf", b"II*\0\x08\0\0\0\0\0\0\0\0\0")])
+def test_broken_stream_fails(bits, extra):
+    data = png(np.random.default_rng(0).integers(0, 2**bits, (60, 60)), GRAY, bits, extra)
+    at = data.index(b"IDAT") + 1500
+    with pytest.raises(ReadError):
+        reader.read(data[:at] + bytes(64) + data[at + 64 :], LIMIT)
+
+
+def test_flipped_bit_in_a_frame_of_an_animation_is_said():
+    data = animation("PNG", "RGB")
+    frames = list(reader.read_pages(data, LIMIT))
+    assert {frame.damage for frame in frames} == {None}
+    at = data.rindex(b"fdAT")
+    length = int.from_bytes(data[at - 4 : at], "big")
+    damaged = data[: at + 4 + length] + bytes(4) + data[at + 8 + length :]  # a wrong checksum
+    assert next(reader.read_pages(damaged, LIMIT)).damage == "the checksum of the pixels is wrong"

@@ -1,3 +1,4 @@
+import errno
 import io
 from pathlib import Path
 
@@ -8,10 +9,10 @@ from PIL import Image, ImageOps
 from colorize_cli.color import lab, lightness
 from colorize_cli.color.lightness import Lightness
 from colorize_cli.core.errors import ReadError, WriteError
-from colorize_cli.core.formats import FORMATS, endings
+from colorize_cli.core.formats import FORMATS, WRITABLE, endings
 from colorize_cli.image import reader, writer
 from colorize_cli.image.frame import Frame
-from tests.helpers.pictures import lightness_of
+from tests.helpers.pictures import colored, lightness_of
 from tests.helpers.png_files import png_header
 from tests.helpers.profiles import built_in_profile, gray_profile
 
@@ -248,3 +249,16 @@ def test_write_to_an_impossible_path_is_refused(tmp_path):
     with pytest.raises(WriteError, match="cannot write"):
         writer.write(tmp_path / "a.png", [(frame, np.zeros((4, 4, 3), np.uint8))])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "file"]
+
+
+@pytest.mark.parametrize("format_", WRITABLE)
+def test_full_disk_is_an_error_of_every_format(format_):
+    class Full(io.BytesIO):
+        def write(self, _) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    page = colored(
+        Frame(Lightness(np.resize(np.arange(256, dtype=np.uint8), (200, 200)), lightness.GRAY8)), format_
+    )
+    with pytest.raises(OSError, match="No space left"):
+        writer.encode(Full(), format_, [page])

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from onnx.external_data_helper import set_external_data
 
 from colorize_cli.core.errors import DeviceError, DeviceMemoryError, ModelError, UsageError
 from colorize_cli.inference import model
@@ -88,7 +89,7 @@ def test_load_of_other_files_is_refused(tmp_path):
         model.load(path, "cpu")
 
 
-@pytest.mark.parametrize("value", ["", "-1", "0", "many", "1.5", None])
+@pytest.mark.parametrize("value", ["", "-1", "0", "many", "1.5", "1" * 5000, None])
 def test_load_of_broken_metadata_is_refused(tmp_path, value):
     metadata = dict(METADATA)
     if value is None:
@@ -210,3 +211,35 @@ def test_digest_is_that_of_the_current_content(tmp_path):
         model.digest(path)
     with pytest.raises(ModelError, match=r"cannot read the model .*m\.onnx"):
         model.load(path, "cpu", precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("working_size", "20000", "working size 20000 is not between 16 and 4096"),
+        ("multiple_of", "999999", "multiples of 999999; at most 1024"),
+    ],
+)
+def test_load_of_metadata_out_of_bounds_is_refused(tmp_path, field, value, reason):
+    path = write_model(tmp_path / "m.onnx", (0, 0), (0, 0), METADATA | {f"colorize.{field}": value})
+    with pytest.raises(ModelError, match=reason):
+        model.load(path, "cpu")
+
+
+@pytest.mark.parametrize("first", ["location", "offset"])
+def test_load_of_external_data_is_refused_and_reads_nothing(models, tmp_path, monkeypatch, first):
+    found = onnx.load(models.tinted)
+    weights = found.graph.initializer[0]
+    weights.raw_data = np.array(weights.float_data, np.float32).tobytes()
+    weights.ClearField("float_data")
+    set_external_data(weights, "weights.bin", offset=0, length=8)
+    weights.ClearField("raw_data")
+    entries = sorted(weights.external_data, key=lambda entry: entry.key != first)
+    weights.ClearField("external_data")
+    weights.external_data.extend(entries)
+    (tmp_path / "weights.bin").write_bytes(np.ones(2, np.float32).tobytes())
+    (tmp_path / "m.onnx").write_bytes(found.SerializeToString())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="external data") as raised:
+        model.load(tmp_path / "m.onnx", "cpu")
+    assert "\n" not in str(raised.value)
