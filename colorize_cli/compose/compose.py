@@ -1,8 +1,8 @@
 """Combine low-resolution ab with full-resolution L*.
 
 `upsample` does the guided upsampling of ab. There are two ways to 8 bits. Without an overlay the faster
-`eight_bit.compose_rgb8` is used, which works on ratios of channels. With an overlay, for 16 bits, and for very
-long pictures, L*a*b* is converted per pixel.
+`eight_bit.compose_rgb8` is used, which works on ratios of channels. With an overlay, for 16 bits, and for
+very long pictures, L*a*b* is converted per pixel.
 
 Chroma requested by the user is blended over the predicted chroma. It is upsampled in the same way, together
 with its weight (see `Overlay`).
@@ -28,8 +28,8 @@ from colorize_cli.compose.upsample import GuidedUpsampler
 
 # Small enough for memory, and large enough to keep concurrent threads from contending for Python's lock.
 _STRIPE_PIXELS = 1 << 19
-# Pixels of one row or column of cells. Beyond this they would take much memory: only in pictures with a side of
-# more than 100,000 pixels.
+# Pixels of one row or column of cells. In pictures with a side of more than 100,000 pixels there may be more,
+# which take much memory.
 _LARGEST_STRIPE = 1 << 22
 
 
@@ -137,7 +137,8 @@ def _fill(
         over = GuidedUpsampler.of(
             resized(lightness, (overlay.planes.shape[1], overlay.planes.shape[2])), overlay.planes
         )
-    step = max(1, stripe_pixels // width)
+    widest = max(width, *(planes.shape[2] for planes in (ab, *([overlay.planes] if overlay else []))))
+    step = max(1, stripe_pixels // widest)
     for start in range(0, height, step):
         stop = min(start + step, height)
         rows = lightness.rows(start, stop)

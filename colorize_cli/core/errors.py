@@ -55,9 +55,8 @@ class DeviceMemoryError(DeviceError):
 
 
 _NO_MEMORY = "Insufficient memory"  # OpenCV's error
-_DEFECTS = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RecursionError, TypeError, ValueError
-)  # fmt: skip
+_DEFECTS: tuple[type[Exception], ...] = (ArithmeticError, AssertionError, AttributeError, LookupError)
+_DEFECTS += (NameError, RecursionError, TypeError, ValueError)
 
 
 def one_line(text: object) -> str:

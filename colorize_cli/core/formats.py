@@ -11,6 +11,9 @@ from typing import Any
 from colorize_cli.core.errors import ReadError
 from colorize_cli.core.location import Location
 
+BYTES_A_PIXEL = 12
+"""What a run takes at most for each pixel of `--max-pixels`. Formats that need more count as more pixels."""
+
 
 @dataclass(frozen=True)
 class Format:
@@ -24,6 +27,8 @@ class Format:
         animated: True if the format holds animations.
         written_as: Format of the outputs, if this one cannot hold a colorized picture; otherwise None.
         saving: Keyword arguments for Pillow's `save`.
+        reading: Bytes of memory a pixel, while a file is read: without transparency, and with it.
+        writing: The same, while a file is written.
     """
 
     suffixes: tuple[str, ...]
@@ -33,9 +38,12 @@ class Format:
     animated: bool = False
     written_as: str | None = None
     saving: dict[str, Any] = field(default_factory=dict)
+    reading: tuple[int, int] = (BYTES_A_PIXEL, BYTES_A_PIXEL)
+    writing: tuple[int, int] = (BYTES_A_PIXEL, BYTES_A_PIXEL)
 
 
-# Formats by Pillow's names. AVIF keeps chroma at full resolution, because colorizing adds just the chroma.
+# Formats by Pillow's names. Memory is that of `tests/benchmarks/large.py`, rounded up. AVIF keeps chroma
+# at full resolution, because colorizing adds just the chroma.
 # Beyond level 2 of PNG, files hardly shrink and the time doubles.
 HOLDS: dict[str, Format] = {
     "AVIF": Format(
@@ -43,17 +51,27 @@ HOLDS: dict[str, Format] = {
         alpha=True,
         animated=True,
         saving={"quality": 90, "subsampling": "4:4:4", "speed": 7, "max_threads": 1},
+        reading=(12, 16),
+        writing=(48, 56),
     ),
     "BMP": Format((".bmp",)),
     # With 256 colors a colorized photograph would not keep its lightness. Browsers show animated PNG too.
     "GIF": Format((".gif",), written_as="PNG"),
     # What phones write; it is read only.
-    "HEIF": Format((".heic", ".heif", ".hif"), written_as="JPEG"),
+    "HEIF": Format((".heic", ".heif", ".hif"), written_as="JPEG", reading=(12, 16)),
     "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), longest=65500),
-    "JPEG2000": Format((".jp2", ".j2k", ".j2c", ".jpx"), alpha=True),
+    "JPEG2000": Format((".jp2", ".j2k", ".j2c", ".jpx"), alpha=True, reading=(20, 28), writing=(44, 56)),
     "PNG": Format((".png", ".apng"), alpha=True, deep=True, animated=True, saving={"compress_level": 2}),
     "TIFF": Format((".tif", ".tiff"), alpha=True, deep=True),
-    "WEBP": Format((".webp",), alpha=True, longest=16383, animated=True, saving={"quality": 95, "method": 3}),
+    "WEBP": Format(
+        (".webp",),
+        alpha=True,
+        longest=16383,
+        animated=True,
+        saving={"quality": 95, "method": 3},
+        reading=(14, 22),
+        writing=(24, 52),
+    ),
 }
 # Format by file name suffix, in lower case.
 FORMATS: dict[str, str] = {suffix: name for name, format_ in HOLDS.items() for suffix in format_.suffixes}

@@ -143,7 +143,8 @@ class Images:
         """Return the number of pixels of the job's source that are in memory at one time."""
         if files.source != STREAM:
             check_kind(files.source)
-        return reader.size_of(self._content(files), self._settings.max_pixels)
+        written = FORMATS.get(files.destination.suffix.lower(), self._settings.format)
+        return reader.size_of(self._content(files), self._settings.max_pixels, written)
 
     def _decode(self, files: LocalFiles) -> _Still | _Document:
         # Another process may have made the output since the run began.

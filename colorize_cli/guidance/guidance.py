@@ -197,8 +197,11 @@ def read_hints(path: Path, max_pixels: int) -> Hints | dict[str, DrawnHints]:
     try:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            raise UsageError(f"hints of more than {_MOST_BYTES >> 20} MiB are not supported")
+    except OSError as error:
+        raise UsageError(f"cannot read the hints {path}: {error.strerror}") from error
+    if len(content) > _MOST_BYTES:
+        raise UsageError(f"{path}: hints of more than {_MOST_BYTES >> 20} MiB are not supported")
+    try:
         try:
             with reader.opened(content, max_pixels) as image:
                 copy = image.copy()
@@ -207,8 +210,6 @@ def read_hints(path: Path, max_pixels: int) -> Hints | dict[str, DrawnHints]:
                 raise
             return notation.parse(content)
         return notation.from_image(copy)
-    except OSError as error:
-        raise UsageError(f"cannot read the hints {path}: {error.strerror}") from error
     except (ReadError, UsageError) as error:
         raise UsageError(f"{path}: {error}") from error
 

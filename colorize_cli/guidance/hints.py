@@ -52,8 +52,8 @@ _STROKE = frozenset({"points", "color", "colour", "width"})
 _PARTS = frozenset({"points", "strokes"})
 _LIMIT = 1e6  # bound of coordinates and sizes, in pixels
 _LONGEST = 1 << 24  # bytes of JSON
-# Bounds of the time for drawing: pixels of the rectangles around all lines and points, and how often these may
-# cover the image.
+# Bounds of the time for drawing: pixels of the rectangles around all lines and points, and how often these
+# may cover the image.
 _MOST_PIXELS, _MOST_COVERS = 1 << 30, 50
 
 

@@ -83,7 +83,7 @@ def read(file: BinaryIO) -> tuple[npt.NDArray[np.uint16], str]:
 
 
 def damage(file: IO[bytes]) -> str | None:
-    """Return what is wrong with the chunks of the samples, which Pillow decodes unchecked; None if nothing."""
+    """Return what is wrong with the chunks of the samples, which Pillow does not check; None if nothing."""
     if all(whole for _, _, whole in chunks(file, {b"IDAT", b"fdAT"})):
         return None
     return "the checksum of the pixels is wrong"

@@ -10,6 +10,7 @@ written one at a time. An animation counts as one picture with the pixels of all
 import contextlib
 import dataclasses
 import io
+import math
 import stat
 import struct
 from collections.abc import Callable, Generator, Iterator
@@ -30,6 +31,7 @@ from PIL import (
 
 from colorize_cli.color.lab import Bytes, Codes
 from colorize_cli.core.errors import ReadError, one_line, reason_of_damage
+from colorize_cli.core.formats import BYTES_A_PIXEL, HOLDS
 from colorize_cli.image import containers, gif, heif, jpeg, png, tiff_reader, webp
 from colorize_cli.image.frame import Frame, Page, Showing, from_image, from_samples, own_colors, srgb_of
 from colorize_cli.image.metadata import STORED, described, orientation_of
@@ -37,7 +39,7 @@ from colorize_cli.image.metadata import STORED, described, orientation_of
 T = TypeVar("T")
 
 LONGEST_SIDE = 1_000_000
-"""Limit on the sides of a picture in pixels, that of libpng too. Work goes by rows, so rows must fit into memory."""
+"""Limit on the sides of a picture in pixels, like libpng's. Work goes by rows, which must fit into memory."""
 
 # What opens a file of each format, by Pillow's name. Importing a plugin registers with Pillow how its format
 # is recognized.
@@ -58,22 +60,24 @@ _SUBFILE_TYPE, _NO_PAGE = 254, 1 | 4
 _ACROSS, _UNIT, _NO_UNIT, _ICC = 282, 296, 1, 34675
 
 
-def size_of(source: Path | bytes, max_pixels: int) -> int:
+def size_of(source: Path | bytes, max_pixels: int, written_as: str | None = None) -> int:
     """Return the number of pixels that are in memory at one time. Decodes nothing.
 
     Args:
         source: A path, or the content of a file.
         max_pixels: Limit on the number returned.
+        written_as: Pillow's name of the output's format; None if nothing is written.
 
     Returns:
-        The pixels of a picture, of the largest page, or of all frames of an animation.
+        The pixels of a picture, of the largest page, or of all frames of an animation. A picture whose
+        decoder or encoder takes more than `BYTES_A_PIXEL` counts as more pixels, in proportion.
 
     Raises:
         ReadError: The file cannot be opened, is not a picture of a supported format, or has more than
             `max_pixels`.
     """
     with explained(), _open(source) as file, _opened(file) as image:
-        return _checked_size(image, max_pixels)
+        return _checked_size(image, max_pixels, written_as)
 
 
 @contextlib.contextmanager
@@ -143,11 +147,11 @@ def _pages(
             yield result
 
 
-def _checked_size(image: ImageFile.ImageFile, max_pixels: int) -> int:
+def _checked_size(image: ImageFile.ImageFile, max_pixels: int, written_as: str | None = None) -> int:
     if image.format == "GIF" and image.fp is not None and not gif.is_whole(cast(BinaryIO, image.fp)):
         raise ReadError("damaged: the file ends too early")  # Pillow would silently read the frames before
     pages = _page_numbers(image)
-    sizes = []
+    weights = []
     for page in pages if image.format == "TIFF" else pages[:1]:
         image.seek(page)
         width, height = image.size
@@ -159,12 +163,33 @@ def _checked_size(image: ImageFile.ImageFile, max_pixels: int) -> int:
             raise ReadError(
                 f"{width} x {height} exceeds the limit of {max_pixels:,} pixels (see --max-pixels)"
             )
-        sizes.append(width * height)
-    if len(sizes) < len(pages) and len(pages) * sizes[0] > max_pixels:
-        width, height = image.size
-        size = f"{len(pages)} frames of {width} x {height}"
-        raise ReadError(f"{size} exceed the limit of {max_pixels:,} pixels (see --max-pixels)")
-    return max(sizes) if image.format == "TIFF" else len(pages) * sizes[0]
+        beyond = _bytes_a_pixel(image, written_as) - BYTES_A_PIXEL
+        # Of an animation, frames are decoded one by one.
+        frames = 1 if image.format == "TIFF" else len(pages)
+        if frames * width * height > max_pixels:
+            size = f"{frames} frames of {width} x {height}"
+            raise ReadError(f"{size} exceed the limit of {max_pixels:,} pixels (see --max-pixels)")
+        weight = math.ceil((frames + beyond / BYTES_A_PIXEL) * width * height)
+        if weight > max_pixels:
+            format_ = written_as or image.format
+            raise ReadError(
+                f"{width} x {height} as {format_} need the memory of {weight:,} pixels, beyond the limit of "
+                f"{max_pixels:,} (see --max-pixels)"
+            )
+        weights.append(weight)
+    return max(weights)
+
+
+def _bytes_a_pixel(image: ImageFile.ImageFile, written_as: str | None) -> int:
+    """Return the bytes of memory that a pixel of the current page takes, at least `BYTES_A_PIXEL`."""
+    alpha = image.has_transparency_data
+    source = "JPEG" if image.format == "MPO" else str(image.format)
+    needs = [HOLDS[source].reading[alpha]]
+    if written_as is not None:
+        needs.append(HOLDS[written_as].writing[alpha])
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        needs.append(tiff_reader.bytes_a_pixel(image))
+    return max(needs)
 
 
 def _page_numbers(image: ImageFile.ImageFile) -> list[int]:

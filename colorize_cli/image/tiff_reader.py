@@ -20,10 +20,13 @@ from PIL import Image, TiffImagePlugin
 
 from colorize_cli.color.lab import Codes
 from colorize_cli.core.errors import ReadError
+from colorize_cli.image import exif
 from colorize_cli.image.frame import unit_codes
 
 # TIFF 6.0 and its supplements.
 _BITS, _COMPRESSION, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 259, 338, 339
+_SAMPLES, _ROWS, _TILE_WIDTH, _TILE_HEIGHT = 277, 278, 322, 323
+_MOST_KEPT = 5  # samples of a pixel
 _SUBDIRECTORIES = 330
 # Tags that point to other directories: EXIF, with interoperability below it, and GPS.
 _Pointers = dict[int, "_Pointers"]
@@ -50,6 +53,7 @@ _SIZES = {
     17: 8,
     18: 8,
 }
+_INTEGERS = {3: "H", 4: "I", 16: "Q"}
 _SHORT, _LONG, _WIDE = 3, 4, (16, 17, 18)  # types; the last are BigTIFF's of 8 bytes
 _ASSOCIATED, _ALPHA = 1, (1, 2)  # extra samples
 _WHITE_IS_ZERO, _PALETTE, _YCBCR, _CIELAB = 0, 3, 6, 8
@@ -59,7 +63,8 @@ _BY_LIBTIFF = (2, 3, 4, 6)  # compressions: CCITT and the first kind of JPEG
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _SEPARATE = 2  # planar configuration
 _STRIPE_BYTES = 1 << 22
-_MOST_SAMPLES, _MOST_PAGES = 32, 65535
+_MOST_SAMPLES, _MOST_PAGES, _MOST_VALUES = 32, 65535, 1 << 20
+_DESCRIBED = frozenset({254, 256, 257, 274, 282, 283, 296})  # further tags that Pillow reads
 _TURNS = {
     # For each orientation (TIFF 6.0, section 8): flip rows, flip columns, transpose. The transposition comes
     # first.
@@ -86,15 +91,16 @@ class TagsOnly(TiffImagePlugin.TiffImageFile):
     """An image whose pixels Pillow cannot decode, for the tags and sizes of its pages.
 
     Attributes:
-        original: The file that the tags were copied from.
+        layouts: Tags of how the samples are stored, by page, as far as they lie in the directories.
     """
 
-    original: BinaryIO
+    layouts: list[dict[int, int]]
 
 
 def open_image(file: BinaryIO) -> TiffImagePlugin.TiffImageFile:
     """Open a file with Pillow, or its tags if Pillow refuses any of its pages or the file is a BigTIFF."""
     is_big = 43 in file.read(4)[2:]
+    _check_counts(file)
     file.seek(0)
     if not is_big:
         try:
@@ -103,9 +109,37 @@ def open_image(file: BinaryIO) -> TiffImagePlugin.TiffImageFile:
                 return image
         except (SyntaxError, KeyError, TypeError, ValueError, OSError):
             file.seek(0)
-    tags = TagsOnly(io.BytesIO(_tags(file)), "")
-    tags.original = file
+    copied, layouts = _tags(file)
+    tags = TagsOnly(io.BytesIO(copied), "")
+    tags.layouts = layouts
     return tags
+
+
+def _check_counts(file: BinaryIO) -> None:
+    """Raise ReadError if a tag that Pillow or tifffile reads has so many values that they fill memory."""
+    head = exif.stream(file)
+    offset, seen = head.first if head else 0, set[int]()
+    while head and offset and offset not in seen and len(seen) < _MOST_PAGES:
+        seen.add(offset)
+        for entry in exif.entries(file, head, offset):
+            if entry.values > _MOST_VALUES and entry.tag in _LAYOUT | _DESCRIBED:
+                raise ReadError(f"damaged TIFF header: tag {entry.tag} has {entry.values:,} values")
+        offset = exif.following(file, head, offset)
+
+
+def bytes_a_pixel(image: TiffImagePlugin.TiffImageFile) -> int:
+    """Return the bytes of memory that a pixel of the current page takes while it is read and written."""
+    tags: Any = image.layouts[image.tell()] if isinstance(image, TagsOnly) else image.tag_v2
+    bits = tags.get(_BITS, 64)  # the most, if it is not in the directory
+    samples, size = tags.get(_SAMPLES, 1), -(-(max(bits) if isinstance(bits, tuple) else bits) // 8)
+    kept = 2 * min(samples, _MOST_KEPT) * min(size, 2) + 1
+    # A compressed strip or tile is decoded as a whole.
+    width, height = image.size
+    part = min(tags.get(_ROWS, height), height) * width
+    if _TILE_WIDTH in tags:
+        part = tags[_TILE_WIDTH] * tags.get(_TILE_HEIGHT, 1)
+    decoded = 2 * samples * size if tags.get(_COMPRESSION, 1) != 1 else 0
+    return int(kept + decoded * part / (width * height))
 
 
 def is_plain(image: Image.Image) -> bool:
@@ -261,8 +295,12 @@ def _divide_by_alpha(samples: npt.NDArray[Any]) -> None:
         samples[..., channel] = np.minimum(np.rint(samples[..., channel] / alpha), white)
 
 
-def _tags(file: BinaryIO) -> bytes:
-    """Return the tags of all pages of a TIFF or BigTIFF, as a TIFF of gray pages without pixels."""
+def _tags(file: BinaryIO) -> tuple[bytes, list[dict[int, int]]]:
+    """Copy the tags of all pages of a TIFF or BigTIFF.
+
+    Returns:
+        A TIFF of gray pages without pixels; and the first value of each tag of how the samples are stored.
+    """
     head = file.read(16)
     if len(head) < 8:
         raise ReadError("damaged: the file is truncated")
@@ -272,20 +310,24 @@ def _tags(file: BinaryIO) -> bytes:
     copied = bytearray(head[:2] + struct.pack(order + "HI", 42, 0))
     link = 4
     seen: set[int] = set()
+    layouts: list[dict[int, int]] = []
     while offset and offset not in seen and len(seen) < _MOST_PAGES:
         seen.add(offset)
         try:
             entries, offset = _copied(file, offset, order, is_big, copied, _POINTERS)
         except (struct.error, OverflowError, ValueError, OSError) as error:
             raise ReadError("damaged TIFF header") from error
+        layouts.append({})
         for tag in _LAYOUT | {_SUBDIRECTORIES}:
-            entries.pop(tag, None)
+            kind, _, data = entries.pop(tag, (0, 0, b""))
+            if kind in _INTEGERS:
+                (layouts[-1][tag],) = struct.unpack_from(order + _INTEGERS[kind], data)
         for tag, value in ((258, 8), (259, 1), (262, 1), (273, 0), (277, 1), (278, 1), (279, 0)):
             entries[tag] = (_SHORT, 1, struct.pack(order + "H", value))
         start = _append(copied, entries, order)
         struct.pack_into(order + "I", copied, link, start)
         link = start + 2 + 12 * len(entries)
-    return bytes(copied)
+    return bytes(copied), layouts
 
 
 def _copied(

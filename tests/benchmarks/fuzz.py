@@ -2,19 +2,17 @@
 
     python tests/benchmarks/fuzz.py --minutes 30 --keep /tmp/findings
 
-Small pictures of each format, films, models, manifests, hints and lists are damaged at random. Each child process
-gets several. Counted are crashes, hangs, processes of more than 2 GiB, tracebacks, wrong exit codes, and outputs
-that are wrong though their outcome is "done": another decoder finds the input damaged, and the output differs
-from the output of the undamaged input. The files of each finding are kept.
+Small pictures of each format, films, models, manifests, hints and lists are damaged at random. Each child
+process gets several. Counted are crashes, hangs, processes of more than 2 GiB, tracebacks, wrong exit codes,
+and outputs that are wrong though their outcome is "done": another decoder finds the input damaged, and the
+output differs from that of the undamaged input. The files of each finding are kept.
 """
 
 import io
 import json
-import os
 import random
 import shutil
 import struct
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,21 +28,23 @@ import simplejpeg
 from PIL import Image
 
 from tests.helpers.animations import animation
+from tests.helpers.child import HANG, Ended, measured
+from tests.helpers.damage import damaged
 from tests.helpers.heif_files import heic, picture
 from tests.helpers.models import write_model
 from tests.helpers.png_files import chunk
 from tests.helpers.tiff_files import SEPARATE, tiff, written
 from tests.helpers.videos import Recipe, make
 
-HANG, MOST_MEMORY = 30, 2 << 30
+HANG_SECONDS, MOST_MEMORY = 30, 2 << 30
+KINDS = ("picture", "picture", "picture", "film", "model", "manifest", "hints", "list")
 PER_RUN = 8
-NUMBERS = (0, 1, 2, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-# Starts the command from a small process: a child's peak memory begins with that of the process that started it.
-STARTER = (
-    "import json,os,subprocess,sys;p=subprocess.Popen(sys.argv[1:]);"
-    "_,s,u=os.wait4(p.pid,0);print('\\n'+json.dumps([os.waitstatus_to_exitcode(s),u.ru_maxrss*1024]))"
-)
-HINTS = b'{"points": [{"x": 10, "y": 20, "color": "#aa3311", "radius": 4}], "strokes": [{"points": [[5, 5], [40, 12]], "color": "navy", "width": 6}]}'
+HINTS = json.dumps(
+    {
+        "points": [{"x": 10, "y": 20, "color": "#aa3311", "radius": 4}],
+        "strokes": [{"points": [[5, 5], [40, 12]], "color": "navy", "width": 6}],
+    }
+).encode()
 
 
 def photo() -> np.ndarray:
@@ -108,36 +108,6 @@ def films(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in codecs}
 
 
-def damaged(content: bytes, chance: random.Random) -> bytes:
-    """Damage a file in one to four places, half of them near the head, where the structure is."""
-    data = bytearray(content)
-    for _ in range(chance.randint(1, 4)):
-        end = len(data)
-        if not end:
-            break
-        start = chance.randrange(min(end, 160) if chance.random() < 0.5 else end)
-        size = chance.randint(1, 4) if chance.random() < 0.5 else chance.randint(1, max(1, end // 3))
-        match chance.choice(("cut", "bit", "bit", "byte", "zeros", "insert", "delete", "repeat", "number")):
-            case "cut":
-                del data[start:]
-            case "bit":
-                data[start] ^= 1 << chance.randrange(8)
-            case "byte":
-                data[start] = chance.randrange(256)
-            case "zeros":
-                data[start : start + size] = bytes(len(data[start : start + size]))
-            case "insert":
-                data[start:start] = chance.randbytes(min(size, 40))
-            case "delete":
-                del data[start : start + size]
-            case "repeat":
-                data[start:start] = data[start : start + size]
-            case "number":
-                packed = struct.pack(chance.choice("<>") + "I", chance.choice(NUMBERS))
-                data[start : start + 4] = packed
-    return bytes(data)
-
-
 def finds_damage(name: str, content: bytes) -> bool:
     """Return True if another decoder, or the checksums of the format, say that a file is damaged."""
     try:
@@ -165,24 +135,6 @@ def finds_damage(name: str, content: bytes) -> bool:
     return False
 
 
-def run(arguments: list[str | Path], folder: Path) -> tuple[int, int, str, str]:
-    """Run the command. Returns exit code (124 for a hang), peak memory in bytes, standard output and error."""
-    command = [sys.executable, "-S", "-c", STARTER, sys.executable, "-m", "colorize_cli", "--device", "cpu"]
-    with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
-        process = subprocess.Popen(
-            [*command, *map(str, arguments)], stdout=out, stderr=err, start_new_session=True
-        )
-        try:
-            process.wait(HANG)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            process.wait()
-    texts = [(folder / name).read_text(errors="replace") for name in ("stdout", "stderr")]
-    lines = texts[0].splitlines()
-    code, memory = json.loads(lines[-1]) if process.returncode == 0 and lines else (124, 0)
-    return code, memory, "\n".join(lines[:-1]), texts[1]
-
-
 def pixels(path: Path) -> bytes:
     """Return the decoded pixels of an output."""
     with Image.open(path) as image:
@@ -197,80 +149,76 @@ class Case:
         self.folder, self.chance = folder, chance
         self.model = write_model(folder / "model.onnx", (0.4, -0.3), (-20, 30))
         self.pictures, self.films = pictures(), films(folder)
-        self.right = self._outputs(self.pictures)
+        self._fill(self.pictures)
+        ended = self._run(folder / "right", folder / "in")
+        if ended.code:
+            raise SystemExit(f"undamaged files fail: {ended.err}")
+        outputs = (path for path in (folder / "right").glob("*/*") if ".colorize" not in path.parts)
+        self.right = {path.parent.name: pixels(path) for path in outputs}
 
-    def _outputs(self, files: dict[str, bytes]) -> dict[str, bytes]:
-        source, output = self._filled(files), self.folder / "right"
-        code, _, _, said = run(
-            ["-q", "--model", self.model, "--if-colored", "recolor", source, output], self.folder
-        )
-        if code:
-            raise SystemExit(f"undamaged files fail: {said}")
-        found = {
-            p.parent.name: pixels(p)
-            for p in output.rglob("*.*")
-            if p.is_file() and ".colorize" not in p.parts
-        }
-        return found
+    def _run(self, output: Path, *arguments: object, model: Path | None = None) -> Ended:
+        options = ["--json", "--if-colored", "recolor", "--model", model or self.model]
+        return measured(*options, *arguments, output, seconds=HANG_SECONDS)
 
-    def _filled(self, files: dict[str, bytes]) -> Path:
-        """Write files, each in a directory of its name, since stems repeat."""
+    def _fill(self, files: dict[str, bytes]) -> None:
+        """Write the inputs, each in a directory of its name, since stems repeat."""
         shutil.rmtree(self.folder / "in", ignore_errors=True)
         for name, content in files.items():
             (self.folder / "in" / name).mkdir(parents=True)
             (self.folder / "in" / name / name).write_bytes(content)
-        return self.folder / "in"
 
     def once(self) -> tuple[str, list[str]]:
         """Run once. Returns the kind of damaged file, and the findings."""
-        shutil.rmtree(self.folder / "out", ignore_errors=True)
-        kind = self.chance.choice(
-            ("picture", "picture", "picture", "film", "model", "manifest", "hints", "list")
-        )
-        files, options = {"gray.png": self.pictures["gray.png"]}, ["--json", "--if-colored", "recolor"]
-        model, inputs = self.model, [self.folder / "in"]
+        source, output, extra = (self.folder / name for name in ("in", "out", "extra"))
+        shutil.rmtree(output, ignore_errors=True)
+        kind = self.chance.choice(KINDS)
+        files = {"gray.png": self.pictures["gray.png"]}
         if kind in ("picture", "film"):
             whole = self.pictures if kind == "picture" else self.films
             names = self.chance.sample(sorted(whole), min(PER_RUN, len(whole)))
             files = {name: damaged(whole[name], self.chance) for name in names}
-        self._filled(files)
-        extra = self.folder / "extra"
+        self._fill(files)
         if kind == "model":
-            model = self.folder / "damaged.onnx"
-            model.write_bytes(damaged(self.model.read_bytes(), self.chance))
+            extra.write_bytes(damaged(self.model.read_bytes(), self.chance))
+            ended = self._run(output, source, model=extra)
         elif kind == "hints":
-            extra.write_bytes(
-                damaged(self.chance.choice([HINTS, saved("PNG", "P", transparency=3)]), self.chance)
-            )
-            options += ["--hints", str(extra)]
+            painted = saved("PNG", "P", transparency=3)
+            extra.write_bytes(damaged(self.chance.choice([HINTS, painted]), self.chance))
+            ended = self._run(output, "--hints", extra, source)
         elif kind == "list":
-            extra.write_bytes(damaged(f"{self.folder}/in/gray.png/gray.png\n".encode() * 3, self.chance))
-            inputs, options = [], [*options, "--files-from", str(extra)]
-        elif kind == "manifest":
-            run([*options, "--model", model, *inputs, self.folder / "out"], self.folder)
-            for path in (self.folder / "out" / ".colorize").iterdir():
-                if path.is_file():
-                    path.write_bytes(damaged(path.read_bytes(), self.chance))
-        code, memory, out, said = run([*options, "--model", model, *inputs, self.folder / "out"], self.folder)
+            extra.write_bytes(damaged(f"{source}/gray.png/gray.png\n".encode() * 3, self.chance))
+            ended = self._run(output, "--files-from", extra)
+        else:
+            ended = self._run(output, source)
+        if kind == "manifest":
+            for path in filter(Path.is_file, (output / ".colorize").iterdir()):
+                path.write_bytes(damaged(path.read_bytes(), self.chance))
+            ended = self._run(output, source)
+        return kind, self._findings(ended, files if kind in ("picture", "film") else {})
+
+    def _findings(self, ended: Ended, files: dict[str, bytes]) -> list[str]:
         found = []
-        if code not in (0, 1, 2):
-            found.append("hang" if code == 124 else f"crash {code}")
-        if memory > MOST_MEMORY:
+        if ended.code not in (0, 1, 2):
+            found.append("hang" if ended.code == HANG else f"crash {ended.code}")
+        if ended.memory > MOST_MEMORY:
             found.append("memory")
-        if "Traceback" in said:
+        if "Traceback" in ended.err:
             found.append("traceback")
         try:
-            outcomes = [json.loads(line) for line in out.splitlines() if line]
+            outcomes = [json.loads(line) for line in ended.out.splitlines()]
         except ValueError:
-            return kind, [*found, "text on standard output"]
-        if code in (0, 1) and (code == 1) != any(each["status"] == "failed" for each in outcomes):
+            return [*found, "text on standard output"]
+        failed = any(outcome["status"] == "failed" for outcome in outcomes)
+        if ended.code in (0, 1) and failed != (ended.code == 1):
             found.append("exit code")
-        for outcome in outcomes if kind in ("picture", "film") else []:
-            name = Path(outcome["source"]).name
-            if outcome["status"] == "done" and finds_damage(name, files[name]):
-                if kind == "film" or pixels(Path(outcome["destination"])) != self.right[name]:
-                    found.append(f"wrong done {name}")
-        return kind, found
+        done = [Path(each["destination"]) for each in outcomes if files and each["status"] == "done"]
+        for path in done:
+            name = path.parent.name
+            if not finds_damage(name, files[name]):
+                continue
+            if name in self.films or pixels(path) != self.right[name]:
+                found.append(f"wrong done {name}")
+        return found
 
 
 @click.command()

@@ -304,8 +304,8 @@ def test_damaged_strip_fails_and_prints_nothing(capfd, compression):
 def test_directories_of_many_pages_are_read_once(monkeypatch):
     data = tiff(*((gray(4, 5), {MAKE: str(number)}) for number in range(60)))
     followed = []
-    following = exif._next
-    monkeypatch.setattr(exif, "_next", lambda *where: (followed.append(where), following(*where))[1])
+    one = exif.following
+    monkeypatch.setattr(exif, "following", lambda *where: (followed.append(where), one(*where))[1])
     makers = [frame.metadata.exif for frame in reader.read_pages(data, LIMIT)]
     assert [str(number).encode() in (block or b"") for number, block in enumerate(makers)] == [True] * 60
     assert sum(len(where) == 3 for where in followed) < 60 * 5

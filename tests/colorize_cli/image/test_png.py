@@ -233,10 +233,8 @@ def test_flipped_bit_in_the_pixels_is_said_though_they_can_be_decoded(kind):
     whole = data.replace(compressed, chunk(b"IDAT", stored[:-4]) + chunk(b"IDAT", stored[-4:]))
     assert reader.read(whole, LIMIT).damage is None
     damaged = with_wrong_bit(whole, b"IDAT", 20)  # after two headers and the filter
-    frame = reader.read(damaged, LIMIT)
-    assert frame.damage == "the checksum of the pixels is wrong"
-    differs = frame.lightness.codes != reader.read(whole, LIMIT).lightness.codes
-    assert differs.sum() <= 1
+    assert reader.read(damaged, LIMIT).damage == "the checksum of the pixels is wrong"
+    assert (np.abs(lightness_of(damaged) - lightness_of(whole)) > 0.1).sum() <= 1
 
 
 @pytest.mark.parametrize("bits", [8, 16])
