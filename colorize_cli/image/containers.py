@@ -58,6 +58,8 @@ def read(file: IO[bytes], image: ImageFile.ImageFile) -> Metadata:
         stored = _READERS[image.format](file, image)
     else:
         stored = Metadata(exif=image.info.get("exif"), xmp=image.info.get("xmp"))
+    if stored.xmp:
+        stored = replace(stored, xmp=xmp.in_utf8(stored.xmp))
     if not stored.exif:
         return stored
     block = stored.exif.removeprefix(_EXIF)

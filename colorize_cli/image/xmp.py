@@ -3,6 +3,8 @@
 A packet is XML. Only properties that no longer hold are changed or removed; all other bytes stay.
 """
 
+import codecs
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -82,6 +84,13 @@ _SKELETON = (
     f'xmlns:xmpNote="{_POINTER[0]}" xmpNote:HasExtendedXMP="{{}}"/></rdf:RDF></x:xmpmeta>'
 )
 _LONGEST_PACKET = 65502
+# Beginnings of packets by encoding, the longer ones first.
+_WIDE = {
+    "utf-32-le": (codecs.BOM_UTF32_LE, b"<\0\0\0"),
+    "utf-32-be": (codecs.BOM_UTF32_BE, b"\0\0\0<"),
+    "utf-16-le": (codecs.BOM_UTF16_LE, b"<\0"),
+    "utf-16-be": (codecs.BOM_UTF16_BE, b"\0<"),
+}
 _DEEPEST = 100
 _LONGEST_CHUNK = 65000
 
@@ -118,6 +127,16 @@ def orientation_of(packet: bytes) -> int | None:
 def extension_of(packet: bytes) -> str | None:
     """Return the name of the extended packet that belongs to a packet, or None."""
     return _values(_text(packet)).get(_POINTER) if _POINTER[1].encode() in packet else None
+
+
+def in_utf8(packet: bytes) -> bytes:
+    """Convert a packet in UTF-16 or UTF-32, which XMP allows, to UTF-8. A damaged one stays."""
+    plain = packet.removeprefix(codecs.BOM_UTF8)
+    for encoding, marks in _WIDE.items():
+        if plain.startswith(marks):
+            with contextlib.suppress(UnicodeDecodeError):
+                return plain.decode(encoding).removeprefix("\ufeff").encode()
+    return packet
 
 
 def patched(

@@ -29,6 +29,7 @@ from colorize_cli.storage.filesystem import DOT_PARTS, NOT_THERE, Entry, Storage
 
 _LOOKUP_THREADS = 16
 _MOST_ENDINGS = 10  # in a message
+_LONGEST_NAME = 255  # bytes; the limit of most file systems
 _EARLIER = "left out, as it holds outputs of an earlier run; give it as an input to include it"
 
 
@@ -310,12 +311,17 @@ def _searched(
         OSError, ReadError: A given directory cannot be searched.
     """
     for entry in found:
-        if entry.is_directory and output is not None and _is_same(entry.location, output, storages):
+        if (
+            entry.is_directory
+            and not entry.error
+            and output is not None
+            and _is_same(entry.location, output, storages)
+        ):
             raise UsageError(f"the output {output} is the input {entry.location}; inputs are never modified")
     files: list[Entry] = []
     left_out: list[Outcome] = []
     for entry in found:
-        if not entry.is_directory:
+        if not entry.is_directory or entry.error is not None:
             files.append(entry)
             continue
         ignored: Counter[str] = Counter()
@@ -381,7 +387,7 @@ def _listed(listed: Sequence[Location], storages: Storages) -> Iterator[Entry]:
 def _job(entry: Entry, output: Location, endings: Mapping[str, str], trial: str) -> tuple[Job, str]:
     """Return the job of a file, and the path of its output below the output directory.
 
-    The job of a directory that cannot be searched is refused.
+    The job of a directory that cannot be searched is refused, and so is one with too long an output name.
     """
     name = entry.name if entry.is_directory else as_output(entry.name, endings)
     stem, suffix = os.path.splitext(name)  # noqa: PTH122  (as above)
@@ -398,6 +404,8 @@ def _job(entry: Entry, output: Location, endings: Mapping[str, str], trial: str)
             refused = "its name is impossible for a local file; rename it"
         if refused and isinstance(output, Path):
             name = parts[-1].replace("\0", "")
+    if isinstance(output, Path) and len(os.fsencode(name.rpartition("/")[2])) > _LONGEST_NAME:
+        refused = refused or f"its output's name would be longer than {_LONGEST_NAME} bytes; rename it"
     return Job(entry.location, output / name, entry.info, refused, entry.hints), name
 
 

@@ -125,6 +125,8 @@ class Storage(Protocol):
     def glob(self, pattern: Any) -> list[Entry]:
         """Return what matches a pattern, sorted; nothing if it is not a pattern.
 
+        A directory that it leads to, but that cannot be searched, is returned too, with the error.
+
         Raises:
             ReadError: The store cannot be queried.
         """
@@ -215,10 +217,28 @@ class LocalStorage:
         return None
 
     def glob(self, pattern: Path) -> list[Entry]:
-        """Return what matches a pattern, sorted."""
+        """Return what matches a pattern, sorted. Directories that it leads to, but that cannot be searched, too.
+
+        Python's `glob` passes over these in silence.
+        """
         text = str(pattern)
-        matches = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) else []  # noqa: PTH207
-        return [Entry(path, path.name, path.is_dir()) for path in map(Path, matches)]
+        if not glob.has_magic(text):
+            return []
+        found = {path: Entry(path, path.name, path.is_dir()) for path in _matches(text)}
+        directories = [path for path, entry in found.items() if entry.is_directory]
+        for above, part in zip(
+            reversed(pattern.parents), pattern.parts[pattern.is_absolute() :], strict=True
+        ):
+            if glob.has_magic(part):
+                directories += _matches(f"{above}{os.sep}")
+        for directory in directories:
+            try:
+                with os.scandir(directory):
+                    pass
+            except OSError as error:
+                problem = f"cannot search it: {error.strerror}"
+                found[directory] = Entry(directory, directory.name, is_directory=True, error=problem)
+        return [found[path] for path in sorted(found)]
 
     def walk(self, directory: Path, output: Path | None, excludes: Callable[[str], bool]) -> Iterator[Entry]:
         """Yield the files below a directory. Follows links unless they lead back to a directory above."""
@@ -283,6 +303,10 @@ class LocalStorage:
         """Remove files. Those that do not exist are ignored."""
         for path in locations:
             path.unlink(missing_ok=True)
+
+
+def _matches(pattern: str) -> list[Path]:
+    return [Path(path) for path in glob.glob(pattern, recursive=True)]  # noqa: PTH207
 
 
 def is_hidden(name: str) -> bool:

@@ -216,9 +216,7 @@ def test_pixel_limit_counts_all_frames(format_):
     data, pixels = animation(format_), FRAMES * SIZE[0] * SIZE[1]
     size = reader.size_of(data, 2 * pixels)
     with Image.open(io.BytesIO(data)) as image:
-        beyond = (
-            HOLDS[format_].reading[image.has_transparency_data] / 12 - 1
-        )  # memory of a frame in the decoder
+        beyond = HOLDS[format_].reading[image.has_transparency_data] / 12 - 1
     assert size == math.ceil(pixels * (1 + beyond / FRAMES))
     assert reader.size_of(data, size) == size
     with pytest.raises(ReadError, match="limit of"):

@@ -1,10 +1,12 @@
 """XMP in different serializations. `test_metadata` has complete pictures."""
 
+import codecs
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colorize_cli.image import xmp
+from colorize_cli.image import reader, xmp
 from tests.helpers import tagged
 
 SIZE = (32, 48)
@@ -163,3 +165,15 @@ def test_unreadable_regions_are_kept():
     stored = REGIONS.format(w="a", h="b", x="1.2.3", y="-", width="", height="", corner="1, 2")
     content = packet("", stored)
     assert xmp.patched(content, None, 6, SIZE) == (content, None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "utf-8"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_packets_of_any_encoding_are_patched(encoding, mark):
+    stored = packet(' tiff:Orientation="6" p:City="Ä"').decode()
+    image = tagged.jpeg(
+        tagged.segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + f"{mark}{stored}".encode(encoding))
+    )
+    metadata = reader.read(image, 1_000_000).metadata
+    wanted = packet(' tiff:Orientation="1" p:City="Ä"')
+    assert (metadata.xmp or b"").removeprefix(codecs.BOM_UTF8) == wanted

@@ -144,6 +144,28 @@ def test_plan_directory_that_cannot_be_searched_is_a_refused_job(tmp_path):
 
 
 @pytest.mark.usefixtures("locked")
+@pytest.mark.parametrize("pattern", ["in/**/*.jpg", "in/*/*.jpg", "i*/*/*", "in/**"])
+def test_plan_directory_below_a_pattern_that_cannot_be_searched_is_a_refused_job(
+    tmp_path, monkeypatch, pattern
+):
+    touch(tmp_path, "in/sub/a.jpg", "in/locked/b.jpg")
+    for given in (tmp_path / pattern, Path(pattern)):
+        monkeypatch.chdir(tmp_path)
+        plan = discovery.plan([given], tmp_path / "out", ENDINGS)
+        refused = {job.source.name: job.refused for job in plan.jobs}
+        assert refused == {"a.jpg": None, "locked": "cannot search it: Permission denied"}
+
+
+@pytest.mark.parametrize(("length", "refused"), [(251, False), (252, True)])
+def test_plan_output_with_too_long_a_name_is_a_refused_job(tmp_path, length, refused):
+    names = ("x" * (length - 4) + ".gif", "x" * 251 + ".jpg")
+    touch(tmp_path, *(f"in/{name}" for name in names))
+    plan = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS | {".gif": ".png"})
+    reason = "its output's name would be longer than 255 bytes; rename it" if refused else None
+    assert {job.source.name: job.refused for job in plan.jobs} == {names[0]: reason, names[1]: None}
+
+
+@pytest.mark.usefixtures("locked")
 def test_plan_input_that_cannot_be_searched_is_wrong_usage(tmp_path):
     touch(tmp_path, "locked/a.jpg")
     with pytest.raises(UsageError, match=r"/locked: Permission denied"):
