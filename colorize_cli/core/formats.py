@@ -60,7 +60,9 @@ HOLDS: dict[str, Format] = {
     # What phones write; it is read only.
     "HEIF": Format((".heic", ".heif", ".hif"), written_as="JPEG", reading=(12, 16)),
     "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), longest=65500),
-    "JPEG2000": Format((".jp2", ".j2k", ".j2c", ".jpx"), alpha=True, reading=(20, 28), writing=(44, 56)),
+    "JPEG2000": Format(
+        (".jp2", ".j2k", ".j2c", ".jpx"), alpha=True, deep=True, reading=(24, 32), writing=(44, 56)
+    ),
     "PNG": Format((".png", ".apng"), alpha=True, deep=True, animated=True, saving={"compress_level": 2}),
     "TIFF": Format((".tif", ".tiff"), alpha=True, deep=True),
     "WEBP": Format(

@@ -32,7 +32,7 @@ from PIL import (
 from colorize_cli.color.lab import Bytes, Codes
 from colorize_cli.core.errors import ReadError, one_line, reason_of_damage
 from colorize_cli.core.formats import BYTES_A_PIXEL, HOLDS
-from colorize_cli.image import containers, gif, heif, jpeg, png, tiff_reader, webp
+from colorize_cli.image import containers, gif, heif, jpeg, jpeg2000, png, tiff_reader, webp
 from colorize_cli.image.frame import Frame, Page, Showing, from_image, from_samples, own_colors, srgb_of
 from colorize_cli.image.metadata import STORED, described, orientation_of
 
@@ -233,6 +233,10 @@ def _page(image: ImageFile.ImageFile, file: BinaryIO, pages: int) -> tuple[Frame
     Returns:
         The page, and a function that returns its original colors, (H, W, 3) 8-bit sRGB.
     """
+    if pages > 1 and image.format == "PNG" and png.bits(file) > 8:
+        raise ReadError(
+            "an animation of 16 bits would lose bits, as it is decoded with 8; convert it to 8 bits"
+        )
     if pages > 1 and image.format != "TIFF":
         # Pillow composes color frames at 8 bits.
         frame = dataclasses.replace(from_image(image), deep=False, showing=_showing(image))
@@ -277,6 +281,10 @@ def _samples(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[Codes, str] | 
             return png.read(file)
         if image.format == "HEIF" and heif.is_deep(image):
             return heif.read(file)
+        if image.format == "JPEG2000" and image.mode in ("RGB", "RGBA", "LA"):
+            depth = jpeg2000.bits(file)
+            file.seek(0)
+            return jpeg2000.read(file, depth) if depth > 8 else None
         if isinstance(image, jpeg.TwelveBits):
             return jpeg.read_12_bits(file.read())
     return None

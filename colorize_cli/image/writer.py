@@ -15,7 +15,7 @@ from colorize_cli.color.lab import Codes
 from colorize_cli.color.ycbcr import BytePlanes
 from colorize_cli.core.errors import WriteError, one_line
 from colorize_cli.core.formats import FORMATS, HOLDS, LOSSY
-from colorize_cli.image import jpeg, png16, tiff
+from colorize_cli.image import jpeg, jpeg2000, png16, tiff
 from colorize_cli.image.frame import Colors, Frame, Page, with_alpha
 from colorize_cli.image.metadata import jpeg2000_boxes, options
 from colorize_cli.image.thumbnail import embedded
@@ -115,6 +115,10 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
         saving |= _LOSSLESS_WEBP
     if format_ == "PNG" and isinstance(colors, np.ndarray) and colors.dtype == np.uint16:
         png16.write(file, np.asarray(colors, np.uint16), first.alpha, saving)
+        return
+    if format_ == "JPEG2000" and isinstance(colors, np.ndarray) and colors.dtype == np.uint16:
+        file.write(jpeg2000.encode(np.asarray(_samples(format_, first, colors), np.uint16)))
+        file.write(jpeg2000_boxes(first.metadata))
         return
     animation = [(first, colors), *remaining]
     images: list[Image.Image] = [Image.fromarray(_samples(format_, *page)) for page in animation]

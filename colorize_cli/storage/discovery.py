@@ -311,12 +311,8 @@ def _searched(
         OSError, ReadError: A given directory cannot be searched.
     """
     for entry in found:
-        if (
-            entry.is_directory
-            and not entry.error
-            and output is not None
-            and _is_same(entry.location, output, storages)
-        ):
+        searched = entry.is_directory and entry.error is None
+        if searched and output is not None and _is_same(entry.location, output, storages):
             raise UsageError(f"the output {output} is the input {entry.location}; inputs are never modified")
     files: list[Entry] = []
     left_out: list[Outcome] = []

@@ -217,7 +217,7 @@ class LocalStorage:
         return None
 
     def glob(self, pattern: Path) -> list[Entry]:
-        """Return what matches a pattern, sorted. Directories that it leads to, but that cannot be searched, too.
+        """Return what matches a pattern, sorted, and the directories on its way that cannot be searched.
 
         Python's `glob` passes over these in silence.
         """
@@ -226,9 +226,8 @@ class LocalStorage:
             return []
         found = {path: Entry(path, path.name, path.is_dir()) for path in _matches(text)}
         directories = [path for path, entry in found.items() if entry.is_directory]
-        for above, part in zip(
-            reversed(pattern.parents), pattern.parts[pattern.is_absolute() :], strict=True
-        ):
+        parts = pattern.parts[pattern.is_absolute() :]
+        for above, part in zip(reversed(pattern.parents), parts, strict=True):
             if glob.has_magic(part):
                 directories += _matches(f"{above}{os.sep}")
         for directory in directories:

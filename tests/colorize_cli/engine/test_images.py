@@ -27,7 +27,7 @@ PLANTED = {
     "text": (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), DAMAGED),
     "memory": (MemoryError("Unable to allocate 21.5 GiB"), "not enough memory"),
     "opencv memory": (cv2.error("(-4:Insufficient memory) Failed"), "not enough memory"),
-    "system": (OSError(5, "Input/output error", "/tmp/.colorize-42.tmp"), "Input/output error"),
+    "system": (OSError(5, "Input/output error", "a/.colorize-42.tmp"), "Input/output error"),
     "pillow": (OSError("image file is truncated\n(5 bytes)"), "image file is truncated (5 bytes)"),
     "library": (RuntimeError("IDAT:\nCRC error"), "damaged: IDAT: CRC error"),
 }

@@ -249,7 +249,7 @@ def turn(image: Image.Image, orientation: int) -> Image.Image:
 
 def pixels(path: Path) -> np.ndarray:
     """Return (H, W, 3 or 4), by an independent reader."""
-    if path.suffix in (".png", ".tif"):
+    if path.suffix in (".png", ".tif", ".jp2"):
         found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
         if found.dtype == np.uint16:
             return found[..., [2, 1, 0, 3][: found.shape[2]]]

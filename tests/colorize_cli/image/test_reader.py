@@ -2,6 +2,8 @@ import errno
 import io
 from pathlib import Path
 
+import cv2
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -262,3 +264,22 @@ def test_full_disk_is_an_error_of_every_format(format_):
     )
     with pytest.raises(OSError, match="No space left"):
         writer.encode(Full(), format_, [page])
+
+
+@pytest.mark.parametrize("container", ["jp2", "j2k"])
+@pytest.mark.parametrize(("channels", "bits"), [(3, 16), (4, 16), (3, 12), (2, 16)])
+def test_jpeg_2000_of_16_bits_keeps_every_code(tmp_path, container, channels, bits):
+    ramp = np.linspace(0, 2**bits - 1, 60 * 80).round().astype(np.uint16).reshape(60, 80)
+    samples = np.dstack([ramp] * channels)
+    data = imagecodecs.jpeg2k_encode(samples, codecformat=container, reversible=True, bitspersample=bits)
+    frame = reader.read(data, LIMIT)
+    assert frame.deep
+    np.testing.assert_allclose(
+        frame.lightness.codes, ramp * (65535 / (2**bits - 1)), atol=1 if bits < 16 else 0
+    )
+    assert (frame.alpha is not None) == (channels in (2, 4))
+    writer.write(tmp_path / "a.jp2", [colored(frame, "JPEG2000")])
+    found = cv2.imread(str(tmp_path / "a.jp2"), cv2.IMREAD_UNCHANGED)
+    assert found.dtype == np.uint16
+    rgb = found[..., 2::-1] / 65535
+    assert np.abs(lab.srgb_to_lab(rgb)[..., 0] - lightness_of(frame)).mean() < 0.003

@@ -171,9 +171,7 @@ def test_unreadable_regions_are_kept():
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_packets_of_any_encoding_are_patched(encoding, mark):
     stored = packet(' tiff:Orientation="6" p:City="Ä"').decode()
-    image = tagged.jpeg(
-        tagged.segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + f"{mark}{stored}".encode(encoding))
-    )
-    metadata = reader.read(image, 1_000_000).metadata
+    data = b"http://ns.adobe.com/xap/1.0/\0" + f"{mark}{stored}".encode(encoding)
+    metadata = reader.read(tagged.jpeg(tagged.segment(0xE1, data)), 1_000_000).metadata
     wanted = packet(' tiff:Orientation="1" p:City="Ä"')
     assert (metadata.xmp or b"").removeprefix(codecs.BOM_UTF8) == wanted
