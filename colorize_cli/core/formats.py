@@ -58,10 +58,10 @@ HOLDS: dict[str, Format] = {
     # With 256 colors a colorized photograph would not keep its lightness. Browsers show animated PNG too.
     "GIF": Format((".gif",), written_as="PNG"),
     # What phones write; it is read only.
-    "HEIF": Format((".heic", ".heif", ".hif"), written_as="JPEG", reading=(12, 16)),
+    "HEIF": Format((".heic", ".heif", ".hif"), written_as="JPEG", reading=(14, 18)),
     "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), longest=65500),
     "JPEG2000": Format(
-        (".jp2", ".j2k", ".j2c", ".jpx"), alpha=True, deep=True, reading=(24, 32), writing=(44, 56)
+        (".jp2", ".j2k", ".j2c", ".jpx"), alpha=True, deep=True, reading=(24, 32), writing=(48, 64)
     ),
     "PNG": Format((".png", ".apng"), alpha=True, deep=True, animated=True, saving={"compress_level": 2}),
     "TIFF": Format((".tif", ".tiff"), alpha=True, deep=True),

@@ -182,12 +182,13 @@ def _checked_size(image: ImageFile.ImageFile, max_pixels: int, written_as: str |
 
 def _bytes_a_pixel(image: ImageFile.ImageFile, written_as: str | None) -> int:
     """Return the bytes of memory that a pixel of the current page takes, at least `BYTES_A_PIXEL`."""
-    alpha = image.has_transparency_data
+    is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+    alpha = image.has_transparency_data or (is_tiff and tiff_reader.may_be_transparent(image))
     source = "JPEG" if image.format == "MPO" else str(image.format)
     needs = [HOLDS[source].reading[alpha]]
     if written_as is not None:
         needs.append(HOLDS[written_as].writing[alpha])
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
+    if is_tiff:
         needs.append(tiff_reader.bytes_a_pixel(image))
     return max(needs)
 

@@ -127,9 +127,9 @@ def _check_counts(file: BinaryIO) -> None:
         offset = exif.following(file, head, offset)
 
 
-def bytes_a_pixel(image: TiffImagePlugin.TiffImageFile) -> int:
+def bytes_a_pixel(image: Any) -> int:
     """Return the bytes of memory that a pixel of the current page takes while it is read and written."""
-    tags: Any = image.layouts[image.tell()] if isinstance(image, TagsOnly) else image.tag_v2
+    tags = _layout(image)
     bits = tags.get(_BITS, 64)  # the most, if it is not in the directory
     samples, size = tags.get(_SAMPLES, 1), -(-(max(bits) if isinstance(bits, tuple) else bits) // 8)
     kept = 2 * min(samples, _MOST_KEPT) * min(size, 2) + 1
@@ -140,6 +140,16 @@ def bytes_a_pixel(image: TiffImagePlugin.TiffImageFile) -> int:
         part = tags[_TILE_WIDTH] * tags.get(_TILE_HEIGHT, 1)
     decoded = 2 * samples * size if tags.get(_COMPRESSION, 1) != 1 else 0
     return int(kept + decoded * part / (width * height))
+
+
+def may_be_transparent(image: Any) -> bool:
+    """Return True unless the current page surely has no transparency."""
+    return _layout(image).get(_SAMPLES, 1) not in (1, 3)
+
+
+def _layout(image: Any) -> Any:
+    """Return the tags of how the samples of the current page are stored."""
+    return image.layouts[image.tell()] if isinstance(image, TagsOnly) else image.tag_v2
 
 
 def is_plain(image: Image.Image) -> bool:
