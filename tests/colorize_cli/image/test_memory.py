@@ -58,8 +58,8 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "empty.png": lambda: header(15000, 15000, 16, RGB_ALPHA) + chunk(b"IDAT", zlib.compress(bytes(1000))),
     "wide.bmp": lambda: run_length(999_000, 1),
     "wider.bmp": lambda: run_length(2_500_000, 1),
-    "tall.tif": lambda: saved(np.zeros((400_000, 1), np.uint8), "TIFF"),
-    "shorts.tif": lambda: tiff_with(65000, 3, 30_000_000),
+    "tall.tif": lambda: saved(np.zeros((300_000, 1), np.uint8), "TIFF"),
+    "shorts.tif": lambda: tiff_with(65000, 3, 10_000_000),
     "bits.tif": lambda: tiff_with(258, 3, 1_100_000),
     "resolution.tif": lambda: tiff_with(282, 5, 1_100_000),
 }
