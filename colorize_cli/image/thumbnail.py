@@ -7,11 +7,11 @@ from typing import Any
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from colorize_cli.color.lab import Bytes, Codes
 from colorize_cli.color.ycbcr import BytePlanes
-from colorize_cli.image import reader
+from colorize_cli.image import reader, tiff_reader
 from colorize_cli.image.frame import Colors, alpha_as, from_image
 from colorize_cli.image.icc import to_srgb
 from colorize_cli.image.metadata import upright
@@ -77,6 +77,8 @@ def embedded(colors: Colors) -> bytes:
 
 def _thumbnail(path: Path, max_pixels: int, side: int, render: Render) -> Image.Image:
     with reader.opened(path, max_pixels) as image:
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            tiff_reader.load(image)
         return reduced(render(image, side), side)
 
 

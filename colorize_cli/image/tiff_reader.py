@@ -169,7 +169,7 @@ def load(image: TiffImagePlugin.TiffImageFile) -> str | None:
 
     libtiff writes it to standard error, which all threads share.
     """
-    if image.tag_v2.get(_COMPRESSION, 1) not in _BY_LIBTIFF:
+    if all(tile[0] != "libtiff" for tile in image.tile):
         image.load()
         return None
     with _libtiff, tempfile.TemporaryFile() as heard:

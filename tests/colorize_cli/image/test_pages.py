@@ -16,6 +16,7 @@ from colorize_cli.core.errors import ReadError, WriteError
 from colorize_cli.core.formats import HOLDS
 from colorize_cli.image import exif, reader, writer
 from colorize_cli.image.frame import Frame
+from colorize_cli.image.thumbnail import color_thumbnail
 from tests.helpers.pictures import colored, gray, in_depth, lightness_of
 from tests.helpers.profiles import linear_profile
 from tests.helpers.tiff_files import (
@@ -291,13 +292,14 @@ def test_damage_that_libtiff_finds_is_said_and_not_printed(capfd):
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
-def test_damaged_strip_fails_and_prints_nothing(capfd, compression):
+def test_damaged_strip_fails_and_prints_nothing(tmp_path, capfd, compression):
     file = io.BytesIO()
     Image.fromarray(in_depth(gray(200, 200), np.uint8)).save(file, "TIFF", compression=compression)
-    data = file.getvalue()
-    with pytest.raises(ReadError) as raised:
-        reader.read(data[:8] + bytes(400) + data[408:], LIMIT)
-    assert "\n" not in str(raised.value)
+    (tmp_path / "a.tif").write_bytes(file.getvalue()[:8] + bytes(400) + file.getvalue()[408:])
+    for read in (lambda path: reader.read(path, LIMIT), lambda path: color_thumbnail(path, LIMIT, 64)):
+        with pytest.raises(ReadError) as raised:
+            read(tmp_path / "a.tif")
+        assert "\n" not in str(raised.value)
     assert capfd.readouterr().err == ""
 
 
