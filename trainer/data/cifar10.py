@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
-import io
 import lzma
-import pickle
+import pickletools
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +24,8 @@ SPLITS: dict[str, tuple[str, ...]] = {
 _PICTURES = 10_000  # per batch
 _VALUES = 3 * SIDE * SIDE
 _CLASSES = 10
+_MOST_BYTES = 64 << 20  # of a batch; the largest copies have 47 MB
+_MOST_OPCODES = 1_000_000  # of a batch; copies have about 100,000
 _FOLDERS = ("cifar-10-batches-py", "cifar-10-batches-bin")
 
 
@@ -92,7 +92,17 @@ def prepare_cifar10(source: Path, out: Path) -> dict[str, Manifest]:
 
 class _Member(NamedTuple):
     name: str
-    read: Callable[[], bytes]
+    open: Callable[[], IO[bytes] | None]
+
+    def read(self) -> bytes:
+        """Read the file, at most `_MOST_BYTES`."""
+        file = self.open()
+        assert file is not None  # noqa: S101 - only regular files are members
+        with file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise _BatchError(f"larger than {_MOST_BYTES} bytes")
+        return data
 
 
 def _members(source: Path) -> Iterator[_Member]:
@@ -100,13 +110,13 @@ def _members(source: Path) -> Iterator[_Member]:
     if source.is_dir():
         for folder in _candidate_folders(source):
             for name in _file_names():
-                if (folder / name).is_file():
-                    yield _Member(name, (folder / name).read_bytes)
+                if (path := folder / name).is_file():
+                    yield _Member(name, lambda path=path: path.open("rb"))  # type: ignore[misc]
         return
     with tarfile.open(source) as tar:
         for entry in tar:
-            if entry.isfile() and (content := tar.extractfile(entry)) is not None:
-                yield _Member(Path(entry.name).name, content.read)
+            if entry.isfile():
+                yield _Member(Path(entry.name).name, partial(tar.extractfile, entry))
         read_to_end(tar)
 
 
@@ -132,50 +142,74 @@ def _decode_binary(data: bytes) -> NDArray[np.uint8]:
 
 
 def _decode_pickle(data: bytes) -> NDArray[np.uint8]:
-    """Decode the Python version: the array `data` in a pickled dictionary."""
-    with _any_error_is_damage():
-        content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
-        pixels = content[b"data"]
-    if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8):
-        raise _BatchError("its data is not an array of bytes")
-    if pixels.shape != (_PICTURES, _VALUES):
-        raise _BatchError(f"its data has the shape {pixels.shape}, expected {(_PICTURES, _VALUES)}")
-    return pixels
+    """Decode the Python version: the array `data` in a pickled dictionary.
 
-
-@contextmanager
-def _any_error_is_damage() -> Iterator[None]:
-    try:
-        yield
-    except _BatchError:
-        raise
-    except Exception as error:  # damaged pickles raise nearly anything
-        raise _BatchError(" ".join(f"{type(error).__name__}: {error}".split())) from error
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """Decode the bytes that Python 3 writes into pickles of protocol 2 as Latin-1 text and a codec call."""
-    if encoding != "latin1":
-        raise _BatchError(f"it uses the codec {encoding!r}")
-    return codecs.encode(text, "latin1")
+    The opcodes are read as text is, and compared with those that numpy writes for an array of this type and
+    shape. Nothing is unpickled: numpy and pickle's memo crash or take any amount of memory on crafted files.
+    """
+    tokens = _tokens(data)
+    array: list[Any] = ["_reconstruct", "ndarray", 0, "TUPLE1", b"b", "TUPLE3", "REDUCE"]
+    array += ["MARK", 1, _PICTURES, _VALUES, "TUPLE2"]
+    array += ["dtype", b"u1", 0, 1, "TUPLE3", "REDUCE"]
+    array += ["MARK", 3, b"|", None, None, None, -1, -1, 0, "TUPLE", "BUILD", False]
+    if b"data" in tokens:
+        start = tokens.index(b"data") + 1
+        end = start + len(array)
+        if tokens[start:end] == array and tokens[end + 1 : end + 3] == ["TUPLE", "BUILD"]:
+            pixels = tokens[end]
+            if isinstance(pixels, bytes) and len(pixels) == _PICTURES * _VALUES:
+                return np.frombuffer(pixels, np.uint8).reshape(_PICTURES, _VALUES)
+    raise _BatchError(f"its data is not an array of {_PICTURES} x {_VALUES} bytes")
 
 
 # The only names in the pickles. Python 2 and numpy 1 wrote the published files, newer versions wrote copies.
-_RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _latin1,
+_GLOBALS = {
+    "numpy.core.multiarray _reconstruct": "_reconstruct",
+    "numpy._core.multiarray _reconstruct": "_reconstruct",
+    "numpy ndarray": "ndarray",
+    "numpy dtype": "dtype",
+    "_codecs encode": "encode",
 }
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_VALUED = {"BININT", "BININT1", "BININT2", "SHORT_BINSTRING", "BINSTRING", "BINUNICODE"}
 
 
-class _Unpickler(pickle.Unpickler):
-    """Resolves only the names that the batches need, so that no file can execute code."""
+def _tokens(data: bytes) -> list[Any]:
+    """List the opcodes of a pickle of protocol 2: values as such, other opcodes and functions by their names.
 
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise _BatchError(f"it refers to {module}.{name}, which no batch of CIFAR-10 needs") from None
+    Text becomes bytes. Python 3 writes bytes as text and a call of `_codecs.encode`; that becomes bytes too.
+
+    Raises:
+        _BatchError: for anything that no batch of CIFAR-10 contains.
+    """
+    tokens: list[Any] = []
+    memo: dict[int, Any] = {}
+    try:
+        argument: Any
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            name = opcode.name
+            if number >= _MOST_OPCODES:
+                raise _BatchError(f"it has more than {_MOST_OPCODES} opcodes")
+            if name == "PROTO" and argument != 2:
+                raise _BatchError(f"it has protocol {argument} in place of 2")
+            if name in ("PROTO", "STOP"):
+                continue
+            if name in ("BINPUT", "LONG_BINPUT"):
+                memo[argument] = tokens[-1]
+            elif name in ("BINGET", "LONG_BINGET"):
+                tokens.append(memo[argument])
+            elif name == "GLOBAL":
+                if argument not in _GLOBALS:
+                    raise _BatchError(
+                        f"it refers to {argument.replace(' ', '.')}, which no batch of CIFAR-10 needs"
+                    )
+                tokens.append(_GLOBALS[argument])
+            elif name in _VALUED:
+                tokens.append(argument.encode("latin1") if isinstance(argument, str) else argument)
+            else:
+                tokens.append(_CONSTANTS.get(name, name))
+            if tokens[-5:-4] == ["encode"] and tokens[-3:] == [b"latin1", "TUPLE2", "REDUCE"]:
+                tokens[-5:] = [tokens[-4]]
+    except (ValueError, KeyError, IndexError) as error:
+        raise _BatchError(" ".join(f"{type(error).__name__}: {error}".split())) from error
+    return tokens
