@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -72,9 +73,9 @@ def load_crops(folder: Path, device: torch.device) -> Crops:
     """
     try:
         manifest = json.loads((folder / MANIFEST_NAME).read_text())
-        # Memory-mapped, so that several processes share the memory. Copy-on-write, because torch requires
-        # writable arrays.
-        array = np.load(folder / CROPS_NAME, mmap_mode="c")
+        # Memory-mapped, so that several processes share the memory, and that it may be less than the crops.
+        # Read-only, because the system reserves memory for a copy-on-write map.
+        array = np.load(folder / CROPS_NAME, mmap_mode="r")
         expected = (manifest["crops"], manifest["size"], manifest["size"], 3)
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: not a folder written by `colorize-train prepare` ({error})") from error
@@ -83,7 +84,9 @@ def load_crops(folder: Path, device: torch.device) -> Crops:
             f"{folder}: damaged: {array.dtype} crops of shape {array.shape}, but uint8 of {expected} "
             f"in {MANIFEST_NAME}; run `colorize-train prepare` again"
         )
-    pixels = torch.from_numpy(array).permute(0, 3, 1, 2)  # MHWC => MCHW, in channels_last memory
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it
+        pixels = torch.from_numpy(array).permute(0, 3, 1, 2)  # MHWC => MCHW, in channels_last memory
     if device.type == "cuda" and pixels.nbytes < _GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
         pixels = pixels.to(device)
     return Crops(pixels)

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -270,3 +271,26 @@ def test_load_crops_names_a_damaged_folder(damage, prepared, tmp_path):
 def test_load_crops_names_a_missing_folder(tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         load_crops(tmp_path / "nowhere", CPU)
+
+
+def peak_memory() -> int:
+    """Return the peak of the resident memory in bytes, since it was reset."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_crops_larger_than_memory_stay_on_disk(tmp_path):
+    """64 GB of crops, as a sparse file: each batch reads no more than its own."""
+    count, size = 1_000_000, 144
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
+    with (tmp_path / CROPS_NAME).open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + count * size * size * 3)
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps({"crops": count, "size": size}))
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = peak_memory()
+    crops = load_crops(tmp_path, CPU)
+    for seen in (0, 16):
+        assert draw_batch(crops, seen, 16, 32, AugmentConfig(), 0, CPU).ab.shape == (16, 2, 32, 32)
+    assert peak_memory() - before < 200 << 20
