@@ -18,6 +18,8 @@ from trainer.models import Generator, build_generator
 from trainer.step import TrainState
 
 _FORMAT = 1
+_PRETRAINED = Path(__file__).parent / "pretrained"
+_BUNDLED = ("photo", "open")  # the weights of the models `default` and `open`
 
 
 class CheckpointError(Exception):
@@ -168,12 +170,21 @@ def save_weights(path: Path, generator: nn.Module, config: Config) -> None:
         save_file(weights, temporary, metadata={"config": to_json(config.published)})
 
 
-def start_from(state: TrainState, path: Path) -> None:
+def start_from(state: TrainState, source: str) -> None:
     """Initialize the generator and its average from a checkpoint or weights file.
+
+    Args:
+        state: changed in place.
+        source: path of the file, or the name of bundled weights: `photo` or `open`.
 
     Raises:
         CheckpointError: if the file cannot be read, or its generator has another shape.
     """
+    path = Path(source)
+    if source in _BUNDLED:
+        path = _PRETRAINED / f"{source}.safetensors"
+        if not path.exists():
+            raise CheckpointError(f"{source}: {path} is not installed; use a clone of the repository")
     weights = load_generator(path)[0].state_dict()
     try:
         state.generator.load_state_dict(weights)

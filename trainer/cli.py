@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from trainer.config import Config, ConfigError, override, to_json
+from trainer.config import Config, ConfigError, override, to_json, with_samples
 from trainer.presets import PRESETS
 
 if TYPE_CHECKING:
+    from trainer.checkpoint import Progress as TrainingProgress
     from trainer.realism import Recognizer
     from trainer.scores import Evaluation
 
@@ -82,10 +84,17 @@ def prepare(sources: tuple[Path, ...], out: Path, size: int | None, workers: int
 @click.option(
     "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="Override a field of the recipe."
 )
+@click.option("--samples", type=click.IntRange(1), help="Scale the recipe to this number of crops.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Scale the recipe to this time, whatever the speed of the machine.",
+)
 @click.option(
     "--start-from",
     type=_PATH,
-    help="Initialize a new run with the generator of this checkpoint or weights file.",
+    help="Initialize a new run with the generator of this checkpoint or weights file; photo or open for the "
+    "weights of a bundled model.",
 )
 @click.option(
     "--device",
@@ -94,13 +103,17 @@ def prepare(sources: tuple[Path, ...], out: Path, size: int | None, workers: int
     type=click.Choice(["auto", "cpu", "cuda"]),
     help="Device to train on.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the configuration, run two updates and write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the configuration and the estimated time, write nothing."
+)
 def train(
     data: Path,
     validation: Path,
     folder: Path,
     preset: str,
     assignments: tuple[str, ...],
+    samples: int | None,
+    minutes: float | None,
     start_from: Path | None,
     device: str,
     dry_run: bool,
@@ -109,12 +122,21 @@ def train(
 
     `torchrun --nproc-per-node N -m trainer train ...` trains in N processes that share every batch.
     """
+    if samples is not None and minutes is not None:
+        raise click.UsageError("--samples and --minutes exclude each other")
     if start_from is not None:
         assignments = (*assignments, f"start_from={json.dumps(str(start_from))}")
-    config = _resolve(preset, assignments)
+    if minutes is not None:
+        assignments = (*assignments, f"minutes={minutes}")
+    try:
+        config = override(PRESETS[preset], list(assignments))
+        if samples is not None:
+            config = with_samples(config, samples)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
     from trainer.checkpoint import CheckpointError
     from trainer.data.prepare import DataError
-    from trainer.loop import Run, launched, on_hardware
+    from trainer.loop import Run, launched, on_hardware, rehearse
     from trainer.loop import train as run
     from trainer.step import TrainingError
 
@@ -125,13 +147,19 @@ def train(
         raise click.ClickException(str(error)) from error
     if fabric.is_global_zero:
         click.echo(to_json(config))
-    files = Run(folder, data, validation, stop_after=2 if dry_run else None)
+    files = Run(folder, data, validation)
     try:
+        if dry_run:
+            expected = rehearse(config, files, fabric)
+            if fabric.is_global_zero:
+                duration = timedelta(seconds=round(expected.seconds))
+                click.echo(f"about {expected.samples} samples in {duration} (h:mm:ss)", err=True)
+            return
         with _Bar(config, visible=fabric.is_global_zero) as bar:
             progress = run(config, files, fabric, bar)
     except (CheckpointError, ConfigError, DataError, TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    if not dry_run and progress.samples_seen < config.total_samples:
+    if config.position(progress.samples_seen, progress.seconds) < config.total_samples:
         if not fabric.is_global_zero:
             raise SystemExit(130)
         click.echo(
@@ -194,7 +222,7 @@ def evaluate(
     from trainer.evaluate import load_predictor, predict_samples, strength_for, write_sheet
 
     try:
-        samples = predict_samples(sources, load_predictor(model), size)
+        samples = predict_samples(sources, load_predictor(model), size, skipped=_left_out)
         if at_colorfulness is not None:
             strength = strength_for(samples, at_colorfulness)
         figures = measure(samples, strength, _SHARES, _recognizer() if realism else None)
@@ -209,6 +237,10 @@ def evaluate(
             write_sheet(samples, strength, sheet, sheet_pictures)
         except (OSError, ValueError) as error:
             raise click.ClickException(f"{sheet}: cannot be written ({error})") from error
+
+
+def _left_out(name: str, reason: str) -> None:
+    click.echo(f"left out {name}: {reason}", err=True)
 
 
 def _recognizer() -> Recognizer | None:
@@ -342,7 +374,7 @@ def quantize(model: Path, out: Path, sources: tuple[Path, ...], pictures: int, t
         info = load(model, "cpu", precision="fp32").info
         copies = [
             working_copy(lightness_of(picture, None), info.working_size, info.multiple_of)
-            for _, picture in islice(read_pictures(sources), pictures)
+            for _, picture in islice(read_pictures(sources, _left_out), pictures)
         ]
         difference = run(model, copies, out, to)
     except (ColorizeError, DataError, ExportError, OSError) as error:
@@ -371,26 +403,20 @@ def report(run: Path, out: Path, evaluation: Path | None) -> None:
         raise click.ClickException(str(error)) from error
 
 
-def _resolve(preset: str, assignments: tuple[str, ...]) -> Config:
-    try:
-        return override(PRESETS[preset], list(assignments))
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from error
-
-
 class _Bar:
     """A progress bar with samples per second and remaining time. Implements `trainer.loop.Watcher`."""
 
     def __init__(self, config: Config, *, visible: bool = True) -> None:
         columns = (
-            TextColumn("{task.completed}/{task.total} samples"),
+            TextColumn("{task.fields[samples]} samples"),
             BarColumn(),
-            TextColumn("{task.fields[speed]:.0f}/s"),
+            TextColumn("{task.fields[speed]:.1f}/s"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}"),
         )
         self._bar = Progress(*columns, console=Console(stderr=True), disable=not visible)
-        self._task = self._bar.add_task("", total=config.total_samples, speed=0.0, figures="")
+        self._config = config
+        self._first: TrainingProgress | None = None
         self._known: dict[str, float] = {}
 
     def __enter__(self) -> _Bar:
@@ -400,13 +426,27 @@ class _Bar:
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
+    @property
+    def task(self) -> Task:
+        """The state of the bar."""
+        return self._bar.tasks[0]
+
     def notice(self, text: str) -> None:
         """Print a line above the bar."""
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def advanced(self, samples_seen: int, figures: dict[str, float]) -> None:
+    def advanced(self, progress: TrainingProgress, figures: dict[str, float]) -> None:
         """Show the progress of the run and its two most informative figures."""
+        config = self._config
+        position = config.position(progress.samples_seen, progress.seconds)
+        samples = f"{progress.samples_seen}" + ("" if config.minutes else f"/{config.total_samples}")
+        if self._first is None:
+            self._first = progress
+            self._bar.add_task(
+                "", total=config.total_samples, completed=position, samples=samples, speed=0.0, figures=""
+            )
         self._known |= {name: figures[name] for name in ("reconstruction", "gain_at_65") if name in figures}
-        speed = self._bar.tasks[self._task].speed or 0.0
         text = "  ".join(f"{name} {value:.3f}" for name, value in self._known.items())
-        self._bar.update(self._task, completed=samples_seen, speed=speed, figures=text)
+        seconds = progress.seconds - self._first.seconds
+        speed = (progress.samples_seen - self._first.samples_seen) / seconds if seconds else 0.0
+        self._bar.update(self.task.id, completed=position, samples=samples, speed=speed, figures=text)

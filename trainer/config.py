@@ -31,8 +31,8 @@ class Phase:
     """The generator's learning rate at the end of the phase, with cosine decay in between."""
     warmup: int = 0
     """Samples over which the learning rate rises linearly from zero."""
-    perceptual: float = 0.0
-    """Weight of the perceptual loss (`trainer.models.perceptual`); 0 skips it."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Weights of losses beside the reconstruction: rows of `trainer.losses.LOSSES`, such as `perceptual`."""
     adversarial: float = 0.0
     """Weight of the adversarial loss; 0 skips the discriminator."""
     feature_matching: float = 0.0
@@ -70,7 +70,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Settings of the losses, common to all phases."""
+    """Parameters of all losses, common to all phases."""
 
     reconstruction: str = "smooth_l1"
     """A row of `trainer.losses.RECONSTRUCTION`."""
@@ -132,8 +132,12 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """The augmentation of the crops."""
     start_from: str = ""
-    """Checkpoint or weights file that initializes the generator of a new run. If empty, the encoder starts
-    with its ImageNet weights and the decoder with random ones."""
+    """Checkpoint or weights file that initializes the generator of a new run; `photo` or `open` for the
+    weights of a bundled model. If empty, the encoder starts with its ImageNet weights and the decoder with
+    random ones."""
+    minutes: float = 0.0
+    """If not 0, the run ends after this time, and the phases share it in proportion to their samples. Such a
+    run depends on the speed of the machine."""
     optimizer: str = "muon"
     """The generator's optimizer: a row of `trainer.optim.OPTIMIZERS`."""
     encoder_rate: float = 0.25
@@ -149,9 +153,11 @@ class Config:
     seed: int = 0
     """Seed of the weights and, together with the number of samples seen, of all random choices of data."""
     evaluate_every: int = 20_000
-    """Samples between evaluations, each with a sample sheet."""
+    """Samples between evaluations, each with a sample sheet; there is one every ten minutes at least. May
+    change when a run is continued."""
     checkpoint_every: int = 20_000
-    """Samples between checkpoints."""
+    """Samples between checkpoints; there is one every ten minutes at least. May change when a run is
+    continued."""
     evaluate_size: int = 64
     """Side of the validation crops during training, in pixels."""
     evaluate_crops: int = 1000
@@ -163,6 +169,7 @@ class Config:
             raise ConfigError("phases: at least one is needed")
         for name in ("evaluate_every", "checkpoint_every", "evaluate_size", "evaluate_crops"):
             _require(getattr(self, name) >= 1, name, "must be positive")
+        _require(0 <= self.minutes < float("inf"), "minutes", "must not be negative")
         _require(self.gradient_clip > 0, "gradient_clip", "must be positive")
         _require(0 <= self.ema_decay < 1, "ema_decay", "must be in [0, 1)")
         _require(0 < self.augment.min_scale <= 1, "augment.min_scale", "must be in (0, 1]")
@@ -183,8 +190,9 @@ class Config:
             for name in ("samples", "crop_size", "batch_size"):
                 _require(getattr(phase, name) >= 1, f"phases.{i}.{name}", "must be positive")
             rates = ("learning_rate", "final_learning_rate", "discriminator_learning_rate")
-            for name in (*rates, "adversarial", "perceptual", "feature_matching"):
-                value = getattr(phase, name)
+            weights = {name: getattr(phase, name) for name in (*rates, "adversarial", "feature_matching")}
+            weights |= {f"losses.{name}": weight for name, weight in phase.losses.items()}
+            for name, value in weights.items():
                 _require(0 <= value < float("inf"), f"phases.{i}.{name}", "must not be negative")
             if phase.feature_matching:
                 _require(phase.adversarial > 0, f"phases.{i}.feature_matching", "needs adversarial > 0")
@@ -205,16 +213,22 @@ class Config:
         return replace(self, start_from=PurePath(self.start_from).name)
 
     @property
-    def perceptual(self) -> bool:
-        """True if any phase uses the perceptual loss."""
-        return any(phase.perceptual > 0 for phase in self.phases)
+    def used_losses(self) -> list[str]:
+        """Names of the losses in `Phase.losses` that have a weight in any phase, sorted."""
+        return sorted({name for phase in self.phases for name, weight in phase.losses.items() if weight > 0})
 
     @property
     def adversarial(self) -> bool:
         """True if any phase needs a discriminator."""
         return any(phase.adversarial > 0 for phase in self.phases)
 
-    def phase_at(self, samples_seen: int) -> tuple[Phase, int]:
+    def position(self, samples_seen: int, seconds: float) -> int:
+        """Return the position in the phases after samples and seconds of training: up to `total_samples`."""
+        if self.minutes:
+            return min(self.total_samples, int(self.total_samples * seconds / (60 * self.minutes)))
+        return samples_seen
+
+    def phase_at(self, position: int) -> tuple[Phase, int]:
         """Return the phase of the next sample, and the number of samples of that phase already seen.
 
         Raises:
@@ -222,8 +236,8 @@ class Config:
         """
         start = 0
         for phase in self.phases:
-            if samples_seen < start + phase.samples:
-                return phase, samples_seen - start
+            if position < start + phase.samples:
+                return phase, position - start
             start += phase.samples
         raise ConfigError(f"the run is complete: all {start} samples have been seen")
 
@@ -231,6 +245,22 @@ class Config:
 def _require(condition: bool, name: str, problem: str) -> None:
     if not condition:
         raise ConfigError(f"{name}: {problem}")
+
+
+def with_samples(config: Config, samples: int) -> Config:
+    """Scale the phases and their warm-ups so that the run has `samples` samples.
+
+    Raises:
+        ConfigError: if a phase is left without samples.
+    """
+    share = samples / config.total_samples
+    phases: list[Phase] = []
+    end = 0
+    for phase in config.phases:
+        start, end = end, end + phase.samples
+        count = round(share * end) - round(share * start)
+        phases.append(replace(phase, samples=count, warmup=round(share * phase.warmup)))
+    return replace(config, phases=tuple(phases))
 
 
 def to_json(config: Config) -> str:
@@ -273,10 +303,11 @@ def override(config: Config, assignments: list[str]) -> Config:
         try:
             for key in path:
                 node = node[int(key)] if isinstance(node, list | tuple) else node[key]
-            node[last]  # only known fields may be set
+            if last != "perceptual" and path[-1:] != ["losses"]:
+                node[last]  # only known fields may be set
+            node[last] = value
         except (KeyError, IndexError, ValueError, TypeError):
             raise ConfigError(f"{name}: no such field") from None
-        node[last] = value
         config = _build(Config, tree, "config")
     return config
 
@@ -285,6 +316,12 @@ def _build(cls: type[T], values: Any, where: str) -> T:
     """Build a dataclass from JSON values, checking names and types."""
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected fields, found {values!r}")
+    if cls is Phase and "perceptual" in values and isinstance(values.get("losses", {}), dict):
+        # Earlier versions wrote the weight of the perceptual loss so.
+        weights = {**values.get("losses", {}), "perceptual": values["perceptual"]}
+        if weights["perceptual"] == 0:
+            del weights["perceptual"]
+        values = {name: value for name, value in values.items() if name != "perceptual"} | {"losses": weights}
     hints = get_type_hints(cls)
     if unknown := values.keys() - hints.keys():
         raise ConfigError(f"{where}: no such field: {', '.join(sorted(unknown))}")
@@ -298,6 +335,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where}: expected a list of phases, found {value!r}")
         return tuple(_build(Phase, item, f"{where}.{i}") for i, item in enumerate(value))
+    if hint == dict[str, float]:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: expected weights by name, found {value!r}")
+        return {name: _convert(float, weight, f"{where}.{name}") for name, weight in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

@@ -98,6 +98,7 @@ def predict_samples(
     model: Predictor,
     size: int | None = None,
     progress: Callable[[], None] = lambda: None,
+    skipped: Callable[[str, str], None] = lambda _name, _reason: None,
 ) -> list[Sample]:
     """Read pictures and predict their chroma.
 
@@ -106,26 +107,24 @@ def predict_samples(
             CIFAR-10 (its test split).
         model: the predictor.
         size: short side of the network input, in pixels; None for the model's working size.
-        progress: called once for every picture.
+        progress: called once for every measured picture.
+        skipped: called with the name of a picture that is unreadable or too small for SSIM, and the reason.
 
     Raises:
-        DataError: if a source or picture cannot be read, a picture is too small for SSIM, or there are no
-            pictures.
+        DataError: if a source cannot be read, or there is no usable picture.
     """
     samples = []
-    for name, picture in read_pictures(sources):
+    for name, picture in read_pictures(sources, skipped):
         if min(picture.size) < SSIM_WINDOW:
-            raise DataError(
-                f"{name}: {picture.width} x {picture.height} is too small to be measured; "
-                f"SSIM needs {SSIM_WINDOW} pixels on each side"
-            )
+            skipped(name, f"smaller than {SSIM_WINDOW} pixels")
+            continue
         lightness = lightness_of(picture, None)
         small = working_copy(lightness, size or model.info.working_size, model.info.multiple_of)
         ab = model.predict(small[None, None])[0]
         samples.append(Sample(name, np.asarray(picture), lightness, ab))
         progress()
     if not samples:
-        raise DataError(f"{', '.join(map(str, sources))}: no pictures")
+        raise DataError(f"{', '.join(map(str, sources))}: no usable pictures")
     return samples
 
 
@@ -234,11 +233,17 @@ def write_sheet(samples: Sequence[Sample], strength: float, path: Path, pictures
     save_sheet(path, *(_to_tensor([_square(picture, side) for picture in kind]) for kind in kinds))
 
 
-def read_pictures(sources: Iterable[Path]) -> Iterator[tuple[str, Image.Image]]:
-    """Yield name and picture, upright RGB, for every picture of sources as for `predict_samples`.
+def read_pictures(
+    sources: Iterable[Path], skipped: Callable[[str, str], None]
+) -> Iterator[tuple[str, Image.Image]]:
+    """Yield name and picture, upright RGB, for every readable picture of sources as for `predict_samples`.
+
+    Args:
+        sources: as for `predict_samples`.
+        skipped: called with the name of an unreadable picture, and the reason.
 
     Raises:
-        DataError: if a source or picture cannot be read.
+        DataError: if a source cannot be read.
     """
     for source in sources:
         if (source / MANIFEST_NAME).is_file():
@@ -246,19 +251,21 @@ def read_pictures(sources: Iterable[Path]) -> Iterator[tuple[str, Image.Image]]:
         elif source.exists() and is_cifar10(source):
             crops = read_cifar10(source)["test"]
         else:
-            yield from _decoded(source)
+            yield from _decoded(source, skipped)
             continue
         for number, crop in enumerate(crops):
             yield f"{source}:{number}", Image.fromarray(np.ascontiguousarray(crop))
 
 
-def _decoded(source: Path) -> Iterator[tuple[str, Image.Image]]:
+def _decoded(source: Path, skipped: Callable[[str, str], None]) -> Iterator[tuple[str, Image.Image]]:
     for name, data in read_sources([source]):
         try:
             with Image.open(io.BytesIO(data)) as opened:
-                yield name, ImageOps.exif_transpose(opened).convert("RGB")
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(f"{name}: unreadable ({error})") from error
+                picture = ImageOps.exif_transpose(opened).convert("RGB")
+        except Exception as error:  # decoders raise all kinds of errors on damaged data
+            skipped(name, f"unreadable ({type(error).__name__})")
+            continue
+        yield name, picture
 
 
 def _batches(samples: Sequence[Sample]) -> Iterator[list[Sample]]:

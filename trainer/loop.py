@@ -6,8 +6,8 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -22,24 +22,26 @@ from torch import Tensor
 from trainer.checkpoint import Progress, load_pretrained, resume, save_checkpoint, start_from
 from trainer.config import Config, ConfigError, Phase, from_json
 from trainer.data.dataset import Batch, Crops, Shard, draw_batch, load_crops, resize, to_batch
-from trainer.losses import ADVERSARIAL, RECONSTRUCTION
+from trainer.losses import ADVERSARIAL, LOSSES, RECONSTRUCTION
 from trainer.metrics import measure
 from trainer.models import build_discriminator, build_generator
-from trainer.models.encoders import ENCODER_MULTIPLE, ENCODERS
+from trainer.models.encoders import ENCODERS
 from trainer.optim import set_learning_rate
 from trainer.run_log import CONFIG_NAME, RunLog
 from trainer.step import TrainState, build_train_state, update
 
 CHECKPOINT_NAME = "checkpoint.pt"
 _LOG_EVERY = 50  # updates
+_LOG_SECONDS = 30.0  # maximum time between lines of the log
+_EVALUATE_SECONDS = 600.0  # maximum time between evaluations, and between checkpoints
 _EVALUATION_BATCH = 64
 
 
 class Watcher(Protocol):
     """Receives the progress of a run, to display it for example."""
 
-    def advanced(self, samples_seen: int, figures: dict[str, float]) -> None:
-        """Report the samples seen so far and the latest figures."""
+    def advanced(self, progress: Progress, figures: dict[str, float]) -> None:
+        """Report the progress at the start and after every update, and new figures if there are any."""
 
     def notice(self, text: str) -> None:
         """Report one line of information for the user."""
@@ -52,8 +54,14 @@ class Run:
     folder: Path
     train_data: Path
     validation_data: Path
-    stop_after: int | None = None
-    """Number of updates of a dry run, which writes nothing; None for a normal run."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The expected extent of a run on this machine."""
+
+    samples: int
+    seconds: float
 
 
 def on_hardware(config: Config, device: str) -> Config:
@@ -98,44 +106,89 @@ def train(config: Config, run: Run, fabric: Fabric, watcher: Watcher) -> Progres
         TrainingError: if the loss becomes NaN or infinite.
         OSError: if the run's folder cannot be written.
     """
-    crops = load_crops(run.train_data, fabric.device)
-    validation = _validation_batch(load_crops(run.validation_data, fabric.device), config)
-    _check(config, crops, run, fabric.world_size)
+    crops, validation = _load(config, run, fabric)
+    _check_folder(config, run)
     state = build_train_state(config, fabric)
     checkpoint = run.folder / CHECKPOINT_NAME
-    progress = resume(checkpoint, state, config, watcher.notice) if run.stop_after is None else None
+    progress = resume(checkpoint, state, config, watcher.notice)
     if progress is None:
         progress = Progress()
-        if config.start_from:
-            start_from(state, Path(config.start_from))
-        else:
-            load_pretrained(state)
-    writes = run.stop_after is None and fabric.is_global_zero
-    with (
-        RunLog(run.folder if writes else None, config, progress) as run_log,
-        _interruptible(fabric) as interrupted,
-    ):
-        clock = _Clock(progress.seconds)
-        while progress.samples_seen < config.total_samples and not interrupted():
-            before = progress
-            progress, log = _advance(state, crops, progress, config, fabric)
-            progress = replace(progress, seconds=clock.seconds())
-            done = progress.samples_seen >= config.total_samples
-            if state.updates % _LOG_EVERY == 0 or done:
-                figures = run_log.record("train", progress, _means(log, fabric))
-                watcher.advanced(progress.samples_seen, figures)
-            if fabric.is_global_zero and (done or _crosses(before, progress, config.evaluate_every)):
-                predicted = predict(state.ema, validation.lightness)
-                figures = measure(validation.lightness, predicted, validation.ab)
-                watcher.advanced(progress.samples_seen, run_log.record("evaluation", progress, figures))
-                run_log.show(progress, validation, predicted)
-            if run.stop_after is not None and state.updates >= run.stop_after:
-                return progress
-            if writes and _crosses(before, progress, config.checkpoint_every):
+        _initialize(state, config)
+    if (position := config.position(progress.samples_seen, progress.seconds)) >= config.total_samples:
+        return progress
+    main = fabric.is_global_zero
+    if progress.samples_seen and main:
+        watcher.notice(f"continuing from {progress.samples_seen} samples")
+    watcher.advanced(progress, {})
+    with RunLog(run.folder if main else None, config, progress) as run_log:
+        with _interruptible(fabric) as interrupted:
+            clock = _Clock(progress.seconds)
+            logged = evaluated = progress.seconds
+            saved = progress.samples_seen
+            while position < config.total_samples and not interrupted():
+                before = progress
+                progress, log = _advance(state, crops, progress, config, fabric)
+                progress = replace(progress, seconds=_agreed(clock.seconds(), fabric))
+                position = config.position(progress.samples_seen, progress.seconds)
+                done = position >= config.total_samples
+                if state.updates % _LOG_EVERY == 0 or done or progress.seconds - logged >= _LOG_SECONDS:
+                    logged = progress.seconds
+                    watcher.advanced(progress, run_log.record("train", progress, _means(log, fabric)))
+                else:
+                    watcher.advanced(progress, {})
+                late = progress.seconds - evaluated >= _EVALUATE_SECONDS
+                if main and (done or late or _crosses(before, progress, config.evaluate_every)):
+                    evaluated = progress.seconds
+                    _evaluate(state, validation, progress, run_log, watcher)
+                if main and (done or late or _crosses(before, progress, config.checkpoint_every)):
+                    save_checkpoint(checkpoint, state, config, progress)
+                    saved = progress.samples_seen
+            if main and saved < progress.samples_seen:
                 save_checkpoint(checkpoint, state, config, progress)
-        if writes:
-            save_checkpoint(checkpoint, state, config, progress)
+        if main and position < config.total_samples and evaluated < progress.seconds:
+            watcher.notice("stopping after an evaluation; Ctrl-C again stops at once")
+            with suppress(KeyboardInterrupt):  # the checkpoint is written
+                _evaluate(state, validation, progress, run_log, watcher)
     return progress
+
+
+def _evaluate(
+    state: TrainState, validation: Batch, progress: Progress, run_log: RunLog, watcher: Watcher
+) -> None:
+    """Evaluate the generator's average, log the figures and save a sample sheet."""
+    predicted = predict(state.ema, validation.lightness)
+    figures = measure(validation.lightness, predicted, validation.ab)
+    watcher.advanced(progress, run_log.record("evaluation", progress, figures))
+    run_log.show(progress, validation, predicted)
+
+
+def rehearse(config: Config, run: Run, fabric: Fabric) -> Estimate:
+    """Estimate the time of the whole run from two updates of each phase and an evaluation. Writes nothing.
+
+    Raises:
+        DataError, CheckpointError, ConfigError, TrainingError: as `train`.
+    """
+    crops, validation = _load(config, run, fabric)
+    state = build_train_state(config, fabric)
+    _initialize(state, config)
+    samples, seconds, start = 0, 0.0, 0
+    for phase in config.phases:
+        for _ in range(2):  # the first update also allocates memory
+            clock = _Clock(0.0)
+            after, _ = _advance(state, crops, Progress(start), replace(config, minutes=0.0), fabric)
+        speed = (after.samples_seen - start) / max(clock.seconds(), 1e-6)
+        duration = phase.samples / speed
+        if config.minutes:
+            duration = 60 * config.minutes * phase.samples / config.total_samples
+        samples += round(speed * duration)
+        seconds += duration
+        start += phase.samples
+    if config.minutes:
+        return Estimate(samples, seconds)
+    clock = _Clock(0.0)
+    predict(state.ema, validation.lightness)
+    evaluations = max(samples // config.evaluate_every, int(seconds / _EVALUATE_SECONDS)) + 1
+    return Estimate(samples, seconds + evaluations * clock.seconds())
 
 
 def predict(generator: torch.nn.Module, lightness: Tensor) -> Tensor:
@@ -165,8 +218,8 @@ def _advance(
     state: TrainState, crops: Crops, progress: Progress, config: Config, fabric: Fabric
 ) -> tuple[Progress, dict[str, Tensor]]:
     """Run one update on the next batch of the phase. The last batch is smaller if the phase requires it."""
-    phase, within = config.phase_at(progress.samples_seen)
-    count = min(phase.batch_size, phase.samples - within)
+    phase, within = config.phase_at(config.position(progress.samples_seen, progress.seconds))
+    count = phase.batch_size if config.minutes else min(phase.batch_size, phase.samples - within)
     for optimizer in state.generator_optimizers:
         set_learning_rate(optimizer, learning_rate(phase, within))
     if state.discriminator_optimizer is not None:
@@ -193,40 +246,69 @@ def _validation_batch(crops: Crops, config: Config) -> Batch:
     return to_batch(torch.cat(resized))
 
 
-def _check(config: Config, crops: Crops, run: Run, processes: int) -> None:
+def _load(config: Config, run: Run, fabric: Fabric) -> tuple[Crops, Batch]:
+    """Load the training crops and the validation batch, and check them against the configuration."""
+    crops = load_crops(run.train_data, fabric.device)
+    validation = _validation_batch(load_crops(run.validation_data, fabric.device), config)
+    _check(config, crops, fabric.world_size)
+    return crops, validation
+
+
+def _initialize(state: TrainState, config: Config) -> None:
+    """Give a new run its first weights."""
+    if config.start_from:
+        start_from(state, config.start_from)
+    else:
+        load_pretrained(state)
+
+
+def _check_folder(config: Config, run: Run) -> None:
+    """Check that a run in the folder has the same configuration, up to the intervals of its outputs.
+
+    Raises:
+        ConfigError: if it has another one.
+    """
+    path = run.folder / CONFIG_NAME
+    if not path.exists():
+        return
+    saved = from_json(path.read_text())
+    saved = replace(saved, evaluate_every=config.evaluate_every, checkpoint_every=config.checkpoint_every)
+    if saved != config:
+        raise ConfigError(
+            f"{run.folder}: belongs to a run with another configuration ({path}); choose another folder"
+        )
+
+
+def _check(config: Config, crops: Crops, processes: int) -> None:
     """Check, before anything is written, for errors that would stop the run later.
 
     Raises:
-        ConfigError: if a name is in no table, a size does not fit, or the folder belongs to another
-            configuration.
+        ConfigError: if a name is in no table, or a size does not fit.
     """
-    saved = run.folder / CONFIG_NAME
-    if run.stop_after is None and saved.exists() and from_json(saved.read_text()) != config:
-        raise ConfigError(
-            f"{run.folder}: belongs to a run with another configuration ({saved}); choose another folder"
-        )
-    for name, value, table in (
+    names: list[tuple[str, str, Iterable[str]]] = [
         ("loss.reconstruction", config.loss.reconstruction, RECONSTRUCTION),
         ("loss.gan", config.loss.gan, ADVERSARIAL),
         ("model.encoder", config.model.encoder, ENCODERS),
-    ):
+    ]
+    names += [("phases.losses", name, LOSSES) for phase in config.phases for name in phase.losses]
+    for name, value, table in names:
         if value not in table:
             raise ConfigError(f"{name}: {value!r} is not one of {', '.join(table)}")
     with torch.device("meta"):
         generator = build_generator(config.model)
         discriminator = build_discriminator(config.model, generator)
+        multiples = {name: LOSSES[name](config).multiple_of for name in config.used_losses}
     if config.evaluate_size % generator.multiple_of:
         raise ConfigError(
             f"evaluate_size: {config.evaluate_size} is not a multiple of {generator.multiple_of}, "
             "as the generator requires"
         )
     for i, phase in enumerate(config.phases):
-        multiples = [generator.multiple_of]
-        if phase.perceptual:
-            multiples.append(ENCODER_MULTIPLE)
-        if phase.adversarial:
-            multiples.append(discriminator.multiple_of)
-        multiple = math.lcm(*multiples)
+        multiple = math.lcm(
+            generator.multiple_of,
+            discriminator.multiple_of if phase.adversarial else 1,
+            *(multiples[name] for name, weight in phase.losses.items() if weight),
+        )
         where = f"phases.{i}.crop_size: {phase.crop_size}"
         if phase.crop_size % multiple:
             raise ConfigError(f"{where} is not a multiple of {multiple}, as the networks require")
@@ -257,6 +339,11 @@ def _means(log: dict[str, Tensor], fabric: Fabric) -> dict[str, float]:
     """Average the log over all processes."""
     means: Any = fabric.all_reduce(log, reduce_op="mean")
     return {name: float(value) for name, value in means.items()}
+
+
+def _agreed(seconds: float, fabric: Fabric) -> float:
+    """Return the time of the first process, so that all processes log and change phases together."""
+    return seconds if fabric.world_size == 1 else float(fabric.broadcast(seconds))
 
 
 def _any(here: bool, fabric: Fabric) -> bool:

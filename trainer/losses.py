@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.config import LossConfig
+from trainer.config import Config, LossConfig
 from trainer.lab import lab_to_rgb
+from trainer.models.loss import Loss
+from trainer.models.perceptual import PerceptualLoss
 
 
 def saturation_weights(ab: Tensor, config: LossConfig) -> Tensor:
@@ -71,6 +73,12 @@ RECONSTRUCTION: dict[str, Reconstruction] = {
     "log_mse": log_mse,
     "log_mse_rgb": log_mse_rgb,
 }
+
+
+LOSSES: dict[str, Callable[[Config], Loss]] = {
+    "perceptual": lambda config: PerceptualLoss(config.model.encoder),
+}
+"""Losses beside the reconstruction. Their weights are in `Phase.losses`, their parameters in `LossConfig`."""
 
 
 class _Hinge:

@@ -96,7 +96,7 @@ PRESETS: dict[str, Config] = {
                 warmup=1_000,
                 learning_rate=2e-4,
                 final_learning_rate=1e-5,
-                perceptual=6.0,
+                losses={"perceptual": 6.0},
             ),
             Phase(
                 samples=15_984,
@@ -105,13 +105,34 @@ PRESETS: dict[str, Config] = {
                 warmup=1_000,
                 learning_rate=2e-4,
                 final_learning_rate=1e-5,
-                perceptual=6.0,
+                losses={"perceptual": 6.0},
                 adversarial=0.3,
             ),
         ),
         model=ModelConfig(discriminator="projected"),
         loss=LossConfig(reconstruction="log_mse_rgb", beta=8.0, saturation_weight=2.0),
         augment=AugmentConfig(min_scale=0.85, film=_OLD_PHOTOGRAPHS),
+        evaluate_size=128,
+    ),
+    # For a few hundred pictures of one kind, from the bundled model's weights. Batches are small, because
+    # there is little time. More of each crop is cut away than in `photo`, because there are few.
+    "finetune": Config(
+        phases=(
+            Phase(
+                samples=10_000,
+                crop_size=128,
+                batch_size=16,
+                warmup=500,
+                learning_rate=5e-4,
+                final_learning_rate=1e-5,
+            ),
+        ),
+        loss=LossConfig(reconstruction="log_mse_rgb", beta=8.0, saturation_weight=2.0),
+        augment=AugmentConfig(min_scale=0.7, film=replace(_OLD_PHOTOGRAPHS, spectral=0.1)),
+        start_from="photo",
+        ema_decay=0.99,
+        evaluate_every=2_000,
+        checkpoint_every=2_000,
         evaluate_size=128,
     ),
 }

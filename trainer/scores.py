@@ -43,7 +43,7 @@ class Scores:
     colorfulness: float
     """Colorfulness by Hasler & Suesstrunk 2003 (see `metrics.colorfulness`)."""
     colorfulness_gap: float
-    """|mean colorfulness - mean colorfulness of the truth|."""
+    """Absolute difference of the mean colorfulness from that of the truth."""
     auc: float
     """Area under the curve of ab error (Zhang et al. 2016), in percent."""
     auc_balanced: float
@@ -51,7 +51,9 @@ class Scores:
     jensen_shannon: float
     """Jensen-Shannon distance of the histograms of ab, in [0, 1]."""
     mean_a: float
+    """Mean a*, in CIE units."""
     mean_b: float
+    """Mean b*, in CIE units."""
     kid: float | None = None
     """Kernel Inception Distance to the truth, times 1000 (see `realism`); None if not measured."""
     true_class: float | None = None

@@ -18,9 +18,9 @@ from torch.optim import AdamW, Optimizer
 
 from trainer.config import Config, Phase
 from trainer.data.dataset import Batch
-from trainer.losses import ADVERSARIAL, RECONSTRUCTION, feature_matching
+from trainer.losses import ADVERSARIAL, LOSSES, RECONSTRUCTION, feature_matching
 from trainer.models import build_discriminator, build_generator
-from trainer.models.perceptual import PerceptualLoss
+from trainer.models.loss import Loss
 from trainer.optim import build_optimizers
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -45,8 +45,8 @@ class TrainState:
     The generator's losses use it frozen, so that they leave no gradient in the discriminator.
     """
     discriminator_optimizer: Optimizer | None
-    perceptual: PerceptualLoss | None
-    """None if no phase uses the perceptual loss."""
+    losses: dict[str, Loss]
+    """The losses of all phases beside the reconstruction, by name."""
     chroma_scale: int
     updates: int = 0
 
@@ -65,10 +65,9 @@ def build_train_state(config: Config, fabric: Fabric) -> TrainState:
         discriminator, discriminator_optimizer = fabric.setup(
             frozen_discriminator, AdamW(trained, lr=0.0, betas=(0.5, 0.999), weight_decay=0.0, fused=True)
         )
-    perceptual = None
-    if config.perceptual:
-        perceptual = _channels_last(PerceptualLoss(config.model.encoder)).to(fabric.device)
-        perceptual.load_pretrained()
+    losses = {name: _channels_last(LOSSES[name](config)).to(fabric.device) for name in config.used_losses}
+    for loss in losses.values():
+        loss.load_pretrained()
     chroma_scale = generator.chroma_scale
     optimizers = build_optimizers(config, generator)
     generator, *optimizers = fabric.setup(generator, *optimizers)
@@ -79,7 +78,7 @@ def build_train_state(config: Config, fabric: Fabric) -> TrainState:
         discriminator,
         frozen_discriminator,
         discriminator_optimizer,
-        perceptual,
+        losses,
         chroma_scale,
     )
 
@@ -109,11 +108,11 @@ def update(
     lightness = F.avg_pool2d(batch.clean, state.chroma_scale)
     log = {"reconstruction": RECONSTRUCTION[config.loss.reconstruction](fake, real, lightness, config.loss)}
     total = log["reconstruction"]
-    if phase.perceptual > 0:
-        assert state.perceptual is not None  # noqa: S101 - config.perceptual built it
-        with fabric.autocast():
-            log["perceptual"] = state.perceptual(batch.clean, fake, real)
-        total = total + phase.perceptual * log["perceptual"]
+    for name, loss in state.losses.items():
+        if weight := phase.losses.get(name, 0.0):
+            with fabric.autocast():
+                log[name] = loss(batch.clean, fake, real)
+            total = total + weight * log[name]
     if phase.adversarial > 0:
         assert state.frozen_discriminator is not None  # noqa: S101 - config.adversarial built it
         log["discriminator"] = _update_discriminator(state, batch.clean, real, fake.detach(), config, fabric)

@@ -279,12 +279,20 @@ def test_start_from_loads_the_average_of_an_earlier_run(name, trained, tiny, fab
     save_checkpoint(tmp_path / "checkpoint.pt", trained, tiny, Progress(8))
     save_weights(tmp_path / "weights.safetensors", trained.ema, tiny)
     fresh = build_train_state(replace(tiny, seed=9), fabric)
-    start_from(fresh, tmp_path / name)
+    start_from(fresh, str(tmp_path / name))
     for part in (fresh.generator, fresh.ema):
         for key, value in trained.ema.state_dict().items():
             torch.testing.assert_close(part.state_dict()[key], value, rtol=1e-3, atol=1e-6, msg=key)
     assert fresh.updates == 0
     assert not any(optimizer.state_dict()["state"] for optimizer in fresh.generator_optimizers)
+
+
+def test_start_from_bundled_weights_that_are_not_installed_is_one_line(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer.checkpoint, "_PRETRAINED", tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        start_from(trained, "open")
+    missing = tmp_path / "open.safetensors"
+    assert str(caught.value) == f"open: {missing} is not installed; use a clone of the repository"
 
 
 @pytest.mark.parametrize(
@@ -293,7 +301,7 @@ def test_start_from_loads_the_average_of_an_earlier_run(name, trained, tiny, fab
 def test_start_from_a_generator_of_another_shape_is_one_line(model, saved, tiny, fabric):
     fresh = build_train_state(replace(tiny, model=model), fabric)
     with pytest.raises(CheckpointError) as caught:
-        start_from(fresh, saved)
+        start_from(fresh, str(saved))
     assert str(saved) in str(caught.value)
     assert "\n" not in str(caught.value)
 

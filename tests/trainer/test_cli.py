@@ -1,8 +1,12 @@
 import json
+import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import click
 import onnx
@@ -10,9 +14,10 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from trainer.checkpoint import load_generator
-from trainer.cli import main
-from trainer.config import from_json
+import trainer
+from trainer.checkpoint import Progress, load_generator
+from trainer.cli import _Bar, main
+from trainer.config import Config, Phase, from_json
 from trainer.data.prepare import CROPS_NAME
 from trainer.loop import CHECKPOINT_NAME
 from trainer.presets import PRESETS
@@ -194,6 +199,83 @@ def test_train_dry_run_writes_nothing(train_arguments, tmp_path):
     result = invoke(*train_arguments, "--dry-run")
     assert result.exit_code == 0, result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_train_dry_run_estimates_the_time(train_arguments):
+    result = invoke(*train_arguments, "--dry-run")
+    assert re.fullmatch(r"about 8 samples in 0:00:\d\d \(h:mm:ss\)\n", result.stderr)
+
+
+def test_train_samples_and_minutes_replace_phases(train_arguments):
+    found = [invoke(*train_arguments, *more, "--dry-run") for more in (("--samples", 20), ("--minutes", 2.5))]
+    assert [result.exit_code for result in found] == [0, 0]
+    samples, minutes = (from_json(result.stdout) for result in found)
+    assert (samples.total_samples, samples.minutes) == (20, 0.0)
+    assert (minutes.total_samples, minutes.minutes) == (8, 2.5)
+    assert "samples in 0:02:30" in found[1].stderr
+    both = invoke(*train_arguments, "--samples", 20, "--minutes", 1)
+    assert both.exit_code == 2
+    assert both.stderr.endswith("Error: --samples and --minutes exclude each other\n")
+
+
+def test_train_finetune_starts_from_the_bundled_weights(prepared, tmp_path):
+    """One update at a rate of 0 leaves the weights as they were."""
+    phase = {"samples": 2, "batch_size": 2, "crop_size": 32, "learning_rate": 0.0, "final_learning_rate": 0.0}
+    arguments = ["--run", tmp_path / "run", "--preset", "finetune", "--set", f"phases={json.dumps([phase])}"]
+    fields = ["evaluate_size=32", "evaluate_crops=2", "precision=32-true"]
+    assignments = [word for field in fields for word in ("--set", field)]
+    result = invoke("train", prepared, "--validation", prepared, "--device", "cpu", *arguments, *assignments)
+    assert result.exit_code == 0, result.output
+    assert from_json(result.stdout).start_from == "photo"
+    bundled = load_generator(Path(trainer.__file__).parent / "pretrained" / "photo.safetensors")[0]
+    trained = load_generator(tmp_path / "run" / CHECKPOINT_NAME)[0]
+    for name, parameter in bundled.named_parameters():
+        torch.testing.assert_close(trained.get_parameter(name), parameter, msg=name)
+
+
+def test_train_says_where_it_continues_and_shows_the_count(train_arguments, tmp_path, monkeypatch):
+    """The bar counts from where the run continues, and its speed is that of this session."""
+    stopping = {"evaluate_every": 1000, "checkpoint_every": 1000}
+    arguments = [*train_arguments, *(w for n, v in stopping.items() for w in ("--set", f"{n}={v}"))]
+    monkeypatch.setattr("trainer.loop._Clock", Interrupting)
+    stopped = invoke(*arguments, COLUMNS="200")
+    assert stopped.exit_code == 130
+    assert "stopped after 4 samples; run the same command to continue" in stopped.stderr
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["kind"] for line in metrics] == ["evaluation"]
+    monkeypatch.undo()
+    result = invoke(*arguments, COLUMNS="200")
+    assert result.exit_code == 0
+    assert "continuing from 4 samples\n" in result.stderr
+    assert "8/8 samples" in result.stderr
+
+
+class Interrupting:
+    """A clock at whose first reading the user presses Ctrl-C."""
+
+    def __init__(self, earlier: float) -> None:
+        self.now = earlier
+
+    def seconds(self) -> float:
+        signal.raise_signal(signal.SIGINT)
+        self.now += 1
+        return self.now
+
+
+def test_bar_moves_with_every_update_and_starts_at_the_resumed_count():
+    config = Config(phases=(Phase(samples=1000),))
+    with _Bar(config) as bar:
+        bar.advanced(Progress(600, 60.0), {})
+        assert (bar.task.completed, bar.task.fields["speed"]) == (600, 0.0)
+        bar.advanced(Progress(640, 64.0), {})
+        assert (bar.task.completed, bar.task.fields["speed"]) == (640, 10.0)
+        bar.advanced(Progress(700, 70.0), {"reconstruction": 0.5, "gain": 1.0})
+        assert (bar.task.completed, bar.task.fields["figures"]) == (700, "reconstruction 0.500")
+        assert bar.task.fields["samples"] == "700/1000"
+    timed = replace(config, minutes=2.0)
+    with _Bar(timed) as bar:
+        bar.advanced(Progress(7, 90.0), {})
+        assert (bar.task.completed, bar.task.fields["samples"]) == (750, "7")
 
 
 def test_train_unreadable_data_is_named(train_arguments, tmp_path, prepared):

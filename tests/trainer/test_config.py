@@ -13,10 +13,13 @@ from trainer.config import (
     from_json,
     override,
     to_json,
+    with_samples,
 )
 
 TWO_PHASES = Config(phases=(Phase(samples=100), Phase(samples=50, adversarial=0.1)))
-TWO_PHASES_OF_GAN = Config(phases=(Phase(adversarial=0.2), Phase(adversarial=0.1, feature_matching=1.0)))
+TWO_PHASES_OF_GAN = Config(
+    phases=(Phase(adversarial=0.2), Phase(adversarial=0.1, feature_matching=1.0, losses={"mine": 1.0}))
+)
 OTHER_NAMES = {
     "generator": "pix2pix_unet",
     "reconstruction": "l1",
@@ -126,6 +129,12 @@ def test_override_given_twice_uses_the_last():
         "phases.x.samples=3",
         "phases.0.color=3",
         "phases.0=3",
+        "loss.perceptual=3",
+        "losses.mine=3",
+        "phases.0.losses=3",
+        "phases.0.losses.mine=high",
+        "phases.0.losses.mine.more=3",
+        'phases=[{"losses": 3, "perceptual": 1}]',
         "hash=3",  # a property, not a field
         "seed=1.5",  # wrong types
         "seed=true",
@@ -190,6 +199,9 @@ def test_override_of_wrong_name_or_type_is_a_config_error(assignment):
         "encoder_rate=Infinity",
         "phases.0.perceptual=-1",
         "phases.0.perceptual=NaN",
+        "phases.0.losses.mine=-1",
+        "minutes=-1",
+        "minutes=Infinity",
     ],
 )
 def test_override_with_untrainable_value_is_a_config_error(assignment):
@@ -237,9 +249,53 @@ def test_adversarial_is_true_if_any_phase_is_adversarial():
     assert not Config().adversarial
 
 
-def test_perceptual_is_true_if_any_phase_uses_it():
-    assert Config(phases=(Phase(), Phase(perceptual=0.1))).perceptual
-    assert not TWO_PHASES.perceptual
+def test_used_losses_are_those_with_a_weight_in_any_phase():
+    phases = (Phase(losses={"perceptual": 0.0}), Phase(losses={"mine": 0.1, "another": 1.0}))
+    assert Config(phases=phases).used_losses == ["another", "mine"]
+    assert TWO_PHASES.used_losses == []
+
+
+def test_losses_of_a_phase_are_set_by_name():
+    config = override(TWO_PHASES, ["phases.0.losses.mine=2", 'phases.1.losses={"mine": 1, "another": 0.5}'])
+    assert [phase.losses for phase in config.phases] == [{"mine": 2.0}, {"mine": 1.0, "another": 0.5}]
+
+
+def test_perceptual_weight_of_earlier_versions_is_read():
+    weighted = override(TWO_PHASES, ["phases.0.perceptual=6"])
+    assert weighted.phases[0].losses == {"perceptual": 6.0}
+    assert override(weighted, ["phases.0.perceptual=0"]) == TWO_PHASES
+    tree = json.loads(to_json(TWO_PHASES))
+    for phase, weight in zip(tree["phases"], (0.0, 6.0), strict=True):
+        del phase["losses"]
+        phase["perceptual"] = weight
+    assert [phase.losses for phase in from_json(json.dumps(tree)).phases] == [{}, {"perceptual": 6.0}]
+
+
+def test_position_follows_the_samples_or_the_time():
+    assert TWO_PHASES.position(70, seconds=9.0) == 70
+    timed = dataclasses.replace(TWO_PHASES, minutes=2.0)
+    assert [timed.position(70, seconds) for seconds in (0.0, 60.0, 119.0, 120.0, 500.0)] == [
+        0,
+        75,
+        148,
+        150,
+        150,
+    ]
+
+
+@pytest.mark.parametrize("samples", [2, 7, 149, 150, 100_000])
+def test_with_samples_scales_the_phases_to_exactly_the_number(samples):
+    phases = (Phase(samples=100, warmup=50), Phase(samples=50, adversarial=0.1))
+    config = with_samples(Config(phases=phases), samples)
+    assert config.total_samples == samples
+    assert config.phases[0].samples == pytest.approx(2 / 3 * samples, abs=0.5)
+    assert config.phases[0].warmup == pytest.approx(1 / 3 * samples, abs=0.5)
+    assert config.phases[1].adversarial == 0.1
+
+
+def test_with_samples_that_leave_a_phase_empty_is_a_config_error():
+    with pytest.raises(ConfigError, match=r"phases\.0\.samples: must be positive"):
+        with_samples(Config(phases=(Phase(samples=10), Phase(samples=90))), 2)
 
 
 def test_override_of_phases_then_of_a_default_field_works():

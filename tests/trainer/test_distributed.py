@@ -24,7 +24,7 @@ from trainer.loop import Run, launched, train
 
 
 class Silent:
-    def advanced(self, samples_seen, figures):
+    def advanced(self, progress, figures):
         pass
 
     def notice(self, text):

@@ -266,11 +266,13 @@ def test_mean_b_follows_the_stand_in_model(tinted):
 
 
 @pytest.mark.parametrize(("width", "height"), [(10, 40), (40, 10), (3, 3)])
-def test_evaluate_of_a_picture_too_small_for_ssim_is_refused(models, picture, tmp_path, width, height):
+def test_evaluate_leaves_out_a_picture_too_small_for_ssim(models, picture, tmp_path, width, height):
     picture(0, width, height).save(tmp_path / "small.png")
-    with pytest.raises(DataError, match="too small to be measured"):
-        evaluate(predict_samples([tmp_path], load(models.gray, "cpu", threads=1)))
-    assert_one_line_error(invoke(models.gray, tmp_path), "too small to be measured", f"{width} x {height}")
+    result = invoke(models.gray, tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"left out small.png: smaller than 11 pixels\nError: {tmp_path}: no usable pictures\n"
+    )
 
 
 def test_evaluate_of_the_smallest_picture_for_ssim_works(models, picture, tmp_path):
@@ -278,14 +280,21 @@ def test_evaluate_of_the_smallest_picture_for_ssim_works(models, picture, tmp_pa
     assert evaluate(predict_samples([tmp_path], load(models.gray, "cpu", threads=1))).pictures == 1
 
 
-def test_predict_samples_names_an_unreadable_picture(models, pictures):
-    (pictures / "bad.png").write_bytes(b"not a picture")
-    with pytest.raises(DataError, match=r"bad\.png"):
-        predict_samples([pictures], load(models.gray, "cpu", threads=1))
+def test_evaluate_leaves_out_unreadable_pictures_and_names_them(models, pictures, tmp_path):
+    expected = evaluate(predict_samples([pictures], load(models.tinted, "cpu", threads=1)), shares=SHARES)
+    whole = (pictures / "1.png").read_bytes()
+    for name, content in (("bad.png", b"not a picture"), ("cut.png", whole[: len(whole) // 2])):
+        (pictures / name).write_bytes(content)
+    result = invoke(models.tinted, pictures, "--json", "--no-realism")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == json.loads(json.dumps(expected.to_json()))
+    assert result.stderr == (
+        "left out bad.png: unreadable (UnidentifiedImageError)\nleft out cut.png: unreadable (OSError)\n"
+    )
 
 
 def test_predict_samples_names_a_folder_without_pictures(models, tmp_path):
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no usable pictures"):
         predict_samples([tmp_path], load(models.gray, "cpu", threads=1))
 
 

@@ -17,9 +17,12 @@ from PIL import Image
 from trainer.checkpoint import CheckpointError, load_generator, save_weights
 from trainer.config import ConfigError, Phase, from_json, to_json
 from trainer.data.prepare import CROPS_NAME, MANIFEST_NAME, DataError
-from trainer.loop import CHECKPOINT_NAME, Run, learning_rate, on_hardware, train
+from trainer.loop import CHECKPOINT_NAME, Estimate, Run, learning_rate, on_hardware, rehearse, train
+from trainer.losses import ADVERSARIAL, LOSSES
 from trainer.models.encoders import build_encoder
+from trainer.models.loss import Loss
 from trainer.run_log import CONFIG_NAME, METRICS_NAME
+from trainer.step import TrainingError
 
 BATCH = 4
 
@@ -29,15 +32,19 @@ class Observer:
 
     def __init__(self, reaction=lambda _samples: None):
         self.seen = []
+        self.figures = []
         self.notices = []
         self._reaction = reaction
 
     def notice(self, text):
         self.notices.append(text)
 
-    def advanced(self, samples_seen, figures):  # noqa: ARG002 - as Watcher has it
-        self.seen.append(samples_seen)
-        self._reaction(samples_seen)
+    def advanced(self, progress, figures):
+        new = self.seen[-1:] != [progress.samples_seen]
+        self.seen.append(progress.samples_seen)
+        self.figures.append(figures)
+        if new:
+            self._reaction(progress.samples_seen)
 
 
 def interrupt_at(samples):
@@ -118,7 +125,7 @@ def test_interrupted_run_continues_bit_for_bit(tiny, straight, run, fabric, stop
 
 def test_interrupted_run_with_pretrained_parts_continues_bit_for_bit(with_encoder, run, fabric, tmp_path):
     """A partly frozen encoder, a perceptual loss and a projected discriminator."""
-    phase = Phase(3 * BATCH, 32, BATCH, perceptual=0.5, adversarial=0.1, feature_matching=1.0)
+    phase = Phase(3 * BATCH, 32, BATCH, losses={"perceptual": 0.5}, adversarial=0.1, feature_matching=1.0)
     model = replace(with_encoder.model, discriminator="projected")
     config = replace(with_encoder, phases=(phase,), model=model)
     straight = replace(run, folder=tmp_path / "straight")
@@ -164,6 +171,117 @@ def test_run_with_another_seed_draws_other_batches(tiny, straight, run, fabric, 
         train(config, place, fabric, Observer())
         weights.append(checkpoint(place)["generator"]["head.1.weight"])
     assert not torch.equal(*weights)
+
+
+def evaluated(run: Run) -> list[int]:
+    return [line["samples"] for line in metrics(run) if line["kind"] == "evaluation"]
+
+
+def test_stopped_run_is_evaluated_with_a_sheet(tiny, run, fabric):
+    config = replace(tiny, evaluate_every=1000, checkpoint_every=1000)
+    observer = interrupt_at(3 * BATCH)
+    train(config, run, fabric, observer)
+    assert evaluated(run) == [3 * BATCH]
+    assert [sheet.name for sheet in (run.folder / "samples").iterdir()] == [f"{3 * BATCH:09d}.png"]
+    assert observer.notices == ["stopping after an evaluation; Ctrl-C again stops at once"]
+    train(config, run, fabric, Observer())
+    assert evaluated(run) == [3 * BATCH, 6 * BATCH]
+
+
+def test_second_interrupt_skips_the_evaluation_and_keeps_the_checkpoint(tiny, run, fabric, monkeypatch):
+    def interrupted(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    config = replace(tiny, evaluate_every=1000)
+    monkeypatch.setattr("trainer.loop.predict", interrupted)
+    assert train(config, run, fabric, interrupt_at(3 * BATCH)).samples_seen == 3 * BATCH
+    assert checkpoint(run)["samples_seen"] == 3 * BATCH
+    assert evaluated(run) == []
+
+
+@pytest.mark.parametrize("name", ["_LOG_SECONDS", "_EVALUATE_SECONDS"])
+def test_figures_come_by_time_too(tiny, run, fabric, monkeypatch, name):
+    """Every update takes two seconds here, and the interval is three."""
+    monkeypatch.setattr(f"trainer.loop.{name}", 3.0)
+    monkeypatch.setattr("trainer.loop._Clock.seconds", lambda _: 2.0 * next(updates))
+    updates = iter(range(1, 7))
+    observer = Observer()
+    train(replace(tiny, evaluate_every=1000), run, fabric, observer)
+    kind = "train" if name == "_LOG_SECONDS" else "evaluation"
+    assert [line["samples"] for line in metrics(run) if line["kind"] == kind] == [8, 16, 24]
+    shown = "reconstruction" if kind == "train" else "gain"
+    assert [n for n, f in zip(observer.seen, observer.figures, strict=True) if shown in f] == [8, 16, 24]
+
+
+def test_run_is_reported_at_its_start_and_after_every_update(tiny, run, fabric):
+    first, second = interrupt_at(3 * BATCH), Observer()
+    for observer in (first, second):
+        train(replace(tiny, evaluate_every=1000), run, fabric, observer)
+    assert sorted(set(first.seen)) == [0, 4, 8, 12]
+    assert second.notices == ["continuing from 12 samples"]
+    assert second.seen[:2] == [12, 16]
+
+
+class Ticking:
+    """A clock that goes five seconds forward at every reading."""
+
+    def __init__(self, earlier: float) -> None:
+        self.now = earlier
+
+    def seconds(self) -> float:
+        self.now += 5
+        return self.now
+
+
+def test_timed_run_ends_by_the_clock_and_continues(tiny, run, fabric, monkeypatch):
+    """Two phases of 8 and 16 samples share a minute; an update takes 5 seconds."""
+    monkeypatch.setattr("trainer.loop._Clock", Ticking)
+    config = replace(tiny, minutes=1.0, evaluate_every=1000)
+    assert train(config, run, fabric, interrupt_at(3 * BATCH)).seconds == 15.0
+    progress = train(config, run, fabric, Observer())
+    assert (progress.samples_seen, progress.seconds) == (12 * BATCH, 60.0)
+    adversarial = checkpoint(run)["discriminator_optimizer"]["state"][0]["step"]
+    assert adversarial == 8, "the second phase has two thirds of the time"
+    again = Observer()
+    train(config, run, fabric, again)
+    assert again.seen == []
+
+
+def test_intervals_of_outputs_may_change_in_mid_run(tiny, straight, run, fabric):
+    train(tiny, run, fabric, interrupt_at(BATCH))
+    changed = replace(tiny, evaluate_every=3 * BATCH, checkpoint_every=2 * BATCH)
+    train(changed, run, fabric, Observer())
+    assert evaluated(run) == [4, 12, 24]
+    assert from_json((run.folder / CONFIG_NAME).read_text()) == changed
+    assert [d for d in differences(checkpoint(straight), checkpoint(run)) if d != ".config"] == []
+
+
+class MeanAbsolute(Loss):
+    """A loss as a user may write it."""
+
+    multiple_of = 16
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def forward(self, lightness, prediction, ab):  # noqa: ARG002 - as Loss has it
+        return (prediction - ab).abs().mean() / self.beta
+
+
+def test_loss_of_a_user_needs_one_row(tiny, run, fabric, monkeypatch):
+    phases = (replace(tiny.phases[0], losses={"mine": 0.5}), tiny.phases[1])
+    config = replace(tiny, phases=phases)
+    with pytest.raises(ConfigError, match=r"phases\.losses: 'mine' is not one of perceptual"):
+        train(config, run, fabric, Observer())
+    monkeypatch.setitem(LOSSES, "mine", lambda config: MeanAbsolute(config.loss.beta))
+    monkeypatch.setattr("trainer.loop._LOG_EVERY", 1)
+    train(config, run, fabric, Observer())
+    logged = [line for line in metrics(run) if line["kind"] == "train"]
+    assert ["mine" in line for line in logged] == [True] * 2 + [False] * 4
+    unfit = replace(config, phases=(replace(phases[0], crop_size=40),))
+    with pytest.raises(ConfigError, match=r"phases\.0\.crop_size: 40 is not a multiple of 16"):
+        train(unfit, replace(run, folder=run.folder / "unfit"), fabric, Observer())
 
 
 def test_finished_run_is_not_changed(tiny, finished, fabric):
@@ -217,8 +335,11 @@ def test_damaged_checkpoint_falls_back_to_the_previous_one(tiny, straight, run, 
     harm(run.folder / CHECKPOINT_NAME)
     observer = Observer()
     train(tiny, run, fabric, observer)
-    assert observer.seen[0] == 4 * BATCH  # the previous checkpoint was written after 3 batches
-    assert [CHECKPOINT_NAME in notice and "previous" in notice for notice in observer.notices] == [True]
+    assert observer.seen[0] == 3 * BATCH  # the previous checkpoint was written after 3 batches
+    first, second = observer.notices
+    assert CHECKPOINT_NAME in first
+    assert "previous" in first
+    assert second == f"continuing from {3 * BATCH} samples"
     assert differences(checkpoint(straight), checkpoint(run)) == []
 
 
@@ -293,16 +414,35 @@ def test_finished_checkpoint_loads_as_a_generator(tiny, straight):
     assert all(parameter.isfinite().all() for parameter in generator.parameters())
 
 
-def test_dry_run_trains_and_writes_nothing(tiny, run, fabric, tmp_path):
-    progress = train(tiny, replace(run, stop_after=2), fabric, Observer())
-    assert progress.samples_seen == 2 * BATCH
+def test_rehearsal_estimates_the_time_and_writes_nothing(tiny, run, fabric, tmp_path, monkeypatch):
+    """On a clock on which the second update takes one second in the first phase and two in the second."""
+    readings = iter([0, 9, 10, 0, 9, 11, 0, 3])  # starts of two updates and end, twice; an evaluation
+    monkeypatch.setattr(time, "monotonic", lambda: next(readings))
+    expected = rehearse(replace(tiny, evaluate_every=2 * BATCH), run, fabric)
+    assert expected == Estimate(samples=6 * BATCH, seconds=2 * 1 + 4 * 2 + (3 + 1) * 3)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_dry_run_does_not_change_an_existing_run(tiny, run, fabric):
+def test_rehearsal_of_a_timed_run_estimates_its_samples(tiny, run, fabric, monkeypatch):
+    readings = iter([0, 9, 10, 0, 9, 11])
+    monkeypatch.setattr(time, "monotonic", lambda: next(readings))
+    expected = rehearse(replace(tiny, minutes=1.0), run, fabric)
+    assert expected == Estimate(samples=BATCH * 20 + BATCH * 40 // 2, seconds=60.0)
+
+
+def test_rehearsal_finds_what_is_wrong_with_a_later_phase(tiny, run, fabric, monkeypatch):
+    def fail(*_):
+        raise TrainingError("the loss is nan")
+
+    monkeypatch.setitem(ADVERSARIAL, "hinge", type("Broken", (), {"generator": fail, "discriminator": fail}))
+    with pytest.raises(TrainingError):
+        rehearse(tiny, run, fabric)
+
+
+def test_rehearsal_does_not_change_an_existing_run(tiny, run, fabric):
     train(tiny, run, fabric, interrupt_at(BATCH))
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
-    train(tiny, replace(run, stop_after=2), fabric, Observer())
+    rehearse(tiny, run, fabric)
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
 
 
@@ -491,10 +631,10 @@ def test_unknown_name_that_no_phase_uses_is_a_config_error(name, tiny, run, fabr
         train(config, run, fabric, Observer())
 
 
-@pytest.mark.parametrize("weight", ["adversarial", "perceptual"])
+@pytest.mark.parametrize("weight", [{"adversarial": 1.0}, {"losses": {"perceptual": 1.0}}])
 def test_crops_that_do_not_fit_the_fixed_encoder_are_a_config_error(weight, tiny, run, fabric):
     """48 is a multiple of pix2pix_unet's 8, but not of the encoder's 32."""
-    phase = replace(tiny.phases[0], crop_size=48, **{weight: 1.0})
+    phase = replace(tiny.phases[0], crop_size=48, **weight)
     config = replace(tiny, phases=(phase,), model=replace(tiny.model, discriminator="projected"))
     with pytest.raises(ConfigError, match=r"phases\.0\.crop_size: 48"):
         train(config, run, fabric, Observer())

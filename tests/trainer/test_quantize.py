@@ -150,8 +150,10 @@ def test_command_quantizes_and_reports_the_difference(exported, tmp_path):
     for number in range(12):
         pixels = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((96, 72), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    (folder / "bad.png").write_bytes(b"not a picture")
     result = CliRunner().invoke(main, ["quantize", str(exported), str(tmp_path / "q.onnx"), str(folder)])
     assert result.exit_code == 0, result.output
+    assert "left out bad.png: unreadable (UnidentifiedImageError)\n" in result.stderr
     assert "differ by" in result.output
     result = CliRunner().invoke(
         main, ["quantize", str(tmp_path / "none.onnx"), str(tmp_path / "q.onnx"), str(folder)]

@@ -166,13 +166,12 @@ def seen_by(network: nn.Module) -> list[torch.Tensor]:
 
 
 def test_generator_sees_degraded_and_losses_see_clean_lightness(tiny, batch, fabric):
-    phase = replace(GAN, perceptual=1.0)
+    phase = replace(GAN, losses={"perceptual": 1.0})
     config = replace(tiny, phases=(phase,))
     state = build(config, fabric)
     aged = batch._replace(lightness=100 - batch.clean)
-    seen = {
-        name: seen_by(getattr(state, name)) for name in ("generator", "frozen_discriminator", "perceptual")
-    }
+    networks = {"generator": state.generator, "frozen_discriminator": state.frozen_discriminator}
+    seen = {name: seen_by(network) for name, network in (networks | state.losses).items()}
     update(state, aged, phase, config, fabric)
     assert [len(found) for found in seen.values()] == [
         1,
@@ -187,15 +186,15 @@ def test_generator_sees_degraded_and_losses_see_clean_lightness(tiny, batch, fab
 
 def test_perceptual_loss_is_logged_and_trains_only_the_generator(tiny, batch, fabric):
     """It is logged only if its weight is not 0."""
-    config = replace(tiny, phases=(replace(PLAIN, perceptual=1.0),))
+    config = replace(tiny, phases=(replace(PLAIN, losses={"perceptual": 1.0}),))
     states = []
     for weight in (0.0, 1.0):
         state = build(config, fabric)
-        classifier = snapshot(state.perceptual)
-        log = update(state, batch, replace(PLAIN, perceptual=weight), config, fabric)
+        classifier = snapshot(state.losses["perceptual"])
+        log = update(state, batch, replace(PLAIN, losses={"perceptual": weight}), config, fabric)
         assert set(log) - {"perceptual"} == {"reconstruction", "gradient_norm"}
         assert ("perceptual" in log) is (weight > 0)
-        assert same(classifier, snapshot(state.perceptual))
+        assert same(classifier, snapshot(state.losses["perceptual"]))
         states.append(snapshot(state.generator))
     assert not same(*states)
     assert log["perceptual"] > 0
@@ -203,14 +202,14 @@ def test_perceptual_loss_is_logged_and_trains_only_the_generator(tiny, batch, fa
 
 
 def test_perceptual_loss_with_large_weight_decreases(tiny, batch, fabric):
-    config = replace(tiny, phases=(replace(PLAIN, perceptual=1e4),))
+    config = replace(tiny, phases=(replace(PLAIN, losses={"perceptual": 1e4}),))
     state = build(config, fabric, rate=0.01)
     losses = [update(state, batch, config.phases[0], config, fabric)["perceptual"].item() for _ in range(20)]
     assert losses[-1] < 0.7 * losses[0]
 
 
 def test_state_without_perceptual_phase_loads_no_classifier(state):
-    assert state.perceptual is None
+    assert state.losses == {}
 
 
 def test_generator_step_does_not_train_the_discriminator(tiny, batch, fabric):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.lab import recompose
-from trainer.models.encoders import build_encoder
+from trainer.models.encoders import ENCODER_MULTIPLE, build_encoder
+from trainer.models.loss import Loss
 
 
-class PerceptualLoss(nn.Module):
+class PerceptualLoss(Loss):
     """Feature distance between two chroma maps on the same lightness.
 
     Johnson et al. 2016, "Perceptual Losses for Real-Time Style Transfer and Super-Resolution". Features are
@@ -20,6 +21,8 @@ class PerceptualLoss(nn.Module):
     Args:
         encoder: a row of `trainer.models.encoders.ENCODERS`.
     """
+
+    multiple_of = ENCODER_MULTIPLE
 
     def __init__(self, encoder: str) -> None:
         super().__init__()
