@@ -115,7 +115,9 @@ PRESETS: dict[str, Config] = {
         evaluate_size=128,
     ),
     # For a few hundred pictures of one kind, from the bundled model's weights. Batches are small, because
-    # there is little time. More of each crop is cut away than in `photo`, because there are few.
+    # there is little time. More of each crop is cut away than in `photo`, because there are few. After 1,600
+    # samples of 300 pictures of groceries, the gain at 65 % of the true colorfulness was 6.12 dB with a rate
+    # of 2e-4, 6.41 dB with 5e-4 and 6.43 dB with 1e-3, which is more likely to be too high for longer runs.
     "finetune": Config(
         phases=(
             Phase(
