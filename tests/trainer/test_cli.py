@@ -401,5 +401,5 @@ def test_module_runs_as_the_program(monkeypatch, capfd, tmp_path):
     assert caught.value.code == 1
     said = capfd.readouterr()
     assert said.out == ""
-    assert said.err.startswith("Error: ")
+    assert said.err.startswith("colorize-train: ")
     assert said.err.count("\n") == 1
