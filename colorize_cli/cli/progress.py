@@ -17,6 +17,7 @@ each directory in which something is left out, not counted in the summary:
     size         short side in pixels of the network's input if memory forced a smaller one, else null
     ignored      object: number of ignored files of other kinds in an input directory and below, by ending in
                  lower case ("" without one); else null
+    notes        array: lines on what a video's output lacks or holds in another form
 
 URLs are printed without secrets. Bytes in a path that are not UTF-8 become lone surrogates U+DC80 to U+DCFF
 (PEP 383). Later versions may add fields.
@@ -63,6 +64,7 @@ def to_json(outcome: Outcome, status: str | None = None) -> str:
             "cuts": outcome.cuts,
             "size": outcome.size,
             "ignored": outcome.ignored,
+            "notes": outcome.notes,
         }
     )
 
@@ -164,6 +166,8 @@ class Display:
         self._position = None
         if self._json_lines is not None:
             print(to_json(outcome), file=self._json_lines, flush=True)
+        for note in outcome.notes:
+            self.say(f"{outcome.job.source}: {note}")
         if outcome.status is Status.SKIPPED:
             self._reasons[outcome.reason or "not needed"] += 1
         if outcome.status is Status.FAILED:

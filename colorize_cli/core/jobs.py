@@ -85,6 +85,7 @@ class Outcome:
         size: Short side in pixels of the network's input, if memory did not suffice for a larger one;
             otherwise None.
         ignored: Numbers of the ignored files by ending, for a directory; otherwise None.
+        notes: Lines on what the output lacks or holds in another form than the source.
         files: The files on this machine, until the next outcome is requested; None if there are none.
     """
 
@@ -98,6 +99,7 @@ class Outcome:
     cuts: int | None = None
     size: int | None = None
     ignored: Mapping[str, int] | None = None
+    notes: tuple[str, ...] = ()
     files: LocalFiles | None = field(default=None, compare=False)
 
     @classmethod

@@ -28,7 +28,7 @@ from colorize_cli.inference.adapters import ModelInfo
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic, stdio
 from colorize_cli.storage.filesystem import DAMAGED, SourceFingerprint
-from colorize_cli.video import chunks, pipe, preview, work_dir
+from colorize_cli.video import chunks, encoder, pipe, preflight, preview, work_dir
 from colorize_cli.video.encoder import CONTAINERS
 from colorize_cli.video.reader import VideoReader, opened
 from colorize_cli.video.stages import VideoStats
@@ -58,6 +58,7 @@ class SplitVideo:
         settings: Settings,
         outputs: Outputs,
         count: int,
+        notes: tuple[str, ...] = (),
     ) -> None:
         """Claim the work directory, so that no other run of this host works on the video, and split it.
 
@@ -69,17 +70,21 @@ class SplitVideo:
             settings: The settings of the run.
             outputs: The outputs of the run.
             count: Approximate number of chunks.
+            notes: Lines for the user about what the output lacks or holds in another form.
 
         Raises:
             Skip: Another run is colorizing the video.
             ReadError: The source is damaged beyond use, or ends before the time range.
+            UsageError: The requested encoding is not possible.
             OSError: The work directory cannot be created.
         """
         self._files, self._source, self._info = files, source, video.info
         self._settings, self._outputs = settings, outputs
         self._answers: dict[int, Outcome] = {}
         self._frames: dict[int, int] = {}
-        key = f"{outputs.recipe_of(files.job)} {source.content}"
+        chosen = encoder.choose(files.destination.suffix.lower(), video.info, settings.video)
+        self._notes = notes
+        key = f"{outputs.recipe_of(files.job)} {source.content} {chosen}"
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(work_dir.claimed(files.destination, key))
             if folder is None:
@@ -118,6 +123,7 @@ class SplitVideo:
             OSError: A file cannot be read or written.
         """
         begun = time.perf_counter()
+        stats.notes = self._notes
         note = _note(self._files, self._source, self._outputs, stats)
         with atomic.naming(self._files.destination, note) as temporary:
             chunks.concat(self.chunks, self._info, temporary, self._settings)
@@ -173,14 +179,14 @@ def colorize_video(
             read = None if files.source == STREAM else _read(files, outputs)
             _pipe(files, read, network, settings, outputs, stats, progress)
         else:
-            read = _prepared(files, outputs)
-            with opened(files.source, upright=_upright(files)) as video:
-                if _is_copied(files, video, read, settings, outputs):
-                    return _ended(files, stats, None, None)
-                if is_split(files, settings):
-                    split = SplitVideo(files, read, video, network.info, settings, outputs, 1)
+            is_copied, notes, read = _prepared(files, settings, outputs)
+            if is_copied:
+                return _ended(files, stats, None, None)
+            if is_split(files, settings):
+                with opened(files.source, upright=_upright(files)) as video:
+                    split = SplitVideo(files, read, video, network.info, settings, outputs, 1, notes)
                     _colorize_here(split, video, network, settings, stats, progress)
-            if not is_split(files, settings):
+            else:
                 _pipe(files, read, network, settings, outputs, stats, progress)
         return _ended(files, stats, network.device, settings.batch_size or network.batch_size)
 
@@ -209,11 +215,11 @@ def split_video(
             length, asked = video.seconds - settings.video.start, settings.video.duration
             if (length if asked is None else min(length, asked)) < SHORTEST:
                 return None
-        read = _prepared(files, outputs)
+        is_copied, notes, read = _prepared(files, settings, outputs)
+        if is_copied:
+            return _ended(files, VideoStats(), None, None)
         with opened(files.source, upright=_upright(files)) as video:
-            if _is_copied(files, video, read, settings, outputs):
-                return _ended(files, VideoStats(), None, None)
-            split = SplitVideo(files, read, video, model_info, settings, outputs, count)
+            split = SplitVideo(files, read, video, model_info, settings, outputs, count, notes)
             if len(split.chunks) > 1:
                 return split
             split.close()
@@ -284,6 +290,7 @@ def _ended(files: LocalFiles, stats: VideoStats, device: str | None, batch: int 
         "batch": batch,
         "frames": stats.frames,
         "cuts": stats.cuts,
+        "notes": stats.notes,
     }
     damage = f"{stats.damaged} packets or frames are damaged" if stats.damaged else ""
     if reasons := [reason for reason in (stats.cut_off, damage) if reason]:
@@ -309,35 +316,40 @@ def _read(files: LocalFiles, outputs: Outputs) -> SourceFingerprint:
         raise ReadError(error.strerror or str(error)) from error
 
 
-def _prepared(files: LocalFiles, outputs: Outputs) -> SourceFingerprint:
-    """Check what can be checked before a video is opened, and create the output's folder.
+def _prepared(
+    files: LocalFiles, settings: Settings, outputs: Outputs
+) -> tuple[bool, tuple[str, ...], SourceFingerprint]:
+    """Check all that can be known before the first frame, and create the output's folder.
+
+    Copies a video in color if that is asked for.
 
     Returns:
-        The fingerprint of the source. It is taken before the source is opened: if the source is replaced in
-        between, the output counts as made from the older one, and the next run makes it again.
-    """
-    _refuse_needless(files, outputs)
-    read = _read(files, outputs)
-    outputs.make_folder(files)
-    return read
-
-
-def _is_copied(
-    files: LocalFiles, video: VideoReader, read: SourceFingerprint, settings: Settings, outputs: Outputs
-) -> bool:
-    """Return True if the video was in color and was copied unchanged; else it is at its first frame.
+        True if the video was copied; the notes of the check (see `preflight.check`); and the fingerprint of
+        the source. Taking it reads the whole file, so it comes after the check. If the source is replaced
+        later, the output counts as made from the older one, and the next run makes it again.
 
     Raises:
-        Skip: It is in color and is to be skipped.
+        Skip: The output is up to date, or the video is in color and is to be skipped.
+        WriteError: The encoder or the container does not accept the video.
+        UsageError: The requested encoding is not possible.
         OSError: The copy cannot be written.
     """
-    if settings.if_colored == "recolor" or not video.is_color():
-        return False
-    if settings.if_colored == "skip":
-        raise Skip("already in color")
-    with atomic.naming(files.destination, outputs.note(files, read)) as temporary:
-        shutil.copyfile(files.source, temporary)
-    return True
+    _refuse_needless(files, outputs)
+    notes: tuple[str, ...] = ()
+    with opened(files.source, upright=_upright(files)) as video:
+        colored = settings.if_colored != "recolor" and video.is_color()
+        if colored and settings.if_colored == "skip":
+            raise Skip("already in color")
+        if not colored:
+            kind = files.destination.suffix.lower()
+            chosen = encoder.choose(kind, video.info, settings.video)
+            notes = preflight.check(video, kind, chosen, settings.video)
+    read = _read(files, outputs)
+    outputs.make_folder(files)
+    if colored:
+        with atomic.naming(files.destination, outputs.note(files, read)) as temporary:
+            shutil.copyfile(files.source, temporary)
+    return colored, notes, read
 
 
 def _colorize_here(

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import sub
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.codec.context import Flags
@@ -15,8 +17,10 @@ from av.video.stream import VideoStream
 from colorize_cli.core.errors import UsageError, WriteError, one_line
 from colorize_cli.core.settings import VideoSettings
 from colorize_cli.video import files
-from colorize_cli.video.pixel_format import Layout, VideoInfo, planar_name, tag
+from colorize_cli.video.pixel_format import DEPTHS, Layout, VideoInfo, planar_name, tag
 
+# Codecs that `files.SEGMENT_FORMAT` does not hold.
+_MOV_SEGMENTS = frozenset({"dnxhd", "prores", "prores_aw", "prores_ks", "qtrle"})
 # Fixed, because the output of most encoders depends on the number of threads: segments encoded on different
 # machines must be equal. On two cores it is as fast as three threads.
 _THREADS = 8
@@ -28,53 +32,100 @@ class Container:
 
     Attributes:
         format: libavformat's name of the format.
-        codec: Default encoder.
-        options: Options for the default encoder.
+        codecs: Encoders in order of preference. The first one that takes the frames as they are is chosen.
+        options: Options for the encoder that is preferred.
         upright: True if the format cannot say that frames are displayed turned or mirrored.
         steady_rate: True if the format has a constant frame rate instead of time stamps.
         gaps: True if frames may be missing nevertheless.
         muxing: Options for libavformat's muxer.
+        holds: Names of all codecs that the format holds; None if libavformat knows them.
+        text: Codec of text subtitles in this format; None if it holds none.
+        pictures: True if it holds cover art.
+        lacks: What else it does not hold: "time code", "list of chapters".
     """
 
     format: str
-    codec: str
+    codecs: tuple[str, ...]
     options: Mapping[str, str] = field(default_factory=dict)
     upright: bool = False
     steady_rate: bool = False
     gaps: bool = True
     muxing: Mapping[str, str] = field(default_factory=dict)
+    holds: frozenset[str] | None = None
+    text: str | None = None
+    pictures: bool = False
+    lacks: tuple[str, ...] = ()
 
 
 # Some encoders print to stderr by themselves, unless this environment variable is set.
 _LOG = "COLORIZE_ENCODER_LOG"
 _SILENT = {"libx265": {"x265-params": "log-level=none"}}
 _H264 = {"crf": "18", "preset": "medium"}
-# About the same quality, for encoders with other scales.
-_VP9 = {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
-_INDEX_FIRST = {"movflags": "+faststart"}
 _QUANTIZER = {"qmin": "2", "qmax": "2"}
+# Options for a high quality, by encoder. Other encoders have a suitable default.
+_OPTIONS: dict[str, Mapping[str, str]] = {
+    "libx264": _H264,
+    "libx265": _H264,
+    # About the same quality, for encoders with other scales.
+    "libvpx-vp9": {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
+    "libsvtav1": {"crf": "20", "preset": "8"},
+    "mpeg4": _QUANTIZER,
+    "wmv2": _QUANTIZER,
+    "mpeg2video": _QUANTIZER,
+    "mjpeg": _QUANTIZER,
+}
+# DNxHR's profiles by pixel format. Without one the encoder takes a few sizes and rates only.
+_DNXHR = {"yuv422p": "dnxhr_hq", "yuv422p10le": "dnxhr_hqx", "yuv444p10le": "dnxhr_444"}
+_INDEX_FIRST = {"movflags": "+faststart"}
+# Other codecs become private data in a transport stream, which nothing can read.
+_TS = frozenset(
+    {"mpeg1video", "mpeg2video", "mpeg4", "h264", "hevc"}
+    | {"aac", "aac_latm", "ac3", "dts", "eac3", "mp1", "mp2", "mp3", "opus", "s302m", "truehd"}
+    | {"dvb_subtitle", "dvb_teletext", "klv"}
+)
+_M2TS = (_TS - {"klv"}) | {"hdmv_pgs_subtitle", "hdmv_text_subtitle", "pcm_bluray"}
+_PS = frozenset({"mpeg1video", "mpeg2video", "ac3", "dts", "mp1", "mp2", "mp3", "pcm_dvd", "dvd_subtitle"})
+_FLV = frozenset({"h264", "hevc", "av1", "flv1", "aac", "mp3", "speex", "nellymoser", "adpcm_swf"})
+_BARE = ("time code", "list of chapters")
+_MP4 = Container("mp4", ("libx264", "libx265", "ffv1"), muxing=_INDEX_FIRST, text="mov_text", pictures=True)
+_BLURAY = Container(
+    "mpegts", ("libx264", "libx265"), upright=True, muxing={"mpegts_m2ts_mode": "1"}, holds=_M2TS, lacks=_BARE
+)
+_MPEG = Container("mpeg", ("mpeg2video",), upright=True, steady_rate=True, gaps=False, holds=_PS, lacks=_BARE)
 # By file name suffix; the values of `core.formats.VIDEOS` are the same suffixes without PyAV.
 CONTAINERS: dict[str, Container] = {
-    ".3gp": Container("3gp", "libx264", _H264, muxing=_INDEX_FIRST),
-    ".flv": Container(
-        "flv", "libx264", _H264 | {"bf": "0"}, upright=True
-    ),  # with B-frames it would begin later
-    ".mp4": Container("mp4", "libx264", _H264, muxing=_INDEX_FIRST),
-    ".m4v": Container("mp4", "libx264", _H264, muxing=_INDEX_FIRST),
-    ".mov": Container("mov", "libx264", _H264, muxing=_INDEX_FIRST),
-    ".mkv": Container("matroska", "libx264", _H264),
-    ".webm": Container("webm", "libvpx-vp9", _VP9),
-    ".m2ts": Container("mpegts", "libx264", _H264, upright=True),
-    ".mts": Container("mpegts", "libx264", _H264, upright=True),
-    ".ts": Container("mpegts", "libx264", _H264, upright=True),
-    ".avi": Container("avi", "mpeg4", _QUANTIZER, upright=True, steady_rate=True),
-    ".wmv": Container("asf", "wmv2", _QUANTIZER, upright=True),
+    ".3gp": Container("3gp", ("libx264",), muxing=_INDEX_FIRST, text="mov_text", lacks=("time code",)),
+    # With B-frames it would begin later.
+    ".flv": Container("flv", ("libx264",), {"bf": "0"}, upright=True, holds=_FLV, lacks=_BARE),
+    ".mp4": _MP4,
+    ".m4v": _MP4,
+    ".mov": Container("mov", ("libx264", "libx265"), muxing=_INDEX_FIRST, text="mov_text"),
+    ".mkv": Container("matroska", ("libx264", "libx265", "ffv1"), text="subrip", pictures=True),
+    ".webm": Container("webm", ("libvpx-vp9", "libsvtav1"), text="webvtt"),
+    ".m2ts": _BLURAY,
+    ".mts": _BLURAY,
+    ".ts": Container("mpegts", ("libx264", "libx265"), upright=True, holds=_TS, lacks=_BARE),
+    ".avi": Container("avi", ("mpeg4", "mjpeg", "ffv1"), upright=True, steady_rate=True, lacks=_BARE),
+    ".wmv": Container("asf", ("wmv2",), upright=True, lacks=("time code",)),
     ".y4m": Container(
-        "yuv4mpegpipe", "rawvideo", upright=True, steady_rate=True, gaps=False, muxing={"strict": "-1"}
+        "yuv4mpegpipe",
+        ("rawvideo",),
+        upright=True,
+        steady_rate=True,
+        gaps=False,
+        muxing={"strict": "-1"},
+        holds=frozenset({"rawvideo"}),
+        lacks=_BARE,
     ),
-    ".mpg": Container("mpeg", "mpeg2video", _QUANTIZER, upright=True, steady_rate=True, gaps=False),
-    ".mpeg": Container("mpeg", "mpeg2video", _QUANTIZER, upright=True, steady_rate=True, gaps=False),
+    ".mpg": _MPEG,
+    ".mpeg": _MPEG,
 }
+# Encoders whose streams cannot say that luma has full range.
+_LIMITED_RANGE = frozenset({"mpeg1video", "mpeg2video", "mpeg4", "wmv2"})
+# AVFieldOrder in libavcodec: the bottom field is shown first. x264 does not take it from the frames.
+_BOTTOM_FIRST = (3, 5)
+# These encoders require dimensions that are multiples of the subsampling factors.
+_WHOLE_CELLS = frozenset({"libx264", "libx265", "h264_nvenc", "hevc_nvenc"})
 
 
 @dataclass(frozen=True)
@@ -87,6 +138,7 @@ class Encoding:
         options: Options for the encoder.
         steady_rate: True to encode frames at a constant rate, whatever their time stamps.
         gaps: False to repeat frames where that rate requires it.
+        notes: Lines for the user about what differs from the source or from the default.
     """
 
     codec: str
@@ -94,6 +146,7 @@ class Encoding:
     options: Mapping[str, str]
     steady_rate: bool = False
     gaps: bool = True
+    notes: tuple[str, ...] = ()
 
 
 def choose(suffix: str, info: VideoInfo, asked: VideoSettings) -> Encoding:
@@ -105,52 +158,120 @@ def choose(suffix: str, info: VideoInfo, asked: VideoSettings) -> Encoding:
         asked: The requested codec, quality, preset and pixel format.
 
     Raises:
-        UsageError: The encoder or pixel format does not exist, or it cannot preserve luma.
+        UsageError: There is no such encoder or pixel format, or none that takes the frames.
     """
     container = CONTAINERS[suffix]
-    name = asked.codec or container.codec
+    names = (asked.codec,) if asked.codec else container.codecs
+    encoders = {name: _encoder(name) for name in names}
+    if info.coding.full:
+        unable = _LIMITED_RANGE if container.format == "matroska" else _LIMITED_RANGE | {"ffv1"}
+        encoders = {name: encoder for name, encoder in encoders.items() if name not in unable}
+        if not encoders:
+            raise UsageError(
+                f"its luma has full range, which {names[0]} cannot say; choose another codec or .mkv"
+            )
+    known = {name: [each.name for each in encoder.video_formats or ()] for name, encoder in encoders.items()}
+    if asked.pixel_format is not None:
+        found = _requested(known, info, asked.pixel_format)
+    elif not (found := _layouts(known, info, (info.layout.bits,))):
+        deeper = [bits for bits in DEPTHS if bits > info.layout.bits]
+        found = _layouts(
+            known, info, [*deeper, *(bits for bits in reversed(DEPTHS) if bits < info.layout.bits)]
+        )
+    if not found:
+        raise UsageError(f"{names[0]} takes no frames like those of {info.layout.name}; choose another codec")
+    # The first encoder that keeps the luma, or else the one that keeps most of its bits.
+    name, layout = max(found, key=lambda choice: min(choice[1].bits, info.layout.bits))
+    notes, reduced = [], info.layout.reduced
+    if name != names[0]:
+        frames = f"{info.layout.name} of full range" if info.coding.full else info.layout.name
+        notes.append(f"encoded with {name}, because {names[0]} cannot hold frames of {frames}")
+    if layout.bits != info.layout.bits:
+        notes.append(f"its luma of {info.layout.bits} bits is stored with {layout.bits} bits")
+    if reduced and layout.reduced and max(map(sub, layout.reduced, reduced)) > 0:
+        notes.append(f"its chroma is stored more coarsely than in {info.layout.name}, as {layout.name}")
+    codec = encoders[name].name
+    options = _options(codec, layout, asked)
+    if name == container.codecs[0]:
+        options |= container.options
+    if codec == "libx264" and info.field_order in _BOTTOM_FIRST:
+        options["x264-params"] = "bff=1"
+    return Encoding(codec, layout, options, container.steady_rate, container.gaps, tuple(notes))
+
+
+def _encoder(name: str) -> av.codec.Codec:
     try:
         encoder = av.codec.Codec(name, "w")
     except ValueError as error:
         raise UsageError(f"there is no encoder {name!r} here") from error
-    options = dict(container.options) if name == container.codec else {}
-    if asked.codec in ("libx264", "libx265"):
-        options = dict(_H264)
+    if encoder.type != "video":
+        raise UsageError(f"{name!r} is not an encoder of video but of {encoder.type}")
+    return encoder
+
+
+def _options(codec: str, layout: Layout, asked: VideoSettings) -> dict[str, str]:
+    options = dict(_OPTIONS.get(codec, {}))
+    if codec == "dnxhd" and layout.name in _DNXHR:
+        options["profile"] = _DNXHR[layout.name]
     if asked.crf is not None:
         options["crf"] = str(asked.crf)
     if asked.preset is not None:
         options["preset"] = asked.preset
     if not os.environ.get(_LOG):
         os.environ.setdefault("SVT_LOG", "1")  # errors only
-        options |= _SILENT.get(name, {})
-    known = [format_.name for format_ in encoder.video_formats or ()]
-    layout = _layout(name, known, info, asked.pixel_format)
-    return Encoding(name, layout, options, container.steady_rate, container.gaps)
+        options |= _SILENT.get(codec, {})
+    return options
 
 
-def _layout(codec: str, known: list[str], info: VideoInfo, pixel_format: str | None) -> Layout:
-    source = info.layout
-    if pixel_format is not None:
-        asked = Layout.of(pixel_format)
-        if asked is None or asked.reduced is None or (known and pixel_format not in known):
-            raise UsageError(f"{codec} takes no frames of {pixel_format}; it takes {', '.join(known)}")
-        if asked.bits != source.bits:
-            raise UsageError(f"{pixel_format} would change the {source.bits} bits of the video's luma")
-        return asked
-    wanted = [source.reduced or (2, 2), (2, 2), (2, 1), (1, 1)]
-    finer = [r for r in wanted if r == wanted[0] or (r[0] <= wanted[0][0] and r[1] <= wanted[0][1])]
-    for across, down in finer:
-        # These encoders require dimensions that are multiples of the subsampling factors.
-        if codec in _WHOLE_CELLS and (info.width % across or info.height % down):
-            continue
-        for family in ("yuvj", "yuv") if source.name.startswith("yuvj") else ("yuv",):
-            name = planar_name((across, down), source.bits, family)
-            if not known or name in known:  # some encoders list no formats and accept any
-                return Layout(name, source.bits, (across, down))
-    raise UsageError(f"{codec} takes no frames like those of {source.name}; choose another codec")
+def _requested(
+    known: Mapping[str, list[str]], info: VideoInfo, pixel_format: str
+) -> list[tuple[str, Layout]]:
+    """Return the encoders that take the requested pixel format, with its layout.
+
+    Args:
+        known: Pixel formats by encoder; empty if it lists none and takes any.
+        info: Properties of the source's frames.
+        pixel_format: The requested pixel format.
+
+    Raises:
+        UsageError: No encoder takes the pixel format, or it has too few bits.
+    """
+    asked, (codec, taken) = Layout.of(pixel_format), next(iter(known.items()))
+    able = [name for name, formats in known.items() if not formats or pixel_format in formats]
+    if asked is None or asked.reduced is None or not able:
+        raise UsageError(f"{codec} takes no frames of {pixel_format}; it takes {', '.join(taken)}")
+    if asked.bits < info.layout.bits:
+        raise UsageError(f"{pixel_format} would change the {info.layout.bits} bits of the video's luma")
+    return [(name, asked) for name in able]
 
 
-_WHOLE_CELLS = frozenset({"libx264", "libx265", "h264_nvenc", "hevc_nvenc"})
+def _layouts(
+    known: Mapping[str, list[str]], info: VideoInfo, depths: Sequence[int]
+) -> list[tuple[str, Layout]]:
+    """Return the encoders that take one of the depths, with the layout of the frames for each.
+
+    Args:
+        known: Pixel formats by encoder; empty if it lists none and takes any.
+        info: Properties of the source's frames.
+        depths: Numbers of bits in order of preference.
+    """
+    own = info.layout.reduced or (2, 2)
+    finer = [r for r in ((2, 2), (2, 1), (1, 1)) if r[0] <= own[0] and r[1] <= own[1]]
+    wanted = dict.fromkeys([own, *finer, (2, 1), (2, 2)])  # the chroma of a gray film carries nothing
+    found = []
+    for codec, formats in known.items():
+        full = info.layout.name.startswith("yuvj") or (info.coding.full and codec == "mjpeg")
+        fitting = (
+            Layout(name, bits, (across, down))
+            for bits in depths
+            for across, down in wanted
+            if codec not in _WHOLE_CELLS or not (info.width % across or info.height % down)
+            for family in (("yuvj", "yuv") if full else ("yuv",))
+            if (name := planar_name((across, down), bits, family)) in formats or not formats
+        )
+        if (layout := next(fitting, None)) is not None:
+            found.append((codec, layout))
+    return found
 
 
 class Encoder:
@@ -161,9 +282,11 @@ class Encoder:
     """
 
     def __init__(
-        self, container: OutputContainer, info: VideoInfo, encoding: Encoding, interlaced: bool
+        self, container: OutputContainer, info: VideoInfo, encoding: Encoding, first: VideoFrame
     ) -> None:
         """Add a stream to the container.
+
+        `first` is a frame with the color properties and the kind of scan of those to encode.
 
         Raises:
             WriteError: The encoder does not accept the options or the frames.
@@ -173,11 +296,11 @@ class Encoder:
         self._last: VideoFrame | None = None
         self._begun = 0
         try:
-            self.stream = self._begin(interlaced)
+            self.stream = self._begin(first)
         except (av.error.FFmpegError, ValueError) as error:
             raise WriteError(f"{encoding.codec} cannot encode it: {one_line(error)}") from error
 
-    def _begin(self, interlaced: bool) -> VideoStream:
+    def _begin(self, first: VideoFrame) -> VideoStream:
         info, encoding = self._info, self._encoding
         stream: VideoStream = self._container.add_stream(encoding.codec, rate=info.rate)  # type: ignore[assignment]
         context = stream.codec_context
@@ -185,9 +308,11 @@ class Encoder:
         context.pix_fmt = encoding.layout.name
         context.time_base = 1 / info.rate if encoding.steady_rate else info.time_base
         context.sample_aspect_ratio = info.aspect
+        context.field_order = info.field_order
         context.options = dict(encoding.options)
         context.thread_type, context.thread_count = "AUTO", _THREADS
-        if interlaced:
+        tag(context, first)
+        if first.interlaced_frame:
             context.flags |= Flags.interlaced_dct | Flags.interlaced_me
         stream.time_base = info.time_base
         return stream
@@ -198,8 +323,6 @@ class Encoder:
         Raises:
             WriteError: The frame cannot be encoded.
         """
-        if not self.stream.codec_context.is_open:
-            tag(self.stream.codec_context, frame)
         frame.pict_type = PictureType.NONE
         frame.time_base = self._info.time_base
         if self._encoding.steady_rate and frame.pts is not None:
@@ -244,14 +367,19 @@ class Encoder:
 
 
 @contextlib.contextmanager
-def segment(path: Path, info: VideoInfo, encoding: Encoding, interlaced: bool) -> Iterator[Encoder]:
+def segment(
+    path: Path | BinaryIO, info: VideoInfo, encoding: Encoding, first: VideoFrame
+) -> Iterator[Encoder]:
     """Yield an encoder into a segment file. The file is complete when the block ends.
+
+    `first` is the first frame of the segment; see `Encoder`.
 
     Raises:
         WriteError: The encoder does not accept the options or a frame.
         OSError: The file cannot be written.
     """
-    with files.open_output(path, files.SEGMENT_FORMAT, {}) as container:
-        encoder = Encoder(container, info, encoding, interlaced)
+    format_ = "mov" if encoding.codec in _MOV_SEGMENTS else files.SEGMENT_FORMAT
+    with files.open_output(path, format_, {}) as container:
+        encoder = Encoder(container, info, encoding, first)
         yield encoder
         encoder.finish()

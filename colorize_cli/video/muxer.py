@@ -1,8 +1,10 @@
 """Muxing encoded segments and the source's other streams into one file."""
 
 import heapq
+import io
 import itertools
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,13 +16,24 @@ from av.packet import Packet
 from av.stream import Stream
 
 from colorize_cli.core.errors import WriteError, one_line
-from colorize_cli.video import files
+from colorize_cli.video import aspect, files
 from colorize_cli.video.encoder import CONTAINERS
 from colorize_cli.video.pixel_format import TimeRange, VideoInfo, tag
 
 # Path of a segment, and the presentation time of its first frame in units of the video stream's time base.
 TimedSegment = tuple[Path, int]
-_OTHERS = ("audio", "subtitle", "data", "video")
+# Containers to recommend for streams that the output's cannot hold.
+_OTHER_KINDS = (".mkv", ".mov", ".mp4", ".avi", ".m2ts", ".ts")
+# Tags that are true of the source only: statistics by mkvmerge, and properties of an MP4 file.
+_STALE = re.compile(
+    r"(BPS|DURATION|NUMBER_OF_(BYTES|FRAMES)|_STATISTICS_\w+)(-\w+)?|major_brand|minor_version|compatible_brands",
+    re.IGNORECASE,
+)
+# Prefix of the tags of phones, which MP4 and MOV hold only as QuickTime metadata keys.
+_QUICKTIME_KEY = "com."
+# Color matrix (H.273) and range of Y'CbCr made from RGB, see `VideoReader.planar`.
+RGB_TAGS = 1, 2
+COVER = av.stream.Disposition.attached_pic
 
 
 def join(
@@ -58,99 +71,306 @@ def join(
     with (
         files.open_source(source) as original,
         files.open_source(segments[0][0]) as first,
-        files.open_output(output, container.format, container.muxing) as out,
+        files.open_output(output, container.format, muxing(original, kind)) as out,
     ):
-        describe(original, out, chapters=time_range is None)
-        targets = _streams(original, first, target_info, out, kind, audio=audio)
-        colorized = _colorized_packets(segments, targets[info.index], target_info, begin)
-        others = _other_packets(original, targets, info, time_range)
+        add_video = template_adder(first, target_info, out, kind)
+        streams = Streams(original, out, info, kind, add_video, dict(_covers(original)), audio=audio)
+        streams.describe(chapters=time_range is None)
+        colorized = _colorized_packets(segments, streams.video, target_info, begin)
+        others = (
+            packet
+            for packet in (files.packets(original) if streams.kept else ())  # all: the clock is that of all
+            if packet.size
+            and packet.stream.index in streams.kept
+            and (time_range is None or take(packet, time_range, info.time_base))
+        )
         try:
             for packet in heapq.merge(colorized, others, key=lambda p: Fraction((p.dts or 0) * p.time_base)):
-                out.mux_one(packet)
+                streams.write(packet)
         except av.error.FFmpegError as error:
             if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
                 raise WriteError(f"{kind} cannot hold one of its packets: {one_line(error)}") from error
             raise
+    if aspect.is_outside(kind, info):
+        aspect.patch(output, kind, info)
 
 
-def describe(original: InputContainer, out: OutputContainer, *, chapters: bool) -> None:
-    """Copy the container's metadata, and its chapters if `chapters` is true."""
-    out.metadata.update(original.metadata)
-    if chapters and original.chapters():
-        out.set_chapters(original.chapters())
+def muxing(original: InputContainer, kind: str) -> dict[str, str]:
+    """Return the options for the muxer of a copy of `original`."""
+    options = dict(CONTAINERS[kind].muxing)
+    if "movflags" in options and any(key.startswith(_QUICKTIME_KEY) for key in original.metadata):
+        options["movflags"] += "+use_metadata_tags"
+    return options
 
 
-def _streams(
-    original: InputContainer,
-    first: InputContainer,
-    info: VideoInfo,
-    out: OutputContainer,
-    kind: str,
-    *,
-    audio: bool,
-) -> dict[int, Stream]:
-    """Add all streams and return them by the index of the source's stream, in the source's order."""
-    targets: dict[int, Stream] = {}
-    for stream in original.streams:
-        target: Any
-        if stream.index == info.index:
-            target = _add_video_stream(stream, first.streams.video[0], info, out, kind)
-        elif audio or stream.type != "audio":
-            target = add_beside(stream, out, kind)
-        else:
-            target = None
-        if target is not None:
-            targets[stream.index] = target
-    return targets
+def template_adder(
+    encoded: InputContainer, info: VideoInfo, out: OutputContainer, kind: str
+) -> Callable[[Stream], Stream]:
+    """Return the function that adds the video stream of an encoded segment to the output."""
+    template = encoded.streams.video[0]
+
+    def add(stream: Stream) -> Stream:
+        target: Any = _copied(template, out, kind)
+        if target is None:
+            raise WriteError(
+                f"{kind} cannot hold video of {_codec(template)}; choose another codec or container"
+            )
+        target.time_base = info.time_base
+        target.codec_context.framerate = info.rate
+        target.codec_context.field_order = info.field_order
+        # The source's container may know color properties that the encoder was not given.
+        tag(target.codec_context, stream.codec_context)
+        if stream.codec_context.format.is_rgb:  # type: ignore[attr-defined]
+            target.codec_context.colorspace, target.codec_context.color_range = RGB_TAGS
+        return target  # type: ignore[no-any-return]
+
+    return add
 
 
-def _add_video_stream(
-    stream: Stream, template: Stream, info: VideoInfo, out: OutputContainer, kind: str
-) -> Stream:
-    try:
-        target: Any = out.add_stream_from_template(template)
-    except (av.error.FFmpegError, ValueError) as error:
-        raise WriteError(f"{kind} cannot hold its video stream: {one_line(error)}") from error
-    target.time_base = info.time_base
-    target.codec_context.framerate = info.rate
-    # The source's container may know color properties that the encoder was not given.
-    tag(target.codec_context, stream.codec_context)
-    label_video_stream(target, stream, info)
-    return target  # type: ignore[no-any-return]
+class Streams:
+    """The streams of an output: the colorized video, and the source's other streams, in the source's order.
 
+    Text subtitles are converted where the container needs another codec. Streams without meaning outside the
+    source's container are left out.
 
-def add_beside(stream: Stream, out: OutputContainer, kind: str) -> Stream | None:
-    """Add a copy of an audio, subtitle, data or other stream; None if it has no packets to copy.
-
-    Raises:
-        WriteError: The container format does not support it.
+    Attributes:
+        video: The video stream.
+        kept: Indices of the source's other streams whose packets `write` takes.
+        notes: Lines for the user about what is converted or left out.
     """
+
+    def __init__(
+        self,
+        original: InputContainer,
+        out: OutputContainer,
+        info: VideoInfo,
+        kind: str,
+        add_video: Callable[[Stream], Stream],
+        covers: Mapping[int, "Packet[Any]"],
+        *,
+        audio: bool = True,
+    ) -> None:
+        """Add all streams to the output.
+
+        Args:
+            original: The open source.
+            out: The open output.
+            info: Properties of the source's frames.
+            kind: Extension of the output's container format, with the dot.
+            add_video: Adds the colorized video stream. Takes the source's video stream.
+            covers: Packets with cover art, by the index of the source's stream.
+            audio: False to leave the sound out.
+
+        Raises:
+            WriteError: The container format does not support a stream.
+        """
+        self._original, self._out, self._kind = original, out, kind
+        self.notes: list[str] = []
+        self._targets: dict[int, Stream] = {}
+        self._converted: dict[int, Stream] = {}
+        self._ends: dict[int, int] = {}
+        self._last: dict[int, int] = {}
+        self._timecode: str | None = None
+        nonstrict: Any = av.format.Flags.ts_nonstrict  # repeated time stamps are allowed
+        self._least_step = int(not out.format.flags & nonstrict.value)
+        for stream in original.streams:
+            if stream.index == info.index:
+                self.video = add_video(stream)
+                if info.quarter_turns or info.mirrored:
+                    turned: Any = self.video
+                    turned.set_display_rotation(90 * info.quarter_turns, hflip=info.mirrored)
+                _copy_labels(self.video, stream)
+                if aspect.is_outside(kind, info) and CONTAINERS[kind].format in ("matroska", "webm"):
+                    self.video.metadata["title"] = self.video.metadata.get("title", "") + aspect.ROOM
+                for key in [key for key in self.video.metadata if key.lower() == "encoder"]:
+                    del self.video.metadata[key]
+            elif stream.disposition & COVER or stream.type == "attachment":
+                self._add_attached(stream, covers)
+            elif stream.type == "audio" and not audio:
+                continue
+            elif stream.type == "audio" and not getattr(stream.codec_context, "sample_rate", 1):
+                self.notes.append(f"its audio stream {stream.index} is left out, because it has no packets")
+            elif stream.type == "subtitle" and stream.codec_context is None:  # PyAV can copy it nowhere
+                self.notes.append(
+                    f"its subtitle stream {stream.index} is left out, because its codec is unknown"
+                )
+            elif stream.type in ("audio", "subtitle", "video"):
+                self._add_copy(stream)
+            else:
+                self._add_data(stream)
+        self.kept = frozenset(self._targets)
+        self._covers = [cover for index, cover in covers.items() if index in self._targets]
+
+    def _add_attached(self, stream: Any, covers: Mapping[int, "Packet[Any]"]) -> None:
+        """Add cover art or another attached file. Only Matroska holds files."""
+        container = CONTAINERS[self._kind]
+        if container.format == "matroska":
+            if stream.type == "attachment":
+                self._out.add_attachment(stream.name or "attachment", stream.mimetype or "", stream.data)
+            elif stream.index in covers:
+                codec = _codec(stream)
+                name = stream.metadata.get("filename", f"cover.{_PICTURES.get(codec, codec)}")
+                mimetype = stream.metadata.get("mimetype", f"image/{'jpeg' if codec == 'mjpeg' else codec}")
+                self._out.add_attachment(name, mimetype, bytes(covers[stream.index]))
+        elif stream.type != "attachment" and container.pictures:
+            target = self._out.add_stream_from_template(stream, opaque=True)
+            _copy_labels(target, stream)
+            self._targets[stream.index] = target
+        else:
+            what = "attached file" if stream.type == "attachment" else "cover art"
+            self.notes.append(f"its {what} is left out, because {self._kind} cannot hold it")
+
+    def _add_copy(self, stream: Stream) -> None:
+        text = CONTAINERS[self._kind].text
+        name = f"its {stream.type} stream {stream.index} ({_codec(stream)})"
+        target: Any = _copied(stream, self._out, self._kind)
+        if target is None and text is not None and _is_text(stream):
+            target = self._out.add_stream(text)
+            decoder: Any = stream.codec_context
+            decoder.open(strict=False)
+            target.codec_context.subtitle_header = decoder.subtitle_header
+            self._converted[stream.index] = target
+            self.notes.append(f"{name} is converted to {text}")
+        if target is None:
+            raise WriteError(f"{self._kind} cannot hold {name}{_advice(self._original, self._kind)}")
+        target.time_base = stream.time_base
+        _copy_labels(target, stream)
+        self._targets[stream.index] = target
+
+    def _add_data(self, stream: Stream) -> None:
+        """Add a data stream if the container holds it. Chapters and time codes are written from the tags."""
+        holds = CONTAINERS[self._kind].holds
+        if holds is not None and getattr(stream, "name", None) in holds:
+            target = self._out.add_stream_from_template(stream)
+            target.time_base = stream.time_base
+            self._targets[stream.index] = target
+        elif "timecode" in stream.metadata:
+            self._timecode = stream.metadata["timecode"]
+        elif not (self._original.chapters() and getattr(stream, "name", None) == "bin_data"):
+            self.notes.append(f"its {stream.type} stream {stream.index} is left out")
+
+    def describe(self, *, chapters: bool) -> None:
+        """Copy the container's metadata, and its chapters if `chapters` is true. Write the header.
+
+        Raises:
+            WriteError: The container format does not accept a stream.
+        """
+        lacking = []
+        if self._timecode is not None:
+            self.video.metadata.setdefault("timecode", self._timecode)
+        if any(key.lower() == "timecode" for key in self.video.metadata):
+            lacking.append("time code")
+        self._out.metadata.update(_true_of_copies(self._original.metadata))
+        if chapters and self._original.chapters():
+            self._out.set_chapters(self._original.chapters())
+            lacking.append("list of chapters")
+        for what in lacking:
+            if what in CONTAINERS[self._kind].lacks:
+                self.notes.append(f"its {what} is left out, because {self._kind} cannot hold it")
+        try:
+            self._out.start_encoding()
+        except av.error.FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            raise WriteError(f"{self._kind} cannot hold its streams: {one_line(error)}") from error
+        for cover in self._covers:
+            cover.pts = cover.dts = 0
+            self.write(cover)
+
+    def write(self, packet: "Packet[Any]") -> None:
+        """Write a packet of the colorized video, or of one of the source's other streams.
+
+        Time stamps that are missing, or not after those of the packet before, are replaced as `ffmpeg` does.
+        """
+        index = packet.stream.index
+        if packet.stream is not self.video:
+            if index not in self._targets:
+                return
+            if index in self._converted and (converted := self._convert(packet)) is not None:
+                packet = converted
+            elif index in self._converted:
+                return
+            packet.stream = self._targets[index]
+        target: Any = packet.stream
+        if packet.dts is None:
+            packet.dts = packet.pts if packet.pts is not None else self._ends.get(target.index, 0)
+            packet.pts = packet.dts if packet.pts is None else packet.pts
+        self._ends[target.index] = packet.dts + (packet.duration or 1)
+        dts = round(packet.dts * packet.time_base / target.time_base)
+        least = self._last.get(target.index, dts - 1) + self._least_step
+        if dts < least:
+            shown = dts if packet.pts is None else round(packet.pts * packet.time_base / target.time_base)
+            packet.duration = round((packet.duration or 0) * packet.time_base / target.time_base)
+            packet.time_base, packet.pts, packet.dts = target.time_base, max(shown, least), least
+        self._last[target.index] = max(dts, least)
+        self._out.mux_one(packet)
+
+    def _convert(self, packet: "Packet[Any]") -> "Packet[Any] | None":
+        """Return a packet of text subtitles in the output's codec; None if it has no text."""
+        decoder: Any = packet.stream.codec_context
+        target: Any = self._converted[packet.stream.index]
+        found = decoder.decode2(packet)
+        if found is None or not len(found.rects):
+            return None
+        converted: Packet[Any] = target.codec_context.encode_subtitle(found)
+        converted.time_base, converted.pts, converted.dts = packet.time_base, packet.pts, packet.dts
+        converted.duration = packet.duration
+        return converted
+
+
+_PICTURES = {"mjpeg": "jpg"}  # file name suffixes that differ from the codec's name
+
+
+def _covers(original: InputContainer) -> Iterator[tuple[int, "Packet[Any]"]]:
+    """Yield the cover art of a newly opened source: its first packets."""
+    streams = [stream for stream in original.streams if stream.disposition & COVER]
+    for packet in itertools.islice(original.demux(streams), len(streams)) if streams else ():
+        yield packet.stream.index, packet
+
+
+def _codec(stream: Stream) -> str:
+    """Return libavcodec's name of the codec of a stream."""
+    context = stream.codec_context
+    return "unknown" if context is None else context.codec.canonical_name
+
+
+def _is_text(stream: Stream) -> bool:
+    return (
+        stream.type == "subtitle" and stream.codec_context is not None and stream.codec_context.codec.text_sub
+    )
+
+
+def _copied(stream: Stream, out: OutputContainer, kind: str) -> Stream | None:
+    """Add a copy of a stream; None if the container format does not support it."""
+    holds = CONTAINERS[kind].holds
+    if holds is not None and _codec(stream) not in holds:
+        return None
     try:
-        if stream.type == "attachment":
-            attachment: Any = stream
-            out.add_attachment(attachment.name, attachment.mimetype, attachment.data)
-            return None
-        if stream.type not in _OTHERS:
-            return None
-        target = out.add_stream_from_template(stream, opaque=True)
-    except (av.error.FFmpegError, ValueError, TypeError) as error:
-        what = f"its {stream.type} stream {stream.index}"
-        raise WriteError(f"{kind} cannot hold {what}: {one_line(error)}") from error
-    target.time_base = stream.time_base
-    _copy_labels(target, stream)
-    return target
+        return out.add_stream_from_template(stream, opaque=True)
+    except (av.error.FFmpegError, ValueError):
+        return None
 
 
-def label_video_stream(target: Any, stream: Stream, info: VideoInfo) -> None:
-    """Copy metadata, disposition and rotation from one video stream to another."""
-    if info.quarter_turns or info.mirrored:
-        target.set_display_rotation(90 * info.quarter_turns, hflip=info.mirrored)
-    _copy_labels(target, stream)
+def _advice(original: InputContainer, kind: str) -> str:
+    """Return the end of a message: the container format that holds all streams of the source, if any does."""
+    streams = [s for s in original.streams if s.type in ("audio", "subtitle") and not s.disposition & COVER]
+    for other in _OTHER_KINDS:
+        container = CONTAINERS[other]
+        with files.open_output(io.BytesIO(), container.format, {}) as scratch:
+            if other != kind and all(
+                (container.text and _is_text(s)) or _copied(s, scratch, other) is not None for s in streams
+            ):
+                return f"; give the output the suffix {other}"
+    return ""
+
+
+def _true_of_copies(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if not _STALE.fullmatch(key)}
 
 
 def _copy_labels(target: Stream, stream: Stream) -> None:
     """Copy metadata and disposition from one stream to another."""
-    target.metadata.update(stream.metadata)
+    target.metadata.update(_true_of_copies(stream.metadata))
     target.disposition = stream.disposition
 
 
@@ -199,24 +419,6 @@ def decoding_times(shown: Sequence[Sequence[int]], step: int) -> list[int]:
     ahead = max((number - rank[time] for number, time in enumerate(packets)), default=0)
     before = [ordered[0] - step * number for number in range(ahead, 0, -1)] if ordered else []
     return (before + ordered)[: len(packets)]
-
-
-def _other_packets(
-    original: InputContainer,
-    targets: dict[int, Stream],
-    info: VideoInfo,
-    time_range: TimeRange | None,
-) -> Iterator["Packet[Any]"]:
-    streams = [s for s in original.streams if s.index in targets and s.index != info.index]
-    if not streams:
-        return
-    wanted = {stream.index for stream in streams}
-    for packet in files.packets(original):  # those of the video too: its clock is that of all
-        if packet.dts is None or packet.stream.index not in wanted:
-            continue
-        if time_range is None or take(packet, time_range, info.time_base):
-            packet.stream = targets[packet.stream.index]
-            yield packet
 
 
 def take(packet: "Packet[Any]", time_range: TimeRange, time_base: Fraction) -> bool:

@@ -5,7 +5,7 @@ in place. Otherwise its luma is copied to a frame with chroma planes. So a lossl
 for bit.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -24,7 +24,7 @@ from colorize_cli.compose import compose_chroma
 REDUCED = {"420": (2, 2), "422": (2, 1), "444": (1, 1), "440": (1, 2), "411": (4, 1), "410": (4, 4)}
 # Begin and end of a time range in units of the video stream's time base; the end is None for the video's end.
 TimeRange = tuple[int, int | None]
-_DEPTHS = (8, 9, 10, 12, 14, 16)
+DEPTHS = (8, 9, 10, 12, 14, 16)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Layout:
         plain = name.removesuffix("le").replace("yuvj", "yuv")
         if plain.startswith("gray"):
             bits = plain.removeprefix("gray") or "8"
-            return Layout(name, int(bits), None) if bits.isdigit() and int(bits) in _DEPTHS else None
+            return Layout(name, int(bits), None) if bits.isdigit() and int(bits) in DEPTHS else None
         kind, _, bits = plain.removeprefix("yuv").partition("p")
         if not plain.startswith("yuv") or kind not in REDUCED or (bits and not bits.isdigit()):
             return None
@@ -77,6 +77,7 @@ class VideoInfo:
         rate: Approximate frame rate, in frames per second.
         index: Index of the video stream in the container.
         start: Time stamp of the first frame.
+        field_order: libavcodec's number of the order of fields; 0 if unknown, 1 for progressive video.
     """
 
     width: int
@@ -90,6 +91,7 @@ class VideoInfo:
     rate: Fraction
     index: int = 0
     start: int = 0
+    field_order: int = 0
     mirrored: bool = False
 
     def time_of(self, seconds: float) -> int:
@@ -134,30 +136,40 @@ def lightness_of(frame: VideoFrame, table: Floats) -> Lightness:
     return Lightness(luma_of(frame), table)
 
 
-def with_chroma(frame: VideoFrame, layout: Layout, cb: Codes, cr: Codes) -> VideoFrame:
+def with_chroma(frame: VideoFrame, layout: Layout, coding: Coding, cb: Codes, cr: Codes) -> VideoFrame:
     """Return a frame with the luma of `frame` and new chroma.
 
     Args:
         frame: The decoded frame. Its chroma may be overwritten.
         layout: Layout of the result.
-        cb: Codes of Cb, at the layout's chroma resolution.
-        cr: Codes of Cr, at the same resolution.
+        coding: Coding of the decoded frame.
+        cb: Codes of Cb, in the layout's bits and chroma resolution.
+        cr: Codes of Cr, the same.
     """
     if frame.format.name == layout.name:
         frame.make_writable()
         result = frame
     else:
-        result = VideoFrame(frame.width, frame.height, layout.name)
-        plane_of(result, 0)[:] = plane_of(frame, 0)
-        result.pts, result.time_base = frame.pts, frame.time_base
+        result = frame.reformat(format=layout.name)  # keeps the time stamp and the order of fields
+        plane_of(result, 0)[:] = luma_codes(plane_of(frame, 0), coding, layout.bits)
         tag(result, frame)
     plane_of(result, 1)[:] = cb
     plane_of(result, 2)[:] = cr
     return result
 
 
+def luma_codes(luma: Codes, coding: Coding, bits: int) -> Codes:
+    """Return luma codes with another number of bits: the same ones if it is that of `coding`."""
+    if bits == coding.bits:
+        return luma
+    most = 2**bits - 1
+    ratio = most / (2**coding.bits - 1) if coding.full else 2.0 ** (bits - coding.bits)
+    codes = np.minimum(np.rint(luma * np.float32(ratio)), most)
+    return np.asarray(codes, np.uint8) if bits <= 8 else np.asarray(codes, np.uint16)
+
+
 def chroma_planes(
-    luma: Codes, ab: Floats, strength: float, info: VideoInfo, reduced: tuple[int, int]
+    luma: Codes, ab: Floats, strength: float, info: VideoInfo, layout: Layout
 ) -> tuple[Codes, Codes]:
     """Return the codes of Cb and Cr for a frame.
 
@@ -166,20 +178,21 @@ def chroma_planes(
         ab: CIE a* and b* at low resolution, (2, h, w).
         strength: Factor on `ab`.
         info: Properties of the video's frames.
-        reduced: Chroma subsampling factors, across and down.
+        layout: Layout of the result, with chroma.
 
     Returns:
         Two planes of (ceil(H / down), ceil(W / across)). Horizontally subsampled chroma is sited at the left
         of its cell: H.273's chroma sample location 0, the convention for videos without this metadata.
     """
-    coding = info.coding
-    across, down = reduced
+    assert layout.reduced is not None  # noqa: S101 - encodings have chroma
+    coding, (across, down) = info.coding, layout.reduced
     cells = resize.reduced(luma, down, across)
     lightness = Lightness(cells, coding.lightness_table())
     values = Lightness(cells, coding.luma_table()).rows(0, len(cells))
     planes = compose_chroma(lightness, values, np.ascontiguousarray(ab), strength, info.matrix)
-    shift = (reduced[0] - 1) / (2 * reduced[0])  # from the center of a cell to its left sample, in cells
-    cb, cr = (coding.chroma_codes(_moved_left(plane, shift)) for plane in planes)
+    shift = (across - 1) / (2 * across)  # from the center of a cell to its left sample, in cells
+    stored = replace(coding, bits=layout.bits)
+    cb, cr = (stored.chroma_codes(_moved_left(plane, shift)) for plane in planes)
     return cb, cr
 
 

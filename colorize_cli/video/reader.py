@@ -19,20 +19,23 @@ import cv2
 import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
-from colorize_cli.color.ycbcr import Coding, matrix_of, rgb_of
+from colorize_cli.color.ycbcr import BT709, Coding, matrix_of, rgb_of
 from colorize_cli.core.errors import ReadError
 from colorize_cli.image import grayscale
 from colorize_cli.video import files, pixel_format
 from colorize_cli.video.pixel_format import REDUCED, Layout, VideoInfo, planar_name
 
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG in libavutil
+_PROGRESSIVE, _TOP_FIRST, _BOTTOM_FIRST = 1, 2, 3  # AVFieldOrder in libavcodec
 # Seconds before a target time at which to look for a key frame, in turn. Some formats are indexed by decoding
 # time and others only approximately, so the first key frame found may be too late.
 _FURTHER_BACK = (0, 2, 20)
 # Demuxers that give packets the same time stamps after seeking; others derive some from the packets before.
 _EXACT = ("matroska", "mov")
+_NEAR = Fraction(1, 100)
 _SLACK = 16  # bytes by which some programs overstate the size of an AVI file
 _SAMPLES = 12  # frames that decide whether a video is in color
 
@@ -177,6 +180,11 @@ class VideoReader:
         return self._turned(self.planar(self._queue[0]))
 
     @property
+    def is_rgb(self) -> bool:
+        """True if the decoded frames are RGB, which `planar` converts."""
+        return self._queue[0].format.is_rgb
+
+    @property
     def seconds(self) -> float:
         """Duration in seconds according to the container; 0 if unknown."""
         return (self.container.duration or 0) / av.time_base
@@ -269,12 +277,23 @@ class VideoReader:
     def planar(self, frame: VideoFrame) -> VideoFrame:
         """Return a frame in the layout of `info`: the same samples, rearranged if semi-planar (nv12).
 
-        Frames of another size, after a change in mid-stream, are scaled.
+        Frames of another size, after a change in mid-stream, are scaled. RGB becomes full-range Y'CbCr of
+        BT.709, in which gray keeps its codes.
         """
         info = self._stored
         if (frame.format.name, frame.width, frame.height) == (info.layout.name, info.width, info.height):
             return frame
-        moved = frame.reformat(info.width, info.height, info.layout.name, interpolation="BICUBIC")
+        size = info.width, info.height
+        if not frame.format.is_rgb:
+            moved = frame.reformat(*size, info.layout.name, interpolation="BICUBIC")
+        else:
+            name, bits = info.layout.name, info.layout.bits
+            full = {"dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.JPEG}
+            moved = frame.reformat(*size, name, interpolation="BICUBIC", **full)
+            planes = frame.reformat(*size, f"gbrp{bits}le" if bits > 8 else "gbrp", interpolation="BICUBIC")
+            green, blue, red = (pixel_format.plane_of(planes, index) for index in range(3))
+            luma = BT709.red * red + (1 - BT709.red - BT709.blue) * green + BT709.blue * blue
+            pixel_format.plane_of(moved, 0)[:] = np.rint(luma)  # libswscale is not exact beyond 8 bits
         moved.pts, moved.time_base = frame.pts, frame.time_base
         return moved
 
@@ -305,7 +324,7 @@ class VideoReader:
                     found = packet.pos, packet.pts, packet.dts, packet.size
                     self._first_packet, self._last = self._first_packet or found, packet
                 yield packet
-            elif packet.dts is not None and self._keep_others:
+            elif packet.size and self._keep_others:  # cover art has no time stamps
                 self.others.append(packet)
 
     def _decoded(self, packets: Iterator["Packet[Any]"]) -> Iterator[VideoFrame]:
@@ -404,14 +423,18 @@ def _is_color(frame: VideoFrame, info: VideoInfo) -> bool:
 
 def _info(frame: VideoFrame, stream: VideoStream) -> VideoInfo:
     layout = _layout(frame)
-    matrix = matrix_of(int(frame.colorspace), frame.height)
+    matrix = BT709 if frame.format.is_rgb else matrix_of(int(frame.colorspace), frame.height)
     if matrix is None:
         raise ReadError(f"its color matrix (H.273 code {int(frame.colorspace)}) is not supported")
-    full = int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj")
+    full = (
+        int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj") or frame.format.is_rgb
+    )
     aspect = stream.sample_aspect_ratio
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     if stream.codec_context.name.startswith("mpeg"):  # states its rate; repeated fields disturb the average
         rate = stream.guessed_rate or rate
+    elif stream.base_rate and abs(stream.base_rate / rate - 1) < _NEAR:
+        rate = stream.base_rate  # a container that stores milliseconds gives a rate near the true one
     time_base = stream.time_base or Fraction(1, 90_000)
     rotation, mirrored = frame.rotation, False
     side_data: Any = frame.side_data.get("DISPLAYMATRIX")
@@ -431,8 +454,17 @@ def _info(frame: VideoFrame, stream: VideoStream) -> VideoInfo:
         rate=Fraction(rate),
         index=stream.index,
         start=frame.pts or 0,
+        field_order=_field_order(frame, stream),
         mirrored=mirrored,
     )
+
+
+def _field_order(frame: VideoFrame, stream: VideoStream) -> int:
+    """Return libavcodec's number of the order of fields. Interlaced DV says nothing of it: bottom first."""
+    order = int(stream.codec_context.field_order)
+    if frame.interlaced_frame and order <= _PROGRESSIVE:
+        return _BOTTOM_FIRST if stream.codec_context.name == "dvvideo" else _TOP_FIRST
+    return order
 
 
 def _layout(frame: VideoFrame) -> Layout:
@@ -443,7 +475,7 @@ def _layout(frame: VideoFrame) -> Layout:
         return layout
     if any(component.is_alpha for component in pixels.components):
         raise ReadError(f"its pixel format {pixels.name} has transparency, which is not supported")
-    if pixels.is_rgb or pixels.has_palette or len(pixels.components) not in (1, 3):
+    if pixels.has_palette or len(pixels.components) not in (1, 3):
         raise ReadError(f"its pixel format {pixels.name} does not store luma and chroma")
     bits = pixels.components[0].bits
     reduced = (_factor(pixels.width, pixels.chroma_width()), _factor(pixels.height, pixels.chroma_height()))

@@ -61,6 +61,7 @@ class VideoStats:
         damaged: Number of packets and frames that could not be decoded.
         cut_off: How much of the source is there, if it is cut off; else empty (see `VideoReader`).
         seconds: Time spent by stage.
+        notes: Lines for the user about what differs from the source.
     """
 
     frames: int = 0
@@ -68,6 +69,7 @@ class VideoStats:
     damaged: int = 0
     cut_off: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def add(self, other: "VideoStats") -> None:
         """Add the statistics of another chunk of the same video."""
@@ -217,10 +219,10 @@ class VideoStages:
             following = next(items, None)
             while following is not None:
                 item, count, name = following, 0, folder.name()
-                first, interlaced = item.frame.pts, item.frame.interlaced_frame
+                first = item.frame.pts
                 with (
                     atomic.naming(folder.path / name) as temporary,
-                    encoder.segment(temporary, info, self._encoding, interlaced) as segment,
+                    encoder.segment(temporary, info, self._encoding, item.frame) as segment,
                 ):
                     while following is not None and not (count and following.begins):
                         item = following
@@ -299,10 +301,11 @@ class VideoStages:
     def _colorized(self, item: _Item) -> _Item:
         assert item.ab is not None  # noqa: S101 - set by the stages before
         info, layout = self._video.info, self._encoding.layout
-        assert layout.reduced is not None  # noqa: S101 - encodings have chroma
         shown = item.ab[:, :, ::-1] if info.mirrored else item.ab
         turned = np.rot90(shown, -info.quarter_turns, axes=(1, 2))
         cb, cr = pixel_format.chroma_planes(
-            pixel_format.luma_of(item.frame), turned, self._settings.strength, info, layout.reduced
+            pixel_format.luma_of(item.frame), turned, self._settings.strength, info, layout
         )
-        return dataclasses.replace(item, frame=pixel_format.with_chroma(item.frame, layout, cb, cr))
+        return dataclasses.replace(
+            item, frame=pixel_format.with_chroma(item.frame, layout, info.coding, cb, cr)
+        )

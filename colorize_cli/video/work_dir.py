@@ -1,9 +1,11 @@
 """Work directories: the finished segments of a video, from which an interrupted run resumes.
 
-A work directory is `.colorize/film-{key}` beside the output. The key is a digest of the output's name, the
-source's content and all settings that affect pixels. It holds encoded segments and a journal with one line
-for each finished segment. A line is written after its segment and its state, which is the network input and
-chroma of the segment's last frame. So the output after an interruption is the same as without.
+A work directory is `.colorize/film-{name}-{key}` beside the output. The name is a digest of the output's
+name. The key is a digest of the source's content, the encoding, and all settings that affect pixels. A
+directory with the same key and another name is taken over if no run has claimed it: the user has given the
+output another name. A work directory holds encoded segments and a journal with one line for each finished
+segment. A line is written after its segment and its state, which is the network input and chroma of the
+segment's last frame. So the output after an interruption is the same as without.
 
 A run claims the work directory with a file (see `atomic.claim`). If two runs claim it at once, one gives way.
 
@@ -166,23 +168,34 @@ def claimed(destination: Path, key: str) -> Iterator[WorkDir | None]:
 
     Args:
         destination: The output.
-        key: Identifies the source's content and all settings that affect pixels.
+        key: Identifies the source's content, the encoding and all settings that affect pixels.
 
     Raises:
         OSError: The directory cannot be created.
     """
     path = destination.parent / _FOLDERS / f"{_prefix(destination)}{_digest(key)}"
-    path.mkdir(parents=True, exist_ok=True)
     claim = atomic.claim(_CLAIM)
     try:
-        (path / claim).touch()
-        atomic.sweep(path)
-        claims = [p.name for p in path.iterdir() if p.name.endswith(_CLAIM)]
-        yield None if any(name < claim for name in claims) else WorkDir(path)
+        if not path.exists():
+            for other in path.parent.glob(f"film-*-{_digest(key)}"):
+                with contextlib.suppress(OSError):  # another run takes it over or finishes it meanwhile
+                    if _claims(other, claim) == [claim]:
+                        other.rename(path)
+                        break
+                    (other / claim).unlink()
+        path.mkdir(parents=True, exist_ok=True)
+        yield None if any(name < claim for name in _claims(path, claim)) else WorkDir(path)
     finally:
         with contextlib.suppress(OSError):
             (path / claim).unlink(missing_ok=True)
         atomic.release(claim)
+
+
+def _claims(path: Path, claim: str) -> list[str]:
+    """Put a claim into a work directory, and return the names of all claims there."""
+    (path / claim).touch()
+    atomic.sweep(path)
+    return [file.name for file in path.iterdir() if file.name.endswith(_CLAIM)]
 
 
 def discard(destination: Path) -> None:

@@ -381,6 +381,7 @@ JOB_FIELDS = {
     "cuts",
     "size",
     "ignored",
+    "notes",
 }
 
 

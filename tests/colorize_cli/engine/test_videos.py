@@ -417,8 +417,8 @@ def test_folder_of_pictures_and_videos_is_done_once(models, make_folder, tmp_pat
     assert "1 done, 4 skipped" in again.stderr
 
 
-def test_source_is_opened_three_times(models, tmp_path):
-    """For its fingerprint, for its frames, and for its other streams."""
+def test_source_is_opened_four_times(models, tmp_path):
+    """For the check, for its fingerprint, for its frames, and for its other streams."""
     source = make(tmp_path / "a.mp4", Recipe(sounds=1, time_base=Fraction(1, 12800)))
     code = (
         "import runpy, sys, av\n"
@@ -435,7 +435,7 @@ def test_source_is_opened_three_times(models, tmp_path):
     )
     line = [sys.executable, "-c", code, source, tmp_path / "b.mp4", "--model", models.tinted, "-q"]
     done = subprocess.run(list(map(str, line)), stdout=subprocess.PIPE, text=True, check=True)
-    assert done.stdout.strip() == "['av', 'av', 'python']"
+    assert done.stdout.strip() == "['av', 'av', 'av', 'python']"
 
 
 def test_local_run_continues_the_chunks_of_a_cluster(models, tmp_path):
@@ -487,7 +487,8 @@ def test_video_with_a_gray_model_stays_gray(models, tmp_path):
     ("options", "reason"),
     [
         (("--codec", "nonsense"), "there is no encoder 'nonsense' here"),
-        (("--codec", "ffv1", "--pixel-format", "yuv420p10le"), "would change the 8 bits of the video's luma"),
+        (("--codec", "aac"), "'aac' is not an encoder of video but of audio"),
+        (("--codec", "ffv1", "--crf", "20"), "ffv1 has no --crf; leave it out or choose another --codec"),
         (("--pixel-format", "rgb24"), "takes no frames of rgb24"),
         (("--codec", "h264_nvenc"), "h264_nvenc"),
         (("--preset", "nonsense"), "libx264 cannot encode it"),
@@ -500,6 +501,13 @@ def test_impossible_encoding_is_refused_in_one_line(models, tmp_path, options, r
     assert reason in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "b.mkv").exists()
+
+
+def test_pixel_format_of_fewer_bits_is_refused(models, tmp_path):
+    make(tmp_path / "a.mkv", Recipe(pixel_format="yuv420p10le"))
+    result = colorize(tmp_path / "a.mkv", tmp_path / "b.mkv", models.tinted, "--pixel-format", "yuv420p")
+    assert result.exit_code == 1
+    assert "yuv420p would change the 10 bits of the video's luma" in result.stderr
 
 
 def test_video_to_picture_and_picture_to_video_are_refused(models, make_folder, tmp_path):

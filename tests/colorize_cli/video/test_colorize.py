@@ -242,8 +242,8 @@ def test_chroma_planes_are_left_sited():
     )
     luma = np.full((32, 64), 120, np.uint8)
     ramp = np.broadcast_to(np.linspace(-20, 20, 32, dtype=np.float32), (2, 16, 32))
-    cb, cr = pixel_format.chroma_planes(luma, ramp, 1.0, info, (2, 2))
-    whole, _ = pixel_format.chroma_planes(luma, ramp, 1.0, info, (1, 1))
+    cb, cr = pixel_format.chroma_planes(luma, ramp, 1.0, info, Layout("yuv420p", 8, (2, 2)))
+    whole, _ = pixel_format.chroma_planes(luma, ramp, 1.0, info, Layout("yuv444p", 8, (1, 1)))
     assert cb.shape == cr.shape == (16, 32)
     # Left-sited samples at half the width coincide with the even samples at full width.
     difference = cb[:, 4:-4].astype(float) - whole[::2, 8:-8:2]

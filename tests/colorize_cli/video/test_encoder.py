@@ -35,7 +35,7 @@ def test_encoding_is_independent_of_cores(tmp_path, kind, codec):
             with reader.opened(path) as video:
                 chosen = repeatable(encoder.choose(kind, video.info, VideoSettings(codec=codec)))
                 output = tmp_path / f"{cores}.nut"
-                with encoder.segment(output, video.info, chosen, interlaced=False) as segment:
+                with encoder.segment(output, video.info, chosen, video.first) as segment:
                     for frame in video.frames():
                         segment.add(frame)
         finally:
