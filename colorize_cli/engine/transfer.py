@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from colorize_cli.core.errors import ReadError, UsageError, WriteError
-from colorize_cli.core.formats import check_kind
+from colorize_cli.core.formats import check_kind, is_video
 from colorize_cli.core.jobs import FileInfo, Job, LocalFiles
 from colorize_cli.core.location import STREAM, Location, Url
 from colorize_cli.core.pipeline import Gate, Stage
@@ -37,6 +37,7 @@ from colorize_cli.storage.remote import MissingError, RemotePath, RemoteStorage
 # object is processed alone.
 BYTES_IN_FLIGHT = 256 << 20
 _UNKNOWN_SIZE = 16 << 20  # bytes assumed for an object if the store does not report its size
+_MOST_PICTURE = 2 << 30  # bytes of a picture that are fetched at most
 _FETCH_THREADS, _PUT_THREADS = 8, 16
 # Differs from the prefix of other temporary files, which `atomic.sweep` removes as files.
 _STAGED = "staged"
@@ -239,6 +240,8 @@ class Transfer:
         job = files.job
         if not isinstance(job.source, Url) or job.found is None:
             return files
+        if (job.found.size or 0) > _MOST_PICTURE and not is_video(files.source):
+            raise ReadError(f"it is longer than {_MOST_PICTURE >> 20} MiB")
         try:
             found = self._storage.locate(job.source).file_system.fetch(job.found, files.source)
         except MissingError as error:

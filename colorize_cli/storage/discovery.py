@@ -24,12 +24,13 @@ from colorize_cli.core.errors import ReadError, UsageError, WriteError
 from colorize_cli.core.formats import HINTS_SUFFIX, KEPT, VIDEOS
 from colorize_cli.core.jobs import Job, Outcome, Plan, Status
 from colorize_cli.core.location import STREAM, Location, Url, parse_location
-from colorize_cli.storage import atomic
+from colorize_cli.storage import atomic, stdio
 from colorize_cli.storage.filesystem import DOT_PARTS, NOT_THERE, Entry, Storages, inode
 
 _LOOKUP_THREADS = 16
 _MOST_ENDINGS = 10  # in a message
 _LONGEST_NAME = 255  # bytes; the limit of most file systems
+_MOST_LIST = 256 << 20  # bytes
 _EARLIER = "left out, as it holds outputs of an earlier run; give it as an input to include it"
 
 
@@ -190,9 +191,15 @@ def read_list(stream: BinaryIO, *, nul: bool) -> list[Location]:
     line break are possible only with `nul`. Empty entries are ignored. An entry `-` is a file of that name.
 
     Raises:
-        UsageError: The list holds NUL characters, and `nul` is false.
+        UsageError: The list is longer than `_MOST_LIST` or cannot be read; or it holds NUL characters, and
+            `nul` is false.
     """
-    content = stream.read()
+    try:
+        content = stdio.read_all(stream, _MOST_LIST)
+    except OSError as error:
+        raise UsageError(f"cannot read the list of files: {error.strerror}") from error
+    if content is None:
+        raise UsageError(f"the list of files is longer than {_MOST_LIST >> 20} MiB; divide it")
     if nul:
         entries = content.split(b"\0")
     else:
@@ -239,7 +246,9 @@ def _looked_up(
         except OSError as error:
             if optional and error.errno in (errno.ENAMETOOLONG, errno.EACCES):
                 return None
-            raise
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return Entry(location, location.name, is_directory=False, error=error.strerror)
 
     if not any(isinstance(location, Url) for location in locations):
         return list(map(entry, locations))
@@ -374,10 +383,16 @@ def _listed(listed: Sequence[Location], storages: Storages) -> Iterator[Entry]:
             yield entry or Entry(location, location.name, is_directory=False, error=NOT_THERE)
         else:
             relative = Path(os.path.normpath(location))
-            leads_out = location.is_absolute() or relative.parts[0] == os.pardir
+            leads_out = location.is_absolute() or relative.parts[:1] == (os.pardir,)
             name = location.name if leads_out else relative.as_posix()
             # `Path.is_dir` raises an error where permission is missing.
-            yield Entry(location, name, os.path.isdir(location))  # noqa: PTH112
+            is_directory, error = os.path.isdir(location), None  # noqa: PTH112
+            if not is_directory and location.name in ("", *DOT_PARTS):
+                error = "it is not the name of a file"
+            elif not is_directory:
+                with contextlib.suppress(OSError):  # reading it will report that
+                    error = None if (entry := storages.of(location).entry(location)) is None else entry.error
+            yield Entry(location, name, is_directory, error=error)
 
 
 def _job(entry: Entry, output: Location, endings: Mapping[str, str], trial: str) -> tuple[Job, str]:

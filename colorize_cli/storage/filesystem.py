@@ -4,10 +4,14 @@ Stores need fsspec, which is imported with `remote` at the first URL. Fingerprin
 """
 
 import contextlib
+import errno
 import glob
 import hashlib
+import io
 import os
 import secrets
+import stat
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from colorize_cli.storage.remote import RemoteStorage
 
 NOT_THERE = "there is no such object"
+_SPECIAL = "it is neither a file nor a directory, but a pipe or a device; pipe its content into - instead"
 DOT_PARTS = frozenset({".", ".."})  # parts of an object's name that are not hidden, but lead elsewhere
 DIRECTORY = ".colorize"  # holds the manifest, below the output directory
 MANIFEST_SUFFIX = ".jsonl"
@@ -45,12 +50,12 @@ class Fingerprint:
     version: str = ""
 
     @staticmethod
-    def of(stat: os.stat_result | FileInfo) -> "Fingerprint":
+    def of(status: os.stat_result | FileInfo) -> "Fingerprint":
         """Return the fingerprint of a file or object. Without a version it is unlike any other."""
-        if not isinstance(stat, FileInfo):
-            return Fingerprint(stat.st_size, stat.st_mtime_ns)
-        version = stat.version or f"unknown {secrets.token_hex(8)}"
-        return Fingerprint(-1 if stat.size is None else stat.size, 0, version)
+        if not isinstance(status, FileInfo):
+            return Fingerprint(status.st_size, status.st_mtime_ns)
+        version = status.version or f"unknown {secrets.token_hex(8)}"
+        return Fingerprint(-1 if status.size is None else status.size, 0, version)
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class SourceFingerprint:
         Raises:
             OSError: The file cannot be read.
         """
-        with path.open("rb") as file:
+        with opened(path) as file:
             fingerprint = Fingerprint.of(os.fstat(file.fileno()))
             return SourceFingerprint(fingerprint, hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS])
 
@@ -100,7 +105,7 @@ class Entry:
             searched for.
         is_directory: True for a directory.
         info: The store's metadata; None on this machine.
-        error: Why a directory cannot be searched, or a listed file cannot be used; otherwise None.
+        error: Why a directory cannot be searched, or a file cannot be used; otherwise None.
         hints: Location of the file with hints beside a file; None if there is none.
     """
 
@@ -133,6 +138,9 @@ class Storage(Protocol):
 
     def walk(self, directory: Any, output: Any, excludes: Callable[[str], bool]) -> Iterator[Entry]:
         """Yield the files below a directory, sorted by path, without those that `is_hidden`.
+
+        A pipe or device is yielded with an error. A directory that is reached by several paths is searched
+        once.
 
         A directory below it that cannot be searched is yielded too, with the error. So is one that holds a
         manifest, and thus the outputs of an earlier run, in place of its files.
@@ -213,7 +221,9 @@ class LocalStorage:
     def entry(self, location: Path) -> Entry | None:
         """Return the file or directory at a path. A broken link is a file."""
         if location == STREAM or location.exists() or location.is_symlink():
-            return Entry(location, location.name, location != STREAM and location.is_dir())
+            is_directory = location != STREAM and location.is_dir()
+            error = None if location == STREAM or is_directory else _refusal(location)
+            return Entry(location, location.name, is_directory, error=error)
         return None
 
     def glob(self, pattern: Path) -> list[Entry]:
@@ -224,7 +234,7 @@ class LocalStorage:
         text = str(pattern)
         if not glob.has_magic(text):
             return []
-        found = {path: Entry(path, path.name, path.is_dir()) for path in _matches(text)}
+        found = {path: entry for path in _matches(text) if (entry := self.entry(path)) is not None}
         directories = [path for path, entry in found.items() if entry.is_directory]
         parts = pattern.parts[pattern.is_absolute() :]
         for above, part in zip(reversed(pattern.parents), parts, strict=True):
@@ -240,10 +250,17 @@ class LocalStorage:
         return [found[path] for path in sorted(found)]
 
     def walk(self, directory: Path, output: Path | None, excludes: Callable[[str], bool]) -> Iterator[Entry]:
-        """Yield the files below a directory. Follows links unless they lead back to a directory above."""
-        left_out = None if output is None else inode(output)
-
-        def walk(relative: str, above: frozenset[tuple[int, int] | None]) -> Iterator[Entry]:
+        """Yield the files below a directory. Follows links to directories that are not searched already."""
+        seen = {inode(directory), None if output is None else inode(output)}
+        found: list[Entry] = []
+        directories, links = [""], deque[str]()
+        while directories or links:
+            # Links come last, so that files keep their real paths.
+            relative = directories.pop() if directories else links.popleft()
+            if relative and (number := inode(directory / relative)) is not None:
+                if number in seen:
+                    continue
+                seen.add(number)
             try:
                 with os.scandir(directory / relative) as entries:
                     listed = sorted(entries, key=lambda entry: entry.name)
@@ -251,28 +268,25 @@ class LocalStorage:
                 if not relative:
                     raise
                 problem = f"cannot search it: {error.strerror}"
-                yield Entry(directory / relative, relative, is_directory=True, error=problem)
-                return
+                found.append(Entry(directory / relative, relative, is_directory=True, error=problem))
+                continue
             if relative and any(each.name == DIRECTORY and _holds_manifest(each.path) for each in listed):
-                yield Entry(directory / relative, relative, is_directory=True)
-                return
+                found.append(Entry(directory / relative, relative, is_directory=True))
+                continue
             for each in listed:
-                if is_hidden(each.name):
-                    continue
                 below = f"{relative}/{each.name}" if relative else each.name
-                if excludes(below):
+                if is_hidden(each.name) or excludes(below):
                     continue
-                is_directory = False
+                is_directory = is_file = False
                 with contextlib.suppress(OSError):  # a link that leads to itself will fail as a separate job
-                    is_directory = each.is_dir()
-                if not is_directory:
-                    yield Entry(directory / below, below, is_directory=False)
-                    continue
-                number = inode(Path(each.path))
-                if number is None or (number != left_out and number not in above):
-                    yield from walk(below, above | {number})
-
-        yield from walk("", frozenset({inode(directory)}))
+                    is_directory, is_file = each.is_dir(), each.is_file()
+                if is_directory:
+                    (links if each.is_symlink() else directories).append(below)
+                else:
+                    path = directory / below
+                    error_of_file = None if is_file else _refusal(path)
+                    found.append(Entry(path, below, is_directory=False, error=error_of_file))
+        yield from sorted(found, key=lambda entry: entry.name.split("/"))
 
     def identity(self, location: Path) -> str:
         """Return the path with the links in its directory resolved."""
@@ -308,6 +322,27 @@ def _matches(pattern: str) -> list[Path]:
     return [Path(path) for path in glob.glob(pattern, recursive=True)]  # noqa: PTH207
 
 
+def opened(path: Path) -> io.BufferedReader:
+    """Open a regular file for reading. Does not wait for the writer of a pipe.
+
+    Raises:
+        OSError: The file cannot be opened, or is a pipe or a device.
+    """
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(number, "rb")  # noqa: PTH123  (a descriptor; the caller closes it)
+
+
+def _refusal(path: Path) -> str | None:
+    """Return why what a path names cannot be opened as a file; None if it can, or does not exist."""
+    with contextlib.suppress(OSError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            return _SPECIAL
+    return None
+
+
 def is_hidden(name: str) -> bool:
     """Return True for the names of files and directories that are not searched for pictures."""
     return name.startswith(".") or name.lower() in _OF_SYSTEMS
@@ -322,7 +357,7 @@ def _holds_manifest(directory: str) -> bool:
 def inode(path: Path) -> tuple[int, int] | None:
     """Return the device and inode numbers of a path; None if nothing can be found there."""
     try:
-        stat = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return stat.st_dev, stat.st_ino
+    return status.st_dev, status.st_ino

@@ -37,11 +37,16 @@ _INSTALL = "pip install 'colorize-cli[remote]'"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # Characters that stay unescaped in a web URL. A % belongs to an existing escape.
 _UNESCAPED = "%/:?#[]@!$&'()*+,;=~"
+MOST_UNKNOWN = 2 << 30  # bytes of an object without a size that are fetched at most
 _CONNECT_TIMEOUT, _READ_TIMEOUT = 10, 30  # seconds without an answer from a web server
 
 
 class MissingError(ReadError):
     """The object does not exist, or no longer exists."""
+
+
+class _LongerError(ConnectionError):
+    """More bytes of an object arrive than the store announced."""
 
 
 class RemoteStorage:
@@ -279,14 +284,28 @@ class FileSystem:
 
         Raises:
             MissingError: The object no longer exists.
-            ReadError: The object cannot be read, or there is no space for the file.
+            ReadError: The object cannot be read, is longer than `MOST_UNKNOWN` without giving its size, or
+                there is no space for the file.
         """
+        from fsspec.callbacks import Callback
+
         current = expected
+
+        def check(_: int | None, received: int, **__: Any) -> None:
+            if current.size is None and received > MOST_UNKNOWN:
+                raise ReadError(
+                    f"the store does not give its size, and it is longer than {MOST_UNKNOWN >> 20} MiB"
+                )
+            if current.size is not None and received > current.size:
+                raise _LongerError(f"received more than {current.size} bytes")
 
         def attempt() -> FileInfo:
             nonlocal current
             try:
-                self._files.get_file(current.path, str(file))
+                self._files.get_file(current.path, str(file), callback=Callback(hooks={"check": check}))
+            except _LongerError:
+                current = self._info(current.path)
+                raise
             except OSError as error:
                 if error.errno in _FULL:
                     raise ReadError(f"no space for a copy in {file.parent}: {error.strerror}") from None

@@ -24,6 +24,7 @@ _VIDEOS = (
 _LONGEST = 16  # bytes, at least as many as each of them needs
 _SOUGHT = ("mov",)  # formats that cannot be read from beginning to end, as the index may be at the end
 _BLOCK = 1 << 20  # bytes
+_MOST_PICTURE = 1 << 30  # bytes
 _SPARE = 64 << 20  # bytes that stay free where standard input is copied to
 
 
@@ -70,12 +71,27 @@ def read_stdin() -> bytes:
     """Read standard input to its end.
 
     Raises:
-        ReadError: It is closed, is a terminal, or cannot be read.
+        ReadError: It is closed, is a terminal, is too long for memory, or cannot be read.
     """
     try:
-        return stdin().read()
+        content = read_all(stdin(), _MOST_PICTURE)
     except OSError as error:
         raise ReadError(f"cannot read standard input: {error.strerror}") from error
+    if content is None:
+        raise ReadError(
+            f"standard input is longer than {_MOST_PICTURE >> 20} MiB; give the picture as a file"
+        )
+    return content
+
+
+def read_all(stream: BinaryIO, most: int) -> bytes | None:
+    """Read a stream to its end; return None if that is not reached after `most` bytes."""
+    content = io.BytesIO()
+    while piece := stream.read(_BLOCK):
+        content.write(piece)
+        if content.tell() > most:
+            return None
+    return content.getvalue()
 
 
 def video_format() -> str | None:

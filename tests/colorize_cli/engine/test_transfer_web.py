@@ -1,5 +1,6 @@
 """Pictures from web servers, by URLs that contain secrets."""
 
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import pytest
 
 from colorize_cli.core.formats import endings
 from colorize_cli.core.location import Url
+from colorize_cli.engine import transfer
+from colorize_cli.storage import remote
 from colorize_cli.storage.discovery import plan
 from tests.helpers.cli import contents
 
@@ -28,6 +31,7 @@ class Web(ThreadingHTTPServer):
         self.folder = folder
         self.asked: Counter[tuple[str, str]] = Counter()
         self.versions = True
+        self.endless = False
         self.url = f"http://user:{SECRET}@127.0.0.1:{self.server_port}"
 
 
@@ -48,6 +52,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(403, f"not signed: {self.path}")
         elif not path.is_file():
             self.send_error(404)
+        elif self.server.endless:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                while body:
+                    self.wfile.write(bytes(1 << 16))
         else:
             content = path.read_bytes()
             self.send_response(200)
@@ -168,3 +178,23 @@ def test_unreachable_server_exits_2_with_one_line(colorize, web, tmp_path, hasty
     assert "Cannot connect" in result.stderr or "Connect call failed" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert "hush" not in said(result)
+
+
+def test_web_body_without_end_fails_at_a_bound(colorize, local, web, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "MOST_UNKNOWN", 10 << 20)
+    web.endless = True
+    local(1)
+    result = colorize(f"{web.url}/0000.png?{QUERY}", tmp_path / "out/")
+    assert result.exit_code == 1
+    assert "the store does not give its size, and it is longer than 10 MiB" in result.stderr
+    assert SECRET not in result.stderr
+    assert contents(tmp_path / "out") == {}
+    assert web.asked["GET", "0000.png"] <= 2
+
+
+def test_web_picture_with_an_impossible_size_is_not_fetched(colorize, local, web, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "_MOST_PICTURE", 1 << 9)
+    local(1)
+    result = colorize(f"{web.url}/0000.png?{QUERY}", tmp_path / "out/")
+    assert result.exit_code == 1
+    assert "it is longer than 0 MiB" in result.stderr

@@ -1,14 +1,16 @@
+import inspect
 import io
 import os
+import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from colorize_cli.core.errors import UsageError
+from colorize_cli.core.errors import ReadError, UsageError
 from colorize_cli.core.jobs import Job, Plan, Status
 from colorize_cli.core.location import STREAM
-from colorize_cli.storage import discovery, filesystem
+from colorize_cli.storage import discovery, filesystem, stdio
 from colorize_cli.storage.discovery import Selection
 from colorize_cli.storage.filesystem import LocalStorage, Storages
 
@@ -75,6 +77,92 @@ def test_plan_follows_links_but_not_loops(tmp_path):
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
     plan = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
     assert pairs(plan, tmp_path) == [("in/a.jpg", "out/a.jpg"), ("in/link/b.jpg", "out/link/b.jpg")]
+
+
+def test_plan_of_directories_linked_to_each_other_searches_each_once(tmp_path):
+    names = [f"d{number}" for number in range(8)]
+    touch(tmp_path / "in", *(f"{name}/a.jpg" for name in names))
+    for name in names:
+        for other in names:
+            (tmp_path / "in" / name / f"to-{other}").symlink_to(tmp_path / "in" / other)
+    (tmp_path / "in" / "before").symlink_to(tmp_path / "in" / "d7")
+    plan = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
+    assert pairs(plan, tmp_path) == [(f"in/{name}/a.jpg", f"out/{name}/a.jpg") for name in names]
+
+
+def test_plan_of_a_tree_deeper_than_the_stack_finds_its_end(tmp_path):
+    deep = "in/" + "d/" * 300
+    touch(tmp_path, f"{deep}a.jpg", "in/e.jpg")
+    limit = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(len(inspect.stack(0)) + 150)
+        plan = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert [job.source for job in plan.jobs] == [tmp_path / deep / "a.jpg", tmp_path / "in" / "e.jpg"]
+
+
+def test_plan_refuses_pipes_and_devices_however_they_are_given(tmp_path):
+    touch(tmp_path, "in/a.jpg")
+    os.mkfifo(tmp_path / "in" / "pipe.jpg")
+    (tmp_path / "in" / "zero.jpg").symlink_to("/dev/zero")
+    files = [tmp_path / "in" / name for name in ("a.jpg", "pipe.jpg", "zero.jpg")]
+    for inputs, listed in (([tmp_path / "in"], []), (files, []), ([tmp_path / "in/*"], []), ([], files)):
+        plan = discovery.plan(inputs, tmp_path / "out", ENDINGS, listed=listed)
+        why = "it is neither a file nor a directory, but a pipe or a device; pipe its content into - instead"
+        assert {job.source: job.refused for job in plan.jobs} == dict(
+            zip(files, [None, why, why], strict=True)
+        )
+
+
+def test_opened_pipe_does_not_wait(tmp_path):
+    os.mkfifo(tmp_path / "a")
+    for name in (tmp_path / "a", Path("/dev/zero")):
+        with pytest.raises(OSError, match="not a regular file"):
+            filesystem.opened(name)
+
+
+def test_plan_of_a_list_with_impossible_names_refuses_these_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(touch(tmp_path, "a.jpg"))
+    long = Path("n" * 300 + ".jpg")
+    listed = discovery.read_list(
+        io.BytesIO(b"a.jpg\nmissing/..\n" + b"n" * 300 + b".jpg\n"), nul=False
+    )
+    plan = discovery.plan([], Path("out"), ENDINGS, listed=listed)
+    refused = [(job.destination, job.refused) for job in plan.jobs]
+    assert refused == [
+        (Path("out/a.jpg"), None),
+        (Path("out"), "it is not the name of a file"),
+        (Path("out") / long, None),  # reading it will report that
+    ]
+    plan = discovery.plan([Path("a.jpg"), long], Path("out"), ENDINGS)
+    assert [job.refused for job in plan.jobs] == [None, "File name too long"]
+
+
+class Endless(io.RawIOBase):
+    """A stream without an end, which counts what is read."""
+
+    given = 0
+
+    def read(self, size: int = -1) -> bytes:
+        assert size > 0
+        self.given += size
+        return b"a" * size
+
+
+def test_read_list_without_an_end_is_refused_at_a_bound(monkeypatch):
+    monkeypatch.setattr(discovery, "_MOST_LIST", 3 << 20)
+    stream = Endless()
+    with pytest.raises(UsageError, match="the list of files is longer than 3 MiB; divide it"):
+        discovery.read_list(stream, nul=False)
+    assert stream.given <= 4 << 20
+
+
+def test_read_stdin_without_an_end_is_refused_at_a_bound(monkeypatch):
+    monkeypatch.setattr(stdio, "_MOST_PICTURE", 2 << 20)
+    monkeypatch.setattr(stdio, "stdin", Endless)
+    with pytest.raises(ReadError, match="standard input is longer than 2 MiB; give the picture as a file"):
+        stdio.read_stdin()
 
 
 def test_plan_does_not_search_the_output_in_the_input(tmp_path):
