@@ -278,7 +278,7 @@ def test_plan_includes_a_link_to_itself(tmp_path):
 def test_plan_refuses_impossible_names(tmp_path):
     touch(tmp_path, "a.png")
     with pytest.raises(UsageError, match="too long"):
-        discovery.plan([tmp_path / ("x" * 300)], tmp_path / "out", ENDINGS)
+        discovery.plan([tmp_path / "a.png"], tmp_path / ("x" * 300), ENDINGS)
     with pytest.raises(UsageError, match=r"does not end in one of \.jpg, \.png"):
         discovery.plan([tmp_path / "a.png"], tmp_path / "out.gif", ENDINGS)
 
