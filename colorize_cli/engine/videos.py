@@ -60,7 +60,7 @@ class SplitVideo:
         count: int,
         notes: tuple[str, ...] = (),
     ) -> None:
-        """Claim the work directory, so that no other run of this host works on the video, and split it.
+        """Claim the work directory, so that no other run works on the video, and split it.
 
         Args:
             files: The files of the job.
@@ -73,7 +73,7 @@ class SplitVideo:
             notes: Lines for the user about what the output lacks or holds in another form.
 
         Raises:
-            Skip: Another run is colorizing the video.
+            WriteError: Another run is colorizing the video, or its work directory is a link.
             ReadError: The source is damaged beyond use, or ends before the time range.
             UsageError: The requested encoding is not possible.
             OSError: The work directory cannot be created.
@@ -88,7 +88,7 @@ class SplitVideo:
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(work_dir.claimed(files.destination, key))
             if folder is None:
-                raise Skip("another run is colorizing it")
+                raise WriteError("another run is colorizing it; run the command again when that has ended")
             self._folder = folder
             whole = Chunk(files.source, files.destination, folder.path)
             self.chunks = chunks.split(video, whole, model_info, settings, count)
@@ -126,7 +126,7 @@ class SplitVideo:
         stats.notes = self._notes
         note = _note(self._files, self._source, self._outputs, stats)
         with atomic.naming(self._files.destination, note) as temporary:
-            chunks.concat(self.chunks, self._info, temporary, self._settings)
+            chunks.concat(self.chunks, self._info, temporary, self._settings, stats.frames)
         stats.seconds["join"] = time.perf_counter() - begun
         self._folder.remove()
 

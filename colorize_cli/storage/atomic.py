@@ -1,8 +1,13 @@
 """Files that appear under their final name complete or not at all.
 
 A file is written under a temporary name beside its destination and then renamed. The temporary name is
-`.colorize-{host}-{process}-{number}{suffix}`. Each part has a fixed length, so that the name fits even where
-the final name is long. From host and process a later run knows which files are left over from a killed run.
+`.colorize-{host}-{process}-{random}-{number}{suffix}`. Each part has a fixed length, so that the name fits
+even where the final name is long. The random part has 64 bits and belongs to the process, so that containers
+with equal host names never share a name.
+
+From host and process a later run knows which files are left over from a killed run. The host is a digest of
+the machine's name, its boot and its namespace of processes, so equal numbers there are of equal processes.
+Files of another host are left over if nobody has written to them for `_OLD` seconds or holds a lock on them.
 """
 
 import contextlib
@@ -12,17 +17,37 @@ import io
 import itertools
 import os
 import re
+import secrets
 import shutil
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-_NAME = re.compile(r"\.colorize-([0-9a-f]{8})-([0-9]{10})-[0-9]{6}\..*")
-_PREFIX = re.compile(r"\.colorize-[0-9a-f]{8}-[0-9]{10}-")
+if sys.platform != "win32":
+    import fcntl
+
+
+def _host() -> str:
+    """Return a digest of all that gives the number of a process its meaning."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # on Linux only
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115  (not a path)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
+
+
+_HOST = _host()
+_RANDOM = secrets.token_hex(8)
+# Earlier versions had no random part.
+_NAME = re.compile(r"\.colorize-([0-9a-f]{8})-([0-9]{10})-(?:[0-9a-f]{16}-)?[0-9]{6}\..*")
+_PREFIX = re.compile(r"\.colorize-[0-9a-f]{8}-[0-9]{10}-[0-9a-f]{16}-")
+_OLD = 86400.0  # seconds
+# Errors of locks where a file system has none.
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
 _BUFFER = 1 << 17
 # Errors of fsync that say nothing about the content of the file.
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EROFS})
@@ -34,7 +59,7 @@ _in_use_lock = threading.Lock()
 
 def process_prefix() -> str:
     """Return the prefix of all names that this process claims."""
-    return f".colorize-{_HOST}-{os.getpid():010d}-"
+    return f".colorize-{_HOST}-{os.getpid():010d}-{_RANDOM}-"
 
 
 def claim(suffix: str) -> str:
@@ -144,9 +169,9 @@ def abandon() -> None:
 
 
 def sweep(directory: Path, suffix: str = "") -> None:
-    """Remove the files that killed runs on this host left in a directory.
+    """Remove the files that killed runs left in a directory.
 
-    Files that cannot be listed or removed for lack of permission stay. Writing there will report the reason.
+    Files that cannot be listed or removed stay. Writing there will report the reason.
 
     Args:
         directory: Directory to clean; it need not exist.
@@ -157,11 +182,11 @@ def sweep(directory: Path, suffix: str = "") -> None:
             names = [
                 entry.name for entry in entries if entry.name.endswith(suffix) and _NAME.fullmatch(entry.name)
             ]
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+    except OSError:
         return
     for name in names:
-        if is_left_over(name):
-            with contextlib.suppress(PermissionError):
+        if is_dead(directory / name):
+            with contextlib.suppress(OSError):
                 (directory / name).unlink(missing_ok=True)
 
 
@@ -205,7 +230,7 @@ def _remove(directory: Path, beginning: str) -> None:
 def directory(parent: Path, suffix: str, prefix: str = "") -> Iterator[Path]:
     """Create a directory that only its user can read, and remove it when the block ends.
 
-    First removes the directories that killed runs of this user on this host left in `parent`.
+    First removes the directories that killed runs of this user left in `parent`.
 
     Args:
         parent: Existing directory in which to create the new one.
@@ -218,16 +243,67 @@ def directory(parent: Path, suffix: str, prefix: str = "") -> Iterator[Path]:
     for path in parent.glob(f"{prefix}.colorize-*{suffix}"):
         with contextlib.suppress(OSError):
             owned = not hasattr(os, "getuid") or path.lstat().st_uid == os.getuid()
-            if owned and not path.is_symlink() and is_left_over(path.name.removeprefix(prefix)):
+            if owned and not path.is_symlink() and is_dead(path, path.name.removeprefix(prefix)):
                 shutil.rmtree(path, ignore_errors=True)
     name = claim(suffix)
     path = parent / f"{prefix}{name}"
     path.mkdir(mode=0o700)
     try:
-        yield path
+        with _locked(path):
+            yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
         release(name)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock a file or directory for the block; yields False if another has the lock."""
+    if sys.platform == "win32":
+        yield True
+        return
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        yield lock(file)
+    finally:
+        os.close(file)
+
+
+def lock(file: int) -> bool:
+    """Lock an open file until it is closed, at the latest with the end of the process, on whatever host.
+
+    Returns:
+        False if another has the lock. True where the file system has no locks.
+
+    Raises:
+        OSError: The disk reports an error.
+    """
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+    return True
+
+
+def is_dead(path: Path, name: str | None = None) -> bool:
+    """Return True if a file or directory with a claimed name is surely left over from a process that ended.
+
+    Args:
+        path: The file or directory.
+        name: The claimed name, if the last part of `path` has more.
+    """
+    name = name or path.name
+    if not _NAME.fullmatch(name):
+        return False
+    if name.startswith(f".colorize-{_HOST}-"):
+        return is_left_over(name)
+    with contextlib.suppress(OSError), _locked(path) as locked:
+        return locked and time.time() - path.lstat().st_mtime > _OLD
+    return False
 
 
 def is_left_over(name: str) -> bool:

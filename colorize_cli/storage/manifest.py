@@ -68,8 +68,8 @@ class Record:
             source = SourceFingerprint.from_values(values["source"])
             content, address = str(values.get("content", "")), str(values.get("address", ""))
             return Record(str(values["output"]), written, source, str(values["recipe"]), content, address)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a record: {line!r}") from error
+        except (KeyError, TypeError, RecursionError) as error:
+            raise ValueError("not a record") from error
 
 
 def source_of(files: LocalFiles) -> SourceFingerprint:

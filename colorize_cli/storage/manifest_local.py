@@ -24,13 +24,20 @@ import numpy.typing as npt
 from colorize_cli.core.errors import WriteError
 from colorize_cli.core.jobs import LocalFiles
 from colorize_cli.storage import atomic
-from colorize_cli.storage.filesystem import MANIFEST_SUFFIX, SINGLE_SUFFIX, Fingerprint, SourceFingerprint
+from colorize_cli.storage.filesystem import (
+    MANIFEST_SUFFIX,
+    SINGLE_SUFFIX,
+    Fingerprint,
+    SourceFingerprint,
+    opened,
+)
 from colorize_cli.storage.manifest import DIRECTORY, Record, State, earlier_name, made_from, state_of
 
 _UNFINISHED = ".unfinished"  # suffix of a file that others are merged into
 # Maximum bytes of a file. A record's position is one number: its file's number times this, plus its offset.
 _LONGEST = 1 << 40
 _BLOCK = 1 << 16  # bytes, and longer than any line
+_TRIES = 10
 _MOST_FILES = 16  # of ended runs; more are merged into one
 _Numbers = npt.NDArray[np.uint64]
 # Entries of a `Lookup` that wait in a dictionary, where each takes ten times as much memory, before a merge.
@@ -171,7 +178,7 @@ class LocalManifest:
         last, first, block = self._block
         end = block.find(b"\n", start - first) if last == number and start >= first else -1
         if end < 0:
-            with (self._folder / list(self._numbers)[number]).open("rb") as file:
+            with opened(self._folder / list(self._numbers)[number]) as file:
                 file.seek(start)
                 first, block = start, file.read(_BLOCK)
             self._block = number, first, block
@@ -191,8 +198,9 @@ class LocalManifest:
 
     def _files(self) -> Iterator[Path]:
         with contextlib.suppress(OSError):
-            both = (MANIFEST_SUFFIX, SINGLE_SUFFIX)
-            yield from sorted(path for path in self._folder.iterdir() if path.suffix in both)
+            if not self._folder.is_symlink():
+                both = (MANIFEST_SUFFIX, SINGLE_SUFFIX)
+                yield from sorted(path for path in self._folder.iterdir() if path.suffix in both)
 
     def _compact(self) -> None:
         """Merge the files of ended runs into one, with only the records that still hold.
@@ -200,7 +208,7 @@ class LocalManifest:
         Another run that does this at the same time writes the same records. A record may then exist twice,
         but none is lost, because the new file exists before the old ones are removed.
         """
-        ended = [path for path in self._files() if atomic.is_left_over(path.name)]
+        ended = [path for path in self._files() if atomic.is_dead(path)]
         if len(ended) <= _MOST_FILES:
             return
         atomic.sweep(self._folder, _UNFINISHED)
@@ -284,9 +292,19 @@ class _ManifestFile:
     """The file to which a run appends its lines."""
 
     def __init__(self, folder: Path, suffix: str) -> None:
-        folder.mkdir(exist_ok=True)
         self._name = atomic.claim(suffix)
-        self._file = os.open(folder / self._name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        for left in reversed(range(_TRIES)):
+            try:
+                folder.mkdir(exist_ok=True)
+                if folder.is_symlink():
+                    raise OSError(errno.ELOOP, "it is a link")
+                self._file = os.open(folder / self._name, flags, 0o666)
+                break
+            except FileNotFoundError:  # another run may have removed the folder, which was empty
+                if not left:
+                    raise
+        atomic.lock(self._file)
         self._torn = False
 
     def append(self, line: bytes) -> None:
@@ -306,11 +324,14 @@ class _ManifestFile:
 
 
 def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Yield the complete lines of a file from offset `start` on, each with its offset."""
-    with path.open("rb") as file:
+    """Yield the complete lines of a file from offset `start` on, each with its offset.
+
+    Longer lines than any record come in pieces, none of which is a record.
+    """
+    with opened(path) as file:
         file.seek(start)
-        for line in file:
-            if not line.endswith(b"\n"):
+        while line := file.readline(_BLOCK):
+            if not line.endswith(b"\n") and len(line) < _BLOCK:
                 return
             yield start, line
             start += len(line)

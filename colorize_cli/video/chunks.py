@@ -12,6 +12,7 @@ of the video. This is slow, but gives the same frames as without splitting.
 
 import contextlib
 import functools
+import hashlib
 import itertools
 import json
 import zlib
@@ -28,6 +29,7 @@ from colorize_cli.core.settings import Settings
 from colorize_cli.inference.adapters import ModelInfo
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic
+from colorize_cli.storage.filesystem import opened
 from colorize_cli.video import encoder, muxer, pixel_format
 from colorize_cli.video.pixel_format import VideoInfo
 from colorize_cli.video.reader import VideoReader
@@ -59,14 +61,17 @@ def split(
         ReadError: The source is damaged beyond use, or ends before the time range.
         OSError: A file cannot be read or written.
     """
-    if WorkDir(whole.folder).done:
+    if WorkDir(whole.folder, check=False).done:
         return (whole,)
     recorded = whole.folder / _CHUNKS_FILE
     files = whole.source, whole.destination, whole.folder
-    with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
-        found = tuple(Chunk(*files, **values) for values in json.loads(recorded.read_bytes()))
-        if len(found) > 1 and all(chunk.frames for chunk in found):
-            return found
+    with (
+        contextlib.suppress(FileNotFoundError, ValueError, TypeError, RecursionError),
+        opened(recorded) as file,
+    ):
+        digest, text = file.read().split(b"\n", 1)
+        if digest == _digest(text):
+            return tuple(Chunk(*files, **values) for values in json.loads(text))
     if count == 1:
         return (whole,)
     points, marks = _survey(video, whole, model_info, settings)
@@ -76,10 +81,15 @@ def split(
     found = (*found[:-1], replace(found[-1], cut_off=video.cut_off))
     if len(found) == 1:
         return (whole,)
-    with atomic.writing(recorded) as file:
+    with atomic.writing(recorded) as written:
         values = [{name: getattr(chunk, name) for name in _RECORDED} for chunk in found]
-        file.write(json.dumps(values).encode())
+        text = json.dumps(values).encode()
+        written.write(_digest(text) + b"\n" + text)
     return found
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=16).hexdigest().encode()
 
 
 def colorize_chunk(
@@ -156,7 +166,7 @@ def open_directory(chunk: Chunk) -> WorkDir:
     return WorkDir(chunk.directory)
 
 
-def concat(chunks: Sequence[Chunk], info: VideoInfo, output: Path, settings: Settings) -> None:
+def concat(chunks: Sequence[Chunk], info: VideoInfo, output: Path, settings: Settings, frames: int) -> None:
     """Write the output video from finished chunks and the source's other streams.
 
     Args:
@@ -164,13 +174,15 @@ def concat(chunks: Sequence[Chunk], info: VideoInfo, output: Path, settings: Set
         info: Properties of the source's frames.
         output: The file to write.
         settings: The settings with which they were colorized.
+        frames: Number of their frames.
 
     Raises:
-        WriteError: A chunk is incomplete, or the container does not accept a stream.
+        WriteError: A chunk is incomplete or was damaged since, or the container does not accept a stream.
         ReadError: The source can no longer be read.
         OSError: A file cannot be read or written.
     """
     segments: list[muxer.TimedSegment] = []
+    joined = 0
     for chunk in chunks:
         folder = WorkDir(chunk.directory)
         if chunk.frames not in (None, folder.frames):
@@ -178,6 +190,9 @@ def concat(chunks: Sequence[Chunk], info: VideoInfo, output: Path, settings: Set
                 f"its chunk {chunk.number} is incomplete: {folder.frames} of {chunk.frames} frames are done"
             )
         segments += [(folder.path / segment.file, segment.first) for segment in folder.done]
+        joined += folder.frames
+    if joined != frames:
+        raise WriteError(f"only {joined} of {frames} frames in its work directory are intact; run it again")
     source, kind, asked = chunks[0].source, chunks[0].kind, settings.video
     time_range = info.time_range(asked.start, asked.duration)
     muxer.join(segments, source, info, output, kind, time_range, audio=asked.audio)

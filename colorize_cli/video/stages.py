@@ -220,6 +220,7 @@ class VideoStages:
             while following is not None:
                 item, count, name = following, 0, folder.name()
                 first = item.frame.pts
+                folder.check()
                 with (
                     atomic.naming(folder.path / name) as temporary,
                     encoder.segment(temporary, info, self._encoding, item.frame) as segment,

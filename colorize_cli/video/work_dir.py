@@ -5,9 +5,12 @@ name. The key is a digest of the source's content, the encoding, and all setting
 directory with the same key and another name is taken over if no run has claimed it: the user has given the
 output another name. A work directory holds encoded segments and a journal with one line for each finished
 segment. A line is written after its segment and its state, which is the network input and chroma of the
-segment's last frame. So the output after an interruption is the same as without.
+segment's last frame. So the output after an interruption is the same as without. The line has a digest
+of all these. What does not fit it is not used, and is made again.
 
-A run claims the work directory with a file (see `atomic.claim`). If two runs claim it at once, one gives way.
+A run claims the work directory by a lock on a file in it. The lock ends with the process, on whatever host,
+and with the host. A run that has claimed one removes the output's other work directories, of other options or
+another source, unless a run has claimed them.
 
 Every chunk of a split video has such a directory inside the video's. It is not claimed: if two workers
 process a chunk, because one was presumed dead, complete files replace each other.
@@ -16,18 +19,22 @@ process a chunk, because one was presumed dead, complete files replace each othe
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from colorize_cli.color.lab import Floats
+from colorize_cli.core.errors import WriteError
 from colorize_cli.storage import atomic
+from colorize_cli.storage.filesystem import inode, opened
 
 _JOURNAL = "stretches.jsonl"
-_CLAIM = ".claim"
+_CLAIM = "claim"
+_TRIES = 100
 _FOLDERS = ".colorize"
 
 
@@ -42,6 +49,7 @@ class Segment:
         size: Size of the file in bytes.
         cuts: Number of cuts in the video up to the segment's end.
         place: Number of the frame at the latest split point up to the segment's end (see `stages`).
+        digest: Digest of the other fields, and of the content of the file and of its state.
     """
 
     file: str
@@ -50,6 +58,7 @@ class Segment:
     size: int
     cuts: int
     place: int
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,18 +110,36 @@ class WorkDir:
         done: The finished segments, in order.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Read the journal."""
+    def __init__(self, path: Path, *, check: bool = True) -> None:
+        """Read the journal.
+
+        Args:
+            path: Path of the directory.
+            check: False to trust the content of files whose sizes are right.
+        """
         self.path = path
         self.done: list[Segment] = []
-        with contextlib.suppress(FileNotFoundError):
-            for line in (path / _JOURNAL).read_bytes().splitlines():
-                with contextlib.suppress(ValueError, TypeError, OSError):  # torn, or the files are not there
+        self._inode = inode(path)
+        with contextlib.suppress(FileNotFoundError), opened(path / _JOURNAL) as journal:
+            for line in journal:
+                # Torn or damaged, or the files are not there.
+                with contextlib.suppress(ValueError, TypeError, OSError, RecursionError):
                     segment = Segment(**json.loads(line))
                     size = (path / segment.file).stat().st_size
                     state = (path / _state_of(segment.file)).is_file()
-                    if segment.file == self.name() and size == segment.size and state:
+                    if segment.file != self.name() or size != segment.size or not state:
+                        continue
+                    if not check or segment.digest == self._digest(segment):
                         self.done.append(segment)
+
+    def check(self) -> None:
+        """Check that the path still names the same directory.
+
+        Raises:
+            WriteError: It was moved away, or exchanged for another directory or a link.
+        """
+        if self.path.is_symlink() or inode(self.path) != self._inode:
+            raise WriteError(f"{self.path} was removed or exchanged during the run")
 
     @property
     def frames(self) -> int:
@@ -138,12 +165,20 @@ class WorkDir:
         """
         with atomic.writing(self.path / _state_of(segment.file)) as file:
             np.savez(file, small=small, ab=ab)
+        segment = replace(segment, digest=self._digest(segment))
         line = f"\n{json.dumps(asdict(segment))}\n".encode()  # the previous line may be incomplete
         with (self.path / _JOURNAL).open("ab") as journal:
             journal.write(line)
             journal.flush()
             atomic.sync(journal.fileno())
         self.done.append(segment)
+
+    def _digest(self, segment: Segment) -> str:
+        digest = hashlib.blake2b(repr(replace(segment, digest="")).encode(), digest_size=16)
+        for name in (segment.file, _state_of(segment.file)):
+            with opened(self.path / name) as file:
+                digest.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
+        return digest.hexdigest()
 
     def clear(self) -> None:
         """Remove everything in the directory.
@@ -164,50 +199,78 @@ class WorkDir:
 
 @contextlib.contextmanager
 def claimed(destination: Path, key: str) -> Iterator[WorkDir | None]:
-    """Claim the work directory for `destination`; yields None if another run on this host has claimed it.
+    """Claim the work directory for `destination`; yields None if another run has claimed it.
 
     Args:
         destination: The output.
         key: Identifies the source's content, the encoding and all settings that affect pixels.
 
     Raises:
+        WriteError: `.colorize` or the directory in it is a link.
         OSError: The directory cannot be created.
     """
     path = destination.parent / _FOLDERS / f"{_prefix(destination)}{_digest(key)}"
-    claim = atomic.claim(_CLAIM)
-    try:
-        if not path.exists():
-            for other in path.parent.glob(f"film-*-{_digest(key)}"):
-                with contextlib.suppress(OSError):  # another run takes it over or finishes it meanwhile
-                    if _claims(other, claim) == [claim]:
-                        other.rename(path)
-                        break
-                    (other / claim).unlink()
-        path.mkdir(parents=True, exist_ok=True)
-        yield None if any(name < claim for name in _claims(path, claim)) else WorkDir(path)
-    finally:
-        with contextlib.suppress(OSError):
-            (path / claim).unlink(missing_ok=True)
-        atomic.release(claim)
-
-
-def _claims(path: Path, claim: str) -> list[str]:
-    """Put a claim into a work directory, and return the names of all claims there."""
-    (path / claim).touch()
-    atomic.sweep(path)
-    return [file.name for file in path.iterdir() if file.name.endswith(_CLAIM)]
-
-
-def discard(destination: Path) -> None:
-    """Remove the work directories of a finished output, which a run that was killed at its very end left.
-
-    A directory that another run has claimed stays, and so does one that cannot be listed.
-    """
-    with contextlib.suppress(OSError):  # another run may remove the directory meanwhile
-        for path in (destination.parent / _FOLDERS).glob(f"{_prefix(destination)}*"):
+    if not path.exists():
+        for other in path.parent.glob(f"film-*-{_digest(key)}"):
+            with contextlib.suppress(OSError, WriteError), _locked(other) as free:
+                if free:  # else another run finishes it
+                    other.rename(path)
+                    break
+    with _locked(path) as locked:
+        if locked:
             atomic.sweep(path)
-            if not any(file.name.endswith(_CLAIM) for file in path.iterdir()):
-                WorkDir(path).remove()
+            discard(destination, path)
+        yield WorkDir(path, check=False) if locked else None
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Create a work directory and lock it for the block; yields False if another run has locked it.
+
+    Raises:
+        WriteError, OSError: As in `claimed`.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    for left in reversed(range(_TRIES)):
+        try:
+            for directory in (path.parent, path):
+                directory.mkdir(parents=True, exist_ok=True)
+                if directory.is_symlink():
+                    raise WriteError(f"{directory} is a link; remove it")
+            file = os.open(path / _CLAIM, flags, 0o666)
+        except FileNotFoundError:  # another run has removed it meanwhile
+            if not left:
+                raise
+            continue
+        try:
+            locked = atomic.lock(file)
+            if locked and inode(path / _CLAIM) != (os.fstat(file).st_dev, os.fstat(file).st_ino):
+                continue  # another run has removed it meanwhile
+            if locked:
+                os.ftruncate(file, 0)
+                os.write(file, atomic.process_prefix().encode())
+            yield locked
+            return
+        finally:
+            os.close(file)
+    raise WriteError(f"{path} is removed by other runs again and again")
+
+
+def discard(destination: Path, kept: Path | None = None) -> None:
+    """Remove the work directories of an output that no run has claimed.
+
+    A directory that cannot be listed stays.
+
+    Args:
+        destination: The output.
+        kept: Work directory to keep.
+    """
+    with contextlib.suppress(OSError, WriteError):  # another run may remove the directory meanwhile
+        for path in (destination.parent / _FOLDERS).glob(f"{_prefix(destination)}*"):
+            if path != kept:
+                with _locked(path) as locked:
+                    if locked:
+                        WorkDir(path, check=False).remove()
 
 
 def _prefix(destination: Path) -> str:
@@ -228,6 +291,10 @@ def release_claims(directory: Path, prefix: str) -> None:
     """
     for folder in (directory / _FOLDERS).glob("film-*"):
         atomic.remove_prefixed(folder, prefix)
+        with contextlib.suppress(OSError):
+            # A process that still runs, cut off from the others, keeps its lock on a file without a name.
+            if (folder / _CLAIM).read_text() == prefix:
+                (folder / _CLAIM).unlink()
 
 
 def _state_of(file: str) -> str:

@@ -88,7 +88,7 @@ def whole(path: Path, folder: Path, network: model.Model, settings: Settings) ->
         assert work is not None
         chunk = work_dir.Chunk(path, output, work.path)
         stats = chunks.colorize_chunk(chunk, video, network, settings)
-        chunks.concat([chunk], video.info, output, settings)
+        chunks.concat([chunk], video.info, output, settings, stats.frames)
         work.remove()
     return stats
 

@@ -3,6 +3,8 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -48,25 +50,67 @@ def test_writing_uses_temporary_names_of_one_length(tmp_path):
     assert len({len(name) for name in names}) == 1
 
 
-def test_sweep_removes_only_files_of_ended_processes_here(tmp_path):
+def test_sweep_removes_only_what_is_surely_left_over(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
+    old = time.time() - 2 * atomic._OLD
 
-    def name(host: str, process: int) -> str:
-        return f".colorize-{host}-{process:010d}-000001.png"
+    def put(host: str, process: int, *, changed: float | None = None, random: str = f"{'0' * 16}-") -> Path:
+        path = tmp_path / f".colorize-{host}-{process:010d}-{random}000001.{len(list(tmp_path.iterdir()))}"
+        path.touch()
+        if changed is not None:
+            os.utime(path, (changed, changed))
+        return path
 
-    doomed = [name(atomic._HOST, dead.pid), name(atomic._HOST, os.getpid())]
-    kept = [name(atomic._HOST, os.getppid()), name("00000000", dead.pid), ".colorize-mine.png", "a.png"]
-    for each in doomed + kept:
-        (tmp_path / each).touch()
-    atomic.sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
-    atomic.sweep(tmp_path / "absent")
+    mine, elsewhere = atomic._HOST, "00000000"
+    doomed = [
+        put(mine, dead.pid),
+        put(mine, os.getpid()),
+        put(elsewhere, os.getpid(), changed=old),
+        put(elsewhere, dead.pid, changed=old, random=""),  # of an earlier version
+    ]
+    locked = put(elsewhere, 1, changed=old)
+    kept = [locked, put(mine, os.getppid(), changed=old), put(elsewhere, dead.pid)]
+    for name in (".colorize-mine.png", "a.png"):
+        kept.append(tmp_path / name)
+        kept[-1].touch()
+        os.utime(kept[-1], (old, old))
+    with locked.open() as file:
+        assert atomic.lock(file.fileno())
+        atomic.sweep(tmp_path)
+        atomic.sweep(tmp_path / "absent")
+    assert not any(path.exists() for path in doomed)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_claims_of_processes_have_random_parts_of_64_bits():
+    line = [sys.executable, "-c", "from colorize_cli.storage import atomic; print(atomic._RANDOM)"]
+    drawn = {subprocess.run(line, capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    assert len(drawn) == 2
+    assert all(len(each.strip()) == 16 for each in drawn)
+    assert atomic._RANDOM in atomic.claim(".png")
+
+
+def test_lock_excludes_others_until_the_file_is_closed(tmp_path):
+    (tmp_path / "a").touch()
+    with (tmp_path / "a").open() as first, (tmp_path / "a").open() as second:
+        assert atomic.lock(first.fileno())
+        assert not atomic.lock(second.fileno())
+        first.close()
+        assert atomic.lock(second.fileno())
+
+
+def test_lock_where_the_file_system_has_none_is_free(tmp_path, monkeypatch):
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert atomic.lock(0)
 
 
 def test_remove_prefixed_removes_files_of_one_process(tmp_path):
-    mark = ".colorize-01234567-0000000042-"
-    doomed, kept = [f"{mark}000001.png", f"{mark}000002.x"], [".colorize-01234567-0000000043-000001.png", "a"]
+    mark, other = (f".colorize-01234567-00000000{number}-{'0' * 16}-" for number in (42, 43))
+    doomed, kept = [f"{mark}000001.png", f"{mark}000002.x"], [f"{other}000001.png", "a"]
     for each in doomed + kept:
         (tmp_path / each).touch()
     atomic.remove_prefixed(tmp_path, mark)

@@ -70,7 +70,8 @@ def concat(chunked, output: Path, settings: Settings) -> None:
     with opened(chunked[0].source) as video:
         info = video.info
     chunked = [dataclasses.replace(chunk, destination=output) for chunk in chunked]
-    chunks.concat(chunked, info, output, settings)
+    frames = sum(WorkDir(chunk.directory).frames for chunk in chunked)
+    chunks.concat(chunked, info, output, settings, frames)
 
 
 def one_pass(path: Path, output: Path, network, settings: Settings) -> VideoStats:
@@ -88,7 +89,7 @@ def in_chunks(path: Path, output: Path, network, settings: Settings, count: int 
         chunked = chunks.split(video, whole(path, output, folder), network.info, settings, count)
         for chunk in reversed(chunked):
             total.add(colorize_chunk(chunk, network, settings))
-        chunks.concat(chunked, video.info, output, settings)
+        chunks.concat(chunked, video.info, output, settings, sum(chunk.frames for chunk in chunked))
     return total
 
 
@@ -206,8 +207,11 @@ def test_split_is_kept_for_later_runs(video, network, tmp_path):
     assert len(chunked) == 3
     for count in (1, 7):
         assert split(video, folder, network, Settings(), count) == chunked
-    (tmp_path / "parts.json").write_text(json.dumps([{"number": 0}]))
-    assert len(split(video, folder, network, Settings(), 7)) == 7
+    recorded = (tmp_path / "parts.json").read_text()
+    other = recorded.replace('"frames": ', '"frames": 1')
+    for text in (json.dumps([{"number": 0}]), "[" * 100_000, other):
+        (tmp_path / "parts.json").write_text(text)
+        assert split(video, folder, network, Settings(), 3) == chunked
 
 
 def test_split_of_a_video_begun_whole_is_one_chunk(video, network, tmp_path):

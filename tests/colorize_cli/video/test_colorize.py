@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from colorize_cli.core.errors import WriteError
 from colorize_cli.core.jobs import Position
 from colorize_cli.core.settings import Settings, VideoSettings
 from colorize_cli.inference import model
@@ -31,7 +32,7 @@ def run_video(source: Path, output: Path, network, settings: Settings, progress=
     with work_dir.claimed(output, "key") as folder, opened(source) as video:
         chunk = work_dir.Chunk(source, output, folder.path)
         stats = chunks.colorize_chunk(chunk, video, network, settings, progress)
-        chunks.concat([chunk], video.info, output, settings)
+        chunks.concat([chunk], video.info, output, settings, stats.frames)
         folder.remove()
     return stats
 
@@ -101,7 +102,8 @@ def test_journal_lines_incomplete_or_unknown_are_skipped(tmp_path):
                 b'{"file": "000000.nut", "first": 0, "frames": 10, "size": 3, "cuts": 0}\n{"file": "0000'
             )
         folder.add(segment, ab[0], ab)
-    assert work_dir.WorkDir(tmp_path).done == [first, second]
+    found = work_dir.WorkDir(tmp_path).done
+    assert [dataclasses.replace(each, digest="") for each in found] == [first, second]
     (tmp_path / first.file).write_bytes(b"ab")
     assert work_dir.WorkDir(tmp_path).done == []
     (tmp_path / first.file).write_bytes(b"abcd")
@@ -171,17 +173,131 @@ def test_claim_of_an_ended_run_is_released(tmp_path):
         assert len(list(folder.path.iterdir())) == 1
 
 
-def test_claim_of_another_host_can_be_released(tmp_path):
-    with work_dir.claimed(tmp_path / "a.mkv", "key") as folder:
-        assert folder is not None
-    elsewhere = ".colorize-00000000-0000000042-"  # sorts before all names of this host
-    folder.path.mkdir(parents=True, exist_ok=True)
-    (folder.path / f"{elsewhere}000000.claim").touch()
-    with work_dir.claimed(tmp_path / "a.mkv", "key") as refused:
-        assert refused is None
-    work_dir.release_claims(tmp_path, elsewhere)
-    with work_dir.claimed(tmp_path / "a.mkv", "key") as freed:
-        assert freed is not None
+HOLD = """
+import sys; from pathlib import Path; from colorize_cli.storage import atomic
+from colorize_cli.video import pixel_format, work_dir
+with work_dir.claimed(Path(sys.argv[1]), "key") as folder:
+    print(atomic.process_prefix(), flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_claim_of_a_process_that_is_cut_off_can_be_released(tmp_path):
+    line = [sys.executable, "-c", HOLD, tmp_path / "a.mkv"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        prefix = other.stdout.readline().strip()
+        with work_dir.claimed(tmp_path / "a.mkv", "key") as refused:
+            assert refused is None
+        work_dir.release_claims(tmp_path, f"{prefix[:-17]}{'0' * 16}-")
+        with work_dir.claimed(tmp_path / "a.mkv", "key") as refused:
+            assert refused is None
+        work_dir.release_claims(tmp_path, prefix)
+        with work_dir.claimed(tmp_path / "a.mkv", "key") as freed:
+            assert freed is not None
+        other.stdin.close()
+
+
+def test_video_that_another_run_colorizes_is_a_failure(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(frames=4))
+    line = (source, tmp_path / "out", "--model", models.tinted, "--device", "cpu", "--overwrite")
+    recipe = None
+
+    def claimed(destination: Path, key: str):
+        nonlocal recipe
+        recipe = key
+        return work_dir_claimed(destination, key)
+
+    work_dir_claimed = work_dir.claimed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work_dir, "claimed", claimed)
+        assert invoke(*line).exit_code == 0
+    with work_dir.claimed(tmp_path / "out" / "a.mkv", recipe):
+        result = invoke(*line)
+    assert result.exit_code == 1
+    reason = "another run is colorizing it; run the command again when that has ended"
+    assert f"{source}: {reason}\n" in result.stderr
+    assert invoke(*line).exit_code == 0
+
+
+def test_work_directories_of_other_options_are_removed_by_a_claim(tmp_path):
+    output = tmp_path / "a.mkv"
+    with (
+        work_dir.claimed(output, "old") as old,
+        work_dir.claimed(tmp_path / "b.mkv", "old") as other,
+        work_dir.claimed(output, "new") as new,
+    ):
+        assert old.path.exists(), "a run has claimed it"
+    with work_dir.claimed(output, "newest") as newest:
+        assert [each.path.exists() for each in (old, new, other, newest)] == [False, False, True, True]
+
+
+def test_work_directory_behind_a_link_is_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".colorize").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(WriteError, match="is a link; remove it"), work_dir.claimed(tmp_path / "a.mkv", "key"):
+        pass
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def exchange_by_link(folder: Path, elsewhere: Path) -> None:
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+
+
+def exchange_by_directory(folder: Path, elsewhere: Path) -> None:
+    folder.rename(elsewhere)
+    folder.mkdir()
+
+
+@pytest.mark.parametrize("exchange", [exchange_by_link, exchange_by_directory])
+def test_work_directory_exchanged_in_mid_run_fails(network, tmp_path, exchange):
+    source = make(tmp_path / "a.mkv", Recipe(frames=90, rate=Fraction(6), codec="ffv1", options={}))
+
+    def attack(position: Position) -> None:
+        if position.frames == 60:
+            exchange(next((tmp_path / ".colorize").iterdir()), tmp_path / "elsewhere")
+
+    with pytest.raises((WriteError, OSError)):
+        run_video(source, tmp_path / "b.mkv", network, LOSSLESS, attack)
+    assert not (tmp_path / "b.mkv").exists()
+    assert not list((tmp_path / "elsewhere").glob("000001*"))
+    exchange_back = next((tmp_path / ".colorize").iterdir())
+    exchange_back.unlink() if exchange_back.is_symlink() else exchange_back.rmdir()
+
+
+def damage_segment(folder: Path) -> None:
+    content = bytearray((folder / "000000.nut").read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    (folder / "000000.nut").write_bytes(content)
+
+
+def damage_state(folder: Path) -> None:
+    file = folder / "000000.nut.npz"
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+def damage_journal(folder: Path) -> None:
+    journal = folder / "stretches.jsonl"
+    journal.write_text(journal.read_text().replace('"frames": 60', '"frames": 30') + "[" * 100_000 + "\n")
+
+
+@pytest.mark.parametrize("damage", [damage_segment, damage_state, damage_journal])
+@pytest.mark.parametrize("at", ["between runs", "at the end"])
+def test_damaged_work_directory_is_made_again(network, tmp_path, damage, at):
+    source = make(tmp_path / "a.mkv", Recipe(frames=90, rate=Fraction(6), codec="ffv1", options={}))
+    run_video(source, tmp_path / "whole.mkv", network, LOSSLESS)
+
+    def attack(position: Position) -> None:
+        if position.frames == (70 if at == "between runs" else 90):
+            damage(next((tmp_path / ".colorize").iterdir()))
+            if at == "between runs":
+                raise _Stop
+
+    expected, message = (_Stop, None) if at == "between runs" else (WriteError, "of 90 frames .* are intact")
+    with pytest.raises(expected, match=message):
+        run_video(source, tmp_path / "b.mkv", network, LOSSLESS, attack)
+    assert run_video(source, tmp_path / "b.mkv", network, LOSSLESS).frames == 90
+    assert_same(tmp_path / "whole.mkv", tmp_path / "b.mkv")
 
 
 def test_frames_in_memory_are_bounded_and_no_thread_is_left(network, tmp_path, monkeypatch):
