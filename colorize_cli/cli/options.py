@@ -250,6 +250,12 @@ choosing = _group(
         "made by colorize, or was changed since.",
     ),
     click.option(
+        "--checksum",
+        is_flag=True,
+        help="Read all inputs to find out which have changed. Without it, an input whose size and time of "
+        "modification are unchanged is not read. Objects in a store are compared by version.",
+    ),
+    click.option(
         "--allow-empty",
         is_flag=True,
         help="Do not count it as a failure if there are no pictures and no videos.",

@@ -92,10 +92,10 @@ def command(
     a.heic.jpg. They appear under their name only when they are complete. Inputs are never modified.
     Directories inside an input that hold outputs of an earlier run are left out.
 
-    Finished work is not repeated. An output is skipped if the content of its input, the model and the options
-    that affect pixels are unchanged. Otherwise it is made again, unless colorize did not make it or it was
-    changed since (see --overwrite). The same command thus resumes an interrupted run. Inputs that are already
-    in color are skipped (see --if-colored).
+    Finished work is not repeated. An output is skipped if its input (see --checksum), the model and the
+    options that affect pixels are unchanged. Otherwise it is made again, unless colorize did not make it or
+    it was changed since (see --overwrite). The same command thus resumes an interrupted run. Inputs that are
+    already in color are skipped (see --if-colored).
 
     \b
     More examples:

@@ -112,6 +112,10 @@ SCOPES: Mapping[str, Scope] = {
     "address": _ALL,
     "max_pixels": _ALL,
     "overwrite": Scope("the output is standard output", lambda job, _: job.destination != STREAM),
+    "checksum": Scope(
+        "outputs are made again whatever their inputs are, or the output is standard output",
+        lambda job, settings: job.destination != STREAM and not settings.overwrite,
+    ),
     "fail_fast": _ALL,
     "as_json": _ALL,
     "report": Scope("a dry run writes nothing", of_run=lambda _, given: not given["dry_run"]),

@@ -62,12 +62,21 @@ class Outputs:
         self._video_recipe = settings.video.recipe()
         self._read_only = read_only
         self._root = root if isinstance(root, Path) else None
-        self._manifest = None if self._root is None else LocalManifest(self._root, read_only=read_only)
+        self._manifest = None
+        if self._root is not None:
+            self._manifest = LocalManifest(self._root, read_only=read_only, checksum=settings.checksum)
+
+    @functools.cached_property
+    def _real_root(self) -> str:
+        """The output directory without links, as it was at the first call."""
+        return os.path.realpath(self._root or "")
 
     def _manifest_of(self, files: LocalFiles) -> LocalManifest | None:
         """Return the manifest for an output; None if it is a pipe, or made from one."""
         if self._manifest is None and STREAM not in (files.source, files.destination):
-            self._manifest = manifest_of(files.destination, read_only=self._read_only)
+            self._manifest = manifest_of(
+                files.destination, read_only=self._read_only, checksum=self._settings.checksum
+            )
         return self._manifest
 
     @functools.cached_property
@@ -171,6 +180,7 @@ class Outputs:
         """
         if self._root is not None:
             make_directory(self._root)
+            self._real_root  # noqa: B018 - before anyone can exchange it
 
     def make_folder(self, files: LocalFiles) -> None:
         """Create the folder of a job's output, but never the output directory itself.
@@ -179,7 +189,8 @@ class Outputs:
         two directories.
 
         Raises:
-            WriteError: The output directory has disappeared, or the folder cannot be created.
+            WriteError: The output directory has disappeared, the folder cannot be created, or it lies outside
+                of the output directory now.
         """
         folder, root = files.destination.parent, self._root
         try:
@@ -188,21 +199,31 @@ class Outputs:
             elif not folder.is_dir():
                 below = folder.relative_to(root)
                 for made in (*reversed(below.parents), below)[1:]:
+                    self._check_inside(root / made.parent)
                     (root / made).mkdir(exist_ok=True)
         except OSError as error:
             raise WriteError(f"cannot write {files.destination}: {error.strerror or error}") from error
         if root is not None and not root.is_dir():
             raise WriteError(f"the output directory {root} has disappeared during the run")
+        self._check_inside(folder)
+
+    def _check_inside(self, folder: Path) -> None:
+        """Raise WriteError if a directory lies outside of the output directory, by a link made in mid-run."""
+        real = os.path.realpath(folder)
+        if self._root is not None and os.path.commonpath((self._real_root, real)) != self._real_root:
+            raise WriteError(f"{folder} was exchanged during the run, and is now {real}")
 
     def note(self, files: LocalFiles, source: SourceFingerprint | None) -> Callable[[os.stat_result], None]:
         """Return a function that records the job's output in the manifest.
 
         It takes the `stat` result of the finished file and must be called just before the file is renamed to
-        its final name. It does nothing if there is no manifest or `source` is None.
+        its final name. It adds no record if there is no manifest or `source` is None. It raises WriteError if
+        the record cannot be written, or the folder lies outside of the output directory now.
         """
         manifest = self._manifest_of(files)
 
         def note(status: os.stat_result) -> None:
+            self._check_inside(files.destination.parent)
             if manifest is not None and source is not None:
                 manifest.add(files, source, Fingerprint.of(status), self.recipe_of(files.job))
 

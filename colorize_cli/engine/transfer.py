@@ -78,7 +78,9 @@ class RemoteOutputs(Outputs):
         if root is not None:
             self._where = storage.locate(root)
             try:
-                self._remote = RemoteManifest(self._where, read_only=read_only, listed=listed)
+                self._remote = RemoteManifest(
+                    self._where, read_only=read_only, listed=listed, checksum=settings.checksum
+                )
             except (ReadError, WriteError) as error:
                 raise UsageError(f"{root}: {error}") from error
 

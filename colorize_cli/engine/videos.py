@@ -89,6 +89,8 @@ class SplitVideo:
             folder = stack.enter_context(work_dir.claimed(files.destination, key))
             if folder is None:
                 raise WriteError("another run is colorizing it; run the command again when that has ended")
+            if (reason := outputs.reason_to_skip(files)) is not None:  # another run has just ended
+                raise Skip(reason)
             self._folder = folder
             whole = Chunk(files.source, files.destination, folder.path)
             self.chunks = chunks.split(video, whole, model_info, settings, count)

@@ -107,15 +107,18 @@ def made_from(record: Record, files: LocalFiles) -> bool:
     return False
 
 
-def state_of(records: Sequence[Record], files: LocalFiles, recipe: str) -> tuple[State, Record | None]:
+def state_of(
+    records: Sequence[Record], files: LocalFiles, recipe: str, *, checksum: bool = False
+) -> tuple[State, Record | None]:
     """Return the state of an output that exists.
 
-    The source is read if only its time or version has changed since the output was made.
+    The source is read if its time or version has changed since the output was made.
 
     Args:
         records: The records with the fingerprint of the output.
         files: The files of the job.
         recipe: Digest of the model and of the options that decide pixels, for this run.
+        checksum: True to read a source on this machine even if its size and time are unchanged.
 
     Returns:
         The state, and a record to add for the next run if the source has changed but not its content.
@@ -128,12 +131,13 @@ def state_of(records: Sequence[Record], files: LocalFiles, recipe: str) -> tuple
     if not records:
         return State.FOREIGN, None
     same = [record for record in records if record.recipe == recipe]
-    if any(record.source.stamp == stamp for record in same):
+    unchanged = any(record.source.stamp == stamp for record in same)
+    if unchanged and not (checksum and found is None):
         return State.CURRENT, None
     if same:
         with contextlib.suppress(OSError):
             source = source_of(files)
             for record in same:
                 if record.source.content == source.content:
-                    return State.CURRENT, replace(record, source=source)
+                    return State.CURRENT, None if unchanged else replace(record, source=source)
     return State.STALE, None

@@ -53,6 +53,7 @@ class LocalManifest:
         *,
         read_only: bool = False,
         suffix: str = MANIFEST_SUFFIX,
+        checksum: bool = False,
     ) -> None:
         """Open the manifest. Records are not read before an output exists for which they are needed.
 
@@ -61,8 +62,9 @@ class LocalManifest:
             read_only: True to write nothing.
             suffix: MANIFEST_SUFFIX, or SINGLE_SUFFIX if the directory is not the output of a run on a
                 directory. Records of both are read.
+            checksum: See `manifest.state_of`.
         """
-        self._read_only = read_only
+        self._read_only, self._checksum = read_only, checksum
         self._root, self._suffix = root, suffix
         self._folder = root / DIRECTORY
         self._positions = Lookup()
@@ -87,7 +89,8 @@ class LocalManifest:
         try:
             written = Fingerprint.of(files.destination.lstat())
             record = self._known(self._name(files), written)
-            state, changed = state_of([] if record is None else [record], files, recipe)
+            known = [] if record is None else [record]
+            state, changed = state_of(known, files, recipe, checksum=self._checksum)
         except OSError:
             return State.ABSENT  # if the source is missing instead, reading it will report that
         if changed is not None and not self._read_only:
@@ -233,7 +236,7 @@ class LocalManifest:
             return False
 
 
-def manifest_of(output: Path, *, read_only: bool) -> LocalManifest:
+def manifest_of(output: Path, *, read_only: bool, checksum: bool) -> LocalManifest:
     """Open the manifest for an output that the user named itself.
 
     It is that of the output directory of an earlier run in which the output lies, if there is one. Otherwise
@@ -243,8 +246,8 @@ def manifest_of(output: Path, *, read_only: bool) -> LocalManifest:
     for folder in folders:
         with contextlib.suppress(OSError):
             if any(path.suffix == MANIFEST_SUFFIX for path in (folder / DIRECTORY).iterdir()):
-                return LocalManifest(folder, read_only=read_only)
-    return LocalManifest(folders[0], read_only=read_only, suffix=SINGLE_SUFFIX)
+                return LocalManifest(folder, read_only=read_only, checksum=checksum)
+    return LocalManifest(folders[0], read_only=read_only, suffix=SINGLE_SUFFIX, checksum=checksum)
 
 
 class Lookup:

@@ -37,7 +37,9 @@ _READ_TRIES = 3
 class RemoteManifest:
     """The records of one directory in a store, for one run. May be used from several threads."""
 
-    def __init__(self, root: RemotePath, *, read_only: bool = False, listed: bool = True) -> None:
+    def __init__(
+        self, root: RemotePath, *, read_only: bool = False, listed: bool = True, checksum: bool = False
+    ) -> None:
         """List the outputs, and read the records of earlier runs.
 
         Args:
@@ -45,13 +47,14 @@ class RemoteManifest:
             read_only: True to write nothing.
             listed: False to ask the store for single outputs instead, and for records only if an output
                 exists. This is for the workers of a run, which get only jobs whose output must be made.
+            checksum: See `manifest.state_of`.
 
         Raises:
             ReadError: The store cannot be read.
             WriteError: The records of earlier runs cannot be merged.
         """
         self._root = root
-        self._read_only, self._listed = read_only, listed
+        self._read_only, self._listed, self._checksum = read_only, listed, checksum
         self._folder = root.below(DIRECTORY)
         self._records: dict[str, set[Record]] = {}
         self._lock = threading.Lock()
@@ -146,7 +149,7 @@ class RemoteManifest:
 
     def _decided(self, matching: list[Record], files: LocalFiles, recipe: str) -> State:
         try:
-            state, changed = state_of(matching, files, recipe)
+            state, changed = state_of(matching, files, recipe, checksum=self._checksum)
         except OSError:  # reading the source will report the error
             return State.ABSENT
         found = self.found(files)

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from colorize_cli.core import formats
+from colorize_cli.core.jobs import Status
 from colorize_cli.core.settings import Settings
 from colorize_cli.engine import session
 from colorize_cli.engine.session import Session
@@ -81,12 +82,17 @@ def test_share_that_cannot_flush_files_gets_all_outputs(models, make_folder, tmp
     assert contents(tmp_path / "out").keys() == contents(folder).keys()
 
 
-def test_manifest_that_the_disk_may_have_lost_is_reported(models, make_folder, tmp_path, monkeypatch):
-    def fsync(file: int) -> None:
-        if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_APPEND:  # the manifest
+@pytest.mark.parametrize("name", ["fsync", "close"])
+def test_manifest_that_the_disk_may_have_lost_is_reported(models, make_folder, tmp_path, monkeypatch, name):
+    real = getattr(os, name)
+
+    def failing(file: int) -> None:
+        is_manifest = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_APPEND
+        real(file)
+        if is_manifest:
             raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, name, failing)
     folder, output = make_folder(tmp_path / "in", 2), tmp_path / "out"
     result = invoke(folder, output, "--model", models.tinted, "--device", "cpu")
     assert result.stderr.splitlines()[-2:] == [
@@ -94,3 +100,28 @@ def test_manifest_that_the_disk_may_have_lost_is_reported(models, make_folder, t
         f" cannot write below {output}/.colorize: Input/output error",
         "2 done, 0 skipped, 0 failed",
     ]
+
+
+@pytest.mark.parametrize("exchanged", ["sub", "."])
+def test_output_folder_exchanged_for_a_link_in_mid_run_gets_nothing(models, make_folder, tmp_path, exchanged):
+    """Neither files nor directories are written outside of the output directory."""
+    make_folder(tmp_path / "in" / "sub" / "a", 4)
+    make_folder(tmp_path / "in" / "sub" / "b", 4)
+    make(tmp_path / "in" / "sub" / "c.mkv", Recipe(frames=4))
+    output, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    settings = Settings(model=models.tinted, device="cpu", workers=1)
+    outcomes = session.run(discovery.plan([tmp_path / "in"], output, formats.endings()), settings, print)
+    first = next(outcomes)
+    (output / exchanged).rename(tmp_path / "moved")
+    elsewhere.mkdir()
+    (output / exchanged).symlink_to(elsewhere)
+    rest = list(outcomes)
+    assert first.status is Status.DONE
+    assert rest[-1].status is Status.FAILED
+    assert "was exchanged during the run, and is now" in rest[-1].reason
+    assert list(elsewhere.iterdir()) == []
+    for outcome in rest:
+        assert (
+            outcome.status is Status.FAILED
+            or (tmp_path / "moved" / outcome.job.destination.relative_to(output / exchanged)).exists()
+        )

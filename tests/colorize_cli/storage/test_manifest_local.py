@@ -56,6 +56,18 @@ def test_state_of_a_changed_source_is_stale(job, root):
     assert LocalManifest(root).state(job, "r") is State.STALE
 
 
+def test_state_of_a_source_changed_within_its_size_and_time_depends_on_checksum(job, root):
+    made(job, root)
+    before = job.source.stat().st_mtime_ns
+    assert LocalManifest(root, checksum=True).state(job, "r") is State.CURRENT
+    job.source.write_bytes(b"gray")
+    os.utime(job.source, ns=(before, before))
+    assert LocalManifest(root).state(job, "r") is State.CURRENT
+    lines = journals(root)[0].read_bytes()
+    assert LocalManifest(root, checksum=True).state(job, "r") is State.STALE
+    assert [path.read_bytes() for path in journals(root)] == [lines]
+
+
 def test_state_of_a_touched_source_is_current_and_recorded(job, root):
     made(job, root)
     os.utime(job.source, ns=(1, 1))
@@ -121,6 +133,44 @@ def test_damaged_and_foreign_lines_are_skipped(job, root):
         make(other, manifest)
         manifest.close()
         assert LocalManifest(root).state(other, "r") is State.CURRENT
+
+
+def test_hostile_manifest_takes_little_memory_and_loses_no_record(job, root, monkeypatch):
+    made(job, root)
+    folder = root / manifest.DIRECTORY
+    (folder / "deep.jsonl").write_bytes(b"[" * 50_000 + b"\n" + b'{"a":' * 12_000 + b"\n")
+    with (folder / "a long line.jsonl").open("wb") as file:
+        file.truncate(3 << 30)  # takes no space on the disk
+        file.seek(0)
+        file.write(b'{"output":"')
+    os.mkfifo(folder / "pipe.jsonl")
+    (folder / "zero.jsonl").symlink_to("/dev/zero")
+    lines, read = manifest_local._lines, 0
+
+    def counted(path, start=0):
+        nonlocal read
+        for each in lines(path, start):
+            read += len(each[1])
+            assert len(each[1]) <= manifest_local._BLOCK
+            yield each
+            if read > 1 << 24:  # the rest of 3 GiB is alike
+                return
+
+    monkeypatch.setattr(manifest_local, "_lines", counted)
+    assert LocalManifest(root).state(job, "r") is State.CURRENT
+    assert read > 1 << 24
+
+
+def test_manifest_behind_a_link_is_refused_and_not_read(job, root, tmp_path):
+    made(job, root)
+    (root / manifest.DIRECTORY).rename(tmp_path / "elsewhere")
+    (root / manifest.DIRECTORY).symlink_to(tmp_path / "elsewhere")
+    before = sorted((tmp_path / "elsewhere").iterdir())
+    linked = LocalManifest(root)
+    assert linked.state(job, "r") is State.FOREIGN
+    with pytest.raises(WriteError, match=r"cannot write below .*\.colorize: it is a link"):
+        make(job, linked)
+    assert sorted((tmp_path / "elsewhere").iterdir()) == before
 
 
 def test_output_names_of_every_kind_are_recorded(job, root):
