@@ -13,10 +13,16 @@ def settle() -> None:
 
 def main() -> NoReturn:
     """Run the command `colorize` and end the process."""
+    from colorize_cli.core import interrupt
+
+    interrupt.install()
     settle()
     from colorize_cli import cli
 
-    cli.main()
+    try:
+        cli.main()
+    except SystemExit as ended:
+        interrupt.leave(ended.code)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 
 import importlib
 import logging
-import signal
 import sys
 import warnings
 from typing import NoReturn
@@ -73,7 +72,6 @@ command = _Commands(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> NoReturn:
     """Run the command that the arguments of the process name, and end the process."""
     stdio.protect()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Pillow warns about unusual pictures that it can read. It raises an error if it cannot read one.
     warnings.simplefilter("ignore")
     logging.getLogger("PIL").addHandler(logging.NullHandler())

@@ -11,6 +11,7 @@ import click
 
 from colorize_cli.cli import options
 from colorize_cli.cli.progress import Display
+from colorize_cli.core import interrupt
 from colorize_cli.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError, reason_of
 from colorize_cli.core.formats import FORMATS
 from colorize_cli.core.jobs import Job, Outcome, Status
@@ -119,7 +120,7 @@ def _run(
     process_setup.prepare()
     Image.MAX_IMAGE_PIXELS = None  # `settings.max_pixels` replaces Pillow's limit
     stopped = None
-    with Page(path, "page") as page:
+    with interrupt.graceful(), Page(path, "page") as page:
         loaded = benchmark.load([(str(named), registry.resolve(named)) for named in models], settings)
         if settings.device == "auto":
             for candidate in loaded:

@@ -16,7 +16,7 @@ import click
 
 from colorize_cli.cli import options, scope
 from colorize_cli.cli.progress import Display, to_json
-from colorize_cli.core import formats
+from colorize_cli.core import formats, interrupt
 from colorize_cli.core.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -152,7 +152,9 @@ def command(
 def _run(plan: Plan, settings: Settings, display: Display, report: Path | None, *, fail_fast: bool) -> int:
     from colorize_cli.engine import ENGINES, process_setup
 
-    with contextlib.ExitStack() as stack:
+    # Ray takes longer to end its processes.
+    patience = interrupt.PATIENCE if settings.engine == "local" else 10.0
+    with interrupt.graceful(patience), contextlib.ExitStack() as stack:
         page = None
         if report is not None:
             from colorize_cli.report.run_page import Report

@@ -27,6 +27,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from colorize_cli.core import interrupt
+
 if sys.platform != "win32":
     import fcntl
 
@@ -54,6 +56,7 @@ _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EROFS
 _numbers = itertools.count()
 _in_use: set[str] = set()
 _unfinished: set[Path] = set()
+_directories: set[Path] = set()
 _in_use_lock = threading.Lock()
 
 
@@ -168,6 +171,15 @@ def abandon() -> None:
             path.unlink(missing_ok=True)
 
 
+def _abandon_all() -> None:
+    abandon()
+    for path in tuple(_directories):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+interrupt.cleanups.append(_abandon_all)
+
+
 def sweep(directory: Path, suffix: str = "") -> None:
     """Remove the files that killed runs left in a directory.
 
@@ -248,11 +260,13 @@ def directory(parent: Path, suffix: str, prefix: str = "") -> Iterator[Path]:
     name = claim(suffix)
     path = parent / f"{prefix}{name}"
     path.mkdir(mode=0o700)
+    _directories.add(path)
     try:
         with _locked(path):
             yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        _directories.discard(path)
         release(name)
 
 
