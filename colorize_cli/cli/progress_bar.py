@@ -24,7 +24,7 @@ class Bar:
     def __init__(self, console: Console, total: int) -> None:
         """Prepare a bar for `total` files."""
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # it has names of files
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),

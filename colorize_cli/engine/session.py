@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorize_cli.core.errors import ReadError, WriteError
+from colorize_cli.core.errors import ReadError, UsageError, WriteError
 from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Job, LocalFiles, Outcome, Plan, Position, Progress
 from colorize_cli.core.location import STREAM, Location, Url
@@ -149,7 +149,9 @@ class Session:
             if reason is None:
                 self.warn_of_lost_hints(job)
                 return None
-        except ReadError as error:
+        except UsageError:  # the run cannot be carried out
+            raise
+        except Exception as error:  # any error fails this job only
             return Outcome.failed(job, error)
         if reason == State.FOREIGN.value and self._is_single:
             is_recorded = isinstance(destination, Path) and job.source != STREAM

@@ -3,10 +3,10 @@
     python -m tests.benchmarks.signals --count 40 [--ray] [--seed 0]
 
 SIGINT and SIGTERM in turn stop runs over photographs, pages of TIFFs, films and, with `--ray`, photographs on
-Ray, at a moment between the start of the process and the end of an undisturbed run. A stopped run must exit with
-status 130, or by the signal if Python has not started, without a traceback, and leave only complete outputs. The
-same command again must exit with status 0, with the outputs of an undisturbed run (bytes of pictures; packets of
-films, which are encoded with FFV1), and without temporary files and work folders.
+Ray, at a moment between the start of the process and the end of an undisturbed run. A stopped run must exit
+with status 130, or by the signal if Python has not started, without a traceback, and leave only complete
+outputs. The same command again must exit with status 0, with the outputs of an undisturbed run (bytes of
+pictures; packets of films, which are encoded with FFV1), and without temporary files and work folders.
 
 Every failure is printed on a line, and then the exit status is 1. An end after more than two seconds is only
 counted, as other work on the machine may delay it.

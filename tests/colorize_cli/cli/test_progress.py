@@ -119,3 +119,17 @@ def test_summary_of_a_stopped_video_says_what_is_kept(capsys):
 )
 def test_printable_escapes_control_characters(text, expected):
     assert printable(text) == expected
+
+
+def test_bar_shows_the_name_of_a_video_as_it_is():
+    """Brackets are markup for rich."""
+    file = io.StringIO()
+    display = Display(1, quiet=False, console=Console(file=file, force_terminal=True, width=120))
+
+    def outcomes():
+        display.video(Position(Path("[bold]a[red].mkv"), 1, 2, 25.0))
+        display._bar._progress.refresh()
+        yield Outcome(JOB, Status.DONE)
+
+    display.show(outcomes())
+    assert "[bold]a[red].mkv: frame 1 of about 2" in file.getvalue()
