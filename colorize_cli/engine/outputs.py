@@ -1,5 +1,6 @@
 """The outputs of a run: which of them exist already, how they are written, and their manifest records."""
 
+import contextlib
 import functools
 import io
 import os
@@ -218,12 +219,17 @@ class Outputs:
 
         It takes the `stat` result of the finished file and must be called just before the file is renamed to
         its final name. It adds no record if there is no manifest or `source` is None. It raises WriteError if
-        the record cannot be written, or the folder lies outside of the output directory now.
+        the record cannot be written, the folder lies outside of the output directory now, or the output's
+        name leads to the source, as on a file system that folds names.
         """
         manifest = self._manifest_of(files)
 
         def note(status: os.stat_result) -> None:
             self._check_inside(files.destination.parent)
+            with contextlib.suppress(OSError):  # there is no output yet
+                replaced = files.destination.lstat()
+                if replaced.st_nlink == 1 and os.path.samestat(replaced, files.source.stat()):
+                    raise WriteError(f"{files.destination} is the input {files.source} itself")
             if manifest is not None and source is not None:
                 manifest.add(files, source, Fingerprint.of(status), self.recipe_of(files.job))
 

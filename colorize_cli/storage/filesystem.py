@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -231,15 +231,14 @@ class LocalStorage:
 
         Python's `glob` passes over these in silence.
         """
-        text = str(pattern)
-        if not glob.has_magic(text):
+        if not glob.has_magic(str(pattern)):
             return []
-        found = {path: entry for path in _matches(text) if (entry := self.entry(path)) is not None}
+        found = {path: entry for path in _matches(pattern) if (entry := self.entry(path)) is not None}
         directories = [path for path, entry in found.items() if entry.is_directory]
         parts = pattern.parts[pattern.is_absolute() :]
         for above, part in zip(reversed(pattern.parents), parts, strict=True):
             if glob.has_magic(part):
-                directories += _matches(f"{above}{os.sep}")
+                directories += _matches(above, directories=True)
         for directory in directories:
             try:
                 with os.scandir(directory):
@@ -318,8 +317,45 @@ class LocalStorage:
             path.unlink(missing_ok=True)
 
 
-def _matches(pattern: str) -> list[Path]:
-    return [Path(path) for path in glob.glob(pattern, recursive=True)]  # noqa: PTH207
+def _matches(pattern: Path, *, directories: bool = False) -> list[Path]:
+    """Return what matches a pattern, or the directories that do. A ** at its end stands for these only."""
+    first, *others = _split(pattern.parts)
+    found = glob.glob(first) if glob.has_magic(first) else [first]  # noqa: PTH207
+    for other in others:  # each follows a **, which stands for all directories below
+        tops = [glob.escape(str(path)) for top in found for path in _directories(Path(top))]
+        found = [path for top in tops for path in glob.glob(os.path.join(top, other))]  # noqa: PTH118, PTH207
+    paths = sorted(set(map(Path, found)))
+    if directories and pattern.name == "**":
+        return [path for top in paths for path in _directories(top)]
+    return [path for path in paths if path.is_dir()] if directories else paths
+
+
+def _split(parts: Sequence[str]) -> list[str]:
+    """Return the patterns between the parts ** of a pattern. A ** at the end adds nothing and is left out."""
+    groups: list[list[str]] = [[]]
+    for part in parts:
+        if part == "**":
+            groups.append([])
+        else:
+            groups[-1].append(part)
+    return [str(Path(*group)) for number, group in enumerate(groups) if group or not number]
+
+
+def _directories(top: Path) -> Iterator[Path]:
+    """Yield a directory and those below it, each real directory once, without hidden ones."""
+    seen: set[tuple[int, int] | None] = set()
+    waiting = deque([top])
+    while waiting:
+        path = waiting.popleft()
+        if (number := inode(path)) is not None and number in seen:
+            continue
+        seen.add(number)
+        yield path
+        with contextlib.suppress(OSError), os.scandir(path) as entries:
+            for each in sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name)):
+                with contextlib.suppress(OSError):  # a link that leads to itself
+                    if not each.name.startswith(".") and each.is_dir():
+                        waiting.append(path / each.name)
 
 
 def opened(path: Path) -> io.BufferedReader:

@@ -5,15 +5,17 @@ import fcntl
 import os
 
 import pytest
+from PIL import Image
 
 from colorize_cli.core import formats
-from colorize_cli.core.jobs import Status
+from colorize_cli.core.jobs import Job, Plan, Status
 from colorize_cli.core.settings import Settings
 from colorize_cli.engine import session
 from colorize_cli.engine.session import Session
 from colorize_cli.guidance import Guidance
 from colorize_cli.storage import discovery
 from tests.helpers.cli import contents, invoke
+from tests.helpers.pictures import gray
 from tests.helpers.videos import Recipe, make
 
 
@@ -125,3 +127,20 @@ def test_output_folder_exchanged_for_a_link_in_mid_run_gets_nothing(models, make
             outcome.status is Status.FAILED
             or (tmp_path / "moved" / outcome.job.destination.relative_to(output / exchanged)).exists()
         )
+
+
+@pytest.mark.parametrize("suffix", [".png", ".mkv"])
+def test_output_that_turns_out_to_be_the_input_is_not_replaced(models, tmp_path, suffix):
+    """As on a file system that folds names, if planning did not find out."""
+    output, source = tmp_path / f"a{suffix}", tmp_path / f"A{suffix}"
+    if suffix == ".mkv":
+        make(output, Recipe(frames=4))
+    else:
+        Image.fromarray(gray()).save(output)
+    source.symlink_to(output)
+    before = output.read_bytes()
+    plan = Plan((Job(source, output),), (), None)
+    settings = Settings(model=models.tinted, device="cpu", overwrite=True)
+    (outcome,) = session.run(plan, settings, print)
+    assert (outcome.status, outcome.reason) == (Status.FAILED, f"{output} is the input {source} itself")
+    assert output.read_bytes() == before

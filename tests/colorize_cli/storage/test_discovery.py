@@ -86,6 +86,8 @@ def test_plan_of_directories_linked_to_each_other_searches_each_once(tmp_path):
         for other in names:
             (tmp_path / "in" / name / f"to-{other}").symlink_to(tmp_path / "in" / other)
     (tmp_path / "in" / "before").symlink_to(tmp_path / "in" / "d7")
+    found = LocalStorage().glob(tmp_path / "in" / "**" / "*.jpg")
+    assert [entry.location.parent.name for entry in found] == names
     plan = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
     assert pairs(plan, tmp_path) == [(f"in/{name}/a.jpg", f"out/{name}/a.jpg") for name in names]
 
@@ -304,6 +306,9 @@ def test_plan_of_an_existing_name_is_not_a_pattern(tmp_path):
         ("[a].jpg", ["[a].jpg"]),
         ("[ab].jpg", ["a.jpg", "b.jpg"]),
         ("**/c.jpg", ["c.jpg"]),
+        ("**/er/**/*.jpg", ["c.jpg"]),
+        ("d*/**", ["c.jpg"]),
+        ("**/*.jpg", ["[a].jpg", "a.jpg", "b.jpg", "c.jpg"]),
     ):
         plan = discovery.plan([tmp_path / pattern], tmp_path / "out", ENDINGS)
         assert [job.source.name for job in plan.jobs] == found
