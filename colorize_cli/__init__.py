@@ -7,17 +7,19 @@ Nothing heavy is imported until `Colorizer` is accessed.
 """
 
 import os
-from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read by onnxruntime when it is imported
 
+TYPE_CHECKING = False  # `typing` takes a while to import
 if TYPE_CHECKING:
+    from typing import Any
+
     from colorize_cli.api import Colorizer
 
 __all__ = ["Colorizer", "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name == "__version__":
         from importlib.metadata import version
 

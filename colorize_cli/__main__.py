@@ -1,8 +1,12 @@
 """Start the command `colorize` as a process, with the settings that must precede all imports."""
 
+import _signal  # type: ignore[import-not-found]  # the part of `signal` that takes no time to import
 import gc
 import os
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def settle() -> None:
@@ -11,12 +15,15 @@ def settle() -> None:
     gc.disable()  # until `process_setup.prepare`
 
 
-def main() -> NoReturn:
+def main() -> "NoReturn":
     """Run the command `colorize` and end the process."""
+    for number in (_signal.SIGINT, _signal.SIGTERM):
+        if _signal.getsignal(number) != _signal.SIG_IGN:
+            _signal.signal(number, lambda *_: os._exit(130))  # until `interrupt.install`
+    settle()
     from colorize_cli.core import interrupt
 
     interrupt.install()
-    settle()
     from colorize_cli import cli
 
     try:
