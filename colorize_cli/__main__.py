@@ -30,6 +30,11 @@ def main() -> "NoReturn":
         cli.main()
     except SystemExit as ended:
         interrupt.leave(ended.code)
+    except Exception as error:  # a defect, or a machine without memory
+        from colorize_cli.core.errors import EXIT_FAILED, printable, reason_of
+
+        os.write(2, f"colorize: {printable(reason_of(error))}\n".encode())
+        interrupt.leave(EXIT_FAILED)
 
 
 if __name__ == "__main__":

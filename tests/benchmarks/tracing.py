@@ -171,6 +171,9 @@ def run_traced(source: Path, output: Path) -> dict[str, Any]:
 
 def trace_here(figures: Path, source: Path, output: Path) -> None:
     """Run `colorize` in this process under `Tracer`, and write the figures to a file."""
+    from colorize_cli.core import interrupt
+
+    interrupt.leave = sys.exit  # which comes back here
     tracer = Tracer(package(), source)
     sys.argv = ["colorize", "--device", "cpu", str(source), str(output)]
     tracer.install()

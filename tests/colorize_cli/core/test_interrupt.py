@@ -124,3 +124,20 @@ def test_import_of_the_package_keeps_the_handlers_of_a_program():
         "assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [("RecursionError('a\\nb')", "RecursionError: a b"), ("OSError(5, 'bad disk')", "bad disk")],
+)
+def test_defect_of_a_command_is_one_line(tmp_path, error, text):
+    code = (
+        "import sys; from colorize_cli import __main__; from colorize_cli.storage import discovery\n"
+        f"def fail(*_, **__): raise {error}\n"
+        "discovery.plan = fail; sys.argv[1:] = ['in', 'out']; __main__.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("colorize: ")
+    assert done.stderr.endswith(f"{text}\n")
+    assert len(done.stderr.splitlines()) == 1

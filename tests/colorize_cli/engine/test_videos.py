@@ -421,16 +421,17 @@ def test_source_is_opened_four_times(models, tmp_path):
     """For the check, for its fingerprint, for its frames, and for its other streams."""
     source = make(tmp_path / "a.mp4", Recipe(sounds=1, time_base=Fraction(1, 12800)))
     code = (
-        "import runpy, sys, av\n"
+        "import sys, av\n"
+        "from colorize_cli import cli\n"
         "opens, open_ = [], av.open\n"
         "def audit(event, args):\n"
-        "    if event == 'open' and args[0] == sys.argv[1]: opens.append('python')\n"
+        "    if event == 'open' and str(args[0]) == sys.argv[1]: opens.append('python')\n"
         "def count(file, *args, **how):\n"
         "    if file == sys.argv[1]: opens.append('av')\n"
         "    return open_(file, *args, **how)\n"
         "sys.addaudithook(audit)\n"
         "av.open = count\n"
-        "try: runpy.run_module('colorize_cli', run_name='__main__', alter_sys=True)\n"
+        "try: cli.main()\n"
         "finally: print(sorted(opens))"
     )
     line = [sys.executable, "-c", code, source, tmp_path / "b.mp4", "--model", models.tinted, "-q"]
