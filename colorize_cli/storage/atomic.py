@@ -44,7 +44,7 @@ def _host() -> str:
 
 _HOST = _host()
 _RANDOM = secrets.token_hex(8)
-# Earlier versions had no random part.
+# Directories have no random part, and files of earlier versions had none.
 _NAME = re.compile(r"\.colorize-([0-9a-f]{8})-([0-9]{10})-(?:[0-9a-f]{16}-)?[0-9]{6}\..*")
 _PREFIX = re.compile(r"\.colorize-[0-9a-f]{8}-[0-9]{10}-[0-9a-f]{16}-")
 _OLD = 86400.0  # seconds
@@ -65,9 +65,15 @@ def process_prefix() -> str:
     return f".colorize-{_HOST}-{os.getpid():010d}-{_RANDOM}-"
 
 
-def claim(suffix: str) -> str:
-    """Return a new name for a file. Other processes can tell from it whether this process has ended."""
-    name = f"{process_prefix()}{next(_numbers) % 1_000_000:06d}{suffix}"
+def claim(suffix: str, *, short: bool = False) -> str:
+    """Return a new name. Other processes can tell from it whether this process has ended.
+
+    Args:
+        suffix: Suffix of the name.
+        short: True to leave out the random part, for directories, which are never created twice.
+    """
+    prefix = process_prefix().removesuffix(f"{_RANDOM}-") if short else process_prefix()
+    name = f"{prefix}{next(_numbers) % 1_000_000:06d}{suffix}"
     with _in_use_lock:
         _in_use.add(name)
     return name
@@ -257,7 +263,7 @@ def directory(parent: Path, suffix: str, prefix: str = "") -> Iterator[Path]:
             owned = not hasattr(os, "getuid") or path.lstat().st_uid == os.getuid()
             if owned and not path.is_symlink() and is_dead(path, path.name.removeprefix(prefix)):
                 shutil.rmtree(path, ignore_errors=True)
-    name = claim(suffix)
+    name = claim(suffix, short=True)
     path = parent / f"{prefix}{name}"
     path.mkdir(mode=0o700)
     _directories.add(path)

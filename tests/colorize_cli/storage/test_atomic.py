@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import fcntl
 import os
@@ -235,3 +236,32 @@ def test_writing_to_a_full_disk_leaves_nothing(tmp_path, format_):
     )
     assert ended.returncode == 0, ended.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_directory_has_a_short_name_and_goes_when_its_process_has_gone(tmp_path):
+    """Ray's sockets are in one, and their paths may have 107 bytes."""
+    old = time.time() - 2 * atomic._OLD
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left, other = (
+        tmp_path / f"x.colorize-{host}-{dead.pid:010d}-000000.d" for host in (atomic._HOST, "00000000")
+    )
+    for path in (left, other):
+        path.mkdir()
+        os.utime(path, (old, old))
+    with other_lock(other), atomic.directory(tmp_path, ".d", "x") as made:
+        assert len(made.name) == len(left.name) == 39
+        assert sorted(tmp_path.iterdir()) == sorted([made, other])
+    with atomic.directory(tmp_path, ".d", "x") as made:
+        assert list(tmp_path.iterdir()) == [made]
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextlib.contextmanager
+def other_lock(path):
+    file = os.open(path, os.O_RDONLY)
+    try:
+        assert atomic.lock(file)
+        yield
+    finally:
+        os.close(file)
