@@ -188,7 +188,7 @@ class WorkDir:
         """
         shutil.rmtree(self.path)
         self.path.mkdir()
-        self.done = []
+        self.done, self._inode = [], inode(self.path)
 
     def remove(self) -> None:
         """Remove the directory, and `.colorize` if it is then empty. Errors are ignored."""
