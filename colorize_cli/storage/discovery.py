@@ -292,6 +292,8 @@ def _with_hints(named: list[Entry], storages: Storages) -> list[Entry]:
     kept = [entry for entry in named if str(entry.location) not in of_others]
     asked = [beside[str(entry.location)] for entry in kept if str(entry.location) in beside]
     looked_up = _looked_up(asked, storages, optional=True)
+    if bad := next((entry for entry in looked_up if entry is not None and entry.error is not None), None):
+        raise UsageError(f"{bad.location}: {bad.error}")
     there = {
         str(location): entry.location
         for location, entry in zip(asked, looked_up, strict=True)
@@ -341,7 +343,9 @@ def _searched(
             elif each.is_directory:
                 files.append(each)
             elif (picture := each.name.removesuffix(HINTS_SUFFIX)) != each.name:
-                if selection.includes(picture) and not selection.excludes(picture):
+                if each.error is not None:
+                    files.append(each)
+                elif selection.includes(picture) and not selection.excludes(picture):
                     hints[picture] = each.location
             elif not selection.includes(each.name):
                 continue

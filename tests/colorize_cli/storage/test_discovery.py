@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from colorize_cli.core.errors import ReadError, UsageError
+from colorize_cli.core.formats import HINTS_SUFFIX
 from colorize_cli.core.jobs import Job, Plan, Status
 from colorize_cli.core.location import STREAM
 from colorize_cli.storage import discovery, filesystem, stdio
@@ -115,6 +116,19 @@ def test_plan_refuses_pipes_and_devices_however_they_are_given(tmp_path):
         assert {job.source: job.refused for job in plan.jobs} == dict(
             zip(files, [None, why, why], strict=True)
         )
+
+
+def test_plan_refuses_pipes_as_hints(tmp_path):
+    touch(tmp_path, "in/a.jpg")
+    pipe = tmp_path / "in" / f"a.jpg{HINTS_SUFFIX}"
+    os.mkfifo(pipe)
+    plan = discovery.plan([tmp_path / "in"], tmp_path / "out", ENDINGS)
+    assert [(job.source, job.refused is None, job.hints) for job in plan.jobs] == [
+        (tmp_path / "in" / "a.jpg", True, None),
+        (pipe, False, None),
+    ]
+    with pytest.raises(UsageError, match=r"a\.jpg\S*: it is neither a file nor a directory"):
+        discovery.plan([tmp_path / "in" / "a.jpg"], tmp_path / "out", ENDINGS)
 
 
 def test_opened_pipe_does_not_wait(tmp_path):
