@@ -7,7 +7,8 @@ with equal host names never share a name.
 
 From host and process a later run knows which files are left over from a killed run. The host is a digest of
 the machine's name, its boot and its namespace of processes, so equal numbers there are of equal processes.
-Files of another host are left over if nobody has written to them for `_OLD` seconds or holds a lock on them.
+Files of another host are left over if nobody has written to them for `_OLD` seconds or holds a lock on them,
+which can be found out only where the file system has locks.
 """
 
 import contextlib
@@ -48,8 +49,10 @@ _RANDOM = secrets.token_hex(8)
 _NAME = re.compile(r"\.colorize-([0-9a-f]{8})-([0-9]{10})-(?:[0-9a-f]{16}-)?[0-9]{6}\..*")
 _PREFIX = re.compile(r"\.colorize-[0-9a-f]{8}-[0-9]{10}-[0-9a-f]{16}-")
 _OLD = 86400.0  # seconds
-# Errors of locks where a file system has none.
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
+# Errors of locks where a file system has none, or (EBADF, NFS) none on directories.
+_NO_LOCKS = frozenset(
+    {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+)
 _BUFFER = 1 << 17
 # Errors of fsync that say nothing about the content of the file.
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EROFS})
@@ -277,35 +280,38 @@ def directory(parent: Path, suffix: str, prefix: str = "") -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Lock a file or directory for the block; yields False if another has the lock."""
+def _locked(path: Path) -> Iterator[bool | None]:
+    """Lock a file or directory for the block; yields the return value of `lock`."""
     if sys.platform == "win32":
-        yield True
+        yield None
         return
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    mode = os.O_RDONLY if path.is_dir() else os.O_RDWR  # NFS locks only files that may be written
+    file = os.open(path, mode | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         yield lock(file)
     finally:
         os.close(file)
 
 
-def lock(file: int) -> bool:
+def lock(file: int) -> bool | None:
     """Lock an open file until it is closed, at the latest with the end of the process, on whatever host.
 
     Returns:
-        False if another has the lock. True where the file system has no locks.
+        False if another has the lock. None if the file system has no locks.
 
     Raises:
         OSError: The disk reports an error.
     """
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
+    if sys.platform == "win32":
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return None
     return True
 
 
@@ -322,7 +328,7 @@ def is_dead(path: Path, name: str | None = None) -> bool:
     if name.startswith(f".colorize-{_HOST}-"):
         return is_left_over(name)
     with contextlib.suppress(OSError), _locked(path) as locked:
-        return locked and time.time() - path.lstat().st_mtime > _OLD
+        return locked is True and time.time() - path.lstat().st_mtime > _OLD
     return False
 
 

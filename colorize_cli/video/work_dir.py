@@ -243,7 +243,7 @@ def _locked(path: Path) -> Iterator[bool]:
                 raise
             continue
         try:
-            locked = atomic.lock(file)
+            locked = atomic.lock(file) is not False
             if locked and inode(path / _CLAIM) != (os.fstat(file).st_dev, os.fstat(file).st_ino):
                 continue  # another run has removed it meanwhile
             if locked:

@@ -101,12 +101,20 @@ def test_lock_excludes_others_until_the_file_is_closed(tmp_path):
         assert atomic.lock(second.fileno())
 
 
-def test_lock_where_the_file_system_has_none_is_free(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["ENOLCK", "EBADF"])
+def test_lock_where_the_file_system_has_none_proves_nothing(tmp_path, monkeypatch, name):
     def flock(*_: object) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    assert atomic.lock(0)
+    assert atomic.lock(0) is None
+    old = tmp_path / f".colorize-00000000-0000000001-{'0' * 16}-000001.png"
+    old.touch()
+    os.utime(old, (0, 0))
+    atomic.sweep(tmp_path)
+    assert old.exists()
+    with atomic.directory(tmp_path, ".d") as made:
+        assert made.is_dir()
 
 
 def test_remove_prefixed_removes_files_of_one_process(tmp_path):
