@@ -35,7 +35,7 @@ from colorize_cli.video.pixel_format import VideoInfo
 from colorize_cli.video.reader import VideoReader
 from colorize_cli.video.stages import Segmenter, VideoStages, VideoStats, small_copier
 from colorize_cli.video.temporal import FlowTracker
-from colorize_cli.video.work_dir import Chunk, WorkDir
+from colorize_cli.video.work_dir import Chunk, WorkDir, sweep
 
 _CHUNKS_FILE = "parts.json"
 _RECORDED = ("number", "first", "begins", "frames", "damaged", "mark", "marks", "cut_off")
@@ -162,7 +162,7 @@ def open_directory(chunk: Chunk) -> WorkDir:
     """
     if chunk.directory != chunk.folder:
         chunk.directory.mkdir(exist_ok=True)
-        atomic.sweep(chunk.directory)
+        sweep(chunk.directory)
     return WorkDir(chunk.directory)
 
 

@@ -34,6 +34,7 @@ from colorize_cli.storage.filesystem import inode, opened
 
 _JOURNAL = "stretches.jsonl"
 _CLAIM = "claim"
+_CHUNK = "part-"
 _TRIES = 100
 _FOLDERS = ".colorize"
 
@@ -94,7 +95,7 @@ class Chunk:
     @property
     def directory(self) -> Path:
         """The work directory of the chunk, inside the video's. The whole video has no other."""
-        return self.folder if self.frames is None else self.folder / f"part-{self.number:04d}"
+        return self.folder if self.frames is None else self.folder / f"{_CHUNK}{self.number:04d}"
 
     @property
     def kind(self) -> str:
@@ -218,7 +219,7 @@ def claimed(destination: Path, key: str) -> Iterator[WorkDir | None]:
                     break
     with _locked(path) as locked:
         if locked:
-            atomic.sweep(path)
+            sweep(path)
             discard(destination, path)
         yield WorkDir(path, check=False) if locked else None
 
@@ -254,6 +255,16 @@ def _locked(path: Path) -> Iterator[bool]:
         finally:
             os.close(file)
     raise WriteError(f"{path} is removed by other runs again and again")
+
+
+def sweep(path: Path) -> None:
+    """Remove temporary files of killed workers from a work directory, and what cannot be of a run."""
+    atomic.sweep(path)
+    for each in list(path.iterdir()):
+        if each.is_symlink() or not (each.is_file() or each.is_dir()):  # opening a pipe would wait
+            each.unlink(missing_ok=True)
+        elif each.is_dir() and not each.name.startswith(_CHUNK):
+            shutil.rmtree(each, ignore_errors=True)
 
 
 def discard(destination: Path, kept: Path | None = None) -> None:

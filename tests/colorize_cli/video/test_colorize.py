@@ -219,6 +219,43 @@ def test_video_that_another_run_colorizes_is_a_failure(models, tmp_path):
     assert invoke(*line).exit_code == 0
 
 
+def test_claims_of_many_runs_at_once_exclude_each_other(tmp_path):
+    """Also where runs remove the directory while others claim it."""
+    busy, most, errors = 0, 0, []
+
+    def work() -> None:
+        nonlocal busy, most
+        try:
+            for _ in range(20):
+                with work_dir.claimed(tmp_path / "a.mkv", "key") as folder:
+                    if folder is not None:
+                        busy += 1
+                        most = max(most, busy)
+                        (folder.path / "segment").touch()
+                        time.sleep(0.001)
+                        busy -= 1
+                        folder.remove()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (most, errors) == (1, [])
+
+
+@pytest.mark.parametrize("name", ["stretches.jsonl", "000000.nut", "parts.json"])
+@pytest.mark.parametrize("put", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_work_directory_with_a_pipe_or_directory_for_a_file_is_used(network, tmp_path, name, put):
+    with work_dir.claimed(tmp_path / "b.mkv", "key") as folder:
+        pass
+    put(folder.path / name)
+    source = make(tmp_path / "a.mkv", Recipe(frames=4, codec="ffv1", options={}))
+    assert run_video(source, tmp_path / "b.mkv", network, LOSSLESS).frames == 4
+
+
 def test_work_directories_of_other_options_are_removed_by_a_claim(tmp_path):
     output = tmp_path / "a.mkv"
     with (
@@ -278,25 +315,25 @@ def damage_state(folder: Path) -> None:
 
 def damage_journal(folder: Path) -> None:
     journal = folder / "stretches.jsonl"
-    journal.write_text(journal.read_text().replace('"frames": 60', '"frames": 30') + "[" * 100_000 + "\n")
+    journal.write_text(journal.read_text().replace('"frames": 20', '"frames": 10') + "[" * 100_000 + "\n")
 
 
 @pytest.mark.parametrize("damage", [damage_segment, damage_state, damage_journal])
 @pytest.mark.parametrize("at", ["between runs", "at the end"])
 def test_damaged_work_directory_is_made_again(network, tmp_path, damage, at):
-    source = make(tmp_path / "a.mkv", Recipe(frames=90, rate=Fraction(6), codec="ffv1", options={}))
+    source = make(tmp_path / "a.mkv", Recipe(frames=30, rate=Fraction(2), codec="ffv1", options={}))
     run_video(source, tmp_path / "whole.mkv", network, LOSSLESS)
 
     def attack(position: Position) -> None:
-        if position.frames == (70 if at == "between runs" else 90):
+        if position.frames == (25 if at == "between runs" else 30):
             damage(next((tmp_path / ".colorize").iterdir()))
             if at == "between runs":
                 raise _Stop
 
-    expected, message = (_Stop, None) if at == "between runs" else (WriteError, "of 90 frames .* are intact")
+    expected, message = (_Stop, None) if at == "between runs" else (WriteError, "of 30 frames .* are intact")
     with pytest.raises(expected, match=message):
         run_video(source, tmp_path / "b.mkv", network, LOSSLESS, attack)
-    assert run_video(source, tmp_path / "b.mkv", network, LOSSLESS).frames == 90
+    assert run_video(source, tmp_path / "b.mkv", network, LOSSLESS).frames == 30
     assert_same(tmp_path / "whole.mkv", tmp_path / "b.mkv")
 
 
