@@ -64,7 +64,7 @@ def leave(status: object) -> NoReturn:
         try:
             if stream is not None:
                 stream.flush()
-        except (OSError, ValueError):
+        except Exception:  # a stream may raise errors of its class
             code = code or EXIT_FAILED
     os._exit(code)
 

@@ -141,9 +141,7 @@ def test_opened_pipe_does_not_wait(tmp_path):
 def test_plan_of_a_list_with_impossible_names_refuses_these_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(touch(tmp_path, "a.jpg"))
     long = Path("n" * 300 + ".jpg")
-    listed = discovery.read_list(
-        io.BytesIO(b"a.jpg\nmissing/..\n" + b"n" * 300 + b".jpg\n"), nul=False
-    )
+    listed = discovery.read_list(io.BytesIO(b"a.jpg\nmissing/..\n" + b"n" * 300 + b".jpg\n"), nul=False)
     plan = discovery.plan([], Path("out"), ENDINGS, listed=listed)
     refused = [(job.destination, job.refused) for job in plan.jobs]
     assert refused == [
