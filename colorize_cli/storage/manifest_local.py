@@ -304,7 +304,10 @@ class _ManifestFile:
                     raise OSError(errno.ELOOP, "it is a link")
                 self._file = os.open(folder / self._name, flags, 0o666)
                 break
-            except FileNotFoundError:  # another run may have removed the folder, which was empty
+            except (
+                FileNotFoundError,
+                FileExistsError,
+            ):  # another run may have removed the folder, which was empty
                 if not left:
                     raise
         atomic.lock(self._file)

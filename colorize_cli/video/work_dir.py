@@ -193,7 +193,14 @@ class WorkDir:
 
     def remove(self) -> None:
         """Remove the directory, and `.colorize` if it is then empty. Errors are ignored."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            # The claim goes last: from then on another run may use the directory.
+            for each in sorted(self.path.iterdir(), key=lambda path: path.name == _CLAIM):
+                if each.is_dir() and not each.is_symlink():
+                    shutil.rmtree(each, ignore_errors=True)
+                else:
+                    each.unlink(missing_ok=True)
+            self.path.rmdir()
         with contextlib.suppress(OSError):
             self.path.parent.rmdir()
 
@@ -239,7 +246,7 @@ def _locked(path: Path) -> Iterator[bool]:
                 if directory.is_symlink():
                     raise WriteError(f"{directory} is a link; remove it")
             file = os.open(path / _CLAIM, flags, 0o666)
-        except FileNotFoundError:  # another run has removed it meanwhile
+        except (FileNotFoundError, FileExistsError):  # another run has removed it meanwhile
             if not left:
                 raise
             continue
