@@ -147,7 +147,7 @@ def test_plan_of_a_list_with_impossible_names_refuses_these_alone(tmp_path, monk
     assert refused == [
         (Path("out/a.jpg"), None),
         (Path("out"), "it is not the name of a file"),
-        (Path("out") / long, None),  # reading it will report that
+        (Path("out") / long, "its output's name would be longer than 255 bytes; rename it"),
     ]
     plan = discovery.plan([Path("a.jpg"), long], Path("out"), ENDINGS)
     assert [job.refused for job in plan.jobs] == [None, "File name too long"]
