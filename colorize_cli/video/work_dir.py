@@ -33,7 +33,7 @@ from colorize_cli.storage import atomic
 from colorize_cli.storage.filesystem import inode, opened
 
 _JOURNAL = "stretches.jsonl"
-_CLAIM = "claim"
+_CLAIM = ".claim"
 _CHUNK = "part-"
 _TRIES = 100
 _FOLDERS = ".colorize"
