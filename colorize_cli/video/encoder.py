@@ -314,7 +314,7 @@ class Encoder:
         tag(context, first)
         if first.interlaced_frame:
             context.flags |= Flags.interlaced_dct | Flags.interlaced_me
-        stream.time_base = info.time_base
+        stream.time_base = context.time_base
         return stream
 
     def add(self, frame: VideoFrame) -> None:
@@ -328,9 +328,6 @@ class Encoder:
         if self._encoding.steady_rate and frame.pts is not None:
             self._renumber(frame)
         self._mux(frame)
-        if unknown := self.stream.codec_context.options:  # those that the open encoder did not take
-            names = " and no ".join(f"--{name}" for name in unknown)
-            raise WriteError(f"{self._encoding.codec} has no {names}; leave it out or choose another --codec")
 
     def _renumber(self, frame: VideoFrame) -> None:
         """Replace a frame's time by its number at the constant rate. Fill the gap before it, if necessary."""

@@ -38,11 +38,18 @@ _CLOCK_RESTARTS = 0x0200
 _JUMP, _STEP_BACK = 10, Fraction(1, 10)  # seconds; the thresholds of ffmpeg
 # How parts of files begin: of Matroska (header, everything else), of ASF (header, data), MXF, MPEG, MP4.
 _MATROSKA = (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67")
+_EBML_HEAD, _LONGEST_NAME, _LONGEST_SIZE = 12, 4, 8
+_PARENTS = (b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75")  # a segment, a cluster
+# Elements in a segment and a cluster: Void, CRC-32; Timestamp, SimpleBlock, BlockGroup, Position, PrevSize,
+# EncryptedBlock, SilentTracks. All others have names of four bytes.
+_SHORT_NAMES = frozenset(
+    {b"\xec", b"\xbf", b"\xe7", b"\xa3", b"\xa0", b"\xa7", b"\xab", b"\xaf", b"\x58\x54"}
+)
 _ASF = (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\x36\x26\xb2\x75\x8e\x66\xcf\x11")
 _MXF = b"\x06\x0e\x2b\x34"
 _MPEG, _MPEG_END = b"\0\0\1", 0xB9
 _BOXES = (b"ftyp", b"styp", b"free", b"skip", b"moov", b"sidx", b"moof", b"mdat", b"mfra")
-_SHORTEST_HEADER, _LONGEST_HEADER, _LARGEST = 24, 512, 1 << 62
+_SHORTEST_HEADER, _LONGEST_HEADER, _LARGEST = 24, 512, 1 << 40
 _LIMITS = {"format_whitelist": ",".join(_DEMUXERS), "protocol_whitelist": "file,pipe"}
 
 
@@ -88,7 +95,7 @@ def packets(container: InputContainer) -> Iterator["Packet[Any]"]:
     In formats whose clock may restart, times go on after a restart, as in ffmpeg: all streams are shifted
     equally. Every stream ends with an empty packet, which flushes its decoder.
     """
-    restarts = container.format.flags & _CLOCK_RESTARTS
+    restarts = may_restart(container)
     shift = Fraction(0)
     # By stream: its latest decoding time, with the length of that packet; and the end of what it has shown.
     clocks: dict[int, tuple[Fraction, Fraction]] = {}
@@ -121,6 +128,26 @@ def packets(container: InputContainer) -> Iterator["Packet[Any]"]:
         yield packet
 
 
+def may_restart(container: InputContainer) -> bool:
+    """Return True if the clock of a container of this format may restart."""
+    return bool(container.format.flags & _CLOCK_RESTARTS)
+
+
+def seconds_of(source: Path) -> float:
+    """Return the duration of a file in seconds by its packets.
+
+    Raises:
+        ReadError: It cannot be opened.
+    """
+    with open_source(source) as container:
+        found = [
+            (p.pts * p.time_base, (p.duration or 0) * p.time_base)
+            for p in packets(container)
+            if p.pts is not None
+        ]
+    return float(max(map(sum, found)) - min(begin for begin, _ in found)) if found else 0.0
+
+
 def stated_size(file: BinaryIO) -> int:
     """Return the size in bytes that a file has by the sizes of its parts; less if these cannot be followed.
 
@@ -134,6 +161,41 @@ def stated_size(file: BinaryIO) -> int:
         end += size
         file.seek(min(end, _LARGEST))
     return end
+
+
+def is_whole_matroska(file: BinaryIO) -> bool:
+    """Return False if the elements of a Matroska file do not follow each other, because some are damaged.
+
+    The demuxer skips such places in silence. Elements of unknown size end the search.
+
+    Args:
+        file: The file, at its beginning.
+    """
+    at, ends = 0, [file.seek(0, 2)]
+    while at < ends[-1]:
+        file.seek(at)
+        head = file.read(_EBML_HEAD)
+        length = 9 - head[0].bit_length()
+        size_length = 9 - int.from_bytes(head[length : length + 1], "big").bit_length()
+        if length > _LONGEST_NAME or size_length > _LONGEST_SIZE or len(head) < length + size_length:
+            return False
+        name, at = head[:length], at + length + size_length
+        size = int.from_bytes(head[length : length + size_length], "big") & (
+            unknown := (1 << 7 * size_length) - 1
+        )
+        if size == unknown:
+            return True
+        if at + size > ends[-1] or (length < _LONGEST_NAME and name not in _SHORT_NAMES):
+            return False
+        if name in _PARENTS:
+            ends.append(at + size)
+        else:
+            at += size
+        while at == ends[-1] and len(ends) > 1:
+            ends.pop()
+            if len(ends) == 1:  # whatever follows the segment
+                return True
+    return at == ends[-1]
 
 
 def _part_size(head: bytes) -> int:

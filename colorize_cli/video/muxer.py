@@ -3,6 +3,7 @@
 import heapq
 import io
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +34,8 @@ _STALE = re.compile(
 _QUICKTIME_KEY = "com."
 # Color matrix (H.273) and range of Y'CbCr made from RGB, see `VideoReader.planar`.
 RGB_TAGS = 1, 2
+_TIME_CODE = re.compile(r"(\d+):(\d\d):(\d\d)([:;.])(\d\d)")
+_ROUNDED = Fraction(1, 20)  # of a frame
 COVER = av.stream.Disposition.attached_pic
 
 
@@ -75,7 +78,7 @@ def join(
     ):
         add_video = template_adder(first, target_info, out, kind)
         streams = Streams(original, out, info, kind, add_video, dict(_covers(original)), audio=audio)
-        streams.describe(chapters=time_range is None)
+        streams.describe(time_range)
         colorized = _colorized_packets(segments, streams.video, target_info, begin)
         others = (
             packet
@@ -164,7 +167,7 @@ class Streams:
         Raises:
             WriteError: The container format does not support a stream.
         """
-        self._original, self._out, self._kind = original, out, kind
+        self._original, self._out, self._info, self._kind = original, out, info, kind
         self.notes: list[str] = []
         self._targets: dict[int, Stream] = {}
         self._converted: dict[int, Stream] = {}
@@ -249,8 +252,10 @@ class Streams:
         elif not (self._original.chapters() and getattr(stream, "name", None) == "bin_data"):
             self.notes.append(f"its {stream.type} stream {stream.index} is left out")
 
-    def describe(self, *, chapters: bool) -> None:
-        """Copy the container's metadata, and its chapters if `chapters` is true. Write the header.
+    def describe(self, time_range: TimeRange | None) -> None:
+        """Copy the container's metadata and chapters, and write the header.
+
+        Of a time range there are no chapters, and the time code is that of its begin.
 
         Raises:
             WriteError: The container format does not accept a stream.
@@ -261,7 +266,11 @@ class Streams:
         if any(key.lower() == "timecode" for key in self.video.metadata):
             lacking.append("time code")
         self._out.metadata.update(_true_of_copies(self._original.metadata))
-        if chapters and self._original.chapters():
+        for metadata in (self.video.metadata, self._out.metadata):
+            for key in [key for key in metadata if time_range and key.lower() == "timecode"]:
+                seconds = (time_range[0] - self._info.start) * self._info.time_base  # type: ignore[index]
+                metadata[key] = later(metadata[key], seconds, self._info.rate)
+        if time_range is None and self._original.chapters():
             self._out.set_chapters(self._original.chapters())
             lacking.append("list of chapters")
         for what in lacking:
@@ -362,6 +371,26 @@ def _advice(original: InputContainer, kind: str) -> str:
             ):
                 return f"; give the output the suffix {other}"
     return ""
+
+
+def later(code: str, seconds: Fraction, rate: Fraction) -> str:
+    """Return the time code of the first frame that is shown `seconds` or more after that of time code `code`.
+
+    A drop-frame code (SMPTE ST 12-1), with a semicolon, leaves out the first two of 30 numbers in a minute,
+    but in every tenth minute.
+    """
+    if (parts := _TIME_CODE.fullmatch(code)) is None:
+        return code
+    hours, minutes, second, frame = (int(parts[index]) for index in (1, 2, 3, 5))
+    whole = round(rate)
+    dropped = whole // 15 if parts[4] != ":" else 0
+    minutes += 60 * hours
+    number = (minutes * 60 + second) * whole + frame - dropped * (minutes - minutes // 10)
+    number += math.ceil(seconds * rate - _ROUNDED)  # containers round times
+    tens, rest = divmod(number, 600 * whole - 9 * dropped)
+    number += dropped * (9 * tens + max(0, (rest - dropped) // (60 * whole - dropped)))
+    second, frame = divmod(number, whole)
+    return f"{second // 3600 % 24:02}:{second // 60 % 60:02}:{second % 60:02}{parts[4]}{frame:02}"
 
 
 def _true_of_copies(metadata: Mapping[str, str]) -> dict[str, str]:

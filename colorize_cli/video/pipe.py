@@ -68,7 +68,7 @@ def pipe(
             streams = muxer.Streams(
                 video.container, out, video.info, kind, add_video, covers, audio=settings.video.audio
             )
-            streams.describe(chapters=time_range is None)
+            streams.describe(time_range)
             stages = VideoStages(video, chosen, network, settings, stats)
             frames = video.frames(settings.video.start, settings.video.duration)
             with contextlib.closing(stages.ordered(frames)) as items:

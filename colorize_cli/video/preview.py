@@ -47,7 +47,7 @@ def preview(
     planar = Layout.of(planar_name(layout.reduced or (1, 1), layout.bits))
     assert planar is not None  # noqa: S101 - a planar format of a known layout
     stages = VideoStages(video, Encoding("rawvideo", planar, {}), network, settings, stats)
-    length = max(0.0, video.seconds - requested.start)
+    length = max(0.0, (video.restarted_seconds or video.seconds) - requested.start)
     if requested.duration is not None:
         length = min(length, requested.duration)
     if not length and requested.start:

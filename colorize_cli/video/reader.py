@@ -4,9 +4,11 @@ Frames are passed on as decoded, so luma, time stamps and side data reach the en
 """
 
 import contextlib
+import functools
 import io
 import itertools
 import math
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -37,19 +39,32 @@ _FURTHER_BACK = (0, 2, 20)
 _EXACT = ("matroska", "mov")
 _NEAR = Fraction(1, 100)
 _SLACK = 16  # bytes by which some programs overstate the size of an AVI file
+_RESTARTED = 1.0  # difference in seconds between the duration by the clock and that of the packets
+_FOOTER, _ONES = 8, 0xFFFFFFFF
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _SAMPLES = 12  # frames that decide whether a video is in color
 
 
 class _Counted:
-    """A readable stream that remembers its `size` so far and its beginning, `head`."""
+    """A readable stream that remembers its `size` as far as it is known and its beginning, `head`."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self.size, self.head = file, 0, b""
+        self._file, self.size, self.head, self._at = file, 0, b"", 0
+        self.seekable = file.seekable
 
     def read(self, size: int) -> bytes:
         data = self._file.read(size)
-        self.head, self.size = self.head or data, self.size + len(data)
+        self._at += len(data)
+        self.head, self.size = self.head or data, max(self.size, self._at)
         return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = self._file.seek(offset, whence)
+        self.size = max(self.size, self._at)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
 
 
 class VideoReader:
@@ -99,6 +114,8 @@ class VideoReader:
             if not streams:
                 raise ReadError("it has no video stream")
             self.stream: VideoStream = streams[0]
+            if self.stream.codec_context is None:
+                raise ReadError("its video codec is unknown")
             # With frame threading an error in one thread makes PyAV lose the frames of the others, and
             # libavcodec sometimes decodes VP8 frames incorrectly.
             self.stream.thread_type = "SLICE"
@@ -112,7 +129,7 @@ class VideoReader:
             self.info = self._stored = _info(self._queue[0], self.stream)
             if self._upright and (self.info.quarter_turns or self.info.mirrored):
                 stored = self._stored
-                self.info = replace(stored, quarter_turns=0, mirrored=False)
+                self.info = replace(stored, quarter_turns=0, mirrored=False, field_order=0)
                 if stored.quarter_turns % 2:
                     aspect = 1 / stored.aspect
                     self.info = replace(self.info, width=stored.height, height=stored.width, aspect=aspect)
@@ -123,6 +140,7 @@ class VideoReader:
         self.damaged, self.cut_off = 0, ""
         self._count: int | None = 0  # frames decoded since the beginning; None after seeking
         self._last: Packet[Any] | None = None  # of the video stream
+        self._read = 0  # packets of the video stream
         self.others.clear()
         # The Matroska demuxer skips damage silently; other demuxers report it.
         self._counts_keys = isinstance(self._source, Path) and "matroska" in self.container.format.name
@@ -180,6 +198,11 @@ class VideoReader:
         return self._turned(self.planar(self._queue[0]))
 
     @property
+    def is_interlaced(self) -> bool:
+        """True if the stored frames consist of two fields."""
+        return self._queue[0].interlaced_frame or self._stored.field_order > _PROGRESSIVE
+
+    @property
     def is_rgb(self) -> bool:
         """True if the decoded frames are RGB, which `planar` converts."""
         return self._queue[0].format.is_rgb
@@ -189,6 +212,14 @@ class VideoReader:
         """Duration in seconds according to the container; 0 if unknown."""
         return (self.container.duration or 0) / av.time_base
 
+    @functools.cached_property
+    def restarted_seconds(self) -> float | None:
+        """Duration in seconds of a file whose clock restarts; None for others. Reads the file once."""
+        if not isinstance(self._source, Path) or not files.may_restart(self.container):
+            return None
+        seconds = files.seconds_of(self._source)
+        return seconds if abs(seconds - self.seconds) > _RESTARTED else None
+
     @property
     def expected(self) -> int | None:
         """Expected number of frames according to the container; None if unknown."""
@@ -196,7 +227,7 @@ class VideoReader:
         with contextlib.suppress(KeyError, ValueError):  # Matroska states the duration of streams in tags
             hours, minutes, rest = self.stream.metadata["DURATION"].split(":")
             seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest)
-        return self.stream.frames or round(seconds * self.info.rate) or None
+        return self.stream.frames or round(seconds * _rate(self.stream)) or None
 
     def frames(self, start: float = 0.0, duration: float | None = None) -> Iterator[VideoFrame]:
         """Yield the frames in display order, with ascending time stamps. Call only once.
@@ -242,7 +273,12 @@ class VideoReader:
                 yield frame
 
     def _seek_before(self, time: int) -> None:
-        """Resume at a key frame that is not later than `time`, else at the beginning, if seekable."""
+        """Resume at a key frame that is not later than `time`, else at the beginning, if seekable.
+
+        If the clock restarts, times are known only from the beginning on, so it does not seek.
+        """
+        if self.restarted_seconds is not None:
+            return
         searched, damaged = False, self.damaged
         for seconds in _FURTHER_BACK:
             with contextlib.suppress(av.error.FFmpegError):
@@ -307,6 +343,7 @@ class VideoReader:
         turned = VideoFrame(self.info.width, self.info.height, self.info.layout.name)
         pixel_format.luma_of(turned)[:] = pixel_format.upright(pixel_format.luma_of(frame), self._stored)
         turned.pts, turned.time_base = frame.pts, frame.time_base
+        turned.key_frame = frame.key_frame  # type: ignore[misc]
         pixel_format.tag(turned, frame)
         return turned
 
@@ -323,6 +360,7 @@ class VideoReader:
                 if packet.size:
                     found = packet.pos, packet.pts, packet.dts, packet.size
                     self._first_packet, self._last = self._first_packet or found, packet
+                    self._read += 1
                 yield packet
             elif packet.size and self._keep_others:  # cover art has no time stamps
                 self.others.append(packet)
@@ -333,11 +371,18 @@ class VideoReader:
                 packet = next(packets)
                 if packet.is_keyframe and self._counts_keys:
                     self._seen_times.update((packet.pts, packet.dts))
+                self.damaged += packet.stream.codec_context.name == "ffv1" and _fails_checksum(bytes(packet))
                 frames = packet.decode()
             except (StopIteration, EOFError):
                 self.cut_off = self._shortfall()
                 if self._counts_keys and not self.cut_off:
                     self.damaged += len(self._key_times() - self._seen_times)
+                if self.container.format.name == "avi" and self._count is not None and not self.cut_off:
+                    indexed = sum(entry.size > 0 for entry in self.stream.index_entries)
+                    self.damaged += max(0, indexed - self._read)
+                if isinstance(self._source, Path) and "matroska" in self.container.format.name:
+                    with self._source.open("rb") as file:
+                        self.damaged += not (self.cut_off or self.damaged or files.is_whole_matroska(file))
                 return
             except av.error.FFmpegError:
                 self.damaged += 1
@@ -405,6 +450,20 @@ def opened(
         yield video
 
 
+def _fails_checksum(packet: bytes) -> bool:
+    """Return True if a slice of an FFV1 packet is damaged, which its decoder conceals (RFC 9043, 4.9).
+
+    A slice ends with its size, a status byte and a checksum, unless the encoder wrote none.
+    """
+    slices, end = [], len(packet)
+    while end >= _FOOTER:
+        begin = end - _FOOTER - int.from_bytes(packet[end - _FOOTER : end - 5], "big")
+        slices.append(packet[max(0, begin) : end])
+        end = begin
+    # The checksum's bits are in the opposite order of zlib's, and its remainder is not inverted.
+    return end == 0 and any(zlib.crc32(each.translate(_MIRRORED), _ONES) != _ONES for each in slices)
+
+
 def _display_time(packet: "Packet[Any]") -> int | None:
     """Return a packet's presentation time, or its decoding time if that is unknown."""
     return packet.dts if packet.pts is None else packet.pts
@@ -430,11 +489,6 @@ def _info(frame: VideoFrame, stream: VideoStream) -> VideoInfo:
         int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj") or frame.format.is_rgb
     )
     aspect = stream.sample_aspect_ratio
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    if stream.codec_context.name.startswith("mpeg"):  # states its rate; repeated fields disturb the average
-        rate = stream.guessed_rate or rate
-    elif stream.base_rate and abs(stream.base_rate / rate - 1) < _NEAR:
-        rate = stream.base_rate  # a container that stores milliseconds gives a rate near the true one
     time_base = stream.time_base or Fraction(1, 90_000)
     rotation, mirrored = frame.rotation, False
     side_data: Any = frame.side_data.get("DISPLAYMATRIX")
@@ -451,12 +505,22 @@ def _info(frame: VideoFrame, stream: VideoStream) -> VideoInfo:
         quarter_turns=round(rotation / 90) % 4,
         aspect=Fraction(aspect) if aspect else Fraction(1),
         time_base=Fraction(time_base),
-        rate=Fraction(rate),
+        rate=_rate(stream),
         index=stream.index,
         start=frame.pts or 0,
         field_order=_field_order(frame, stream),
         mirrored=mirrored,
     )
+
+
+def _rate(stream: VideoStream) -> Fraction:
+    """Return the approximate frame rate."""
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    if stream.codec_context.name.startswith("mpeg"):  # states its rate; repeated fields disturb the average
+        rate = stream.guessed_rate or rate
+    elif stream.base_rate and abs(stream.base_rate / rate - 1) < _NEAR:
+        rate = stream.base_rate  # a container that stores milliseconds gives a rate near the true one
+    return Fraction(rate)
 
 
 def _field_order(frame: VideoFrame, stream: VideoStream) -> int:

@@ -2,6 +2,8 @@
 
 import io
 import json
+from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 
 import av
@@ -181,10 +183,15 @@ def test_reference_gives_a_film_its_palette(film, models, tmp_path):
     assert len({round(value) for value in seen.values()}) == 3
 
 
-def test_option_that_the_encoder_does_not_have_is_refused(film, options):
-    result = invoke(film, film.parent / "out", *options, "--codec", "ffv1", "--crf", "20", "-q")
-    assert result.exit_code == 1
-    assert result.stderr == f"{film}: ffv1 has no --crf; leave it out or choose another --codec\n"
+def test_option_that_an_encoder_lacks_is_reported_and_the_folder_is_done(film, options, tmp_path):
+    (tmp_path / "in").mkdir()
+    film.rename(tmp_path / "in" / "a.mkv")
+    make(tmp_path / "in" / "b.avi", Recipe(frames=3, codec="mpeg4", options={}, time_base=Fraction(1, 25)))
+    line = (tmp_path / "in", tmp_path / "out", *options, "--crf", "18", "--preset", "fast", "--json")
+    result = invoke(*line)
+    assert result.exit_code == 0, result.output
+    found = {Path(each["source"]).name: each["notes"] for each in map(json.loads, result.stdout.splitlines())}
+    assert found == {"a.mkv": [], "b.avi": ["encoded without --crf and --preset, which mpeg4 lacks"]}
 
 
 def test_film_without_audio_has_no_sound(film, options, tmp_path):

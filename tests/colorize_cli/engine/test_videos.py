@@ -489,7 +489,6 @@ def test_video_with_a_gray_model_stays_gray(models, tmp_path):
     [
         (("--codec", "nonsense"), "there is no encoder 'nonsense' here"),
         (("--codec", "aac"), "'aac' is not an encoder of video but of audio"),
-        (("--codec", "ffv1", "--crf", "20"), "ffv1 has no --crf; leave it out or choose another --codec"),
         (("--pixel-format", "rgb24"), "takes no frames of rgb24"),
         (("--codec", "h264_nvenc"), "h264_nvenc"),
         (("--preset", "nonsense"), "libx264 cannot encode it"),

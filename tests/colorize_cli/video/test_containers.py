@@ -283,6 +283,57 @@ def test_ntsc_dv_stays_interlaced_with_the_bottom_field_first(models, tmp_path):
         assert all(frame.interlaced_frame for frame in container.decode(video=0))
 
 
+@pytest.mark.parametrize(("output", "codec"), [("b.webm", "libvpx-vp9"), ("b.ts", "libx265")])
+def test_interlacing_that_the_output_cannot_say_is_reported(models, tmp_path, output, codec):
+    source = make_film(tmp_path / "a.mkv", codec="ffv1", pixel_format="gray", fields="tff", frames=3)
+    notes = colorized(source, tmp_path / output, models, "--codec", codec)
+    suffix = Path(output).suffix
+    assert f"it is interlaced, which {suffix} with {codec} does not say" in notes
+    with av.open(str(tmp_path / output)) as container:
+        assert container.streams.video[0].codec_context.field_order <= 1
+        assert not any(frame.interlaced_frame for frame in container.decode(video=0))
+
+
+def test_pixel_aspect_that_the_output_cannot_hold_is_reported(models, tmp_path):
+    source = make_film(tmp_path / "a.mkv", aspect=Fraction(16, 11), frames=3)
+    notes = colorized(source, tmp_path / "b.mpg", models)
+    with av.open(str(tmp_path / "b.mpg")) as container:
+        written = container.streams.video[0].sample_aspect_ratio
+    assert notes == [f"its pixel aspect of 16:11 is stored as {written.numerator}:{written.denominator}"]
+
+
+@pytest.mark.parametrize(
+    ("code", "seconds", "rate", "later"),
+    [
+        ("01:00:00:00", Fraction(2, 5), Fraction(25), "01:00:00:10"),
+        ("01:00:00:00", Fraction(2023, 1000), Fraction(25), "01:00:02:01"),
+        ("00:00:59;29", Fraction(1001, 30000), Fraction(30000, 1001), "00:01:00;02"),
+        ("00:09:59;29", Fraction(1001, 30000), Fraction(30000, 1001), "00:10:00;00"),
+        ("00:00:00;00", Fraction(17982 * 1001, 30000), Fraction(30000, 1001), "00:10:00;00"),
+        ("23:59:59:24", Fraction(1, 25), Fraction(25), "00:00:00:00"),
+        ("none", Fraction(1), Fraction(25), "none"),
+    ],
+)
+def test_later_counts_frames_in_time_codes(code, seconds, rate, later):
+    assert muxer.later(code, seconds, rate) == later
+
+
+@pytest.mark.parametrize("name", ["a.mov", "a.mkv"])
+def test_time_code_of_a_part_is_that_of_its_first_frame(models, tmp_path, name):
+    source = make_film(tmp_path / name, codec="libx264", stream_tags={"timecode": "01:00:00:00"})
+    colorized(source, tmp_path / "b.mov", models, "--start", "0.2")
+    with av.open(str(tmp_path / "b.mov")) as container:
+        assert container.streams.video[0].metadata["timecode"] == "01:00:00:05"
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001)])
+def test_y4m_output_has_the_rate_of_the_film(models, tmp_path, name, rate):
+    source = make_film(tmp_path / name, codec="libx264", rate=rate)
+    colorized(source, tmp_path / "b.y4m", models)
+    assert f" F{rate.numerator}:{rate.denominator} ".encode() in (tmp_path / "b.y4m").read_bytes()[:80]
+
+
 def test_interlaced_y4m_stays_interlaced_through_pipes(models, tmp_path):
     source = make_film(tmp_path / "a.y4m", codec="rawvideo", fields="tff")
     assert b" It " in source.read_bytes()[:80]

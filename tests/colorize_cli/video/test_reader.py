@@ -112,6 +112,79 @@ def test_missing_packet_loses_only_dependent_frames(tmp_path):
         assert frames[-1][0] == 119 * 40
 
 
+def test_damaged_slice_of_ffv1_is_counted(tmp_path):
+    """The decoder conceals it with the frame before."""
+    path = make(tmp_path / "a.mkv", Recipe(frames=6, codec="ffv1", options={"level": "3", "slicecrc": "1"}))
+    with av.open(str(path)) as whole:
+        packet = [bytes(packet) for packet in whole.demux(video=0)][3]
+    content = bytearray(path.read_bytes())
+    content[content.index(packet) + len(packet) // 2] ^= 1
+    for data, damaged in ((path.read_bytes(), 0), (bytes(content), 1)):
+        path.write_bytes(data)
+        assert read(path)[1] == damaged
+
+
+def test_place_in_matroska_that_the_demuxer_skips_is_counted(tmp_path):
+    path = make(tmp_path / "a.mkv", Recipe(frames=6, codec="mpeg4", options={}))
+    with av.open(str(path)) as whole:
+        block = [packet.pos for packet in whole.demux(video=0)][3] - 2  # where its name is
+    content = bytearray(path.read_bytes())
+    content[block : block + 2] = b"\0\0"
+    path.write_bytes(content)
+    frames, damaged = read(path)
+    assert len(frames) < 6
+    assert damaged
+
+
+def test_packets_that_an_avi_lacks_are_counted(tmp_path):
+    path = make(
+        tmp_path / "a.avi",
+        Recipe(frames=6, codec="mjpeg", pixel_format="yuvj420p", time_base=Fraction(1, 25), options={}),
+    )
+    content = path.read_bytes()
+    third = content.index(b"00dc", content.index(b"00dc", content.index(b"00dc") + 4) + 4)
+    path.write_bytes(content[:third] + b"JUNK" + content[third + 4 :])
+    frames, damaged = read(path)
+    assert len(frames) == 6 - damaged
+
+
+def test_film_cut_off_in_its_first_frames_is_read(tmp_path):
+    path = make(tmp_path / "a.mkv", Recipe(frames=6, codec="ffv1", options={}))
+    with av.open(str(path)) as whole:
+        second = [packet.pos for packet in whole.demux(video=0)][1]
+    path.write_bytes(path.read_bytes()[:second])
+    with reader.opened(path) as video:
+        assert len(list(video.frames())) == 1
+        assert video.cut_off == "it is cut off after 1 of about 6 frames"
+
+
+def test_frames_after_a_restart_of_the_clock_are_found_by_time(tmp_path):
+    part = make(tmp_path / "a.ts", Recipe(time_base=Fraction(1, 90_000), frames=50)).read_bytes()
+    (tmp_path / "b.ts").write_bytes(part + part)
+    whole, _ = read(tmp_path / "b.ts")
+    with reader.opened(tmp_path / "b.ts") as video:
+        assert video.restarted_seconds == pytest.approx(4.0, abs=0.05)
+        found = [pixel_format.luma_of(frame).copy() for frame in video.frames(3.0, 0.5)]
+    assert len(found) in (12, 13)
+    expected = [luma for time, _, luma in whole if 3.0 <= (time - whole[0][0]) / 90_000 < 3.5]
+    assert all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def test_key_frames_of_turned_frames_are_key_frames(tmp_path):
+    recipe = Recipe(time_base=Fraction(1, 12800), rotation=90, options={"g": "5"}, frames=10)
+    with reader.opened(make(tmp_path / "a.mp4", recipe), upright=True) as video:
+        assert [n for n, frame in enumerate(video.frames()) if frame.key_frame] == [0, 5]
+
+
+def test_mp4_with_its_index_at_the_end_is_read_from_a_stream_that_seeks(tmp_path):
+    recipe = Recipe(width=320, height=240, shots=(5,), frames=40, time_base=Fraction(1, 12800))
+    path = make(tmp_path / "a.mp4", recipe)
+    assert path.stat().st_size > 100_000  # more than is read ahead
+    with path.open("rb") as file, reader.opened(file, "mov") as video:
+        assert len(list(video.frames())) == 40
+        assert (video.damaged, video.cut_off) == (0, "")
+
+
 INDEX_FIRST = {"movflags": "+faststart"}
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 CUT_OFF = {
