@@ -375,14 +375,7 @@ class VideoReader:
                 frames = packet.decode()
             except (StopIteration, EOFError):
                 self.cut_off = self._shortfall()
-                if self._counts_keys and not self.cut_off:
-                    self.damaged += len(self._key_times() - self._seen_times)
-                if self.container.format.name == "avi" and self._count is not None and not self.cut_off:
-                    indexed = sum(entry.size > 0 for entry in self.stream.index_entries)
-                    self.damaged += max(0, indexed - self._read)
-                if isinstance(self._source, Path) and "matroska" in self.container.format.name:
-                    with self._source.open("rb") as file:
-                        self.damaged += not (self.cut_off or self.damaged or files.is_whole_matroska(file))
+                self.damaged += 0 if self.cut_off else self._skipped()
                 return
             except av.error.FFmpegError:
                 self.damaged += 1
@@ -407,6 +400,18 @@ class VideoReader:
             before.pts = before.dts if wrong and before.dts is not None else before.pts
             yield before
             before = frame
+
+    def _skipped(self) -> int:
+        """Return the number of damaged places that the demuxer has skipped in silence. May seek."""
+        format_, source = self.container.format.name, self._source
+        if format_ == "avi" and self._count is not None:
+            return max(0, sum(entry.size > 0 for entry in self.stream.index_entries) - self._read)
+        if "matroska" not in format_ or not isinstance(source, Path):
+            return 0
+        if self._counts_keys and (keys := len(self._key_times() - self._seen_times)):
+            return keys
+        with source.open("rb") as file:
+            return int(not self.damaged and not files.is_whole_matroska(file))
 
     def _shortfall(self) -> str:
         """Return the value of `cut_off` at the end of the file."""
