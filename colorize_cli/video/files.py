@@ -166,7 +166,7 @@ def stated_size(file: BinaryIO) -> int:
 def is_whole_matroska(file: BinaryIO) -> bool:
     """Return False if the elements of a Matroska file do not follow each other, because some are damaged.
 
-    The demuxer skips such places in silence. Elements of unknown size end the search.
+    The demuxer skips such places in silence. A segment of unknown size ends the search.
 
     Args:
         file: The file, at its beginning.
@@ -184,7 +184,7 @@ def is_whole_matroska(file: BinaryIO) -> bool:
             unknown := (1 << 7 * size_length) - 1
         )
         if size == unknown:
-            return True
+            return len(ends) == 1  # a segment
         if at + size > ends[-1] or (length < _LONGEST_NAME and name not in _SHORT_NAMES):
             return False
         if name in _PARENTS:

@@ -140,7 +140,7 @@ class VideoReader:
         self.damaged, self.cut_off = 0, ""
         self._count: int | None = 0  # frames decoded since the beginning; None after seeking
         self._last: Packet[Any] | None = None  # of the video stream
-        self._read = 0  # packets of the video stream
+        self._read, self._has_checksums = 0, False  # packets of the video stream
         self.others.clear()
         # The Matroska demuxer skips damage silently; other demuxers report it.
         self._counts_keys = isinstance(self._source, Path) and "matroska" in self.container.format.name
@@ -371,8 +371,11 @@ class VideoReader:
                 packet = next(packets)
                 if packet.is_keyframe and self._counts_keys:
                     self._seen_times.update((packet.pts, packet.dts))
-                self.damaged += packet.stream.codec_context.name == "ffv1" and _fails_checksum(bytes(packet))
                 frames = packet.decode()
+                if packet.stream.codec_context.name == "ffv1" and packet.size:
+                    right = _checksums_are_right(bytes(packet))
+                    self._has_checksums = self._has_checksums or bool(right)
+                    self.damaged += right is False or (right is None and self._has_checksums)
             except (StopIteration, EOFError):
                 self.cut_off = self._shortfall()
                 self.damaged += 0 if self.cut_off else self._skipped()
@@ -455,10 +458,11 @@ def opened(
         yield video
 
 
-def _fails_checksum(packet: bytes) -> bool:
-    """Return True if a slice of an FFV1 packet is damaged, which its decoder conceals (RFC 9043, 4.9).
+def _checksums_are_right(packet: bytes) -> bool | None:
+    """Compare the checksums of an FFV1 packet's slices, as its decoder conceals damage (RFC 9043, 4.9).
 
-    A slice ends with its size, a status byte and a checksum, unless the encoder wrote none.
+    A slice ends with its size, a status byte and a checksum. Returns None if the sizes do not lead to the
+    packet's beginning: they are damaged, or the encoder wrote no checksums.
     """
     slices, end = [], len(packet)
     while end >= _FOOTER:
@@ -466,7 +470,8 @@ def _fails_checksum(packet: bytes) -> bool:
         slices.append(packet[max(0, begin) : end])
         end = begin
     # The checksum's bits are in the opposite order of zlib's, and its remainder is not inverted.
-    return end == 0 and any(zlib.crc32(each.translate(_MIRRORED), _ONES) != _ONES for each in slices)
+    right = all(zlib.crc32(each.translate(_MIRRORED), _ONES) == _ONES for each in slices)
+    return right if end == 0 else None
 
 
 def _display_time(packet: "Packet[Any]") -> int | None:

@@ -112,24 +112,26 @@ def test_missing_packet_loses_only_dependent_frames(tmp_path):
         assert frames[-1][0] == 119 * 40
 
 
-def test_damaged_slice_of_ffv1_is_counted(tmp_path):
+@pytest.mark.parametrize("from_end", [7, 30])
+def test_damaged_slice_of_ffv1_is_counted(tmp_path, from_end):
     """The decoder conceals it with the frame before."""
     path = make(tmp_path / "a.mkv", Recipe(frames=6, codec="ffv1", options={"level": "3", "slicecrc": "1"}))
     with av.open(str(path)) as whole:
         packet = [bytes(packet) for packet in whole.demux(video=0)][3]
     content = bytearray(path.read_bytes())
-    content[content.index(packet) + len(packet) // 2] ^= 1
+    content[content.index(packet) + len(packet) - from_end] ^= 1  # the last slice's size, and its samples
     for data, damaged in ((path.read_bytes(), 0), (bytes(content), 1)):
         path.write_bytes(data)
         assert read(path)[1] == damaged
 
 
-def test_place_in_matroska_that_the_demuxer_skips_is_counted(tmp_path):
+@pytest.mark.parametrize("head", [b"\0\0", b"\xa3\xff"])
+def test_place_in_matroska_that_the_demuxer_skips_is_counted(tmp_path, head):
     path = make(tmp_path / "a.mkv", Recipe(frames=6, codec="mpeg4", options={}))
     with av.open(str(path)) as whole:
         block = [packet.pos for packet in whole.demux(video=0)][3] - 2  # where its name is
     content = bytearray(path.read_bytes())
-    content[block : block + 2] = b"\0\0"
+    content[block : block + 2] = head
     path.write_bytes(content)
     frames, damaged = read(path)
     assert len(frames) < 6
