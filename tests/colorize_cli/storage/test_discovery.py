@@ -116,6 +116,8 @@ def test_plan_refuses_pipes_and_devices_however_they_are_given(tmp_path):
         assert {job.source: job.refused for job in plan.jobs} == dict(
             zip(files, [None, why, why], strict=True)
         )
+    for output in (tmp_path / "out.jpg", STREAM):
+        assert discovery.plan([files[1]], output, ENDINGS).jobs[0].refused == why
 
 
 def test_plan_refuses_pipes_as_hints(tmp_path):
@@ -360,6 +362,15 @@ def test_read_list_with_line_breaks_or_encoding_of_windows_gives_the_names(encod
         assert [str(each) for each in found] == names
     exact = b"\xef\xbb\xbfa.jpg\0b.jpg\r\0"
     assert discovery.read_list(io.BytesIO(exact), nul=True) == [Path("\ufeffa.jpg"), Path("b.jpg\r")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_read_list_cut_off_within_a_character_is_refused(encoding):
+    content = "\ufeffa.jpg\n".encode(encoding)[:-1]
+    with pytest.raises(
+        UsageError, match=r"^the list of files is cut off: it ends within a UTF-16 character$"
+    ):
+        discovery.read_list(io.BytesIO(content), nul=False)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
