@@ -525,12 +525,14 @@ def _folding(directory: Location, storages: Storages) -> Callable[[str], str]:
     folds = []
     for suffix, change in ((".case", str.upper), (".\u00e9", partial(unicodedata.normalize, "NFD"))):
         name = atomic.claim(suffix)
+        path = directory / name
         try:
-            storage.write(directory / name, b"")
-            try:
-                folds.append(storage.entry(directory / change(name)) is not None)
-            finally:
-                storage.remove([directory / name])
+            with atomic.passing(path) if isinstance(path, Path) else contextlib.nullcontext():
+                storage.write(path, b"")
+                try:
+                    folds.append(storage.entry(directory / change(name)) is not None)
+                finally:
+                    storage.remove([path])
         except (OSError, ReadError, WriteError):
             folds.append(False)
         finally:

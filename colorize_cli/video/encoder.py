@@ -328,8 +328,9 @@ class Encoder:
         if self._encoding.steady_rate and frame.pts is not None:
             self._renumber(frame)
         self._mux(frame)
-        if unknown := self.stream.codec_context.options:  # those that the open encoder did not take
-            names = " and no ".join(f"--{name}" for name in unknown)
+        # Options that the open encoder did not take; among them are the muxer's in a file of several streams.
+        if unknown := self.stream.codec_context.options.keys() & self._encoding.options.keys():
+            names = " and no ".join(f"--{name}" for name in sorted(unknown))
             raise WriteError(f"{self._encoding.codec} has no {names}; leave it out or choose another --codec")
 
     def _renumber(self, frame: VideoFrame) -> None:

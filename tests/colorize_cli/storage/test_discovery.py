@@ -1,6 +1,7 @@
 import inspect
 import io
 import os
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -498,6 +499,28 @@ def test_plan_without_names_that_could_fold_writes_nothing(tmp_path, monkeypatch
     source = touch(tmp_path / "in", "a.jpg", "b.jpg", "A.png")
     monkeypatch.setattr(LocalStorage, "write", lambda *_: pytest.fail("written"))
     assert len(discovery.plan([source], tmp_path / "out", ENDINGS).jobs) == 3
+
+
+def test_plan_interrupted_while_it_tries_names_leaves_no_file(tmp_path):
+    touch(tmp_path / "in", "a.jpg", "A.jpg")
+    code = """
+import os, signal, sys
+from colorize_cli import __main__
+from colorize_cli.storage.filesystem import LocalStorage
+
+write = LocalStorage.write
+
+def interrupted(*arguments):
+    write(*arguments)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+LocalStorage.write = interrupted
+sys.argv[1:] = ["in", "out"]
+__main__.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_plan_where_nothing_can_be_written_keeps_both(tmp_path, monkeypatch):
