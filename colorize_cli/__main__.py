@@ -33,7 +33,8 @@ def main() -> "NoReturn":
     except Exception as error:  # a defect, or a machine without memory
         from colorize_cli.core.errors import EXIT_FAILED, printable, reason_of
 
-        os.write(2, f"colorize: {printable(reason_of(error))}\n".encode())
+        if not interrupt.happened():
+            os.write(2, f"colorize: {printable(reason_of(error))}\n".encode())
         interrupt.leave(EXIT_FAILED)
 
 

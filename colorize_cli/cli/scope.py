@@ -110,7 +110,10 @@ SCOPES: Mapping[str, Scope] = {
     "preview": Scope("a preview is of films, and there is none", _FILMS.of_job, needed=True),
     "engine": _ALL,
     "address": _ALL,
-    "max_pixels": _ALL,
+    "max_pixels": Scope(
+        "there are only films, which it does not limit",
+        lambda job, settings: settings.reference is not None or not _is_film(job),
+    ),
     "overwrite": Scope("the output is standard output", lambda job, _: job.destination != STREAM),
     "checksum": Scope(
         "outputs are made again whatever their inputs are, or the output is standard output",

@@ -31,9 +31,11 @@ class _State:
 
     Attributes:
         patience: Seconds to wait after a signal; 0 to end at once.
+        interrupted: True if KeyboardInterrupt was raised.
     """
 
     patience = 0.0
+    interrupted = False
 
 
 def install() -> None:
@@ -51,13 +53,20 @@ def graceful(patience: float = PATIENCE) -> Iterator[None]:
     _State.patience = 0.0
 
 
+def happened() -> bool:
+    """Return True if KeyboardInterrupt was raised. Native modules turn it into other errors."""
+    return _State.interrupted
+
+
 def leave(status: object) -> NoReturn:
     """End the process with a status as of SystemExit, without waiting for threads.
+
+    After an interrupt the status is that of interrupts.
 
     Raises:
         SystemExit: The status is a message.
     """
-    if isinstance(status, str):
+    if isinstance(status, str) and not _State.interrupted:
         raise SystemExit(status)
     code = int(status) if isinstance(status, int) else 0
     for stream in (sys.stdout, sys.stderr):
@@ -66,13 +75,14 @@ def leave(status: object) -> NoReturn:
                 stream.flush()
         except Exception:  # a stream may raise errors of its class
             code = code or EXIT_FAILED
-    os._exit(code)
+    os._exit(EXIT_INTERRUPTED if _State.interrupted else code)
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:
     patience, _State.patience = _State.patience, 0.0
     if not patience:
         _end()
+    _State.interrupted = True
     threading.Thread(target=_end, args=(patience,), name="interrupt", daemon=True).start()
     raise KeyboardInterrupt
 

@@ -6,6 +6,7 @@ Videos on this machine follow one after the other: a single video keeps all stag
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import time
@@ -38,6 +39,8 @@ from colorize_cli.video.work_dir import Chunk, WorkDir
 # done by one worker.
 SHORTEST = 20.0
 _Y4M, _RAW = "yuv4mpegpipe", ".y4m"  # uncompressed frames in sequence: FFmpeg's format name, and the suffix
+# Errors that only writing has; the output is named in their message.
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 Result = TypeVar("Result")
 
@@ -261,7 +264,10 @@ def explained(files: LocalFiles, work: Callable[[], Result]) -> Result | Outcome
     except Skip as skip:
         return Outcome.skipped(files.job, str(skip))
     except (OSError, av.error.FFmpegError) as error:
-        return Outcome.failed(files.job, shown(one_line(error.strerror or error), files))
+        why = one_line(error.strerror or error)
+        if error.errno in _OF_WRITING:
+            why = f"cannot write {files.job.destination}: {why}"
+        return Outcome.failed(files.job, shown(why, files))
     except Exception as error:  # any error fails this job only, as for images
         return Outcome.failed(files.job, shown(reason_of(error), files))
 

@@ -183,8 +183,12 @@ def parse(text: str | bytes) -> DrawnHints | dict[str, DrawnHints]:
         given = json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
         raise UsageError("not valid JSON: nested too deeply") from None
-    except ValueError as error:  # includes UnicodeDecodeError and JSONDecodeError
+    except json.JSONDecodeError as error:
         raise UsageError(f"not valid JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"not valid JSON: not in UTF-8, at byte {error.start}") from error
+    except ValueError as error:
+        raise UsageError("not valid JSON: a number has too many digits") from error
     if not isinstance(given, dict) or not given:
         raise UsageError("not an object with points or strokes, or with such objects by image name")
     if all(isinstance(value, dict) for value in given.values()):
@@ -337,7 +341,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     given = dict(pairs)
     if len(given) < len(pairs):
         counted = Counter(key for key, _ in pairs)
-        raise ValueError(f"{_shown(next(key for key, count in counted.items() if count > 1))} occurs twice")
+        twice = next(key for key, count in counted.items() if count > 1)
+        raise UsageError(f"not valid JSON: {_shown(twice)} occurs twice")
     return given
 
 

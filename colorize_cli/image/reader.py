@@ -354,6 +354,7 @@ def _opened(file: BinaryIO) -> ImageFile.ImageFile:
         try:
             return _OPENERS[format_](file)
         except (SyntaxError, IndexError, TypeError, struct.error) as error:
-            why = f": {one_line(error)}" if isinstance(error, SyntaxError) else ""
+            is_said = isinstance(error, SyntaxError) and error.__cause__ is None  # others are about code
+            why = f": {one_line(error)}" if is_said else ""
             raise ReadError(f"damaged {format_} header{why}") from error
     raise ReadError("the content is not a picture in a supported format")

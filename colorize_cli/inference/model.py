@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from colorize_cli.inference import DEFAULT, adapters, cuda
 from colorize_cli.inference import sessions as onnx_sessions
 from colorize_cli.inference.adapters import Adapter, ModelInfo, Signature, Tensor
 from colorize_cli.inference.sessions import Sessions
+from colorize_cli.storage import filesystem
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -26,6 +28,7 @@ VARIANTS = {"int8": "-int8", "fp16": "-fp16"}
 _DEVICE_OF = {"int8": "the CPU", "fp16": "GPUs"}
 # Limit on the mean difference of a* and b* between fp16 on a GPU and fp32, in CIE units.
 _MOST_DIFFERENCE = 0.5
+_MOST_BYTES = 2 << 30  # of a file; Protocol Buffers allow no more
 
 
 @dataclass(eq=False)
@@ -189,10 +192,12 @@ def read(path: Path | None = None) -> bytes:
     """Return the content of an ONNX file; `path` None is the bundled model.
 
     Raises:
-        ModelError: The file cannot be read.
+        ModelError: The file cannot be read, is not a regular file, or is too large.
     """
-    with _explained(path):
-        return _file(path).read_bytes()
+    with _explained(path), filesystem.opened(_file(path)) as file:
+        if os.fstat(file.fileno()).st_size > _MOST_BYTES:
+            raise ModelError("it is larger than 2 GiB, the limit of the format")
+        return file.read(_MOST_BYTES)
 
 
 def digest(path: Path | None = None) -> bytes:
@@ -218,9 +223,11 @@ def _fingerprint(path: Path | None) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _explained(path: Path | None) -> Iterator[None]:
-    """Turn an OSError about a file into a ModelError."""
+    """Turn an OSError about a file into a ModelError, and name the file in a ModelError about its content."""
     try:
         yield
+    except ModelError as error:
+        raise ModelError(f"cannot use the model {_file(path)}: {error}") from error
     except OSError as error:
         why = f"cannot read the model {_file(path)}: {error.strerror}"
         if path is None and isinstance(error, FileNotFoundError):
@@ -236,30 +243,33 @@ def _file(path: Path | None) -> Path:
 def _load_cpu(
     path: Path | None, reason: str, threads: int | None, parallel: int, precision: str, kind: str | None
 ) -> Model:
-    def made(data: bytes, kind: str | None) -> Model:
-        session = onnx_sessions.on_cpu(data, threads, parallel)
-        return _model([session], "cpu", reason, kind, parallel)
+    def made(file: Path | None, kind: str | None) -> Model:
+        data = read(file)
+        with _explained(file):
+            session = onnx_sessions.on_cpu(data, threads, parallel)
+            return _model([session], "cpu", reason, kind, parallel)
 
     if precision != "fp32":
-        variant = _variant(path, "int8", lambda data: made(data, None))
+        variant = _variant(path, "int8", lambda file: made(file, None))
         if isinstance(variant, Model):
             return variant
         if precision == "int8":
             raise ModelError(variant)
-    return made(read(path), kind)
+    return made(path, kind)
 
 
 def _load_cuda(path: Path | None, gpus: list[int], precision: str, kind: str | None) -> Model:
-    def made(data: bytes, kind: str | None) -> Model:
-        return _model(onnx_sessions.on_gpus(data, gpus), "cuda", "it runs the whole network", kind)
+    def made(file: Path | None, kind: str | None) -> Model:
+        data = read(file)
+        with _explained(file):
+            return _model(onnx_sessions.on_gpus(data, gpus), "cuda", "it runs the whole network", kind)
 
-    data = read(path)
     if precision != "fp16":
-        return made(data, kind)
-    half = _variant(path, "fp16", lambda data: made(data, None))
+        return made(path, kind)
+    half = _variant(path, "fp16", lambda file: made(file, None))
     if not isinstance(half, Model):
         raise ModelError(half)
-    difference = _difference(half, _model([onnx_sessions.on_cpu(data)], "cpu", "", kind))
+    difference = _difference(half, _load_cpu(path, "", None, 1, "fp32", kind))
     if difference > _MOST_DIFFERENCE:
         raise DeviceError(
             f"fp16 differs from fp32 by {difference:.2f} in a* and b* on average; use --precision fp32"
@@ -267,13 +277,13 @@ def _load_cuda(path: Path | None, gpus: list[int], precision: str, kind: str | N
     return half
 
 
-def _variant(path: Path | None, precision: str, make: Callable[[bytes], Model]) -> Model | str:
+def _variant(path: Path | None, precision: str, make: Callable[[Path], Model]) -> Model | str:
     """Load the variant of a model in another precision. Returns the reason, in words, if there is none."""
     file = _file(path)
     variant = file.with_stem(file.stem + VARIANTS[precision])
     if not variant.is_file():
         return f"there is no {precision} variant of the model beside it ({variant.name})"
-    made = make(read(variant))
+    made = make(variant)
     if made.info.variant_of != digest(path).hex():
         return f"{variant} was made from another file"
     return made

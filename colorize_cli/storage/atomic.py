@@ -146,6 +146,16 @@ def _placed(destination: Path, ready: Callable[[os.stat_result], None], suffix: 
         release(name)
 
 
+@contextlib.contextmanager
+def passing(path: Path) -> Iterator[None]:
+    """Have the file at a path removed if the process is interrupted while the block runs."""
+    _unfinished.add(path)
+    try:
+        yield
+    finally:
+        _unfinished.discard(path)
+
+
 def sync(file: int) -> None:
     """Flush a file, open for writing, to the disk, so that a power cut cannot leave it empty or short.
 

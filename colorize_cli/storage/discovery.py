@@ -139,9 +139,9 @@ def plan(
                 )
             if output != STREAM and not to_file:
                 raise UsageError(f"with - for the input, the output must be a file or -, not {output}")
-            return Plan((Job(found[0].location, output, found[0].info, hints=found[0].hints),), (), None)
+            return Plan((_alone(found[0], output),), (), None)
         if to_file:
-            only = Job(found[0].location, output, found[0].info, hints=found[0].hints)
+            only = _alone(found[0], output)
             _refuse_collisions([only], output, storages)
             return _sharded([(only, output.name)], [], None, selection)
         if there is not None and not there.is_directory:
@@ -191,8 +191,8 @@ def read_list(stream: BinaryIO, *, nul: bool) -> list[Location]:
     line break are possible only with `nul`. Empty entries are ignored. An entry `-` is a file of that name.
 
     Raises:
-        UsageError: The list is longer than `_MOST_LIST` or cannot be read; or it holds NUL characters, and
-            `nul` is false.
+        UsageError: The list is longer than `_MOST_LIST`, is cut off or cannot be read; or it holds NUL
+            characters, and `nul` is false.
     """
     try:
         content = stdio.read_all(stream, _MOST_LIST)
@@ -204,7 +204,10 @@ def read_list(stream: BinaryIO, *, nul: bool) -> list[Location]:
         entries = content.split(b"\0")
     else:
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            content = content.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
+            try:
+                content = content.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
+            except UnicodeDecodeError as error:
+                raise UsageError("the list of files is cut off: it ends within a UTF-16 character") from error
         if b"\0" in content:
             raise UsageError("the list has NUL characters; if it is from find -print0, add --null (-0)")
         lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
@@ -399,6 +402,11 @@ def _listed(listed: Sequence[Location], storages: Storages) -> Iterator[Entry]:
             yield Entry(location, name, is_directory, error=error)
 
 
+def _alone(entry: Entry, output: Location) -> Job:
+    """Return the job of a file that is written to a file."""
+    return Job(entry.location, output, entry.info, entry.error, entry.hints)
+
+
 def _job(entry: Entry, output: Location, endings: Mapping[str, str], trial: str) -> tuple[Job, str]:
     """Return the job of a file, and the path of its output below the output directory.
 
@@ -517,12 +525,14 @@ def _folding(directory: Location, storages: Storages) -> Callable[[str], str]:
     folds = []
     for suffix, change in ((".case", str.upper), (".\u00e9", partial(unicodedata.normalize, "NFD"))):
         name = atomic.claim(suffix)
+        path = directory / name
         try:
-            storage.write(directory / name, b"")
-            try:
-                folds.append(storage.entry(directory / change(name)) is not None)
-            finally:
-                storage.remove([directory / name])
+            with atomic.passing(path) if isinstance(path, Path) else contextlib.nullcontext():
+                storage.write(path, b"")
+                try:
+                    folds.append(storage.entry(directory / change(name)) is not None)
+                finally:
+                    storage.remove([path])
         except (OSError, ReadError, WriteError):
             folds.append(False)
         finally:

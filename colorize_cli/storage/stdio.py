@@ -28,13 +28,31 @@ _MOST_PICTURE = 1 << 30  # bytes
 _SPARE = 64 << 20  # bytes that stay free where standard input is copied to
 
 
-class _Output(io.FileIO):
-    """Standard output, from the first failed write on a sink, so that nothing fails again at exit."""
+class _Output(io.BufferedWriter):
+    """Standard output, from the first failed write on a sink, so that nothing fails again at exit.
+
+    The file below is not written in Python: an interrupt there would lead to the data being written twice.
+    """
 
     def write(self, data: Any) -> int:
         """Write bytes. Raises WriteError on the first failure."""
+        with self._plain():
+            return super().write(data)
+
+    def flush(self) -> None:
+        """Write what is buffered. Raises WriteError on the first failure."""
+        with self._plain():
+            super().flush()
+
+    def seek(self, position: int, whence: int = os.SEEK_SET, /) -> int:
+        """Write what is buffered, and move. Raises WriteError on the first failure of writing."""
+        self.flush()
+        return super().seek(position, whence)
+
+    @contextlib.contextmanager
+    def _plain(self) -> Iterator[None]:
         try:
-            return super().write(data) or 0
+            yield
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
             raise WriteError(f"cannot write to standard output: {error.strerror}") from error
@@ -60,7 +78,7 @@ def protect() -> None:
         sys.stdout.flush()
         data = os.dup(1)
         os.dup2(2 if sys.stderr is not None else os.open(os.devnull, os.O_WRONLY), 1)
-        output = io.BufferedWriter(_Output(data, "w"))
+        output = _Output(io.FileIO(data, "w"))
         sys.stdout = io.TextIOWrapper(output, sys.stdout.encoding, "surrogateescape")
     if sys.stderr is not None:
         messages = io.BufferedWriter(_Messages(2, "w", closefd=False))

@@ -54,6 +54,9 @@ def photo() -> np.ndarray:
     return (110 + 80 * np.sin(x / 9) * np.cos(y / 7) + noise).astype(np.uint8)
 
 
+_NOTHING = "colorize: no pictures or films in "  # the message of a failed run without outcomes
+
+
 def saved(format_: str, mode: str = "L", **options: object) -> bytes:
     """Return the photo in a format of Pillow's."""
     file = io.BytesIO()
@@ -208,7 +211,7 @@ class Case:
             outcomes = [json.loads(line) for line in ended.out.splitlines()]
         except ValueError:
             return [*found, "text on standard output"]
-        failed = any(outcome["status"] == "failed" for outcome in outcomes)
+        failed = any(outcome["status"] == "failed" for outcome in outcomes) or _NOTHING in ended.err
         if ended.code in (0, 1) and failed != (ended.code == 1):
             found.append("exit code")
         done = [Path(each["destination"]) for each in outcomes if files and each["status"] == "done"]

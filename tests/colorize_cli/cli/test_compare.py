@@ -278,7 +278,7 @@ def test_pictures_beyond_the_limit_have_figures_only(models, pictures, tmp_path,
         (["in", "--model", "default", "--model", "absent", "page.html"], "model B (absent): cannot read the"),
         (
             ["in", "--model", "text.onnx", "--model", "default", "page.html"],
-            "model A (text.onnx): not an ONNX",
+            "model A (text.onnx): cannot use the model text.onnx: not an ONNX",
         ),
         (["absent", *["--model", "default"] * 2, "page.html"], "no such file or directory: absent"),
         (["folder.html", *["--model", "default"] * 2, "page.html"], "nothing to compare"),

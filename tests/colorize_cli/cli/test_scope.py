@@ -165,6 +165,14 @@ def test_hints_for_a_film_cost_one_line_and_nothing_is_made(film, options, tmp_p
     assert not (tmp_path / "out" / "a.mkv").exists()
 
 
+def test_max_pixels_without_effect_on_films_costs_a_line(film, picture, tmp_path, options):
+    line = "--max-pixels has no effect: there are only films, which it does not limit"
+    for inputs, expected in (((film,), True), ((film, picture), False)):
+        result = invoke(*inputs, tmp_path / "out", *options, "--max-pixels", "100000000")
+        assert result.exit_code == 0, result.output
+        assert (line in result.stderr.splitlines()) == expected
+
+
 def test_reference_gives_a_film_its_palette(film, models, tmp_path):
     from skimage import data
 

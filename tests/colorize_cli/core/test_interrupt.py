@@ -49,6 +49,28 @@ except KeyboardInterrupt:
     assert run(code, number) == (130, "summary\n", "")
 
 
+def test_interrupt_that_becomes_another_error_ends_with_the_status_of_interrupts():
+    """As an import of a native module does: it raises ImportError."""
+    code = """
+import sys
+from colorize_cli import __main__
+from colorize_cli.storage import discovery
+
+def plan(*_, **__):
+    with interrupt.graceful():
+        try:
+            print('ready', flush=True)
+            time.sleep(30)
+        except KeyboardInterrupt:
+            raise ImportError('initialization failed') from None
+
+discovery.plan = plan
+sys.argv[1:] = ['in', 'out']
+__main__.main()
+"""
+    assert run(code, signal.SIGINT) == (130, "", "")
+
+
 HANGING = """
 import os, sys, tempfile, threading
 from pathlib import Path

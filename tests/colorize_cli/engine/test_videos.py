@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import resource
 import subprocess
 import sys
 from fractions import Fraction
@@ -581,6 +582,28 @@ def test_matroska_through_pipes_keeps_all_streams(models, tmp_path):
         for (_, old), (_, new) in zip(before.others.values(), after.others.values(), strict=True):
             assert new == old
         assert after.chroma > 3
+
+
+def test_film_from_standard_input_becomes_an_mp4_or_mov(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(frames=3))
+    for name in ("b.mp4", "b.mov"):
+        piped(source.read_bytes(), "-", tmp_path / name, "--model", models.tinted)
+        assert look(tmp_path / name).times == look(source).times
+
+
+def test_film_that_cannot_be_written_fails_with_the_name_of_the_output(models, tmp_path):
+    source = make(tmp_path / "a.mkv", Recipe(frames=20))
+    line = [sys.executable, "-m", "colorize_cli", "a.mkv", "b.mkv", "--codec", "ffv1", "-q"]
+    done = subprocess.run(
+        [*line, "--model", str(models.tinted), "--device", "cpu"],
+        cwd=source.parent,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "a.mkv: cannot write b.mkv: File too large\n")
+    assert not (tmp_path / "b.mkv").exists()
 
 
 @pytest.mark.parametrize("late", [0, 330])

@@ -374,7 +374,7 @@ def test_line_on_lost_hints_follows_a_reference(models, scans, sunset, tmp_path)
         (b"{", "not valid JSON"),
         (b'{"a.png": {"points": []}}', "'a.png': there are no points and no strokes"),
         (b'{"a.png": {"points": [{"x": 1, "y": 1, "color": "red"}]}}', "they are for images by name"),
-        (b"\xff\xfe", "not valid JSON"),
+        (b'"\xff"', "not valid JSON: not in UTF-8, at byte 1"),
     ],
 )
 def test_unusable_hints_beside_a_picture_fail_only_it(models, scans, tmp_path, content, reason):

@@ -32,7 +32,10 @@ BAD = {
     "twice": ('{"a.png": {"points": []}, "a.png": {"points": []}}', "occurs twice"),
     "deep": ("[" * 100_000, "nested too deeply"),
     "deep value": ('{"points": ' + "[" * 400 + "]" * 400 + "}", r"points\[0\] is not an object"),
-    "long number": ('{"points": [{"x": ' + "1" * 5000 + "}]}", "not valid JSON"),
+    "long number": (
+        '{"points": [{"x": ' + "1" * 5000 + "}]}",
+        "^not valid JSON: a number has too many digits$",
+    ),
     "huge": (b" " * ((1 << 24) + 1), "more than 16 MiB"),
     "many keys": (
         "{" + ",".join(f'"{n}": {{}}' for n in range(50_000)) + ', "49999": {}}',

@@ -203,6 +203,7 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
         "text.jpg": (b"Dear diary,\n" * 20, "content"),
         "huge.png": (png_header(30000, 30000), "30000 x 30000 exceeds the limit"),
         "flat.png": (png_header(0, 10), "."),
+        "cut.png": (b"\x89PNG\r\n\x1a\n123", "^damaged PNG header$"),
         "empty.gif": (b"GIF89a" + b"\0" * 50, "."),
         "icon.png": (b"\0\0\1\0\1\0\x10\x10" + b"\0" * 50, "content"),
     }

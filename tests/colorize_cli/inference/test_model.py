@@ -1,7 +1,10 @@
 import dataclasses
 import hashlib
+import os
+import re
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -224,6 +227,32 @@ def test_load_of_metadata_out_of_bounds_is_refused(tmp_path, field, value, reaso
     path = write_model(tmp_path / "m.onnx", (0, 0), (0, 0), METADATA | {f"colorize.{field}": value})
     with pytest.raises(ModelError, match=reason):
         model.load(path, "cpu")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_load_of_an_unsupported_file_names_it(models, tmp_path, precision):
+    (tmp_path / "m.onnx").write_bytes(models.tinted.read_bytes())
+    bad = tmp_path / ("m.onnx" if precision == "fp32" else "m-int8.onnx")
+    bad.write_bytes(b"junk")
+    reason = f"cannot use the model {bad}: not an ONNX file that can be loaded: "
+    with pytest.raises(ModelError, match=f"^{re.escape(reason)}"):
+        model.load(tmp_path / "m.onnx", "cpu", precision=precision)
+
+
+def test_load_of_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"cannot read the model .*m\.onnx: not a regular file"):
+        model.load(tmp_path / "m.onnx", "cpu")
+
+
+def test_load_of_more_bytes_than_the_format_allows_is_refused_without_reading(tmp_path):
+    (tmp_path / "m.onnx").touch()
+    os.truncate(tmp_path / "m.onnx", (2 << 30) + 1)
+    tracemalloc.start()
+    with pytest.raises(ModelError, match=r"the model .*m\.onnx: it is larger than 2 GiB"):
+        model.load(tmp_path / "m.onnx", "cpu")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("first", ["location", "offset"])

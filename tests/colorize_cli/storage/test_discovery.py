@@ -1,6 +1,7 @@
 import inspect
 import io
 import os
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -116,6 +117,8 @@ def test_plan_refuses_pipes_and_devices_however_they_are_given(tmp_path):
         assert {job.source: job.refused for job in plan.jobs} == dict(
             zip(files, [None, why, why], strict=True)
         )
+    for output in (tmp_path / "out.jpg", STREAM):
+        assert discovery.plan([files[1]], output, ENDINGS).jobs[0].refused == why
 
 
 def test_plan_refuses_pipes_as_hints(tmp_path):
@@ -362,6 +365,15 @@ def test_read_list_with_line_breaks_or_encoding_of_windows_gives_the_names(encod
     assert discovery.read_list(io.BytesIO(exact), nul=True) == [Path("\ufeffa.jpg"), Path("b.jpg\r")]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_read_list_cut_off_within_a_character_is_refused(encoding):
+    content = "\ufeffa.jpg\n".encode(encoding)[:-1]
+    with pytest.raises(
+        UsageError, match=r"^the list of files is cut off: it ends within a UTF-16 character$"
+    ):
+        discovery.read_list(io.BytesIO(content), nul=False)
+
+
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 def test_shards_are_disjoint_and_complete(tmp_path, parts):
     touch(tmp_path / "in", *(f"{i}/{i}.jpg" for i in range(60)))
@@ -487,6 +499,28 @@ def test_plan_without_names_that_could_fold_writes_nothing(tmp_path, monkeypatch
     source = touch(tmp_path / "in", "a.jpg", "b.jpg", "A.png")
     monkeypatch.setattr(LocalStorage, "write", lambda *_: pytest.fail("written"))
     assert len(discovery.plan([source], tmp_path / "out", ENDINGS).jobs) == 3
+
+
+def test_plan_interrupted_while_it_tries_names_leaves_no_file(tmp_path):
+    touch(tmp_path / "in", "a.jpg", "A.jpg")
+    code = """
+import os, signal, sys
+from colorize_cli import __main__
+from colorize_cli.storage.filesystem import LocalStorage
+
+write = LocalStorage.write
+
+def interrupted(*arguments):
+    write(*arguments)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+LocalStorage.write = interrupted
+sys.argv[1:] = ["in", "out"]
+__main__.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_plan_where_nothing_can_be_written_keeps_both(tmp_path, monkeypatch):
