@@ -186,12 +186,13 @@ class RemoteOutputs(Outputs):
         return self._storage.locate(files.job.destination)
 
     def _content(self, files: LocalFiles, found: FileInfo) -> str:
-        """Return a digest of an output's content, which is fetched for that."""
+        """Return a digest of an object's content, which is fetched for that, beside the output."""
+        copy = files.destination.with_name(f"{files.destination.name}.found")
         try:
-            self._located(files).file_system.fetch(found, files.destination)
-            return SourceFingerprint.of(files.destination).content
+            self._located(files).file_system.fetch(found, copy)
+            return SourceFingerprint.of(copy).content
         finally:
-            files.destination.unlink(missing_ok=True)
+            copy.unlink(missing_ok=True)
 
 
 class Transfer:
