@@ -12,7 +12,7 @@ import click
 from colorize_cli.cli import options
 from colorize_cli.cli.progress import Display
 from colorize_cli.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError, reason_of
-from colorize_cli.core.formats import FORMATS
+from colorize_cli.core.formats import FORMAT_OF_SUFFIX
 from colorize_cli.core.jobs import Job, Outcome, Status
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings, available_cores
@@ -75,7 +75,7 @@ def command(
     with options.exit_on_error(context.exit):
         if STREAM in inputs:
             raise UsageError("retouch cannot read standard input (-); give files or directories")
-        paths, left_out = discovery.find(inputs, FORMATS)
+        paths, left_out = discovery.find(inputs, FORMAT_OF_SUFFIX)
         if not paths:
             raise UsageError("no photographs to retouch (see colorize retouch --help)")
         if len(paths) > _MOST:

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from colorize_cli.core.errors import ReadError, UsageError
-from colorize_cli.core.formats import FORMATS, HOLDS, LOSSY
+from colorize_cli.core.formats import FORMAT_OF_SUFFIX, LOSSY, PICTURE_FORMATS
 from colorize_cli.core.jobs import Job, Plan
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings
@@ -47,9 +47,9 @@ def _is_film(job: Job) -> bool:
 def _is_lossy(job: Job, settings: Settings) -> bool:
     """Return True if the output of a picture is, or may be, in a format that has a quality."""
     suffix = (job.source if job.destination == STREAM else job.destination).suffix.lower()
-    format_ = FORMATS.get(suffix)
+    format_ = FORMAT_OF_SUFFIX.get(suffix)
     if job.destination == STREAM:
-        format_ = settings.format or (format_ and HOLDS[format_].written_as) or format_
+        format_ = settings.format or (format_ and PICTURE_FORMATS[format_].written_as) or format_
     if _is_film(job):
         return False
     if format_ is None and job.source == STREAM:

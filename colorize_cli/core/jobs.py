@@ -61,6 +61,9 @@ class LocalFiles:
     destination: Path
 
 
+UP_TO_DATE = "up to date"  # reason of jobs that an earlier run did
+
+
 class Status(Enum):
     """The ways in which a job can end."""
 
@@ -101,6 +104,11 @@ class Outcome:
     ignored: Mapping[str, int] | None = None
     notes: tuple[str, ...] = ()
     files: LocalFiles | None = field(default=None, compare=False)
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """True if the job was skipped because an earlier run did it."""
+        return self.status is Status.SKIPPED and self.reason == UP_TO_DATE
 
     @classmethod
     def done(cls, job: Job, **figures: Any) -> Self:

@@ -139,7 +139,8 @@ class Settings:
             raise UsageError(f"strength {self.strength} is not between 0 and {MOST_STRENGTH:g}")
         if self.size is not None and not SIZES[0] <= self.size <= SIZES[1]:
             raise UsageError(f"size {self.size} is not between {SIZES[0]} and {SIZES[1]}")
-        if min(self.batch_size or 1, self.workers, self.max_pixels) < 1 or self.batch_size == 0:
+        batch_size = 1 if self.batch_size is None else self.batch_size
+        if min(batch_size, self.workers, self.max_pixels) < 1:
             raise UsageError("batch_size, workers and max_pixels must be at least 1")
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"quality {self.quality} is not between 1 and 100")

@@ -215,7 +215,7 @@ def shifted(block: bytes, by: int) -> bytes:
     head = stream(file)
     if head is None:
         raise ValueError("not a TIFF stream")
-    offsets = [head.first]
+    offsets = [head.first]  # of directories; the loop adds those to which a directory points
     for offset in offsets:
         for entry in entries(file, head, offset):
             pointer = entry.tag in (_DETAILS, _GPS, _INTEROP)
