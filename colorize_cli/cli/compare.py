@@ -109,8 +109,6 @@ def _run(
     settings: Settings,
     display: Display,
 ) -> int:
-    from PIL import Image
-
     from colorize_cli.engine import process_setup
     from colorize_cli.inference import registry
     from colorize_cli.report import benchmark
@@ -118,7 +116,6 @@ def _run(
     from colorize_cli.report.html import Page
 
     process_setup.prepare()
-    Image.MAX_IMAGE_PIXELS = None  # `settings.max_pixels` replaces Pillow's limit
     stopped = None
     with interrupt.graceful(), Page(path, "page") as page:
         loaded = benchmark.load([(str(named), registry.resolve(named)) for named in models], settings)

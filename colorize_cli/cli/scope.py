@@ -39,9 +39,7 @@ _LOSSY = re.compile(rb"\xff\xd8|RIFF....WEBP|....ftyp", re.DOTALL)
 
 
 def _is_film(job: Job) -> bool:
-    from colorize_cli.engine.session import is_video_job
-
-    return is_video_job(job)
+    return stdio.is_video(job.source)
 
 
 def _is_lossy(job: Job, settings: Settings) -> bool:
@@ -91,7 +89,8 @@ SCOPES: Mapping[str, Scope] = {
     "format": _PICTURES,
     "quality": Scope("no output is JPEG, WebP or AVIF", _is_lossy),
     "if_colored": Scope(
-        "a film in a pipe is always colorized", lambda job, _: not (_is_piped(job) and _is_film(job))
+        "a film in a pipe is always colorized",
+        lambda job, _: not (_is_piped(job) and _is_film(job)),
     ),
     "hints": Scope("hints are for photographs, and there are only films", _PICTURES.of_job, needed=True),
     "reference": _ALL,

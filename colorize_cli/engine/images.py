@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from colorize_cli.color.lab import Floats
 from colorize_cli.color.resize import working_copy
@@ -103,7 +102,6 @@ class Images:
 
         Staged copies of an outcome's files exist until the next outcome is requested.
         """
-        Image.MAX_IMAGE_PIXELS = None  # Pillow's limit, for the whole process; ours is `settings.max_pixels`
         transfer = self._transfer
         self._stopping.clear()
         results = self.pipeline().run(map(own_files if transfer is None else transfer.files_of, jobs))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize_cli.core.errors import ReadError, UsageError, WriteError
-from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Job, LocalFiles, Outcome, Plan, Position, Progress
 from colorize_cli.core.location import STREAM, Location, Url
 from colorize_cli.core.settings import Settings, available_cores
@@ -35,16 +34,6 @@ if TYPE_CHECKING:
 
 # Images in the network at one time on the CPU: as many as frames of a video.
 _MAX_IMAGES_IN_NETWORK = Model.batch_size
-
-
-def is_video_job(job: Job) -> bool:
-    """Return True if the job's source is a video. Standard input is recognized by its first bytes."""
-    if job.source != STREAM:
-        return is_video(job.source)
-    try:
-        return stdio.video_format() is not None
-    except ReadError:  # reading it as an image will report the error
-        return False
 
 
 def are_many(images: int, *, videos: bool) -> bool:
@@ -170,7 +159,7 @@ class Session:
                 f" {destination.name} and is made again"
             )
         is_finished = outcome is not None and outcome.is_up_to_date
-        if is_finished and isinstance(destination, Path) and is_video_job(job):
+        if is_finished and isinstance(destination, Path) and stdio.is_video(job.source):
             work_dir.discard(destination)
         return outcome
 
@@ -358,7 +347,7 @@ def run(
             if (ended := session.ended(job)) is not None:
                 yield ended
             else:
-                (videos if is_video_job(job) else images).append(job)
+                (videos if stdio.is_video(job.source) else images).append(job)
         if images or videos:
             session.open(many=are_many(len(images), videos=bool(videos)))
         if images:

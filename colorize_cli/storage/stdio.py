@@ -10,7 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from colorize_cli.core import formats
 from colorize_cli.core.errors import ReadError, WriteError
+from colorize_cli.core.location import STREAM, Location
 
 # libavformat's names of the video formats that are recognized, with what they begin with.
 _VIDEOS = (
@@ -102,6 +104,16 @@ def video_format() -> str | None:
     """
     begin = first_bytes()
     return next((name for name, magic in _VIDEOS if magic.match(begin)), None)
+
+
+def is_video(source: Location) -> bool:
+    """Return True if a source is a video. Standard input is recognized by its first bytes."""
+    if source != STREAM:
+        return formats.is_video(source)
+    try:
+        return video_format() is not None
+    except ReadError:  # reading it as an image will report the error
+        return False
 
 
 def must_spool() -> bool:
