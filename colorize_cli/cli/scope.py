@@ -1,4 +1,4 @@
-"""What each option of `colorize run` applies to, so that none is ignored in silence."""
+"""The runs and jobs that each option of `colorize run` applies to, so that none is ignored in silence."""
 
 import contextlib
 import re

@@ -12,7 +12,7 @@ from colorize_cli.core.errors import ReadError
 from colorize_cli.core.location import Location
 
 BYTES_A_PIXEL = 12
-"""What a run takes at most for each pixel of `--max-pixels`. Formats that need more count as more pixels."""
+"""Limit on the memory of a run for each pixel of `--max-pixels`. Formats beyond it count as more pixels."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Format:
         animated: True if the format holds animations.
         written_as: Format of the outputs, if this one cannot hold a colorized picture; otherwise None.
         saving: Keyword arguments for Pillow's `save`.
-        reading: Bytes of memory a pixel, while a file is read: without transparency, and with it.
+        reading: Bytes of memory per pixel while a file is read, without and with transparency.
         writing: The same, while a file is written.
     """
 
@@ -42,8 +42,8 @@ class Format:
     writing: tuple[int, int] = (BYTES_A_PIXEL, BYTES_A_PIXEL)
 
 
-# Formats by Pillow's names. Memory is that of `tests/benchmarks/large.py`, rounded up. AVIF keeps chroma
-# at full resolution, because colorizing adds just the chroma.
+# Formats by Pillow's names. Memory is measured by `tests/benchmarks/large.py` and rounded up. AVIF keeps
+# chroma at full resolution, because colorizing adds just the chroma.
 # Beyond level 2 of PNG, files hardly shrink and the time doubles.
 PICTURE_FORMATS: dict[str, Format] = {
     "AVIF": Format(

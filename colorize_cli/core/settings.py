@@ -96,8 +96,8 @@ class Settings:
         strength: Factor on the predicted chroma, from 0 (gray) to 2; 1 keeps the model's prediction.
         overwrite: True to make all outputs. Otherwise jobs are skipped if their output is up to date, or
             exists but was not made by this program or was changed since.
-        checksum: True to compare the content of all inputs on this machine with that of their outputs'
-            records. Otherwise an input whose size and modification time are unchanged is not read.
+        checksum: True to compare the content of all inputs on this machine with the digests in the records
+            of their outputs. Otherwise an input whose size and modification time are unchanged is not read.
         max_pixels: Maximum number of pixels of a picture. Larger ones are refused before they are decoded.
         format: Format of all outputs, by Pillow's name; None for each input's format.
         quality: Quality of JPEG, WebP and AVIF outputs, from 1 to 100; None for the input's quality if it is

@@ -73,6 +73,7 @@ class ClaimedVideo:
             notes: Lines for the user about what the output lacks or holds in another form.
 
         Raises:
+            Skip: Another run has just made the output.
             WriteError: Another run is colorizing the video, or its work directory is a link.
             ReadError: The source is damaged beyond use, or ends before the time range.
             UsageError: The requested encoding is not possible.

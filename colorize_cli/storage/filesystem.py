@@ -379,7 +379,7 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 
 def _refusal(path: Path) -> str | None:
-    """Return why what a path names cannot be opened as a file; None if it can, or does not exist."""
+    """Return why a path cannot be opened as a file; None if it can, or if nothing is there."""
     with contextlib.suppress(OSError):
         if not stat.S_ISREG(path.stat().st_mode):
             return _SPECIAL

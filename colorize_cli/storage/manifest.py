@@ -93,11 +93,9 @@ def earlier_name(name: str, files: LocalFiles) -> str | None:
         The path below the output directory; None if the name is the same.
     """
     source, suffix = files.job.source.suffix, files.job.destination.suffix
-    if source.lower() not in SUFFIXES_KEPT_IN_NAME - {suffix.lower()} or not name.endswith(
-        f"{source}{suffix}"
-    ):
-        return None
-    return name.removesuffix(f"{source}{suffix}") + suffix
+    is_kept = source.lower() in SUFFIXES_KEPT_IN_NAME - {suffix.lower()}
+    stem = name.removesuffix(f"{source}{suffix}")
+    return f"{stem}{suffix}" if is_kept and stem != name else None
 
 
 def made_from(record: Record, files: LocalFiles) -> bool:

@@ -241,8 +241,8 @@ class LocalManifest:
 def manifest_of(output: Path, *, read_only: bool, checksum: bool) -> LocalManifest:
     """Open the manifest for an output that the user named itself.
 
-    It is that of the output directory of an earlier run in which the output lies, if there is one. Otherwise
-    it lies beside the output.
+    If the output lies in the output directory of an earlier run, it is the manifest of that directory.
+    Otherwise it lies beside the output.
     """
     folders = output.absolute().parents
     for folder in folders:
@@ -305,10 +305,7 @@ class _ManifestFile:
                     raise OSError(errno.ELOOP, "it is a link")
                 self._file = os.open(folder / self._name, flags, 0o666)
                 break
-            except (
-                FileNotFoundError,
-                FileExistsError,
-            ):  # another run may have removed the folder, which was empty
+            except (FileNotFoundError, FileExistsError):  # another run may have removed the empty folder
                 if not left:
                     raise
         atomic.lock(self._file)
@@ -333,7 +330,7 @@ class _ManifestFile:
 def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
     """Yield the complete lines of a file from offset `start` on, each with its offset.
 
-    Longer lines than any record come in pieces, none of which is a record.
+    Lines that are longer than any record come in pieces, which are no records.
     """
     with open_regular(path) as file:
         file.seek(start)

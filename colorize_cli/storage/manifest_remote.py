@@ -77,7 +77,7 @@ class RemoteManifest:
         return self._found.get(name)
 
     def recipes(self, files: LocalFiles) -> list[str]:
-        """Return the recipes in the records of an output, or if its version is unknown, of its size.
+        """Return the recipes in the records of an output's version or, if it is unknown, of its size.
 
         Raises:
             ReadError: The store cannot be read.

@@ -134,8 +134,8 @@ def spooled() -> Iterator[BinaryIO]:
             while block := stdin().read(_BLOCK):
                 if shutil.disk_usage(folder).free < len(block) + _SPARE:
                     raise ReadError(
-                        f"{folder} has no room for standard input, of which {file.tell() >> 20} MiB were"
-                        " read; set TMPDIR to another directory, or give the film as a file"
+                        f"{folder} has no room for standard input after {file.tell() >> 20} MiB;"
+                        " set TMPDIR to another directory, or give the film as a file"
                     )
                 file.write(block)
             file.seek(0)
