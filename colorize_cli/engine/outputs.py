@@ -65,7 +65,8 @@ class Outputs:
         self._video_recipe = settings.video.recipe()
         self._read_only = read_only
         self._root = root if isinstance(root, Path) else None
-        self._real_root = ""  # set by `make_root`
+        # Without links, before anyone can exchange it.
+        self._real_root = None if self._root is None else os.path.realpath(self._root)
         self._manifest = None
         if self._root is not None:
             self._manifest = LocalManifest(self._root, read_only=read_only, checksum=settings.checksum)
@@ -179,7 +180,6 @@ class Outputs:
         """
         if self._root is not None:
             make_directory(self._root)
-            self._real_root = os.path.realpath(self._root)  # before anyone can exchange it
 
     def make_folder(self, files: LocalFiles) -> None:
         """Create the folder of a job's output, but never the output directory itself.
@@ -208,8 +208,8 @@ class Outputs:
 
     def _check_inside(self, folder: Path) -> None:
         """Raise WriteError if a directory lies outside of the output directory, by a link made in mid-run."""
-        real = os.path.realpath(folder)
-        if self._real_root and os.path.commonpath((self._real_root, real)) != self._real_root:
+        root, real = self._real_root, os.path.realpath(folder)
+        if root is not None and os.path.commonpath((root, real)) != root:
             raise WriteError(f"{folder} was exchanged during the run, and is now {real}")
 
     def recorder(

@@ -195,7 +195,7 @@ def read(file: BinaryIO, number: int) -> tuple[Codes, str]:
     """
     import tifffile  # takes as long to import as Pillow, and few files need it
 
-    with tifffile.TiffFile(file) as tiff:
+    with tifffile.TiffFile(file, name="picture") as tiff:
         page: Any = tiff.pages[number]
         space = _SPACES.get(page.photometric)
         if space is None:

@@ -367,15 +367,11 @@ def open_regular(path: Path) -> io.BufferedReader:
     Raises:
         OSError: The file cannot be opened, or is a pipe or a device.
     """
-
-    def opener(name: str, flags: int) -> int:
-        number = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
-        if not stat.S_ISREG(os.fstat(number).st_mode):
-            os.close(number)
-            raise OSError(errno.EINVAL, "not a regular file but a directory, a pipe or a device", name)
-        return number
-
-    return open(path, "rb", opener=opener)
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "not a regular file but a directory, a pipe or a device", str(path))
+    return open(number, "rb")  # noqa: PTH123  (a descriptor; the caller closes it)
 
 
 def _refusal(path: Path) -> str | None:
