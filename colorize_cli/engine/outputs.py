@@ -22,6 +22,7 @@ from colorize_cli.storage.manifest import State, source_of
 from colorize_cli.storage.manifest_local import LocalManifest, manifest_of
 
 Recorder = Callable[[os.stat_result], None]
+"""Records an output, given the status of the finished file; see `Outputs.recorder`."""
 
 
 class Skip(Exception):  # noqa: N818 - control flow, not an error
@@ -212,9 +213,7 @@ class Outputs:
         if root is not None and os.path.commonpath((root, real)) != root:
             raise WriteError(f"{folder} was exchanged during the run, and is now {real}")
 
-    def recorder(
-        self, files: LocalFiles, source: SourceFingerprint | None
-    ) -> Callable[[os.stat_result], None]:
+    def recorder(self, files: LocalFiles, source: SourceFingerprint | None) -> Recorder:
         """Return a function that records the job's output in the manifest.
 
         It takes the `stat` result of the finished file and must be called just before the file is renamed to

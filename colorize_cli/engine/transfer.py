@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from colorize_cli.core.jobs import FileInfo, Job, LocalFiles
 from colorize_cli.core.location import STREAM, Location, Url
 from colorize_cli.core.pipeline import Gate, Stage
 from colorize_cli.core.settings import Settings
-from colorize_cli.engine.outputs import Outputs, Skip
+from colorize_cli.engine.outputs import Outputs, Recorder, Skip
 from colorize_cli.guidance import Guidance
 from colorize_cli.image import reader
 from colorize_cli.storage import atomic
@@ -138,9 +138,7 @@ class RemoteOutputs(Outputs):
         with reader.explained():
             return source_of(files)
 
-    def recorder(
-        self, files: LocalFiles, source: SourceFingerprint | None
-    ) -> Callable[[os.stat_result], None]:
+    def recorder(self, files: LocalFiles, source: SourceFingerprint | None) -> Recorder:
         """Return a function that keeps the source's fingerprint for `put`."""
 
         def record(_: os.stat_result) -> None:

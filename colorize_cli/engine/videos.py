@@ -392,9 +392,8 @@ def _preview(
         if settings.if_colored != "recolor" and video.is_color():
             raise Skip("already in color")
         sheet = preview.preview(video, frames, network, settings, stats)
-    outputs.write(
-        files, outputs.source_of(files), FORMAT_OF_SUFFIX[SHEET], [(from_image(sheet), np.asarray(sheet))]
-    )
+    page = from_image(sheet), np.asarray(sheet)
+    outputs.write(files, outputs.source_of(files), FORMAT_OF_SUFFIX[SHEET], [page])
 
 
 def _pipe(
