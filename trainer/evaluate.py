@@ -1,4 +1,7 @@
-"""Evaluate a model on whole pictures, colorized as by `colorize`, and compare with the gray pictures."""
+"""Evaluate a model on whole pictures, colorized as by `colorize`, and compare with the gray pictures.
+
+A new metric is a function in `metrics` or `realism` and a field in `scores`.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from colorize_cli.cli import options
 from colorize_cli.cli.progress import Display
 from colorize_cli.core import interrupt
 from colorize_cli.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError, reason_of
-from colorize_cli.core.formats import FORMATS
+from colorize_cli.core.formats import FORMAT_OF_SUFFIX
 from colorize_cli.core.jobs import Job, Outcome, Status
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings
@@ -92,7 +92,7 @@ def command(
             raise UsageError(f"{text}{folder}")
         if STREAM in inputs:
             raise UsageError("compare cannot read standard input (-); give files or directories")
-        paths, left_out = discovery.find(inputs, FORMATS)
+        paths, left_out = discovery.find(inputs, FORMAT_OF_SUFFIX)
         if not paths:
             raise UsageError("nothing to compare: give pictures as INPUT (see colorize compare --help)")
         display = Display(len(paths), quiet=quiet)
@@ -109,8 +109,6 @@ def _run(
     settings: Settings,
     display: Display,
 ) -> int:
-    from PIL import Image
-
     from colorize_cli.engine import process_setup
     from colorize_cli.inference import registry
     from colorize_cli.report import benchmark
@@ -118,7 +116,6 @@ def _run(
     from colorize_cli.report.html import Page
 
     process_setup.prepare()
-    Image.MAX_IMAGE_PIXELS = None  # `settings.max_pixels` replaces Pillow's limit
     stopped = None
     with interrupt.graceful(), Page(path, "page") as page:
         loaded = benchmark.load([(str(named), registry.resolve(named)) for named in models], settings)

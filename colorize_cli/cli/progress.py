@@ -149,10 +149,10 @@ class Display:
 
         If `stopped` names a cause, print the number of jobs left, and how much of a video is kept, too.
         """
-        done, skipped, failed = (self.counts[status] for status in Status)
+        done, failed = self.counts[Status.DONE], self.counts[Status.FAILED]
         reasons = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common())
         why = f" ({reasons})" if reasons else ""
-        line = f"{done} done, {skipped} skipped{why}, {failed} failed"
+        line = f"{done} done, {self.counts[Status.SKIPPED]} skipped{why}, {failed} failed"
         left = self._total - self.counts.total()
         self.say(f"{stopped}: {line}, {left} left" if stopped else line)
         if stopped and left:

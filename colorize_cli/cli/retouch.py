@@ -11,8 +11,9 @@ import click
 
 from colorize_cli.cli import options
 from colorize_cli.cli.progress import Display
+from colorize_cli.core import interrupt
 from colorize_cli.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError, reason_of
-from colorize_cli.core.formats import FORMATS
+from colorize_cli.core.formats import FORMAT_OF_SUFFIX
 from colorize_cli.core.jobs import Job, Outcome, Status
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings, available_cores
@@ -75,7 +76,7 @@ def command(
     with options.exit_on_error(context.exit):
         if STREAM in inputs:
             raise UsageError("retouch cannot read standard input (-); give files or directories")
-        paths, left_out = discovery.find(inputs, FORMATS)
+        paths, left_out = discovery.find(inputs, FORMAT_OF_SUFFIX)
         if not paths:
             raise UsageError("no photographs to retouch (see colorize retouch --help)")
         if len(paths) > _MOST:
@@ -94,16 +95,13 @@ def _run(
     settings: Settings,
     display: Display,
 ) -> int:
-    from PIL import Image
-
     from colorize_cli.engine import process_setup
     from colorize_cli.inference import model
     from colorize_cli.report.html import Page
     from colorize_cli.report.retouch_page import RetouchPage
 
     process_setup.prepare()
-    Image.MAX_IMAGE_PIXELS = None  # `settings.max_pixels` replaces Pillow's limit
-    with Page(path, "page") as page:
+    with interrupt.graceful(), Page(path, "page") as page:
         network = model.load(settings.model, settings.device, available_cores(), settings.precision)
         if settings.device == "auto":
             display.say(f"device: {network.device} ({network.reason}), {network.precision}")

@@ -1,4 +1,4 @@
-"""What each option of `colorize run` applies to, so that none is ignored in silence."""
+"""The runs and jobs that each option of `colorize run` applies to, so that none is ignored in silence."""
 
 import contextlib
 import re
@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from colorize_cli.core.errors import ReadError, UsageError
-from colorize_cli.core.formats import FORMATS, HOLDS, LOSSY
+from colorize_cli.core.formats import FORMAT_OF_SUFFIX, LOSSY, PICTURE_FORMATS
 from colorize_cli.core.jobs import Job, Plan
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings
@@ -39,17 +39,15 @@ _LOSSY = re.compile(rb"\xff\xd8|RIFF....WEBP|....ftyp", re.DOTALL)
 
 
 def _is_film(job: Job) -> bool:
-    from colorize_cli.engine.session import is_video_job
-
-    return is_video_job(job)
+    return stdio.is_video(job.source)
 
 
 def _is_lossy(job: Job, settings: Settings) -> bool:
     """Return True if the output of a picture is, or may be, in a format that has a quality."""
     suffix = (job.source if job.destination == STREAM else job.destination).suffix.lower()
-    format_ = FORMATS.get(suffix)
+    format_ = FORMAT_OF_SUFFIX.get(suffix)
     if job.destination == STREAM:
-        format_ = settings.format or (format_ and HOLDS[format_].written_as) or format_
+        format_ = settings.format or (format_ and PICTURE_FORMATS[format_].written_as) or format_
     if _is_film(job):
         return False
     if format_ is None and job.source == STREAM:
@@ -91,7 +89,8 @@ SCOPES: Mapping[str, Scope] = {
     "format": _PICTURES,
     "quality": Scope("no output is JPEG, WebP or AVIF", _is_lossy),
     "if_colored": Scope(
-        "a film in a pipe is always colorized", lambda job, _: not (_is_piped(job) and _is_film(job))
+        "a film in a pipe is always colorized",
+        lambda job, _: not (_is_piped(job) and _is_film(job)),
     ),
     "hints": Scope("hints are for photographs, and there are only films", _PICTURES.of_job, needed=True),
     "reference": _ALL,

@@ -146,7 +146,7 @@ def ratios_of(cells: Bytes, size: int, ab: Floats) -> ChromaRatios:
     headroom = _headroom(
         cells if size == 1 else np.minimum(cv2.dilate(cells, _NEIGHBORS), 255 - int(_GRAIN)) + _GRAIN
     )
-    luma, needed = _luma(blue, red)
+    luma, needed = _luma_and_headroom(blue, red)
     outside = np.flatnonzero(needed > headroom)
     if outside.size:
         reduced = _inside(*(plane.ravel()[outside] for plane in (blue, red, headroom)))
@@ -177,15 +177,15 @@ def _inside(blue: Floats, red: Floats, headroom: Floats) -> tuple[Floats, Floats
     steps = [blue * of_blue + red * of_red for of_blue, of_red in TO_RGB[:, 1:]]
     fall = sum(np.float32(w) * step for w, step in zip(lab.LUMINANCE, steps, strict=True))
     rise = functools.reduce(np.maximum, steps) - fall
-    least = _luma(blue, red)[0] + functools.reduce(np.minimum, steps)
+    least = _luma_and_headroom(blue, red)[0] + functools.reduce(np.minimum, steps)
     fraction = np.minimum((headroom - 1) / np.maximum(rise, _TINY), 1 / np.maximum(1 - least, _TINY))
     chroma = np.maximum(np.abs(blue), np.abs(red)) * np.float32(_PER_CHROMA)
     fraction = np.clip(np.minimum(fraction, headroom / np.maximum(chroma, _TINY)), 0, 1)
     blue, red = blue * fraction, red * fraction
-    return _luma(blue, red)[0], blue, red
+    return _luma_and_headroom(blue, red)[0], blue, red
 
 
-def _luma(blue: Floats, red: Floats) -> tuple[Floats, Floats]:
+def _luma_and_headroom(blue: Floats, red: Floats) -> tuple[Floats, Floats]:
     """Return the factor of luma for factors of chroma, and the headroom that the color needs.
 
     The needed headroom is the greatest factor of red, green and blue, or the greatest magnitude of chroma
@@ -219,7 +219,10 @@ _TOO_MUCH = 1e6
 
 @functools.cache
 def _table() -> Floats:
-    """Tabulate `_luma` over Cr and Cb. Newton's method, started from above, solves sum(w q ** 2.4) = 1."""
+    """Tabulate `_luma_and_headroom` over Cr and Cb.
+
+    Newton's method, started from above, solves sum(w q ** 2.4) = 1.
+    """
     blue = np.arange(_LEAST, _MOST_BLUE, 1 / _PER_UNIT)
     red = np.arange(_LEAST, _MOST_RED, 1 / _PER_UNIT)
     steps = np.tensordot(TO_RGB[:, 1:], np.stack(np.meshgrid(blue, red)), 1)

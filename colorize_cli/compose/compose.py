@@ -28,8 +28,7 @@ from colorize_cli.compose.upsample import GuidedUpsampler
 
 # Small enough for memory, and large enough to keep concurrent threads from contending for Python's lock.
 _STRIPE_PIXELS = 1 << 19
-# Pixels of one row or column of cells. In pictures with a side of more than 100,000 pixels there may be more,
-# which take much memory.
+# Limit on the pixels of one row or column of cells, for memory. Only sides above 100,000 pixels exceed it.
 _LARGEST_STRIPE = 1 << 22
 
 
@@ -131,20 +130,18 @@ def _fill(
 ) -> None:
     """Fill `rgb` (H, W, 3) in stripes."""
     height, width = lightness.shape
-    upsampler = GuidedUpsampler.of(resized(lightness, (ab.shape[1], ab.shape[2])), ab)
-    over = None
-    if overlay is not None:
-        over = GuidedUpsampler.of(
-            resized(lightness, (overlay.planes.shape[1], overlay.planes.shape[2])), overlay.planes
-        )
-    widest = max(width, *(planes.shape[2] for planes in (ab, *([overlay.planes] if overlay else []))))
-    step = max(1, stripe_pixels // widest)
+    layers = [ab] if overlay is None else [ab, overlay.planes]
+    upsampler, *over = (
+        GuidedUpsampler.of(resized(lightness, (planes.shape[1], planes.shape[2])), planes)
+        for planes in layers
+    )
+    step = max(1, stripe_pixels // max(width, *(planes.shape[2] for planes in layers)))
     for start in range(0, height, step):
         stop = min(start + step, height)
         rows = lightness.rows(start, stop)
         chroma = upsampler.planes(rows, start, height)
-        if overlay is not None and over is not None:
-            _blend(chroma, over.planes(rows, start, height), overlay.pins(start, stop))
+        if overlay is not None:
+            _blend(chroma, over[0].planes(rows, start, height), overlay.pins(start, stop))
         rgb[start:stop] = encode(rows, *chroma)
 
 

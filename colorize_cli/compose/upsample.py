@@ -82,9 +82,8 @@ class GuidedUpsampler:
         *planes, guide = base
         count = len(planes)
         detail = np.subtract(lightness, guide, out=guide)
-        for plane, slope, least, greatest in zip(
-            planes, linear[:count], linear[count : 2 * count], linear[2 * count :], strict=True
-        ):
+        slopes, leasts, greatests = (linear[start : start + count] for start in range(0, 3 * count, count))
+        for plane, slope, least, greatest in zip(planes, slopes, leasts, greatests, strict=True):
             slope *= detail
             plane += slope
             np.maximum(plane, least, out=plane)

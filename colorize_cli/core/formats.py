@@ -12,7 +12,7 @@ from colorize_cli.core.errors import ReadError
 from colorize_cli.core.location import Location
 
 BYTES_A_PIXEL = 12
-"""What a run takes at most for each pixel of `--max-pixels`. Formats that need more count as more pixels."""
+"""Limit on the memory of a run for each pixel of `--max-pixels`. Formats beyond it count as more pixels."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Format:
         animated: True if the format holds animations.
         written_as: Format of the outputs, if this one cannot hold a colorized picture; otherwise None.
         saving: Keyword arguments for Pillow's `save`.
-        reading: Bytes of memory a pixel, while a file is read: without transparency, and with it.
+        reading: Bytes of memory per pixel while a file is read, without and with transparency.
         writing: The same, while a file is written.
     """
 
@@ -42,10 +42,10 @@ class Format:
     writing: tuple[int, int] = (BYTES_A_PIXEL, BYTES_A_PIXEL)
 
 
-# Formats by Pillow's names. Memory is that of `tests/benchmarks/large.py`, rounded up. AVIF keeps chroma
-# at full resolution, because colorizing adds just the chroma.
+# Formats by Pillow's names. Memory is measured by `tests/benchmarks/large.py` and rounded up. AVIF keeps
+# chroma at full resolution, because colorizing adds just the chroma.
 # Beyond level 2 of PNG, files hardly shrink and the time doubles.
-HOLDS: dict[str, Format] = {
+PICTURE_FORMATS: dict[str, Format] = {
     "AVIF": Format(
         (".avif",),
         alpha=True,
@@ -76,7 +76,9 @@ HOLDS: dict[str, Format] = {
     ),
 }
 # Format by file name suffix, in lower case.
-FORMATS: dict[str, str] = {suffix: name for name, format_ in HOLDS.items() for suffix in format_.suffixes}
+FORMAT_OF_SUFFIX: dict[str, str] = {
+    suffix: name for name, format_ in PICTURE_FORMATS.items() for suffix in format_.suffixes
+}
 # Suffix of the output by suffix of the video. The formats that become Matroska hold few kinds of picture or
 # sound. Each output has a row in `video.encoder.CONTAINERS`, which loads PyAV.
 _WRITTEN = (
@@ -88,12 +90,14 @@ HINTS_SUFFIX = ".hints.json"  # added to the name of a picture: the file with it
 SHEET = ".png"  # suffix of a video's contact sheet
 # Formats that `quality` affects.
 LOSSY = frozenset({"AVIF", "JPEG", "WEBP"})
-WRITABLE = tuple(name for name, format_ in HOLDS.items() if format_.written_as is None)
+WRITABLE = tuple(name for name, format_ in PICTURE_FORMATS.items() if format_.written_as is None)
 # Suffixes that stay inside the name of an output with another suffix (`a.gif.png`), so that it differs from
 # the names of other outputs: those of formats that cannot be written, and of videos with contact sheets.
-KEPT = frozenset(suffix for suffix, name in FORMATS.items() if HOLDS[name].written_as) | frozenset(VIDEOS)
+SUFFIXES_KEPT_IN_NAME = frozenset(
+    suffix for suffix, name in FORMAT_OF_SUFFIX.items() if PICTURE_FORMATS[name].written_as
+) | frozenset(VIDEOS)
 # Kind by file name suffix, in lower case.
-KINDS: dict[str, str] = dict.fromkeys(FORMATS, "photo") | dict.fromkeys(VIDEOS, "film")
+KINDS: dict[str, str] = dict.fromkeys(FORMAT_OF_SUFFIX, "picture") | dict.fromkeys(VIDEOS, "video")
 
 
 def check_kind(path: Path) -> None:
@@ -105,7 +109,7 @@ def check_kind(path: Path) -> None:
 
 def is_video(path: Location) -> bool:
     """Return True if the file name has the suffix of a video."""
-    return KINDS.get(path.suffix.lower()) == "film"
+    return KINDS.get(path.suffix.lower()) == "video"
 
 
 def endings(format_: str | None = None, videos: str | None = None) -> Mapping[str, str]:
@@ -118,8 +122,8 @@ def endings(format_: str | None = None, videos: str | None = None) -> Mapping[st
     """
 
     def ending(suffix: str) -> str:
-        wanted = format_ or HOLDS[FORMATS[suffix]].written_as or FORMATS[suffix]
-        return suffix if FORMATS[suffix] == wanted else HOLDS[wanted].suffixes[0]
+        wanted = format_ or PICTURE_FORMATS[FORMAT_OF_SUFFIX[suffix]].written_as or FORMAT_OF_SUFFIX[suffix]
+        return suffix if FORMAT_OF_SUFFIX[suffix] == wanted else PICTURE_FORMATS[wanted].suffixes[0]
 
-    images = {suffix: ending(suffix) for suffix in FORMATS}
+    images = {suffix: ending(suffix) for suffix in FORMAT_OF_SUFFIX}
     return images | {suffix: videos or written for suffix, written in VIDEOS.items()}

@@ -61,6 +61,9 @@ class LocalFiles:
     destination: Path
 
 
+UP_TO_DATE = "up to date"  # reason of jobs that an earlier run did
+
+
 class Status(Enum):
     """The ways in which a job can end."""
 
@@ -101,6 +104,11 @@ class Outcome:
     ignored: Mapping[str, int] | None = None
     notes: tuple[str, ...] = ()
     files: LocalFiles | None = field(default=None, compare=False)
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """True if the job was skipped because an earlier run did it."""
+        return self.status is Status.SKIPPED and self.reason == UP_TO_DATE
 
     @classmethod
     def done(cls, job: Job, **figures: Any) -> Self:
@@ -147,8 +155,8 @@ class Plan:
 
     Attributes:
         jobs: In the order of the inputs on the command line; within a directory sorted by path.
-        left_out: Outcomes of directories in which something is left out, beside those of the jobs: files of
-            other kinds, or all because they hold outputs of an earlier run, or stand in a list.
+        left_out: Outcomes of directories that are not read completely. Files of other kinds are left out, or
+            all files, if the directory holds outputs of an earlier run or stands in a list.
         root: Directory that contains all outputs; None if a single file is written to a single file.
         elsewhere: Jobs of the other shards.
         searched: True if a directory was searched.

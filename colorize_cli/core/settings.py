@@ -96,8 +96,8 @@ class Settings:
         strength: Factor on the predicted chroma, from 0 (gray) to 2; 1 keeps the model's prediction.
         overwrite: True to make all outputs. Otherwise jobs are skipped if their output is up to date, or
             exists but was not made by this program or was changed since.
-        checksum: True to compare the content of all inputs on this machine with that of their outputs'
-            records. Otherwise an input whose size and modification time are unchanged is not read.
+        checksum: True to compare the content of all inputs on this machine with the digests in the records
+            of their outputs. Otherwise an input whose size and modification time are unchanged is not read.
         max_pixels: Maximum number of pixels of a picture. Larger ones are refused before they are decoded.
         format: Format of all outputs, by Pillow's name; None for each input's format.
         quality: Quality of JPEG, WebP and AVIF outputs, from 1 to 100; None for the input's quality if it is
@@ -139,7 +139,8 @@ class Settings:
             raise UsageError(f"strength {self.strength} is not between 0 and {MOST_STRENGTH:g}")
         if self.size is not None and not SIZES[0] <= self.size <= SIZES[1]:
             raise UsageError(f"size {self.size} is not between {SIZES[0]} and {SIZES[1]}")
-        if min(self.batch_size or 1, self.workers, self.max_pixels) < 1 or self.batch_size == 0:
+        batch_size = 1 if self.batch_size is None else self.batch_size
+        if min(batch_size, self.workers, self.max_pixels) < 1:
             raise UsageError("batch_size, workers and max_pixels must be at least 1")
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"quality {self.quality} is not between 1 and 100")

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from colorize_cli.color.lab import Floats
 from colorize_cli.color.resize import working_copy
 from colorize_cli.compose import compose, compose16, compose_planes
 from colorize_cli.core.errors import DeviceMemoryError, UsageError, WriteError, reason_of
-from colorize_cli.core.formats import FORMATS, HOLDS, check_kind, is_video
+from colorize_cli.core.formats import FORMAT_OF_SUFFIX, PICTURE_FORMATS, check_kind, is_video
 from colorize_cli.core.jobs import Job, LocalFiles, Outcome
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.pipeline import Gate, Pipeline, Result, Stage
@@ -103,7 +102,6 @@ class Images:
 
         Staged copies of an outcome's files exist until the next outcome is requested.
         """
-        Image.MAX_IMAGE_PIXELS = None  # Pillow's limit, for the whole process; ours is `settings.max_pixels`
         transfer = self._transfer
         self._stopping.clear()
         results = self.pipeline().run(map(own_files if transfer is None else transfer.files_of, jobs))
@@ -143,13 +141,13 @@ class Images:
         """Return the number of pixels of the job's source that are in memory at one time."""
         if files.source != STREAM:
             check_kind(files.source)
-        written = FORMATS.get(files.destination.suffix.lower(), self._settings.format)
+        written = FORMAT_OF_SUFFIX.get(files.destination.suffix.lower(), self._settings.format)
         return reader.size_of(self._content(files), self._settings.max_pixels, written)
 
     def _decode(self, files: LocalFiles) -> _Still | _Document:
         # Another process may have made the output since the run began.
-        if (reason := self._outputs.reason_to_skip(files)) is not None:
-            raise Skip(reason)
+        if (kept := self._outputs.kept(files)) is not None:
+            raise Skip(kept.value)
         source = self._outputs.source_of(files)
         frame = reader.read(self._content(files), self._settings.max_pixels)
         if frame.damage and source is not None:
@@ -269,7 +267,7 @@ class Images:
         ab, overlay = apply_guidance(frame.lightness, ab, hints, self._guidance.reference)
         if format_ == "JPEG" and overlay is None:
             return compose_planes(frame.lightness, ab, self._settings.strength)
-        compose_frame = compose16 if frame.deep and HOLDS[format_].deep else compose
+        compose_frame = compose16 if frame.deep and PICTURE_FORMATS[format_].deep else compose
         return compose_frame(frame.lightness, ab, self._settings.strength, overlay)
 
     def _content(self, files: LocalFiles) -> Path | bytes:
@@ -283,9 +281,9 @@ class Images:
                 " choose another suffix"
             )
         if files.destination != STREAM:
-            return FORMATS[files.destination.suffix.lower()]
+            return FORMAT_OF_SUFFIX[files.destination.suffix.lower()]
         source_format = frame.format or "PNG"
-        return self._settings.format or HOLDS[source_format].written_as or source_format
+        return self._settings.format or PICTURE_FORMATS[source_format].written_as or source_format
 
 
 def _next_page(ahead: deque[tuple[Frame, Future[Colors]]]) -> Page:

@@ -21,6 +21,9 @@ from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
 from colorize_cli.storage.manifest import State, source_of
 from colorize_cli.storage.manifest_local import LocalManifest, manifest_of
 
+Recorder = Callable[[os.stat_result], None]
+"""Records an output, given the status of the finished file; see `Outputs.recorder`."""
+
 
 class Skip(Exception):  # noqa: N818 - control flow, not an error
     """Raised when a job need not be done after all; the text is the reason."""
@@ -63,14 +66,11 @@ class Outputs:
         self._video_recipe = settings.video.recipe()
         self._read_only = read_only
         self._root = root if isinstance(root, Path) else None
+        # Without links, before anyone can exchange it.
+        self._real_root = None if self._root is None else os.path.realpath(self._root)
         self._manifest = None
         if self._root is not None:
             self._manifest = LocalManifest(self._root, read_only=read_only, checksum=settings.checksum)
-
-    @functools.cached_property
-    def _real_root(self) -> str:
-        """The output directory without links, as it was at the first call."""
-        return os.path.realpath(self._root or "")
 
     def _manifest_of(self, files: LocalFiles) -> LocalManifest | None:
         """Return the manifest for an output; None if it is a pipe, or made from one."""
@@ -89,8 +89,8 @@ class Outputs:
         video = self._video_recipe if is_video(job.source) else ""
         return self._recipe + self._guidance.digest(job).hex() + video
 
-    def reason_to_skip(self, files: LocalFiles) -> str | None:
-        """Return why the job's output can be left as it is, or None if it must be made.
+    def kept(self, files: LocalFiles) -> State | None:
+        """Return the state of the job's output if it can be left as it is, or None if it must be made.
 
         Raises:
             ReadError: The store of the output cannot be read.
@@ -98,10 +98,10 @@ class Outputs:
         if self._settings.overwrite or files.destination == STREAM:
             return None
         state = self.state(files)
-        return state.value if state in (State.CURRENT, State.FOREIGN) else None
+        return state if state in (State.CURRENT, State.FOREIGN) else None
 
-    def state(self, files: LocalFiles) -> State | None:
-        """Return the state of the job's output; None if it has to be fetched to find out."""
+    def state(self, files: LocalFiles) -> State:
+        """Return the state of the job's output."""
         if (manifest := self._manifest_of(files)) is not None:
             return manifest.state(files, self.recipe_of(files.job))
         try:
@@ -151,7 +151,7 @@ class Outputs:
             stdio.write_stdout(file.getvalue())
             return
         self.make_folder(files)
-        writer.write(files.destination, pages, self._settings.quality, self.note(files, source))
+        writer.write(files.destination, pages, self._settings.quality, self.recorder(files, source))
 
     def copy(self, files: LocalFiles, source: SourceFingerprint | None, content: Path | bytes) -> None:
         """Write the source unchanged as the output, and record that in the manifest.
@@ -171,7 +171,7 @@ class Outputs:
             stdio.write_stdout(data)
         else:
             self.make_folder(files)
-            writer.write_content(files.destination, data, self.note(files, source))
+            writer.write_content(files.destination, data, self.recorder(files, source))
 
     def make_root(self) -> None:
         """Create the output directory if it does not exist.
@@ -181,7 +181,6 @@ class Outputs:
         """
         if self._root is not None:
             make_directory(self._root)
-            self._real_root  # noqa: B018 - before anyone can exchange it
 
     def make_folder(self, files: LocalFiles) -> None:
         """Create the folder of a job's output, but never the output directory itself.
@@ -210,11 +209,11 @@ class Outputs:
 
     def _check_inside(self, folder: Path) -> None:
         """Raise WriteError if a directory lies outside of the output directory, by a link made in mid-run."""
-        real = os.path.realpath(folder)
-        if self._root is not None and os.path.commonpath((self._real_root, real)) != self._real_root:
+        root, real = self._real_root, os.path.realpath(folder)
+        if root is not None and os.path.commonpath((root, real)) != root:
             raise WriteError(f"{folder} was exchanged during the run, and is now {real}")
 
-    def note(self, files: LocalFiles, source: SourceFingerprint | None) -> Callable[[os.stat_result], None]:
+    def recorder(self, files: LocalFiles, source: SourceFingerprint | None) -> Recorder:
         """Return a function that records the job's output in the manifest.
 
         It takes the `stat` result of the finished file and must be called just before the file is renamed to
@@ -224,7 +223,7 @@ class Outputs:
         """
         manifest = self._manifest_of(files)
 
-        def note(status: os.stat_result) -> None:
+        def record(status: os.stat_result) -> None:
             self._check_inside(files.destination.parent)
             with contextlib.suppress(OSError):  # there is no output yet
                 replaced = files.destination.lstat()
@@ -233,7 +232,7 @@ class Outputs:
             if manifest is not None and source is not None:
                 manifest.add(files, source, Fingerprint.of(status), self.recipe_of(files.job))
 
-        return note
+        return record
 
     def source_of(self, files: LocalFiles) -> SourceFingerprint | None:
         """Return the source's fingerprint for the manifest, or None if there is no manifest.
@@ -245,6 +244,12 @@ class Outputs:
             return None
         with reader.explained():
             return source_of(files)
+
+    def settle(self, files: LocalFiles) -> None:
+        """Do nothing: the state of an output on this machine is known."""
+
+    def put(self, files: LocalFiles) -> None:
+        """Do nothing: the output has its final name already."""
 
     def close(self) -> None:
         """Close the manifest."""

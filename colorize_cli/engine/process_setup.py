@@ -7,6 +7,8 @@ glibc: memory of freed arrays is kept for the next ones (`mallopt(3)`). By defau
 above 128 KiB to the kernel at once and faults it in again page by page. For the chroma of a 720-line video
 that multiplies the time by 2.3. Other C libraries are left unchanged.
 
+Pillow: no limit on the pixels of a picture; `Settings.max_pixels` replaces it.
+
 Python: the objects of loaded modules live until the process ends, so the garbage collector skips them, also
 at exit.
 """
@@ -16,6 +18,7 @@ import ctypes
 import gc
 
 import cv2
+from PIL import Image
 
 # Numbers of `mallopt`'s parameters in malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
@@ -29,6 +32,7 @@ def prepare() -> None:
     """Apply the settings above. Call after all imports; idempotent."""
     gc.freeze()
     gc.enable()
+    Image.MAX_IMAGE_PIXELS = None
     cv2.setNumThreads(1)
     cv2.utils.logging.setLogLevel(0)  # we report an unreadable file once, with its name
     with contextlib.suppress(OSError, AttributeError, TypeError):

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize_cli.core.errors import ReadError, UsageError, WriteError
-from colorize_cli.core.formats import is_video
 from colorize_cli.core.jobs import Job, LocalFiles, Outcome, Plan, Position, Progress
 from colorize_cli.core.location import STREAM, Location, Url
 from colorize_cli.core.settings import Settings, available_cores
@@ -31,20 +30,10 @@ from colorize_cli.video.work_dir import Chunk
 
 if TYPE_CHECKING:
     from colorize_cli.engine.transfer import Transfer
-    from colorize_cli.engine.videos import SplitVideo
+    from colorize_cli.engine.videos import ClaimedVideo
 
 # Images in the network at one time on the CPU: as many as frames of a video.
 _MAX_IMAGES_IN_NETWORK = Model.batch_size
-
-
-def is_video_job(job: Job) -> bool:
-    """Return True if the job's source is a video. Standard input is recognized by its first bytes."""
-    if job.source != STREAM:
-        return is_video(job.source)
-    try:
-        return stdio.video_format() is not None
-    except ReadError:  # reading it as an image will report the error
-        return False
 
 
 def are_many(images: int, *, videos: bool) -> bool:
@@ -115,7 +104,8 @@ class Session:
             from colorize_cli.storage.remote import RemoteStorage
 
             storage = RemoteStorage()
-            if stores[1]:
+            _, outputs_in_store = stores
+            if outputs_in_store:
                 self._outputs = transfer.RemoteOutputs(
                     root if isinstance(root, Url) else None,
                     settings,
@@ -131,33 +121,25 @@ class Session:
         """Return the files of a job on this machine."""
         return own_files(job) if self._transfer is None else self._transfer.files_of(job)
 
-    def reason_to_skip(self, job: Job) -> str | None:
-        """Return why the job's output can be left as it is, or None if it must be made.
-
-        Raises:
-            ReadError: The store of the output cannot be read.
-        """
-        return self._outputs.reason_to_skip(self.files_of(job))
-
     def expected(self, job: Job) -> Outcome | None:
         """Like `ended`, but writes nothing."""
         destination = job.destination
         if (refused := job.refused or self._guidance.problems.get(job)) is not None:
             return Outcome.failed(job, refused)
         try:
-            reason = self.reason_to_skip(job)
-            if reason is None:
+            kept = self._outputs.kept(self.files_of(job))
+            if kept is None:
                 self.warn_of_lost_hints(job)
                 return None
         except UsageError:  # the run cannot be carried out
             raise
         except Exception as error:  # any error fails this job only
             return Outcome.failed(job, error)
-        if reason == State.FOREIGN.value and self._is_single:
+        if kept is State.FOREIGN and self._is_single:
             is_recorded = isinstance(destination, Path) and job.source != STREAM
             why = " and was not made by colorize, or was changed since" if is_recorded else ""
             return Outcome.failed(job, f"{destination} exists{why}; use --overwrite to replace it")
-        return Outcome.skipped(job, reason)
+        return Outcome.skipped(job, kept.value)
 
     def ended(self, job: Job) -> Outcome | None:
         """Return the outcome of a job that cannot or need not be done, or None if it must be done.
@@ -176,9 +158,8 @@ class Session:
                 f"{earlier} was made from {job.source} by an earlier version; the output is now called"
                 f" {destination.name} and is made again"
             )
-        if outcome is None or outcome.reason != State.CURRENT.value or not is_video_job(job):
-            return outcome
-        if isinstance(destination, Path):
+        is_finished = outcome is not None and outcome.is_up_to_date
+        if is_finished and isinstance(destination, Path) and stdio.is_video(job.source):
             work_dir.discard(destination)
         return outcome
 
@@ -197,8 +178,7 @@ class Session:
     @functools.cached_property
     def _info(self) -> ModelInfo:
         """Metadata of the model, read without a device."""
-        asked = self._settings
-        return model.load(asked.model, "cpu", 1, "fp32", asked.model_kind).info
+        return model.load(self._settings.model, "cpu", 1, "fp32", self._settings.model_kind).info
 
     def open(self, *, many: bool = False) -> Model:
         """Create the output directory and load the model on the first call. Return the model.
@@ -214,19 +194,19 @@ class Session:
         """
         if self._network is None:
             self._outputs.make_root()
-            asked = self._settings
-            calls = _calls(self._cores, asked.batch_size) if many else 1
+            settings = self._settings
+            calls = _calls(self._cores, settings.batch_size) if many else 1
             network = model.load(
-                asked.model, asked.device, self._cores, asked.precision, asked.model_kind, calls
+                settings.model, settings.device, self._cores, settings.precision, settings.model_kind, calls
             )
-            if asked.device == "auto":
+            if settings.device == "auto":
                 self._announce(f"device: {network.device} ({network.reason}), {network.precision}")
             fixed = network.info.kind != "native" and network.info.multiple_of == 1
-            if asked.size is not None and fixed:
+            if settings.size is not None and fixed:
                 side = network.info.working_size
                 self._announce(f"size has no effect: the model takes only pictures of {side} x {side} pixels")
-            if asked.batch_size is None:
-                network = replace(network, batch_size=batch_sizes.batch_size(network, asked.size))
+            if settings.batch_size is None:
+                network = replace(network, batch_size=batch_sizes.batch_size(network, settings.size))
             self._network = network
         return self._network
 
@@ -280,7 +260,7 @@ class Session:
             finally:
                 transfer.forget(files)
 
-    def split_video(self, job: Job, count: int) -> "SplitVideo | Outcome | None":
+    def split_video(self, job: Job, count: int) -> "ClaimedVideo | Outcome | None":
         """Split a video into about `count` chunks; see `videos.split_video` for the result.
 
         Raises:
@@ -367,7 +347,7 @@ def run(
             if (ended := session.ended(job)) is not None:
                 yield ended
             else:
-                (videos if is_video_job(job) else images).append(job)
+                (videos if stdio.is_video(job.source) else images).append(job)
         if images or videos:
             session.open(many=are_many(len(images), videos=bool(videos)))
         if images:

@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from colorize_cli.core.jobs import FileInfo, Job, LocalFiles
 from colorize_cli.core.location import STREAM, Location, Url
 from colorize_cli.core.pipeline import Gate, Stage
 from colorize_cli.core.settings import Settings
-from colorize_cli.engine.outputs import Outputs, Skip
+from colorize_cli.engine.outputs import Outputs, Recorder, Skip
 from colorize_cli.guidance import Guidance
 from colorize_cli.image import reader
 from colorize_cli.storage import atomic
@@ -84,8 +84,8 @@ class RemoteOutputs(Outputs):
             except (ReadError, WriteError) as error:
                 raise UsageError(f"{root}: {error}") from error
 
-    def state(self, files: LocalFiles) -> State | None:
-        """Return the state of the job's output; None if it has to be fetched to find out."""
+    def state(self, files: LocalFiles) -> State:
+        """Return the state of the job's output."""
         if self._remote is not None:
             return self._remote.state(files, self.recipe_of(files.job))
         where = self._located(files)
@@ -107,7 +107,7 @@ class RemoteOutputs(Outputs):
             Skip: The output can be left as it is.
             ReadError: The output cannot be fetched.
         """
-        if self._settings.overwrite or self._remote is None or self.state(files) is not None:
+        if self._settings.overwrite or self._remote is None or self.state(files) is not State.UNDECIDED:
             return
         found = self._remote.found(files)
         if found is not None:
@@ -138,13 +138,13 @@ class RemoteOutputs(Outputs):
         with reader.explained():
             return source_of(files)
 
-    def note(self, files: LocalFiles, source: SourceFingerprint | None) -> Callable[[os.stat_result], None]:
+    def recorder(self, files: LocalFiles, source: SourceFingerprint | None) -> Recorder:
         """Return a function that keeps the source's fingerprint for `put`."""
 
-        def note(_: os.stat_result) -> None:
+        def record(_: os.stat_result) -> None:
             self._made[files.job] = source
 
-        return note
+        return record
 
     def put(self, files: LocalFiles) -> None:
         """Upload an output, if it was made, after recording in the manifest how it was made.
@@ -186,12 +186,13 @@ class RemoteOutputs(Outputs):
         return self._storage.locate(files.job.destination)
 
     def _content(self, files: LocalFiles, found: FileInfo) -> str:
-        """Return a digest of an output's content, which is fetched for that."""
+        """Return a digest of an object's content, which is fetched for that, beside the output."""
+        copy = files.destination.with_name(f"{files.destination.name}.found")
         try:
-            self._located(files).file_system.fetch(found, files.destination)
-            return SourceFingerprint.of(files.destination).content
+            self._located(files).file_system.fetch(found, copy)
+            return SourceFingerprint.of(copy).content
         finally:
-            files.destination.unlink(missing_ok=True)
+            copy.unlink(missing_ok=True)
 
 
 class Transfer:
@@ -237,8 +238,7 @@ class Transfer:
         """
         if files.source != STREAM:
             check_kind(files.source)
-        if isinstance(self._outputs, RemoteOutputs):
-            self._outputs.settle(files)
+        self._outputs.settle(files)
         job = files.job
         if not isinstance(job.source, Url) or job.found is None:
             return files
@@ -252,7 +252,7 @@ class Transfer:
 
     def put(self, files: LocalFiles) -> None:
         """Upload the output, if it belongs in a store; see `RemoteOutputs.put`."""
-        if isinstance(self._outputs, RemoteOutputs) and files.destination != STREAM:
+        if files.destination != STREAM:
             self._outputs.put(files)
 
     def forget(self, files: LocalFiles) -> None:

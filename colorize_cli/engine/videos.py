@@ -1,6 +1,6 @@
 """Videos as lists of chunks: one chunk on this machine, several on a cluster, joined where the run began.
 
-    SplitVideo -> colorize_chunk, for each chunk, in any process -> the outcome of the video
+    ClaimedVideo -> colorize_chunk, for each chunk, in any process -> the outcome of the video
 
 Videos on this machine follow one after the other: a single video keeps all stages busy.
 """
@@ -19,11 +19,11 @@ import av
 import numpy as np
 
 from colorize_cli.core.errors import ReadError, WriteError, one_line, reason_of
-from colorize_cli.core.formats import FORMATS, SHEET, is_video
+from colorize_cli.core.formats import FORMAT_OF_SUFFIX, SHEET, is_video
 from colorize_cli.core.jobs import Job, LocalFiles, Outcome, Position, Progress, Status
 from colorize_cli.core.location import STREAM
 from colorize_cli.core.settings import Settings
-from colorize_cli.engine.outputs import Outputs, Skip, own_files, shown
+from colorize_cli.engine.outputs import Outputs, Recorder, Skip, own_files, shown
 from colorize_cli.image.frame import from_image
 from colorize_cli.inference.adapters import ModelInfo
 from colorize_cli.inference.model import Model
@@ -45,8 +45,8 @@ _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 Result = TypeVar("Result")
 
 
-class SplitVideo:
-    """A video in chunks. Its work directory is claimed until `close`.
+class ClaimedVideo:
+    """A video that no other run colorizes until `close`, in one or several chunks.
 
     Attributes:
         chunks: The chunks to colorize.
@@ -76,6 +76,7 @@ class SplitVideo:
             notes: Lines for the user about what the output lacks or holds in another form.
 
         Raises:
+            Skip: Another run has just made the output.
             WriteError: Another run is colorizing the video, or its work directory is a link.
             ReadError: The source is damaged beyond use, or ends before the time range.
             UsageError: The requested encoding is not possible.
@@ -92,8 +93,8 @@ class SplitVideo:
             folder = stack.enter_context(work_dir.claimed(files.destination, key))
             if folder is None:
                 raise WriteError("another run is colorizing it; run the command again when that has ended")
-            if (reason := outputs.reason_to_skip(files)) is not None:  # another run has just ended
-                raise Skip(reason)
+            if (kept := outputs.kept(files)) is not None:  # another run has just ended
+                raise Skip(kept.value)
             self._folder = folder
             whole = Chunk(files.source, files.destination, folder.path)
             self.chunks = chunks.split(video, whole, model_info, settings, count)
@@ -129,8 +130,8 @@ class SplitVideo:
         """
         begun = time.perf_counter()
         stats.notes = self._notes
-        note = _note(self._files, self._source, self._outputs, stats)
-        with atomic.naming(self._files.destination, note) as temporary:
+        record = _recorder(self._files, self._source, self._outputs, stats)
+        with atomic.naming(self._files.destination, record) as temporary:
             chunks.concat(self.chunks, self._info, temporary, self._settings, stats.frames)
         stats.seconds["join"] = time.perf_counter() - begun
         self._folder.remove()
@@ -181,18 +182,18 @@ def colorize_video(
             _preview(files, settings.video.preview, network, settings, outputs, stats)
         elif STREAM in (files.source, files.destination):
             _refuse_needless(files, outputs)
-            read = None if files.source == STREAM else _read(files, outputs)
-            _pipe(files, read, network, settings, outputs, stats, progress)
+            source = None if files.source == STREAM else _fingerprint_of_source(files, outputs)
+            _pipe(files, source, network, settings, outputs, stats, progress)
         else:
-            is_copied, notes, read = _prepared(files, settings, outputs)
+            is_copied, notes, source = _prepared(files, settings, outputs)
             if is_copied:
                 return _ended(files, stats, None, None)
             if is_split(files, settings):
                 with opened(files.source, upright=_upright(files)) as video:
-                    split = SplitVideo(files, read, video, network.info, settings, outputs, 1, notes)
-                    _colorize_here(split, video, network, settings, stats, progress)
+                    claimed = ClaimedVideo(files, source, video, network.info, settings, outputs, 1, notes)
+                    _colorize_here(claimed, video, network, settings, stats, progress)
             else:
-                _pipe(files, read, network, settings, outputs, stats, progress)
+                _pipe(files, source, network, settings, outputs, stats, progress)
         return _ended(files, stats, network.device, settings.batch_size or network.batch_size)
 
     return explained(files, work)
@@ -200,7 +201,7 @@ def colorize_video(
 
 def split_video(
     files: LocalFiles, model_info: ModelInfo, settings: Settings, outputs: Outputs, count: int
-) -> SplitVideo | Outcome | None:
+) -> ClaimedVideo | Outcome | None:
     """Split a video into chunks if it needs colorizing and is long enough.
 
     Args:
@@ -211,23 +212,23 @@ def split_video(
         count: Approximate number of chunks.
 
     Returns:
-        The split video; its outcome if the job has ended already; or None if one worker must do the whole
-        video.
+        The video in several chunks; its outcome if the job has ended already; or None if one worker must do
+        it whole.
     """
 
-    def work() -> SplitVideo | Outcome | None:
+    def work() -> ClaimedVideo | Outcome | None:
         with opened(files.source) as video:
             length, asked = video.seconds - settings.video.start, settings.video.duration
             if (length if asked is None else min(length, asked)) < SHORTEST:
                 return None
-        is_copied, notes, read = _prepared(files, settings, outputs)
+        is_copied, notes, source = _prepared(files, settings, outputs)
         if is_copied:
             return _ended(files, VideoStats(), None, None)
         with opened(files.source, upright=_upright(files)) as video:
-            split = SplitVideo(files, read, video, model_info, settings, outputs, count, notes)
-            if len(split.chunks) > 1:
-                return split
-            split.close()
+            claimed = ClaimedVideo(files, source, video, model_info, settings, outputs, count, notes)
+            if len(claimed.chunks) > 1:
+                return claimed
+            claimed.close()
             return None
 
     return explained(files, work) if is_split(files, settings) else None
@@ -309,15 +310,15 @@ def _ended(files: LocalFiles, stats: VideoStats, device: str | None, batch: int 
 
 def _refuse_needless(files: LocalFiles, outputs: Outputs) -> None:
     """Raise Skip if the output can be left as it is, and WriteError if its suffix is not of a video."""
-    if (reason := outputs.reason_to_skip(files)) is not None:
-        raise Skip(reason)
+    if (kept := outputs.kept(files)) is not None:
+        raise Skip(kept.value)
     if files.destination != STREAM and not is_video(files.destination):
         raise WriteError(
             f"the output of a video must be a video, not {files.destination.suffix}; choose another suffix"
         )
 
 
-def _read(files: LocalFiles, outputs: Outputs) -> SourceFingerprint:
+def _fingerprint_of_source(files: LocalFiles, outputs: Outputs) -> SourceFingerprint:
     try:
         return outputs.source_of(files) or SourceFingerprint.of(files.source)
     except OSError as error:
@@ -352,16 +353,16 @@ def _prepared(
             kind = files.destination.suffix.lower()
             chosen = encoder.choose(kind, video.info, settings.video)
             notes = preflight.check(video, kind, chosen, settings.video)
-    read = _read(files, outputs)
+    source = _fingerprint_of_source(files, outputs)
     outputs.make_folder(files)
     if colored:
-        with atomic.naming(files.destination, outputs.note(files, read)) as temporary:
+        with atomic.naming(files.destination, outputs.recorder(files, source)) as temporary:
             shutil.copyfile(files.source, temporary)
-    return colored, notes, read
+    return colored, notes, source
 
 
 def _colorize_here(
-    split: SplitVideo,
+    claimed: ClaimedVideo,
     video: VideoReader,
     network: Model,
     settings: Settings,
@@ -369,23 +370,23 @@ def _colorize_here(
     progress: Progress,
 ) -> None:
     """Colorize and write a video as one chunk, or in the chunks of the run on a cluster that began it."""
-    with contextlib.closing(split):
-        for chunk in split.chunks:
+    with contextlib.closing(claimed):
+        for chunk in claimed.chunks:
             if chunk.number:
                 video.rewind()
 
             def advance(position: Position, chunk: Chunk = chunk) -> None:
-                progress(split.advanced(chunk, position))
+                progress(claimed.advanced(chunk, position))
 
             stats.add(chunks.colorize_chunk(chunk, video, network, settings, advance))
-        split.write(stats)
+        claimed.write(stats)
 
 
 def _preview(
     files: LocalFiles, frames: int, network: Model, settings: Settings, outputs: Outputs, stats: VideoStats
 ) -> None:
-    if (reason := outputs.reason_to_skip(files)) is not None:
-        raise Skip(reason)
+    if (kept := outputs.kept(files)) is not None:
+        raise Skip(kept.value)
     if files.source == STREAM:
         raise ReadError("a preview needs a video that can seek, not standard input; give it as a file")
     if files.destination != STREAM and files.destination.suffix.lower() != SHEET:
@@ -397,12 +398,13 @@ def _preview(
         if settings.if_colored != "recolor" and video.is_color():
             raise Skip("already in color")
         sheet = preview.preview(video, frames, network, settings, stats)
-    outputs.write(files, outputs.source_of(files), FORMATS[SHEET], [(from_image(sheet), np.asarray(sheet))])
+    page = from_image(sheet), np.asarray(sheet)
+    outputs.write(files, outputs.source_of(files), FORMAT_OF_SUFFIX[SHEET], [page])
 
 
 def _pipe(
     files: LocalFiles,
-    read: SourceFingerprint | None,
+    source: SourceFingerprint | None,
     network: Model,
     settings: Settings,
     outputs: Outputs,
@@ -421,8 +423,8 @@ def _pipe(
             readable = stack.enter_context(stdio.spooled()) if stdio.must_spool() else stdio.stdin()
         if files.destination != STREAM:
             kind = files.destination.suffix.lower()
-            note = _note(files, read, outputs, stats)
-            temporary = stack.enter_context(atomic.naming(files.destination, note))
+            record = _recorder(files, source, outputs, stats)
+            temporary = stack.enter_context(atomic.naming(files.destination, record))
             pipe.pipe(readable, format_, temporary, kind, network, settings, stats, progress)
             return
         kind = _RAW if format_ == _Y4M or files.source.suffix.lower() == _RAW else ".mkv"
@@ -434,13 +436,13 @@ def _pipe(
         writable.flush()
 
 
-def _note(
-    files: LocalFiles, read: SourceFingerprint | None, outputs: Outputs, stats: VideoStats
-) -> Callable[[os.stat_result], None]:
-    """Like `Outputs.note`, but records a damaged source as changed, so that the next run tries it again."""
+def _recorder(
+    files: LocalFiles, source: SourceFingerprint | None, outputs: Outputs, stats: VideoStats
+) -> Recorder:
+    """Like `Outputs.recorder`, but a damaged source counts as changed, so the next run tries it again."""
 
-    def note(status: os.stat_result) -> None:
+    def record(status: os.stat_result) -> None:
         is_whole = not (stats.damaged or stats.cut_off)
-        outputs.note(files, DAMAGED if read and not is_whole else read)(status)
+        outputs.recorder(files, DAMAGED if source and not is_whole else source)(status)
 
-    return note
+    return record

@@ -27,7 +27,7 @@ from colorize_cli.compose import Overlay
 from colorize_cli.core.errors import ReadError, UsageError
 from colorize_cli.core.formats import HINTS_SUFFIX, is_video
 from colorize_cli.core.jobs import Job, Plan
-from colorize_cli.core.location import Location, Url
+from colorize_cli.core.location import Location
 from colorize_cli.core.settings import Settings
 from colorize_cli.guidance import hints as notation
 from colorize_cli.guidance.hints import DrawnHints, Hints, PaintedHints
@@ -203,7 +203,7 @@ def read_hints(path: Path, max_pixels: int) -> Hints | dict[str, DrawnHints]:
         raise UsageError(f"{path}: hints of more than {_MOST_BYTES >> 20} MiB are not supported")
     try:
         try:
-            with reader.opened(content, max_pixels) as image:
+            with reader.open_page(content, max_pixels) as image:
                 copy = image.copy()
         except ReadError:
             if content.startswith(_PNG):
@@ -269,8 +269,6 @@ def _read(files: Mapping[Job, Location]) -> tuple[dict[Job, Hints], dict[Job, st
             return f"cannot use its hints {location}: they are for images by name; give points and strokes"
         return hints
 
-    if any(isinstance(location, Url) for location in files.values()):
-        storages.remote  # noqa: B018 - made here, as the threads share it
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         results = dict(zip(files, pool.map(read, files.values()), strict=True))
     problems = {job: result for job, result in results.items() if isinstance(result, str)}

@@ -1,6 +1,6 @@
 """Hints in their file formats: drawn hints in JSON, and painted hints as an image.
 
-Hints give colors to places in an image. Of a color only a* and b* are used: the image keeps its lightness.
+Hints give colors to places in an image. Only a* and b* of a color are used: the image keeps its lightness.
 The chroma of a color is limited to 2.5 times its own L*. This changes only colors that are dark and vivid at
 the same time, such as navy, whose chroma would be glaring in a lighter place.
 

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from PIL import ImageFile
 
-from colorize_cli.image import exif, metadata, photoshop, png, xmp
+from colorize_cli.image import exif, metadata, photoshop, png_reader, xmp
 from colorize_cli.image.metadata import JPEG2000_METADATA, PNG_METADATA, Metadata
 
 _SOI, _SOS, _EOI, _COM = 0xD8, 0xDA, 0xD9, 0xFE
@@ -132,7 +132,7 @@ def _segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 def _of_png(file: IO[bytes], _: ImageFile.ImageFile) -> Metadata:
     block, packet, resources, iptc = None, None, b"", b""
     profiles, extras = [], []
-    for kind, chunk, whole in png.chunks(file, PNG_METADATA):
+    for kind, chunk, whole in png_reader.chunks(file, PNG_METADATA):
         if not whole:
             continue
         data = chunk[8:-4]

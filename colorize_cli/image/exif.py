@@ -42,8 +42,8 @@ _ADOBE_RGB, _SRGB_RULES = b"R03", b"R98"
 
 UNDEFINED, BYTE, SHORT, LONG = 7, 1, 3, 4
 # Bytes per value, by type. 129 is the UTF-8 of EXIF 3.0; 16 to 18 are the 8-byte integers of BigTIFF.
-_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
-_BYTES_BIG = _BYTES | {16: 8, 17: 8, 18: 8}
+_SIZES_CLASSIC = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
+SIZES = _SIZES_CLASSIC | {16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _NARROW = {16: LONG, 17: 9, 18: 13}
 _MOST_ENTRIES = 0xFFFF
@@ -104,7 +104,7 @@ def stream(file: IO[bytes]) -> Stream | None:
 def entries(file: IO[bytes], head: Stream, offset: int) -> list[Entry]:
     """Read the entries of a directory, as far as they lie within the stream."""
     number, row, inline, layout = ("Q", 20, 8, "HHQQ") if head.big else ("H", 12, 4, "HHII")
-    sizes = _BYTES_BIG if head.big else _BYTES
+    sizes = SIZES if head.big else _SIZES_CLASSIC
     first = offset + struct.calcsize(number)
     count = read_at(file, offset, first - offset) if offset else b""
     if len(count) < first - offset:
@@ -215,7 +215,7 @@ def shifted(block: bytes, by: int) -> bytes:
     head = stream(file)
     if head is None:
         raise ValueError("not a TIFF stream")
-    offsets = [head.first]
+    offsets = [head.first]  # of directories; the loop adds those to which a directory points
     for offset in offsets:
         for entry in entries(file, head, offset):
             pointer = entry.tag in (_DETAILS, _GPS, _INTEROP)
@@ -255,7 +255,7 @@ def directory(order: str, offset: int, fields: Iterable[Field], ready: Iterable[
     for tag, kind, data in chosen.values():
         inline = len(data) <= 4
         value = data.ljust(4, b"\0") if inline else struct.pack(order + "I", end + len(values))
-        table[tag] = struct.pack(order + "HHI", tag, kind, len(data) // _BYTES_BIG[kind]) + value
+        table[tag] = struct.pack(order + "HHI", tag, kind, len(data) // SIZES[kind]) + value
         if not inline:
             values += data + b"\0" * (len(data) % 2)
     head = struct.pack(order + "H", len(tags)) + b"".join(table[tag] for tag in tags)
@@ -348,7 +348,7 @@ def _fields(file: IO[bytes], head: Stream, found: list[Entry], left_out: Collect
 
 def _data(file: IO[bytes], entry: Entry) -> bytes | None:
     """Read the value of an entry. Returns None if it has an unknown type, or lies beyond the stream."""
-    if entry.kind not in _BYTES_BIG:
+    if entry.kind not in SIZES:
         return None
     data = read_at(file, entry.start, entry.length)
     return data if len(data) == entry.length else None

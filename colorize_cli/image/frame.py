@@ -107,7 +107,8 @@ def from_image(image: Image.Image) -> Frame:
         return Frame(Lightness(codes, gray_table(icc, 65536)), None, True, metadata, format_)
     alpha = np.asarray(plain.getchannel("A")) if plain.mode in ("LA", "RGBA") else None
     lightness = lightness_of(plain, icc)
-    spread = 0.0 if lightness.table is not UNIFORM16 else _spread(plain, icc)
+    is_gray = lightness.table is not UNIFORM16  # `lightness_of` keeps the codes of gray pictures
+    spread = 0.0 if is_gray else _spread(plain, icc)
     return Frame(lightness, alpha, False, metadata, format_, _luma_table(image), spread=spread)
 
 
@@ -136,7 +137,6 @@ def from_samples(
         size = grayscale.small_size(samples.shape[1], samples.shape[0])
         resized = cv2.resize(np.ascontiguousarray(colors), size, interpolation=cv2.INTER_AREA)
         small: npt.NDArray[Any] = np.asarray(resized, samples.dtype)
-        shown = ... if alpha is None else cv2.resize(alpha, size, interpolation=cv2.INTER_AREA) > 0
         if space == "LAB":
             lightness = Lightness(np.ascontiguousarray(colors[..., 0]), UNIFORM16 if deep else _LAB8)
             small_lab = _lab(small)
@@ -144,7 +144,9 @@ def from_samples(
             convert = to_linear(icc, space)
             lightness = Lightness(_uniform(colors.shape[:2], colors.__getitem__, convert), UNIFORM16)
             small_lab = lab.linear_to_lab(convert(small))
-        spread = grayscale.spread(small_lab[shown].reshape(-1, 3))
+        if alpha is not None:
+            small_lab = small_lab[cv2.resize(alpha, size, interpolation=cv2.INTER_AREA) > 0]
+        spread = grayscale.spread(small_lab.reshape(-1, 3))
     return Frame(lightness, alpha, deep, metadata, format_, spread=spread)
 
 

@@ -152,7 +152,7 @@ def orientation_of(image: Image.Image) -> int:
 def options(metadata: Metadata, format_: str, thumbnail: Callable[[], bytes]) -> dict[str, Any]:
     """Return Pillow's `save` options for the metadata of an sRGB picture, as far as the format holds it.
 
-    TIFF and JPEG 2000 get it from `tiff` and `jpeg2000_boxes`.
+    TIFF and JPEG 2000 get it from `tiff_writer` and `jpeg2000_boxes`.
 
     Args:
         metadata: The metadata.

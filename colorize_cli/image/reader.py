@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import io
 import math
-import stat
 import struct
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -31,10 +30,11 @@ from PIL import (
 
 from colorize_cli.color.lab import Bytes, Codes
 from colorize_cli.core.errors import ReadError, one_line, reason_of_damage
-from colorize_cli.core.formats import BYTES_A_PIXEL, HOLDS
-from colorize_cli.image import containers, gif, heif, jpeg, jpeg2000, png, tiff_reader, webp
+from colorize_cli.core.formats import BYTES_A_PIXEL, PICTURE_FORMATS
+from colorize_cli.image import containers, gif, heif, jpeg, jpeg2000, png_reader, tiff_reader, webp
 from colorize_cli.image.frame import Frame, Page, Showing, from_image, from_samples, own_colors, srgb_of
 from colorize_cli.image.metadata import STORED, described, orientation_of
+from colorize_cli.storage.filesystem import open_regular
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ _OPENERS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
     "HEIF": heif.open_image,
     "JPEG": jpeg.open_image,
     "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
-    "PNG": png.open_image,
+    "PNG": png_reader.open_image,
     "TIFF": tiff_reader.open_image,
     "WEBP": WebPImagePlugin.WebPImageFile,
 }
@@ -76,26 +76,26 @@ def size_of(source: Path | bytes, max_pixels: int, written_as: str | None = None
         ReadError: The file cannot be opened, is not a picture of a supported format, or has more than
             `max_pixels`.
     """
-    with explained(), _open(source) as file, _opened(file) as image:
+    with explained(), _open_binary(source) as file, _identify(file) as image:
         return _checked_size(image, max_pixels, written_as)
 
 
 @contextlib.contextmanager
-def opened(source: Path | bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+def open_page(source: Path | bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     """Open a file, or its content, as a Pillow image at its first page, not yet decoded.
 
     Raises:
         ReadError: As in `size_of`, or the file is damaged. Exceptions in the `with` block become ReadErrors.
     """
-    with _opened_file(source, max_pixels) as (image, file):
+    with _open_checked(source, max_pixels) as (image, file):
         _turn_to(image, _page_numbers(image)[0], file)
         yield image
 
 
 @contextlib.contextmanager
-def _opened_file(source: Path | bytes, max_pixels: int) -> Iterator[tuple[ImageFile.ImageFile, BinaryIO]]:
-    """Like `opened`, but yields the file too, and reads no page's metadata."""
-    with explained(), _open(source) as file, _opened(file) as image:
+def _open_checked(source: Path | bytes, max_pixels: int) -> Iterator[tuple[ImageFile.ImageFile, BinaryIO]]:
+    """Like `open_page`, but yields the file too, and reads no page's metadata."""
+    with explained(), _open_binary(source) as file, _identify(file) as image:
         _checked_size(image, max_pixels)
         yield image, file
 
@@ -132,7 +132,7 @@ def original_pages(source: Path | bytes, max_pixels: int) -> Generator[Page, Non
 def _pages(
     source: Path | bytes, max_pixels: int, read_page: Callable[[ImageFile.ImageFile, BinaryIO, int], T]
 ) -> Generator[T, None, None]:
-    with _opened_file(source, max_pixels) as (image, file):
+    with _open_checked(source, max_pixels) as (image, file):
         pages = _page_numbers(image)
         for number, page in enumerate(pages, 1):
             try:
@@ -185,9 +185,9 @@ def _bytes_a_pixel(image: ImageFile.ImageFile, written_as: str | None) -> int:
     is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
     alpha = image.has_transparency_data or (is_tiff and tiff_reader.may_be_transparent(image))
     source = "JPEG" if image.format == "MPO" else str(image.format)
-    needs = [HOLDS[source].reading[alpha]]
+    needs = [PICTURE_FORMATS[source].reading[alpha]]
     if written_as is not None:
-        needs.append(HOLDS[written_as].writing[alpha])
+        needs.append(PICTURE_FORMATS[written_as].writing[alpha])
     if is_tiff:
         needs.append(tiff_reader.bytes_a_pixel(image))
     return max(needs)
@@ -234,7 +234,7 @@ def _page(image: ImageFile.ImageFile, file: BinaryIO, pages: int) -> tuple[Frame
     Returns:
         The page, and a function that returns its original colors, (H, W, 3) 8-bit sRGB.
     """
-    if pages > 1 and image.format == "PNG" and png.bits(file) > 8:
+    if pages > 1 and image.format == "PNG" and png_reader.bits(file) > 8:
         raise ReadError(
             "an animation of 16 bits would lose bits, as it is decoded with 8; convert it to 8 bits"
         )
@@ -243,7 +243,7 @@ def _page(image: ImageFile.ImageFile, file: BinaryIO, pages: int) -> tuple[Frame
         frame = dataclasses.replace(from_image(image), deep=False, showing=_showing(image))
         if image.format == "PNG" and image.tell() == 0:
             with _from_start(file):
-                frame = dataclasses.replace(frame, damage=png.damage(file))
+                frame = dataclasses.replace(frame, damage=png_reader.damage(file))
     elif (decoded := _samples(image, file)) is not None:
         samples, space = decoded
         orientation, icc = orientation_of(image), image.info.get("icc_profile")
@@ -261,7 +261,7 @@ def _page(image: ImageFile.ImageFile, file: BinaryIO, pages: int) -> tuple[Frame
             damage = tiff_reader.load(image)
         elif image.format == "PNG":
             with _from_start(file):
-                damage = png.damage(file)
+                damage = png_reader.damage(file)
         frame = dataclasses.replace(from_image(image), damage=damage)
     if image.format == "WEBP":
         with _from_start(file):
@@ -278,8 +278,8 @@ def _samples(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[Codes, str] | 
     with _from_start(file):
         if image.format == "TIFF" and not tiff_reader.is_plain(image):
             return tiff_reader.read(file, image.tell())
-        if image.format == "PNG" and png.is_deep(file):
-            return png.read(file)
+        if image.format == "PNG" and png_reader.is_deep(file):
+            return png_reader.read(file)
         if image.format == "HEIF" and heif.is_deep(image):
             return heif.read(file)
         if image.format == "JPEG2000" and image.mode in ("RGB", "RGBA", "LA"):
@@ -325,15 +325,11 @@ def _from_start(file: BinaryIO) -> Iterator[None]:
         file.seek(position)
 
 
-def _open(source: Path | bytes) -> BinaryIO:
-    if isinstance(source, bytes):
-        return io.BytesIO(source)
-    if not stat.S_ISREG(source.stat().st_mode):  # opening a pipe would block forever
-        raise ReadError("not a regular file but a directory, a pipe or a device")
-    return source.open("rb")
+def _open_binary(source: Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else open_regular(source)
 
 
-def _opened(file: BinaryIO) -> ImageFile.ImageFile:
+def _identify(file: BinaryIO) -> ImageFile.ImageFile:
     """Like `Image.open`, but only for supported formats and without Pillow's limit on pixels.
 
     That limit is a global of Pillow's and is lower than ours, so the plugins are called directly. Some of

@@ -76,7 +76,7 @@ def embedded(colors: Colors) -> bytes:
 
 
 def _thumbnail(path: Path, max_pixels: int, side: int, render: Render) -> Image.Image:
-    with reader.opened(path, max_pixels) as image:
+    with reader.open_page(path, max_pixels) as image:
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             tiff_reader.load(image)
         return reduced(render(image, side), side)

@@ -35,24 +35,6 @@ _POINTERS: _Pointers = {34665: {40965: {}}, 34853: {}}
 _LAYOUT = frozenset(
     {258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 338, 339, 347}
 )
-_SIZES = {
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-    16: 8,
-    17: 8,
-    18: 8,
-}
 _INTEGERS = {3: "H", 4: "I", 16: "Q"}
 _SHORT, _LONG, _WIDE = 3, 4, (16, 17, 18)  # types; the last are BigTIFF's of 8 bytes
 _ASSOCIATED, _ALPHA = 1, (1, 2)  # extra samples
@@ -213,7 +195,7 @@ def read(file: BinaryIO, number: int) -> tuple[Codes, str]:
     """
     import tifffile  # takes as long to import as Pillow, and few files need it
 
-    with tifffile.TiffFile(file) as tiff:
+    with tifffile.TiffFile(file, name="picture") as tiff:
         page: Any = tiff.pages[number]
         space = _SPACES.get(page.photometric)
         if space is None:
@@ -348,7 +330,7 @@ def _copied(
     for tag in pointers.keys() & entries:
         kind, _, data = entries.pop(tag)
         with contextlib.suppress(struct.error, OverflowError, ValueError, OSError):  # damaged metadata
-            (at,) = struct.unpack(order + ("Q" if _SIZES[kind] == 8 else "I"), data)
+            (at,) = struct.unpack(order + ("Q" if exif.SIZES[kind] == 8 else "I"), data)
             below, _ = _copied(file, at, order, is_big, copied, pointers[tag])
             entries[tag] = (_LONG, 1, struct.pack(order + "I", _append(copied, below, order)))
     return entries, following
@@ -365,7 +347,7 @@ def _directory(file: BinaryIO, offset: int, order: str, is_big: bool) -> tuple[_
     entries: _Entries = {}
     end = file.seek(0, io.SEEK_END)
     for tag, kind, number, data in struct.iter_unpack(order + entry, raw[: count * size]):
-        length = _SIZES.get(kind, 0) * number
+        length = exif.SIZES.get(kind, 0) * number
         if length > inline:
             (at,) = struct.unpack(order + pointer, data)
             if at + length > end or tag in _LAYOUT:

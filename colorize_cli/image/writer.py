@@ -14,8 +14,8 @@ from PIL import Image
 from colorize_cli.color.lab import Codes
 from colorize_cli.color.ycbcr import BytePlanes
 from colorize_cli.core.errors import WriteError, one_line
-from colorize_cli.core.formats import FORMATS, HOLDS, LOSSY
-from colorize_cli.image import jpeg, jpeg2000, png16, tiff
+from colorize_cli.core.formats import FORMAT_OF_SUFFIX, LOSSY, PICTURE_FORMATS
+from colorize_cli.image import jpeg, jpeg2000, png_writer, tiff_writer
 from colorize_cli.image.frame import Colors, Frame, Page, with_alpha
 from colorize_cli.image.metadata import jpeg2000_boxes, options
 from colorize_cli.image.thumbnail import embedded
@@ -48,7 +48,7 @@ def write(
         WriteError: The format cannot hold the pictures, or the file cannot be written.
     """
     with _file(path, ready) as file:
-        encode(file, FORMATS[path.suffix.lower()], pages, quality)
+        encode(file, FORMAT_OF_SUFFIX[path.suffix.lower()], pages, quality)
 
 
 def write_content(path: Path, content: bytes, ready: Callable[[os.stat_result], None]) -> None:
@@ -76,7 +76,7 @@ def check(format_: str, frame: Frame) -> None:
     Raises:
         WriteError: The format cannot.
     """
-    held = HOLDS[format_]
+    held = PICTURE_FORMATS[format_]
     if frame.alpha is not None and not held.alpha and frame.alpha.min() < np.iinfo(frame.alpha.dtype).max:
         raise WriteError(f"{format_} cannot hold transparency; choose another format")
     if held.longest is not None and max(frame.lightness.shape) > held.longest:
@@ -95,7 +95,7 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
         OSError: The file cannot be written.
     """
     if format_ == "TIFF":
-        writer = tiff.Writer(file)
+        writer = tiff_writer.Writer(file)
         for frame, colors in pages:
             check(format_, frame)
             writer.add(_array(format_, colors), frame.alpha, frame.metadata)
@@ -105,7 +105,9 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
     check(format_, first)
     if first.showing is None and next(remaining, None) is not None:
         raise WriteError(f"{format_} cannot hold several pages; choose TIFF")
-    saving = HOLDS[format_].saving | options(first.metadata, format_, functools.partial(embedded, colors))
+    saving = PICTURE_FORMATS[format_].saving | options(
+        first.metadata, format_, functools.partial(embedded, colors)
+    )
     if format_ == "JPEG":
         _write_jpeg(file, first, colors, quality, saving)
         return
@@ -114,7 +116,7 @@ def encode(file: BinaryIO, format_: str, pages: Iterable[Page], quality: int | N
     elif format_ == "WEBP" and first.lossless:
         saving |= _LOSSLESS_WEBP
     if format_ == "PNG" and isinstance(colors, np.ndarray) and colors.dtype == np.uint16:
-        png16.write(file, np.asarray(colors, np.uint16), first.alpha, saving)
+        png_writer.write(file, np.asarray(colors, np.uint16), first.alpha, saving)
         return
     if format_ == "JPEG2000" and isinstance(colors, np.ndarray) and colors.dtype == np.uint16:
         file.write(jpeg2000.encode(np.asarray(_samples(format_, first, colors), np.uint16)))
@@ -146,7 +148,7 @@ def _array(format_: str, colors: Colors) -> Codes:
 
 def _samples(format_: str, frame: Frame, colors: Colors) -> Codes:
     """Return the samples to store: colors, with transparency if the format supports it."""
-    return with_alpha(_array(format_, colors), frame.alpha if HOLDS[format_].alpha else None)
+    return with_alpha(_array(format_, colors), frame.alpha if PICTURE_FORMATS[format_].alpha else None)
 
 
 def _write_jpeg(

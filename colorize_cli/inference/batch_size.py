@@ -58,7 +58,7 @@ def _measured(network: Model, side: int, clock: Callable[[], float]) -> int:
     while count <= _MOST:
         copies = np.full((count, 1, height, width), 50, np.float32)
         network.predict(copies)  # warm-up for this shape
-        if network.most is not None:  # memory ran out
+        if network.batch_limit is not None:  # memory ran out
             break
         times = []
         for _ in range(_RUNS):

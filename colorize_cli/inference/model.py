@@ -60,9 +60,9 @@ class Model:
         return self._sessions.count
 
     @property
-    def most(self) -> int | None:
+    def batch_limit(self) -> int | None:
         """Limit on the batch since memory ran out; None if it never did."""
-        return self._sessions.most
+        return self._sessions.batch_limit
 
     def predict(self, lightness: Floats) -> Floats:
         """Predict the chroma of a batch. Larger batches than fit the network or memory are split.
@@ -86,13 +86,13 @@ class Model:
         outputs: list[Floats] = []
         done = 0
         while done < len(lightness):
-            most = self._adapter.batch or self._sessions.most or len(lightness)
-            batch = lightness[done : done + most]
+            limit = self._adapter.batch or self._sessions.batch_limit or len(lightness)
+            batch = lightness[done : done + limit]
             try:
                 outputs.append(self._predict_once(batch))
             except DeviceMemoryError:
                 if len(batch) > 1 and self._adapter.batch is None:
-                    self._sessions.most = len(batch) // 2
+                    self._sessions.batch_limit = len(batch) // 2
                     continue
                 if not self._sessions.shares_memory:
                     raise
@@ -206,11 +206,12 @@ def digest(path: Path | None = None) -> bytes:
     Raises:
         ModelError: The file cannot be read.
     """
-    return _digest(path, _fingerprint(path))
+    return _digest_of_version(path, _fingerprint(path))
 
 
 @functools.cache
-def _digest(path: Path | None, _: tuple[int, int]) -> bytes:
+def _digest_of_version(path: Path | None, fingerprint: tuple[int, int]) -> bytes:  # noqa: ARG001
+    """Like `digest`, computed once for each fingerprint."""
     return hashlib.sha256(read(path)).digest()
 
 

@@ -1,5 +1,7 @@
 """Find models by name: the bundled ones, and those in the user's folder of models.
 
+A new kind of ONNX file has its row elsewhere: in `adapters.MODEL_FORMATS`.
+
 Modules that need numpy are imported where they are used, since names are also resolved for `doctor`, which
 must start without numpy.
 """

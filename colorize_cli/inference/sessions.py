@@ -32,14 +32,14 @@ class Sessions:
 
     Attributes:
         count: Number of concurrent runs.
-        most: Largest batch that fits in memory; None while every batch did.
+        batch_limit: Largest batch that fits in memory; None while every batch did.
         shares_memory: True if concurrent runs use the same memory.
     """
 
     def __init__(self, sessions: "Sequence[onnxruntime.InferenceSession]", parallel: int = 1) -> None:
         """Make a pool in which each session runs up to `parallel` times at once."""
         self.count = len(sessions) * parallel
-        self.most: int | None = None
+        self.batch_limit: int | None = None
         self.shares_memory = parallel > 1
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._alone = threading.Lock()

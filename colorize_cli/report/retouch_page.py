@@ -1,7 +1,7 @@
 """A self-contained HTML page to place hints on photographs and to save them, in a browser.
 
-The page colors as a run does, by a port to JavaScript of `guidance.propagation`. For that it has of each
-photograph: its colors without hints, reduced to `SIDE` pixels, and the lightness on which hints spread.
+The page colors as a run does, by a port to JavaScript of `guidance.propagation`. For each photograph it holds
+the colors without hints, reduced to `SIDE` pixels, and the lightness on which hints spread.
 """
 
 import base64

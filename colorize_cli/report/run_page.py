@@ -11,12 +11,11 @@ from typing import Any, Self
 
 from colorize_cli.core.errors import ReadError
 from colorize_cli.core.formats import is_video
-from colorize_cli.core.jobs import Outcome, Status
+from colorize_cli.core.jobs import UP_TO_DATE, Outcome, Status
 from colorize_cli.core.location import STREAM, Location, Url
 from colorize_cli.core.settings import Settings, VideoSettings
 from colorize_cli.image.thumbnail import color_thumbnail, gray_thumbnail
 from colorize_cli.report.html import Page, Spool, embedded
-from colorize_cli.storage.manifest import State
 from colorize_cli.video.preview import stills
 
 # Pictures shown per section; the rest are links. Five hundred pictures make a page of about 50 MB.
@@ -26,7 +25,6 @@ SIDE = 640
 _QUALITY = 75
 _POSITION = 0.3  # of the frame that represents a video, as a fraction of its duration
 _ROWS_PER_TABLE = 250
-_FINISHED = "up to date"  # title of the outcomes that an earlier run finished
 _ONLY_IF_SET = ("model_kind", "hints", "reference", "address", "start", "duration", "audio")
 
 
@@ -75,8 +73,7 @@ class Report:
             self._seconds[stage] = self._seconds.get(stage, 0) + seconds
         job = outcome.job
         self._kinds.add(is_video(job.source) or outcome.frames is not None)
-        finished = outcome.status is Status.SKIPPED and outcome.reason == State.CURRENT.value
-        section = _FINISHED if finished else outcome.status.value
+        section = UP_TO_DATE if outcome.is_up_to_date else outcome.status.value
         record = {
             "source": self._page.link(job.source),
             "destination": self._page.link(job.destination),
@@ -123,7 +120,7 @@ class Report:
         with self._page.explained():
             if self._error is not None:
                 raise self._error
-        order = (Status.FAILED.value, Status.DONE.value, _FINISHED, Status.SKIPPED.value)
+        order = (Status.FAILED.value, Status.DONE.value, UP_TO_DATE, Status.SKIPPED.value)
         self._page.write(
             "run.html",
             sections=[

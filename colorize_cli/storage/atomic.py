@@ -6,7 +6,7 @@ even where the final name is long. The random part has 64 bits and belongs to th
 with equal host names never share a name.
 
 From host and process a later run knows which files are left over from a killed run. The host is a digest of
-the machine's name, its boot and its namespace of processes, so equal numbers there are of equal processes.
+the machine's name, its boot and its namespace of processes, within which a number names one process.
 Files of another host are left over if nobody has written to them for `_OLD` seconds or holds a lock on them,
 which can be found out only where the file system has locks.
 """
@@ -35,7 +35,7 @@ if sys.platform != "win32":
 
 
 def _host() -> str:
-    """Return a digest of all that gives the number of a process its meaning."""
+    """Return a digest of the machine, its boot and its namespace, in which process numbers are unique."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):  # on Linux only
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
@@ -69,7 +69,7 @@ def process_prefix() -> str:
 
 
 def claim(suffix: str, *, short: bool = False) -> str:
-    """Return a new name. Other processes can tell from it whether this process has ended.
+    """Return a new name. Other processes can tell from it if this process has ended.
 
     Args:
         suffix: Suffix of the name.
@@ -304,7 +304,7 @@ def _locked(path: Path) -> Iterator[bool | None]:
 
 
 def lock(file: int) -> bool | None:
-    """Lock an open file until it is closed, at the latest with the end of the process, on whatever host.
+    """Lock an open file, against processes on all hosts, until it is closed or this process ends.
 
     Returns:
         False if another has the lock. None if the file system has no locks.

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from colorize_cli.core.errors import ReadError, UsageError, WriteError
-from colorize_cli.core.formats import HINTS_SUFFIX, KEPT, VIDEOS
+from colorize_cli.core.formats import HINTS_SUFFIX, SUFFIXES_KEPT_IN_NAME, VIDEOS
 from colorize_cli.core.jobs import Job, Outcome, Plan, Status
 from colorize_cli.core.location import STREAM, Location, Url, parse_location
 from colorize_cli.storage import atomic, stdio
@@ -255,7 +255,6 @@ def _looked_up(
 
     if not any(isinstance(location, Url) for location in locations):
         return list(map(entry, locations))
-    storages.remote  # noqa: B018 - made here, as the threads share it
     with ThreadPoolExecutor(_LOOKUP_THREADS) as pool:
         return list(pool.map(entry, locations))
 
@@ -293,13 +292,13 @@ def _with_hints(named: list[Entry], storages: Storages) -> list[Entry]:
             beside[str(location)] = replace(location.above(1) / name, path=path)
     of_others = set(map(str, beside.values()))
     kept = [entry for entry in named if str(entry.location) not in of_others]
-    asked = [beside[str(entry.location)] for entry in kept if str(entry.location) in beside]
-    looked_up = _looked_up(asked, storages, optional=True)
+    candidates = [beside[str(entry.location)] for entry in kept if str(entry.location) in beside]
+    looked_up = _looked_up(candidates, storages, optional=True)
     if bad := next((entry for entry in looked_up if entry is not None and entry.error is not None), None):
         raise UsageError(f"{bad.location}: {bad.error}")
     there = {
         str(location): entry.location
-        for location, entry in zip(asked, looked_up, strict=True)
+        for location, entry in zip(candidates, looked_up, strict=True)
         if entry is not None and not entry.is_directory
     }
     return [
@@ -340,7 +339,7 @@ def _searched(
         output_inside = output if type(output) is type(entry.location) else None
         storage = storages.of(entry.location)
         for each in storage.walk(entry.location, output_inside, selection.excludes):
-            if each.is_directory and each.error is None:
+            if each.is_directory and each.error is None:  # one with a manifest, see `Storage.walk`
                 job = Job(each.location, output / each.name if output else each.location)
                 left_out.append(Outcome.skipped(job, _EARLIER))
             elif each.is_directory:
@@ -450,7 +449,7 @@ def as_output(name: str, endings: Mapping[str, str]) -> str:
     wanted = endings.get(suffix.lower(), suffix.lower())
     if wanted == suffix.lower():
         return name
-    return (name if suffix.lower() in KEPT else stem) + wanted
+    return (name if suffix.lower() in SUFFIXES_KEPT_IN_NAME else stem) + wanted
 
 
 def _sharded(
@@ -497,7 +496,7 @@ def _refuse_collisions(jobs: Sequence[Job], output: Location, storages: Storages
             if name != other_name:
                 text += f", as the file system of {output} does not tell their names apart; rename one"
             elif any(
-                each.source.suffix.lower() not in (*KEPT, each.destination.suffix.lower())
+                each.source.suffix.lower() not in (*SUFFIXES_KEPT_IN_NAME, each.destination.suffix.lower())
                 for each in (job, other)
             ):
                 text += "; without --format they keep their endings"

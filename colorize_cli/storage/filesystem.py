@@ -11,6 +11,7 @@ import io
 import os
 import secrets
 import stat
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ class SourceFingerprint:
         Raises:
             OSError: The file cannot be read.
         """
-        with opened(path) as file:
+        with open_regular(path) as file:
             fingerprint = Fingerprint.of(os.fstat(file.fileno()))
             return SourceFingerprint(fingerprint, hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS])
 
@@ -196,15 +197,17 @@ class Storages:
     def __init__(self, remote: "RemoteStorage | None" = None) -> None:
         """Use `remote` for URLs, or make one at the first."""
         self._local, self._remote = LocalStorage(), remote
+        self._lock = threading.Lock()
 
     @property
     def remote(self) -> "RemoteStorage":
-        """The stores."""
-        if self._remote is None:
-            from colorize_cli.storage.remote import RemoteStorage
+        """The stores. May be used from several threads."""
+        with self._lock:
+            if self._remote is None:
+                from colorize_cli.storage.remote import RemoteStorage
 
-            self._remote = RemoteStorage()
-        return self._remote
+                self._remote = RemoteStorage()
+            return self._remote
 
     def of(self, location: Location) -> Storage:
         """Return the storage of a location."""
@@ -269,7 +272,7 @@ class LocalStorage:
                 problem = f"cannot search it: {error.strerror}"
                 found.append(Entry(directory / relative, relative, is_directory=True, error=problem))
                 continue
-            if relative and any(each.name == DIRECTORY and _holds_manifest(each.path) for each in listed):
+            if relative and any(each.name == DIRECTORY and holds_manifest(each.path) for each in listed):
                 found.append(Entry(directory / relative, relative, is_directory=True))
                 continue
             for each in listed:
@@ -358,7 +361,7 @@ def _directories(top: Path) -> Iterator[Path]:
                         waiting.append(path / each.name)
 
 
-def opened(path: Path) -> io.BufferedReader:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a regular file for reading. Does not wait for the writer of a pipe.
 
     Raises:
@@ -367,12 +370,12 @@ def opened(path: Path) -> io.BufferedReader:
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file but a directory, a pipe or a device", str(path))
     return open(number, "rb")  # noqa: PTH123  (a descriptor; the caller closes it)
 
 
 def _refusal(path: Path) -> str | None:
-    """Return why what a path names cannot be opened as a file; None if it can, or does not exist."""
+    """Return why a path cannot be opened as a file; None if it can, or if nothing is there."""
     with contextlib.suppress(OSError):
         if not stat.S_ISREG(path.stat().st_mode):
             return _SPECIAL
@@ -384,7 +387,8 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
-def _holds_manifest(directory: str) -> bool:
+def holds_manifest(directory: Path | str) -> bool:
+    """Return True if a directory has the records of a run on the directory above it."""
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         return any(entry.name.endswith(MANIFEST_SUFFIX) for entry in entries)
     return False

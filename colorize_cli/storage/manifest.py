@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
 
-from colorize_cli.core.formats import KEPT
-from colorize_cli.core.jobs import LocalFiles
-from colorize_cli.storage.filesystem import DIRECTORY as DIRECTORY
+from colorize_cli.core.formats import SUFFIXES_KEPT_IN_NAME
+from colorize_cli.core.jobs import UP_TO_DATE, LocalFiles
 from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
 
 _LEFT_OUT = frozenset({"version", "content", "address"})  # of a line where they are empty
@@ -22,9 +21,10 @@ class State(Enum):
     """States of an output in view of a run."""
 
     ABSENT = "absent"
-    CURRENT = "up to date"
+    CURRENT = UP_TO_DATE
     STALE = "made from another input or by another recipe"
     FOREIGN = "there already, not as colorize left it"
+    UNDECIDED = "in a store, to be fetched to find out"
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def earlier_name(name: str, files: LocalFiles) -> str | None:
         The path below the output directory; None if the name is the same.
     """
     source, suffix = files.job.source.suffix, files.job.destination.suffix
-    if source.lower() not in KEPT - {suffix.lower()} or not name.endswith(f"{source}{suffix}"):
-        return None
-    return name.removesuffix(f"{source}{suffix}") + suffix
+    is_kept = source.lower() in SUFFIXES_KEPT_IN_NAME - {suffix.lower()}
+    stem = name.removesuffix(f"{source}{suffix}")
+    return f"{stem}{suffix}" if is_kept and stem != name else None
 
 
 def made_from(record: Record, files: LocalFiles) -> bool:

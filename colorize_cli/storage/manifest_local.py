@@ -25,13 +25,15 @@ from colorize_cli.core.errors import WriteError
 from colorize_cli.core.jobs import LocalFiles
 from colorize_cli.storage import atomic
 from colorize_cli.storage.filesystem import (
+    DIRECTORY,
     MANIFEST_SUFFIX,
     SINGLE_SUFFIX,
     Fingerprint,
     SourceFingerprint,
-    opened,
+    holds_manifest,
+    open_regular,
 )
-from colorize_cli.storage.manifest import DIRECTORY, Record, State, earlier_name, made_from, state_of
+from colorize_cli.storage.manifest import Record, State, earlier_name, made_from, state_of
 
 _UNFINISHED = ".unfinished"  # suffix of a file that others are merged into
 # Maximum bytes of a file. A record's position is one number: its file's number times this, plus its offset.
@@ -181,7 +183,7 @@ class LocalManifest:
         last, first, block = self._block
         end = block.find(b"\n", start - first) if last == number and start >= first else -1
         if end < 0:
-            with opened(self._folder / list(self._numbers)[number]) as file:
+            with open_regular(self._folder / list(self._numbers)[number]) as file:
                 file.seek(start)
                 first, block = start, file.read(_BLOCK)
             self._block = number, first, block
@@ -239,14 +241,13 @@ class LocalManifest:
 def manifest_of(output: Path, *, read_only: bool, checksum: bool) -> LocalManifest:
     """Open the manifest for an output that the user named itself.
 
-    It is that of the output directory of an earlier run in which the output lies, if there is one. Otherwise
-    it lies beside the output.
+    If the output lies in the output directory of an earlier run, it is the manifest of that directory.
+    Otherwise it lies beside the output.
     """
     folders = output.absolute().parents
     for folder in folders:
-        with contextlib.suppress(OSError):
-            if any(path.suffix == MANIFEST_SUFFIX for path in (folder / DIRECTORY).iterdir()):
-                return LocalManifest(folder, read_only=read_only, checksum=checksum)
+        if holds_manifest(folder / DIRECTORY):
+            return LocalManifest(folder, read_only=read_only, checksum=checksum)
     return LocalManifest(folders[0], read_only=read_only, suffix=SINGLE_SUFFIX, checksum=checksum)
 
 
@@ -304,10 +305,7 @@ class _ManifestFile:
                     raise OSError(errno.ELOOP, "it is a link")
                 self._file = os.open(folder / self._name, flags, 0o666)
                 break
-            except (
-                FileNotFoundError,
-                FileExistsError,
-            ):  # another run may have removed the folder, which was empty
+            except (FileNotFoundError, FileExistsError):  # another run may have removed the empty folder
                 if not left:
                     raise
         atomic.lock(self._file)
@@ -332,9 +330,9 @@ class _ManifestFile:
 def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
     """Yield the complete lines of a file from offset `start` on, each with its offset.
 
-    Longer lines than any record come in pieces, none of which is a record.
+    Lines that are longer than any record come in pieces, which are no records.
     """
-    with opened(path) as file:
+    with open_regular(path) as file:
         file.seek(start)
         while line := file.readline(_BLOCK):
             if not line.endswith(b"\n") and len(line) < _BLOCK:

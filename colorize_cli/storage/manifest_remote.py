@@ -24,8 +24,8 @@ from colorize_cli.core.errors import ReadError
 from colorize_cli.core.jobs import FileInfo, LocalFiles
 from colorize_cli.core.location import Url
 from colorize_cli.storage import atomic
-from colorize_cli.storage.filesystem import MANIFEST_SUFFIX, Fingerprint, SourceFingerprint
-from colorize_cli.storage.manifest import DIRECTORY, Record, State, earlier_name, made_from, state_of
+from colorize_cli.storage.filesystem import DIRECTORY, MANIFEST_SUFFIX, Fingerprint, SourceFingerprint
+from colorize_cli.storage.manifest import Record, State, earlier_name, made_from, state_of
 from colorize_cli.storage.remote import MissingError, RemotePath
 
 _MOST_LINES = 128  # per object, because each added line writes the object again
@@ -77,7 +77,7 @@ class RemoteManifest:
         return self._found.get(name)
 
     def recipes(self, files: LocalFiles) -> list[str]:
-        """Return the recipes in the records of an output, or if its version is unknown, of its size.
+        """Return the recipes in the records of an output's version or, if it is unknown, of its size.
 
         Raises:
             ReadError: The store cannot be read.
@@ -99,8 +99,8 @@ class RemoteManifest:
         same = any(each.written.size == found.size and made_from(each, files) for each in known)
         return name if same else None
 
-    def state(self, files: LocalFiles, recipe: str) -> State | None:
-        """Return the state of an output; None if only its content can decide (see `state_by_content`).
+    def state(self, files: LocalFiles, recipe: str) -> State:
+        """Return the state of an output; UNDECIDED if only its content can decide (see `state_by_content`).
 
         Args:
             files: The files of the job.
@@ -117,7 +117,7 @@ class RemoteManifest:
             self._read_objects()
             known, matching = self._matching(files, found)
         if not matching and any(record.written.size == found.size for record in known):
-            return None
+            return State.UNDECIDED
         return self._decided(matching, files, recipe)
 
     def state_by_content(self, files: LocalFiles, recipe: str, content: str) -> State:

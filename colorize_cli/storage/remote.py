@@ -71,7 +71,7 @@ class RemoteStorage:
         """
         base, inside = url.text, (url.path or "").lstrip("/")
         if inside and not url.is_web and base.endswith(inside):
-            # All else in the path may be what fsspec would not take for a name.
+            # The path may hold characters that fsspec would interpret, so it gets only the first part.
             base = f"{base.removesuffix(inside)}{inside.partition('/')[0]}"
             if (known := self._located.get(base)) is not None:
                 return RemotePath(known, url)

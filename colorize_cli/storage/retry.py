@@ -6,6 +6,7 @@ because not all of the libraries are installed.
 """
 
 import errno
+import itertools
 import random
 import threading
 import time
@@ -208,8 +209,8 @@ def _status(chain: list[BaseException]) -> int | None:
         if "HttpProcessingError" in _names(error):  # aiohttp's error for a truncated response
             return None
         by_botocore = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
-        for name in ("", "status", "status_code", "code"):  # an error with several has the same in all
-            value = getattr(error, name, None) if name else by_botocore
+        by_others = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+        for value in itertools.chain([by_botocore], by_others):  # an error with several has the same in all
             if isinstance(value, int) and 400 <= value < 600:
                 return value
     return None

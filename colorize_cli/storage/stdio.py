@@ -10,7 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from colorize_cli.core import formats
 from colorize_cli.core.errors import ReadError, WriteError
+from colorize_cli.core.location import STREAM, Location
 
 # libavformat's names of the video formats that are recognized, with what they begin with.
 _VIDEOS = (
@@ -122,6 +124,16 @@ def video_format() -> str | None:
     return next((name for name, magic in _VIDEOS if magic.match(begin)), None)
 
 
+def is_video(source: Location) -> bool:
+    """Return True if a source is a video. Standard input is recognized by its first bytes."""
+    if source != STREAM:
+        return formats.is_video(source)
+    try:
+        return video_format() is not None
+    except ReadError:  # reading it as an image will report the error
+        return False
+
+
 def must_spool() -> bool:
     """Return True if standard input is a video that cannot be read as a stream."""
     return video_format() in _SOUGHT and not stdin().seekable()
@@ -140,8 +152,8 @@ def spooled() -> Iterator[BinaryIO]:
             while block := stdin().read(_BLOCK):
                 if shutil.disk_usage(folder).free < len(block) + _SPARE:
                     raise ReadError(
-                        f"{folder} has no room for standard input, of which {file.tell() >> 20} MiB were"
-                        " read; set TMPDIR to another directory, or give the film as a file"
+                        f"{folder} has no room for standard input after {file.tell() >> 20} MiB;"
+                        " set TMPDIR to another directory, or give the film as a file"
                     )
                 file.write(block)
             file.seek(0)

@@ -29,7 +29,7 @@ from colorize_cli.core.settings import Settings
 from colorize_cli.inference.adapters import ModelInfo
 from colorize_cli.inference.model import Model
 from colorize_cli.storage import atomic
-from colorize_cli.storage.filesystem import opened
+from colorize_cli.storage.filesystem import open_regular
 from colorize_cli.video import encoder, muxer, pixel_format
 from colorize_cli.video.pixel_format import VideoInfo
 from colorize_cli.video.reader import VideoReader
@@ -67,7 +67,7 @@ def split(
     files = whole.source, whole.destination, whole.folder
     with (
         contextlib.suppress(FileNotFoundError, ValueError, TypeError, RecursionError),
-        opened(recorded) as file,
+        open_regular(recorded) as file,
     ):
         digest, text = file.read().split(b"\n", 1)
         if digest == _digest(text):

@@ -1,4 +1,7 @@
-"""Muxing encoded segments and the source's other streams into one file."""
+"""Muxing encoded segments and the source's other streams into one file.
+
+A new container has its row elsewhere, in `encoder.CONTAINERS`, and its suffix in `core.formats`.
+"""
 
 import heapq
 import io

@@ -30,7 +30,7 @@ import numpy as np
 from colorize_cli.color.lab import Floats
 from colorize_cli.core.errors import WriteError
 from colorize_cli.storage import atomic
-from colorize_cli.storage.filesystem import inode, opened
+from colorize_cli.storage.filesystem import inode, open_regular
 
 _JOURNAL = "stretches.jsonl"
 _CLAIM = ".claim"
@@ -121,7 +121,7 @@ class WorkDir:
         self.path = path
         self.done: list[Segment] = []
         self._inode = inode(path)
-        with contextlib.suppress(FileNotFoundError), opened(path / _JOURNAL) as journal:
+        with contextlib.suppress(FileNotFoundError), open_regular(path / _JOURNAL) as journal:
             for line in journal:
                 # Torn or damaged, or the files are not there.
                 with contextlib.suppress(ValueError, TypeError, OSError, RecursionError):
@@ -177,7 +177,7 @@ class WorkDir:
     def _digest(self, segment: Segment) -> str:
         digest = hashlib.blake2b(repr(replace(segment, digest="")).encode(), digest_size=16)
         for name in (segment.file, _state_of(segment.file)):
-            with opened(self.path / name) as file:
+            with open_regular(self.path / name) as file:
                 digest.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
         return digest.hexdigest()
 

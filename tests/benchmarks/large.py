@@ -23,7 +23,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from colorize_cli.core.formats import BYTES_A_PIXEL, FORMATS
+from colorize_cli.core.formats import BYTES_A_PIXEL, FORMAT_OF_SUFFIX
 from colorize_cli.image import reader
 from tests.helpers.child import measured
 
@@ -121,7 +121,7 @@ def main(megapixels: int, as_json: bool) -> None:
         for kind, (suffix, save) in KINDS.items():
             source, output = Path(folder, f"in{suffix}"), Path(folder, f"out{suffix}")
             save(gray, source)
-            allowed = BYTES_A_PIXEL * reader.size_of(source, 1 << 40, FORMATS[suffix]) + FIXED
+            allowed = BYTES_A_PIXEL * reader.size_of(source, 1 << 40, FORMAT_OF_SUFFIX[suffix]) + FIXED
             size, seconds = peak(source, output)
             found[kind] = {
                 "peak": size,

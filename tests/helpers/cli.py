@@ -7,7 +7,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from colorize_cli.cli.run import command
-from colorize_cli.storage import manifest
+from colorize_cli.storage import filesystem
 
 
 def invoke(*arguments: object):
@@ -28,7 +28,9 @@ def finish(*arguments: object, **options) -> tuple[int, str, str]:
 def contents(folder: Path) -> dict[str, bytes]:
     """Return files by name, without the manifest."""
     files = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file()]
-    return {str(name): (folder / name).read_bytes() for name in files if name.parts[0] != manifest.DIRECTORY}
+    return {
+        str(name): (folder / name).read_bytes() for name in files if name.parts[0] != filesystem.DIRECTORY
+    }
 
 
 def piped(data: bytes, *arguments: object) -> subprocess.CompletedProcess:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from colorize_cli.compose import compose, compose16
-from colorize_cli.core.formats import HOLDS
+from colorize_cli.core.formats import PICTURE_FORMATS
 from colorize_cli.image import reader, writer
 from colorize_cli.image.frame import Frame, Page
 
@@ -29,7 +29,7 @@ def lightness_of(frame: Frame) -> np.ndarray:
 
 def colored(frame: Frame, format_: str = "TIFF") -> Page:
     ab = np.stack([np.full((3, 5), 6), np.full((3, 5), 9)]).astype(np.float32)
-    deep = frame.deep and HOLDS[format_].deep
+    deep = frame.deep and PICTURE_FORMATS[format_].deep
     return frame, (compose16 if deep else compose)(frame.lightness, ab)
 
 

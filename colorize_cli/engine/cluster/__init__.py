@@ -32,20 +32,20 @@ from colorize_cli.core.settings import Settings, available_cores
 from colorize_cli.engine.cluster.connect import joined
 from colorize_cli.engine.cluster.dispatch import Answer, Dispatcher
 from colorize_cli.engine.cluster.node_check import NodeCheck, prepared_check
-from colorize_cli.engine.cluster.pool import LOST, WorkerPool
+from colorize_cli.engine.cluster.pool import LOSS_ERRORS, WorkerPool
 from colorize_cli.engine.cluster.worker import Build, Item, Returned, SessionProtocol, absolute_job
 from colorize_cli.engine.images import PATIENCE
 from colorize_cli.engine.outputs import make_directory
 from colorize_cli.engine.session import Session, are_many, in_stores
 from colorize_cli.guidance import Guidance
-from colorize_cli.storage.manifest import DIRECTORY, State
+from colorize_cli.storage.filesystem import DIRECTORY
 from colorize_cli.video.work_dir import Chunk
 
 if TYPE_CHECKING:
-    from colorize_cli.engine.videos import SplitVideo
+    from colorize_cli.engine.videos import ClaimedVideo
 
 # Jobs per batch. A batch is sent to a worker, and its outcomes come back, together.
-CHUNK = 16
+JOBS_PER_BATCH = 16
 # Chunks of a video per worker. With two, a worker can start its second chunk at once, and a slow or lost
 # worker delays the video less.
 CHUNKS_PER_WORKER = 2
@@ -99,14 +99,14 @@ def run(
     stores = in_stores(plan.jobs)
     build = partial(
         _session,
-        plan.root and absolute(plan.root),
-        stores,
-        worker_settings,
-        replace(guidance, hints={absolute_job(job): hints for job, hints in guidance.hints.items()}),
+        root=plan.root and absolute(plan.root),
+        stores=stores,
+        settings=worker_settings,
+        guidance=replace(guidance, hints={absolute_job(job): hints for job, hints in guidance.hints.items()}),
         # A value equal to the cores of this machine is the default and not a choice of the user. A worker
         # then takes the number of its cores.
-        settings.workers == available_cores(),
-        are_many(len(plan.jobs), videos=any(is_video(job.source) for job in plan.jobs)),
+        by_cores=settings.workers == available_cores(),
+        many=are_many(len(plan.jobs), videos=any(is_video(job.source) for job in plan.jobs)),
     )
     local_session = Session(plan.root, settings, guidance, announce, stores=stores)
     yield from run_jobs(plan.jobs, local_session, build, settings, check, announce, progress)
@@ -137,7 +137,7 @@ def run_jobs(
         ColorizeError: Any error of `run`.
     """
     pool: WorkerPool | None = None
-    videos = _SplitVideos(progress)
+    videos = _VideosUnderWay(progress)
     with _explained(), contextlib.ExitStack() as stack:
         stack.push(lambda kind, *_: local_session.close(None if kind is None else PATIENCE))
         stack.callback(videos.close)  # runs after the workers have ended
@@ -150,17 +150,17 @@ def run_jobs(
                 seen = stack.enter_context(check(job))
                 pool = WorkerPool(build, settings.device, seen, announce, videos.tell)
                 stack.callback(pool.end)
-                dispatcher = Dispatcher[Item, Returned](pool.arrived, CHUNK, LOST)
+                dispatcher = Dispatcher[Item, Returned](pool.arrived, JOBS_PER_BATCH, LOSS_ERRORS)
             items: Sequence[Item] = [job]
             here = isinstance(job.source, Path) and isinstance(job.destination, Path)
             if here and is_video(job.source) and (workers := pool.size()) > 1:
                 # This process reads the video while the workers are busy.
-                split_video = local_session.split_video(job, CHUNKS_PER_WORKER * workers)
-                if isinstance(split_video, Outcome):
-                    yield split_video
+                claimed = local_session.split_video(job, CHUNKS_PER_WORKER * workers)
+                if isinstance(claimed, Outcome):
+                    yield claimed
                     continue
-                if split_video is not None:
-                    items = videos.add(job, split_video)
+                if claimed is not None:
+                    items = videos.add(job, claimed)
             for item in items:
                 yield from videos.outcomes(dispatcher.put(item, alone=is_video(job.source)))
         if pool is not None:
@@ -168,23 +168,23 @@ def run_jobs(
             pool.shut_down()
 
 
-class _SplitVideos:
+class _VideosUnderWay:
     """The videos that are under way in chunks."""
 
     def __init__(self, progress: Progress) -> None:
         """Start without videos; `progress` is called with the position in a video."""
         self._progress = progress
-        self._split_videos: dict[Job, SplitVideo] = {}
+        self._claimed: dict[Job, ClaimedVideo] = {}
 
-    def add(self, job: Job, split_video: "SplitVideo") -> Sequence[Chunk]:
+    def add(self, job: Job, claimed: "ClaimedVideo") -> Sequence[Chunk]:
         """Add a video and return its chunks."""
-        self._split_videos[job] = split_video
-        return split_video.chunks
+        self._claimed[job] = claimed
+        return claimed.chunks
 
     def tell(self, item: Item, position: Position) -> None:
         """Report the position of a worker in a video or chunk as the position in the whole video."""
         if isinstance(item, Chunk):
-            position = self._split_videos[_job_of(item)].advanced(item, position)
+            position = self._claimed[_job_of(item)].advanced(item, position)
         self._progress(position)
 
     def outcomes(self, answers: Iterable[Answer[Item, Returned]]) -> Iterator[Outcome]:
@@ -193,16 +193,16 @@ class _SplitVideos:
             item, job = answer.item, _job_of(answer.item)
             outcome: Outcome | None = _outcome(job, answer)
             if isinstance(item, Chunk) and outcome is not None:
-                outcome = self._split_videos[job].answered(item, outcome)
+                outcome = self._claimed[job].answered(item, outcome)
                 if outcome is not None:
-                    del self._split_videos[job]
+                    del self._claimed[job]
             if outcome is not None:
                 yield outcome
 
     def close(self) -> None:
         """Give up the claims on videos still under way. Their finished segments stay for the next run."""
-        for split_video in self._split_videos.values():
-            split_video.close()
+        for claimed in self._claimed.values():
+            claimed.close()
 
 
 def _job_of(item: Item) -> Job:
@@ -226,16 +226,18 @@ def _explained() -> Iterator[None]:
 
 
 def _session(
+    cores: int,
+    announce: Callable[[str], None],
+    progress: Progress,
+    *,
     root: Location | None,
     stores: tuple[bool, bool],
     settings: Settings,
     guidance: Guidance,
     by_cores: bool,
     many: bool,
-    cores: int,
-    announce: Callable[[str], None],
-    progress: Progress,
 ) -> Session:
+    """Open the session of a worker in its process, as `Build` describes. `by_cores`: a thread per core."""
     workers = cores if by_cores else settings.workers
     session = Session(
         root,
@@ -254,10 +256,10 @@ def _session(
 def _outcome(job: Job, answer: Answer[Item, Returned]) -> Outcome:
     """Return the outcome of a job, or of a chunk of a video, with the paths as the user gave them."""
     if answer.result is None:
-        reason = f"{answer.lost} workers of the cluster ended unexpectedly while they processed it"
+        reason = f"{answer.losses} workers of the cluster ended unexpectedly while they processed it"
         return Outcome.failed(job, reason)
     outcome = Outcome(job, **answer.result)
-    if answer.lost and outcome.reason == State.CURRENT.value:
+    if answer.losses and outcome.is_up_to_date:
         # It was not up to date when the run began, so a worker finished it and was lost before it answered.
         return replace(outcome, status=Status.DONE, reason=None)
     return outcome

@@ -4,10 +4,10 @@ Independent of Ray and of images. Items are collected into batches. A batch goes
 load, and answers are yielded as batches end. Guarantees:
 
 - Memory does not grow with the number of items. The dispatcher holds only the batch being filled, the batches
-  under way (at most `Worker.most` per worker), and batches of lost workers.
+  under way (at most `Worker.max_batches` per worker), and batches of lost workers.
 - Each item gets exactly one answer. If a worker is lost, each of its batches is repeated by another worker,
   which does nothing else meanwhile. If that worker is lost too, the batch is split and its items are done one
-  by one. After the loss of `MOST_LOST` workers in succession an item is given up, and its answer has no
+  by one. After the loss of `MOST_LOSSES` workers in succession an item is given up, and its answer has no
   result.
 - Workers may come and go at any time. While there are none, the dispatcher waits.
 """
@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 Given = TypeVar("Given", contravariant=True)
 Result = TypeVar("Result")
 
-MOST_LOST = 3
+MOST_LOSSES = 3
 # Seconds between two checks for new workers, and the longest wait for further items to fill a batch.
 _TICK = 1.0
 _SHORT_TICK = 0.05  # the same while there are no workers
@@ -34,15 +34,15 @@ class Worker(Protocol[Given, Result]):
     """A worker that processes batches, several at one time.
 
     Attributes:
-        most: Maximum number of batches under way at one time.
+        max_batches: Maximum number of batches under way at one time.
     """
 
-    most: int
+    max_batches: int
 
     def submit(self, items: Sequence[Given]) -> "Future[Sequence[Result]]":
         """Start a batch. Returns a future of its results in the order of its items."""
 
-    def lost(self, items: Sequence[Given]) -> None:
+    def mark_lost(self, items: Sequence[Given]) -> None:
         """Mark the worker as lost. Called once for each batch that it did not finish."""
 
 
@@ -53,25 +53,25 @@ class Answer(Generic[Item, Result]):
     Attributes:
         item: The item.
         result: The worker's result; None if the item was given up.
-        lost: Number of workers that were lost while they had the item.
+        losses: Number of workers that were lost while they had the item.
     """
 
     item: Item
     result: Result | None
-    lost: int
+    losses: int
 
 
 @dataclass(frozen=True)
 class _Batch(Generic[Item]):
     items: tuple[Item, ...]
-    lost: int = 0
+    losses: int = 0
     alone: bool = False
 
     def retries(self) -> "list[_Batch[Item]]":
         """Return the batches to try after a worker was lost with this one."""
-        lost = self.lost + 1
-        groups = [self.items] if lost == 1 else [(item,) for item in self.items]
-        return [_Batch(group, lost, alone=True) for group in groups]
+        losses = self.losses + 1
+        groups = [self.items] if losses == 1 else [(item,) for item in self.items]
+        return [_Batch(group, losses, alone=True) for group in groups]
 
 
 @dataclass(eq=False)
@@ -92,11 +92,11 @@ class _Slot(Generic[Item, Result]):
 
     def share(self) -> float:
         """Return the load as a fraction of capacity."""
-        return self.load / self.worker.most
+        return self.load / self.worker.max_batches
 
     def takes_more(self) -> bool:
         """Return True if the worker can take one more batch."""
-        return self.load < self.worker.most and self.next is None and not self.alone
+        return self.load < self.worker.max_batches and self.next is None and not self.alone
 
 
 class Dispatcher(Generic[Item, Result]):
@@ -106,17 +106,17 @@ class Dispatcher(Generic[Item, Result]):
         self,
         arrived: Callable[[], Iterable[Worker[Item, Result]]],
         size: int,
-        lost: tuple[type[BaseException], ...],
+        loss_errors: tuple[type[BaseException], ...],
     ) -> None:
         """Start without items.
 
         Args:
             arrived: Returns the workers that became ready since its last call. Called about once a second.
             size: Maximum number of items in a batch.
-            lost: Exceptions of a worker's future that mean the loss of the worker. `put` and `finish` raise
-                all others.
+            loss_errors: Exceptions of a worker's future that mean the loss of the worker. `put` and `finish`
+                raise all others.
         """
-        self._arrived, self._size, self._lost = arrived, size, lost
+        self._arrived, self._size, self._loss_errors = arrived, size, loss_errors
         self._gathered: list[Item] = []
         self._gathered_since = 0.0
         self._full: _Batch[Item] | None = None
@@ -124,7 +124,7 @@ class Dispatcher(Generic[Item, Result]):
         self._slots: list[_Slot[Item, Result]] = []
         self._under_way: dict[Future[Sequence[Result]], tuple[_Slot[Item, Result], _Batch[Item]]] = {}
         self._ended: queue.SimpleQueue[Future[Sequence[Result]]] = queue.SimpleQueue()
-        self._asked = float("-inf")
+        self._last_arrivals = float("-inf")
 
     def put(self, item: Item, *, alone: bool = False) -> Iterator[Answer[Item, Result]]:
         """Add an item and yield the answers that are ready. Waits until a worker has room.
@@ -188,8 +188,8 @@ class Dispatcher(Generic[Item, Result]):
         """Yield the answers that are ready. With `wait`, wait up to one tick for at least one batch."""
         tick = _TICK if self._slots else _SHORT_TICK
         now = time.monotonic()
-        if now - self._asked >= tick:
-            self._asked = now
+        if now - self._last_arrivals >= tick:
+            self._last_arrivals = now
             self._slots += [_Slot(worker) for worker in self._arrived()]
         while True:
             try:
@@ -205,17 +205,17 @@ class Dispatcher(Generic[Item, Result]):
         slot.alone = False
         try:
             results = future.result()
-        except self._lost:
+        except self._loss_errors:
             self._drop(slot, batch)
             for retry in batch.retries():
-                if retry.lost < MOST_LOST:
+                if retry.losses < MOST_LOSSES:
                     self._exclusive.append(retry)
                 else:
-                    yield from (Answer(item, None, retry.lost) for item in retry.items)
+                    yield from (Answer(item, None, retry.losses) for item in retry.items)
             return
         self._advance(slot)
         for item, result in zip(batch.items, results, strict=True):
-            yield Answer(item, result, batch.lost)
+            yield Answer(item, result, batch.losses)
 
     def _drop(self, slot: _Slot[Item, Result], batch: _Batch[Item]) -> None:
         if slot in self._slots:
@@ -223,4 +223,4 @@ class Dispatcher(Generic[Item, Result]):
             if slot.next is not None:
                 self._exclusive.append(slot.next)
                 slot.next = None
-        slot.worker.lost(batch.items)
+        slot.worker.mark_lost(batch.items)

@@ -47,7 +47,7 @@ from colorize_cli.video import work_dir
 from colorize_cli.video.work_dir import Chunk
 
 # Raised by Ray in place of an answer if the worker or its answer is lost.
-LOST: tuple[type[BaseException], ...] = (
+LOSS_ERRORS: tuple[type[BaseException], ...] = (
     exceptions.RayActorError,
     exceptions.ActorUnschedulableError,
     exceptions.TaskUnschedulableError,
@@ -101,7 +101,7 @@ class NodeInfo:
         return None
 
     @property
-    def chunks(self) -> int:
+    def max_batches(self) -> int:
         """Number of batches that keep a worker busy.
 
         Images queue before each stage, and a GPU takes them in batches.
@@ -118,13 +118,13 @@ class WorkerHandle(Worker[Item, Returned]):
 
     Attributes:
         info: Its node.
-        most: Maximum number of batches under way at one time.
+        max_batches: Maximum number of batches under way at one time.
         opened: Future of its opening; None once `finish_open` was called.
         gone: True if the worker was found to be lost.
     """
 
     def __init__(self, info: NodeInfo, build: Any) -> None:
-        self.info, self.most = info, info.chunks
+        self.info, self.max_batches = info, info.max_batches
         self.gone = False
         actor: Any = ray.remote(Actor)
         placed = actor.options(
@@ -132,7 +132,7 @@ class WorkerHandle(Worker[Item, Returned]):
             num_gpus=info.gpus,
             scheduling_strategy=info.here(),
             # Besides the batches, one call for the position and one to leave (or to close, without batches).
-            max_concurrency=info.chunks + 2,
+            max_concurrency=info.max_batches + 2,
         )
         self._actor = placed.remote()
         self.opened: Future[tuple[list[str], str]] | None
@@ -141,7 +141,7 @@ class WorkerHandle(Worker[Item, Returned]):
         self._under_way: dict[Future[Sequence[Returned]], Sequence[Item]] = {}
         self._folders: set[Path] = set()
         self._video: tuple[Item, Future[Any]] | None = None
-        self._asked: Future[Position | None] | None = None
+        self._position_request: Future[Position | None] | None = None
 
     def finish_open(self) -> list[str]:
         """Finish the opening and return the worker's lines for the user. Call once, when `opened` is done."""
@@ -161,7 +161,7 @@ class WorkerHandle(Worker[Item, Returned]):
             self._video = items[0], answer
         return answer
 
-    def lost(self, items: Sequence[Item]) -> None:
+    def mark_lost(self, items: Sequence[Item]) -> None:
         """Mark the worker as lost, kill it and remove its temporary files. `items` were not finished."""
         self.gone = True
         self._folders.update(_folders_of(items))
@@ -177,14 +177,14 @@ class WorkerHandle(Worker[Item, Returned]):
         if self._video is None or self._video[1].done():
             self._video = None
             return False
-        if self._asked is not None and self._asked.done():
-            position = None if self._asked.exception() else self._asked.result()
+        if self._position_request is not None and self._position_request.done():
+            position = None if self._position_request.exception() else self._position_request.result()
             path = self._video[0].source
             if position is not None and position.path == absolute(path):
                 tell(self._video[0], replace(position, path=path))
-            self._asked = None
-        if self._asked is None:
-            self._asked = self._actor.position.remote().future()
+            self._position_request = None
+        if self._position_request is None:
+            self._position_request = self._actor.position.remote().future()
         return True
 
     def close(self) -> "Future[None]":
@@ -380,7 +380,7 @@ class WorkerPool:
         except exceptions.TaskUnschedulableError:
             # The scheduler does not know the node yet, or `_refresh` will find it dead.
             workers.admission = self._examined(workers.info)
-        except LOST:
+        except LOSS_ERRORS:
             self._reject(workers, "was lost during the check")
         else:
             workers.admission = None
@@ -397,7 +397,7 @@ class WorkerPool:
     def _is_ready(self, workers: _NodeWorkers, handle: WorkerHandle) -> bool:
         try:
             lines = handle.finish_open()
-        except LOST as error:
+        except LOSS_ERRORS as error:
             workers.handles.remove(handle)
             workers.failed_starts += 1
             if workers.failed_starts == _MAX_FAILED_STARTS:

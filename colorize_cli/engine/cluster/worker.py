@@ -15,7 +15,7 @@ from colorize_cli.storage import atomic
 from colorize_cli.video.work_dir import Chunk
 
 if TYPE_CHECKING:
-    from colorize_cli.engine.videos import SplitVideo
+    from colorize_cli.engine.videos import ClaimedVideo
 
 Item = Job | Chunk  # what a worker does at one time, apart from other images
 
@@ -35,11 +35,12 @@ class SessionProtocol(Protocol):
     def colorize_videos(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
         """Colorize videos."""
 
-    def split_video(self, job: Job, count: int) -> "SplitVideo | Outcome | None":
+    def split_video(self, job: Job, count: int) -> "ClaimedVideo | Outcome | None":
         """Split a video into chunks for workers.
 
         Returns:
-            The split video; its outcome if the job has ended already; or None if one worker must do it whole.
+            The video in several chunks; its outcome if the job has ended already; or None if one worker must
+            do it whole.
         """
 
     def colorize_chunk(self, chunk: Chunk) -> Outcome:

@@ -257,7 +257,7 @@ def test_mp4_on_standard_input_that_does_not_fit_is_refused(monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=stdio._SPARE))
     content = io.BytesIO(b"0" * 100)
     monkeypatch.setattr(stdio, "stdin", lambda: content)
-    reason = "has no room for standard input, of which 0 MiB were read; set TMPDIR"
+    reason = "has no room for standard input after 0 MiB; set TMPDIR"
     with pytest.raises(ReadError, match=reason), stdio.spooled():
         pass
 

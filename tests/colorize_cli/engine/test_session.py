@@ -1,8 +1,10 @@
 """The session and its calls of the model."""
 
+import ctypes
 import errno
 import fcntl
 import os
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -104,6 +106,14 @@ def test_manifest_that_the_disk_may_have_lost_is_reported(models, make_folder, t
     ]
 
 
+def exchange(one: Path, other: Path) -> None:
+    """Exchange two files in one step, so that the run cannot make the first again in between."""
+    here, atomically = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
+    libc = ctypes.CDLL(None, use_errno=True)
+    failed = libc.renameat2(here, os.fsencode(one), here, os.fsencode(other), atomically)
+    assert not failed, os.strerror(ctypes.get_errno())
+
+
 @pytest.mark.parametrize("exchanged", ["sub", "."])
 def test_output_folder_exchanged_for_a_link_in_mid_run_gets_nothing(models, make_folder, tmp_path, exchanged):
     """Neither files nor directories are written outside of the output directory."""
@@ -114,9 +124,9 @@ def test_output_folder_exchanged_for_a_link_in_mid_run_gets_nothing(models, make
     settings = Settings(model=models.tinted, device="cpu", workers=1)
     outcomes = session.run(discovery.plan([tmp_path / "in"], output, formats.endings()), settings, print)
     first = next(outcomes)
-    (output / exchanged).rename(tmp_path / "moved")
     elsewhere.mkdir()
-    (output / exchanged).symlink_to(elsewhere)
+    (tmp_path / "moved").symlink_to(elsewhere)
+    exchange(output / exchanged, tmp_path / "moved")
     rest = list(outcomes)
     assert first.status is Status.DONE
     assert rest[-1].status is Status.FAILED

@@ -140,7 +140,7 @@ def test_outputs_of_others_are_not_replaced(colorize, local, bucket):
     assert bucket.contents("out") == expected
 
 
-def test_outputs_that_appear_during_the_run_are_kept(colorize, local, bucket, server):
+def test_outputs_that_appear_during_the_run_are_kept(colorize, local, bucket, server, tmp_path):
     source, expected = local(4)
     bucket.fill(source, "in")
 
@@ -152,7 +152,9 @@ def test_outputs_that_appear_during_the_run_are_kept(colorize, local, bucket, se
         return None
 
     server.rule = rule
-    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")
+    page = tmp_path / "page.html"
+    result = colorize(f"{bucket.url}/in", f"{bucket.url}/out", "--report", page)
+    assert page.read_text().count('type="range"') == 3  # those with pictures before and after
     assert "3 done, 1 skipped (1 there already, not as colorize left it), 0 failed" in result.stderr
     assert bucket.contents("out") == expected | {"0000.png": b"mine"}
     result = colorize(f"{bucket.url}/in", f"{bucket.url}/out")

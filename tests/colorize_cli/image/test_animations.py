@@ -12,7 +12,7 @@ from colorize_cli.color import lightness
 from colorize_cli.color.lab import srgb_to_lab
 from colorize_cli.compose import compose
 from colorize_cli.core.errors import ReadError, WriteError
-from colorize_cli.core.formats import HOLDS
+from colorize_cli.core.formats import PICTURE_FORMATS
 from colorize_cli.image import reader, writer
 from colorize_cli.image.frame import Frame, Page, Showing
 from tests.helpers.animations import DURATIONS, FRAMES, LOSSLESS, SIZE, animation, moving, shown, timing
@@ -184,7 +184,7 @@ def test_original_pages_are_rotated():
 def test_formats_without_animation_are_refused(tmp_path, format_):
     frames = frames_of(animation("GIF"))
     with pytest.raises(WriteError, match=f"{format_} cannot hold an animation; choose another"):
-        writer.write(tmp_path / f"a{HOLDS[format_].suffixes[0]}", map(colored, frames))
+        writer.write(tmp_path / f"a{PICTURE_FORMATS[format_].suffixes[0]}", map(colored, frames))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -202,7 +202,7 @@ def test_pixel_limit_counts_all_frames(format_):
     data, pixels = animation(format_), FRAMES * SIZE[0] * SIZE[1]
     size = reader.size_of(data, 2 * pixels)
     with Image.open(io.BytesIO(data)) as image:
-        beyond = HOLDS[format_].reading[image.has_transparency_data] / 12 - 1
+        beyond = PICTURE_FORMATS[format_].reading[image.has_transparency_data] / 12 - 1
     assert size == math.ceil(pixels * (1 + beyond / FRAMES))
     assert reader.size_of(data, size) == size
     with pytest.raises(ReadError, match="limit of"):

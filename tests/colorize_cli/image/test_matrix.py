@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from colorize_cli.color.lab import lightness_of_gray, srgb_to_lab
 from colorize_cli.compose import compose, compose16
-from colorize_cli.core.formats import HOLDS
+from colorize_cli.core.formats import PICTURE_FORMATS
 from colorize_cli.image import reader, writer
 from colorize_cli.image.metadata import SRGB_PROFILE
 from tests.helpers import png_files
@@ -264,16 +264,16 @@ def test_cases_are_at_least_350():
 
 @pytest.mark.parametrize("case", sorted(set(CASES), key=str), ids=str)
 def test_round_trip_is_colorized_and_keeps_the_rest(tmp_path, case):
-    suffix = HOLDS[case.format].suffixes[0]
-    format_ = HOLDS[case.format].written_as or case.format
-    source, output = tmp_path / f"a{suffix}", tmp_path / f"b{HOLDS[format_].suffixes[0]}"
+    suffix = PICTURE_FORMATS[case.format].suffixes[0]
+    format_ = PICTURE_FORMATS[case.format].written_as or case.format
+    source, output = tmp_path / f"a{suffix}", tmp_path / f"b{PICTURE_FORMATS[format_].suffixes[0]}"
     make(case, source)
     frame = reader.read(source, LIMIT)
     shape = SHAPE if case.orientation < 5 else SHAPE[::-1]
     assert frame.lightness.shape == shape
     assert frame.deep == case.deep
 
-    deep = frame.deep and HOLDS[format_].deep
+    deep = frame.deep and PICTURE_FORMATS[format_].deep
     ab = np.stack([np.full((3, 5), 6), np.full((3, 5), 9)]).astype(np.float32)
     writer.write(output, [(frame, (compose16 if deep else compose)(frame.lightness, ab))])
     found = pixels(output)

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from colorize_cli.core.formats import BYTES_A_PIXEL, FORMATS
+from colorize_cli.core.formats import BYTES_A_PIXEL, FORMAT_OF_SUFFIX
 from colorize_cli.image import reader
 from tests.helpers.child import measured
 from tests.helpers.cli import finish
@@ -108,7 +108,7 @@ def test_picture_takes_twelve_bytes_for_each_pixel_that_it_counts_as(models, tmp
     for side in SIDES:
         data = LARGE[name](side)
         (tmp_path / name).write_bytes(data)
-        limits.append(reader.size_of(data, 1 << 30, FORMATS[output]))
+        limits.append(reader.size_of(data, 1 << 30, FORMAT_OF_SUFFIX[output]))
         options = ("-q", "--model", models.gray, "--if-colored", "recolor", "--max-pixels", limits[-1])
         ended = measured(*options, tmp_path / name, tmp_path / f"{side}{output}", seconds=300)
         assert (ended.code, ended.err) == (0, "")

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, TiffImagePlugin
 from colorize_cli.color import lightness
 from colorize_cli.color.lab import srgb_to_lab
 from colorize_cli.core.errors import ReadError, WriteError
-from colorize_cli.core.formats import HOLDS
+from colorize_cli.core.formats import PICTURE_FORMATS
 from colorize_cli.image import exif, reader, writer
 from colorize_cli.image.frame import Frame
 from colorize_cli.image.thumbnail import color_thumbnail
@@ -241,7 +241,9 @@ def test_cyclic_pages_end():
 def test_formats_without_pages_are_refused(tmp_path, format_):
     frames = pages_of(tiff((gray(), {}), (gray(), {})))
     with pytest.raises(WriteError, match=f"{format_} cannot hold several pages; choose TIFF"):
-        writer.write(tmp_path / f"a{HOLDS[format_].suffixes[0]}", (colored(f, format_) for f in frames))
+        writer.write(
+            tmp_path / f"a{PICTURE_FORMATS[format_].suffixes[0]}", (colored(f, format_) for f in frames)
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from colorize_cli.color import lab, lightness
 from colorize_cli.color.lightness import Lightness
 from colorize_cli.core.errors import ReadError, WriteError
-from colorize_cli.core.formats import FORMATS, WRITABLE, endings
+from colorize_cli.core.formats import FORMAT_OF_SUFFIX, WRITABLE, endings
 from colorize_cli.image import reader, writer
 from colorize_cli.image.frame import Frame
 from tests.helpers.pictures import colored, lightness_of
@@ -56,16 +56,16 @@ def test_jpeg_lightness_is_as_close_as_that_of_a_saved_gray(tmp_path, gray, qual
     assert colored.max() <= plain.max() + 0.4  # an 8-bit level
 
 
-@pytest.mark.parametrize("suffix", sorted(FORMATS))
+@pytest.mark.parametrize("suffix", sorted(FORMAT_OF_SUFFIX))
 def test_every_format_is_read_and_written(tmp_path, gray, suffix):
-    quality = {"quality": 95} if FORMATS[suffix] == "JPEG" else {}
+    quality = {"quality": 95} if FORMAT_OF_SUFFIX[suffix] == "JPEG" else {}
     frame = reader.read(saved(gray, tmp_path / f"a{suffix}", **quality), LIMIT)
     assert np.abs(lightness_of(frame) - lightness.GRAY8[np.asarray(gray)]).mean() < 1.5
     suffix = endings()[suffix]
     rgb = np.repeat(np.asarray(gray)[..., None], 3, axis=2)
     writer.write(tmp_path / f"b{suffix}", [(frame, rgb)])
     with Image.open(tmp_path / f"b{suffix}") as back:
-        assert back.format == FORMATS[suffix]
+        assert back.format == FORMAT_OF_SUFFIX[suffix]
         assert np.abs(np.asarray(back.convert("RGB")).astype(int) - rgb).mean() < 2
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 

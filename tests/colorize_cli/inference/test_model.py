@@ -117,7 +117,7 @@ def test_predict_out_of_memory_halves_batches_permanently(models):
     ab = network.predict(lightness)
     np.testing.assert_allclose(ab[:, 1], lightness[:, 0, ::2, ::2] / 5, rtol=1e-6)
     assert [shape[0] for shape in session.batches] == [8, 4, 2, 2, 2, 2]
-    assert network.most == 2
+    assert network.batch_limit == 2
     session.batches.clear()
     network.predict(lightness[:5])
     assert [shape[0] for shape in session.batches] == [2, 2, 1]

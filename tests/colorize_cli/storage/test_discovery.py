@@ -138,7 +138,7 @@ def test_opened_pipe_does_not_wait(tmp_path):
     os.mkfifo(tmp_path / "a")
     for name in (tmp_path / "a", Path("/dev/zero")):
         with pytest.raises(OSError, match="not a regular file"):
-            filesystem.opened(name)
+            filesystem.open_regular(name)
 
 
 def test_plan_of_a_list_with_impossible_names_refuses_these_alone(tmp_path, monkeypatch):

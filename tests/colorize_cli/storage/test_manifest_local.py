@@ -8,9 +8,9 @@ import pytest
 
 from colorize_cli.core.errors import WriteError
 from colorize_cli.core.jobs import LocalFiles
-from colorize_cli.storage import manifest, manifest_local
+from colorize_cli.storage import filesystem, manifest_local
 from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
-from colorize_cli.storage.manifest import State
+from colorize_cli.storage.manifest import State, earlier_name
 from colorize_cli.storage.manifest_local import LocalManifest
 from tests.helpers.manifests import files, made, make
 
@@ -28,7 +28,7 @@ def root(tmp_path) -> Path:
 
 
 def journals(root: Path) -> list[Path]:
-    return sorted((root / manifest.DIRECTORY).iterdir())
+    return sorted((root / filesystem.DIRECTORY).iterdir())
 
 
 def test_state_of_a_missing_output_is_absent(job, root):
@@ -137,7 +137,7 @@ def test_damaged_and_foreign_lines_are_skipped(job, root):
 
 def test_hostile_manifest_takes_little_memory_and_loses_no_record(job, root, monkeypatch):
     made(job, root)
-    folder = root / manifest.DIRECTORY
+    folder = root / filesystem.DIRECTORY
     (folder / "deep.jsonl").write_bytes(b"[" * 50_000 + b"\n" + b'{"a":' * 12_000 + b"\n")
     with (folder / "a long line.jsonl").open("wb") as file:
         file.truncate(3 << 30)  # takes no space on the disk
@@ -163,8 +163,8 @@ def test_hostile_manifest_takes_little_memory_and_loses_no_record(job, root, mon
 
 def test_manifest_behind_a_link_is_refused_and_not_read(job, root, tmp_path):
     made(job, root)
-    (root / manifest.DIRECTORY).rename(tmp_path / "elsewhere")
-    (root / manifest.DIRECTORY).symlink_to(tmp_path / "elsewhere")
+    (root / filesystem.DIRECTORY).rename(tmp_path / "elsewhere")
+    (root / filesystem.DIRECTORY).symlink_to(tmp_path / "elsewhere")
     before = sorted((tmp_path / "elsewhere").iterdir())
     linked = LocalManifest(root)
     assert linked.state(job, "r") is State.FOREIGN
@@ -281,7 +281,7 @@ def test_merge_that_fails_loses_no_records(job, root, monkeypatch):
     assert seen == [State.CURRENT] * 3
     assert [mine.state(each, "r") for each in jobs] == [State.CURRENT] * 3
     assert [LocalManifest(root).state(each, "r") for each in jobs] == [State.CURRENT] * 3
-    assert [path.suffix for path in (root / manifest.DIRECTORY).iterdir()] == [".jsonl"]
+    assert [path.suffix for path in (root / filesystem.DIRECTORY).iterdir()] == [".jsonl"]
 
 
 def test_unfinished_merge_of_a_killed_run_is_removed(job, root, monkeypatch):
@@ -335,7 +335,7 @@ def test_many_outputs_are_found_across_blocks(job, root, monkeypatch):
 
 def test_unwritable_journal_is_an_error(job, root):
     root.mkdir()
-    (root / manifest.DIRECTORY).touch()
+    (root / filesystem.DIRECTORY).touch()
     with pytest.raises(WriteError, match=r"\.colorize"):
         LocalManifest(root).add(job, SourceFingerprint.of(job.source), Fingerprint(1, 1), "r")
 
@@ -352,4 +352,4 @@ def test_unwritable_journal_is_an_error(job, root):
     ],
 )
 def test_earlier_name_is_of_outputs_that_kept_an_ending(root, source, name, earlier):
-    assert manifest.earlier_name(name, files(root / source, root / name)) == earlier
+    assert earlier_name(name, files(root / source, root / name)) == earlier

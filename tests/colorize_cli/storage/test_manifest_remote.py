@@ -8,8 +8,8 @@ import pytest
 from colorize_cli.core.jobs import FileInfo, Job, LocalFiles
 from colorize_cli.core.location import Url
 from colorize_cli.storage import atomic
-from colorize_cli.storage.filesystem import Fingerprint, SourceFingerprint
-from colorize_cli.storage.manifest import DIRECTORY, Record, State
+from colorize_cli.storage.filesystem import DIRECTORY, Fingerprint, SourceFingerprint
+from colorize_cli.storage.manifest import Record, State
 from colorize_cli.storage.manifest_remote import RemoteManifest
 from colorize_cli.storage.remote import RemotePath, RemoteStorage
 
@@ -88,7 +88,7 @@ def test_state_distinguishes_all_cases(root, listed):
     assert notes.state(files(root, "noted.png"), "other") is State.STALE
     assert notes.state(files(root, "noted.png", "v2"), "r") is State.STALE
     intended = files(root, "intended.png")
-    assert notes.state(intended, "r") is None
+    assert notes.state(intended, "r") is State.UNDECIDED
     assert notes.state_by_content(intended, "r", "other") is State.FOREIGN
     assert notes.state_by_content(intended, "other", "digest") is State.STALE
     assert notes.state_by_content(intended, "r", "digest") is State.CURRENT
@@ -104,7 +104,7 @@ def test_manifest_without_a_list_sees_records_of_other_workers(root):
     intend(one, root, "c.png")
     assert other.state(files(root, "a.png"), "r") is State.CURRENT
     assert other.state(files(root, "b.png"), "r") is State.CURRENT
-    assert other.state(files(root, "c.png"), "r") is None
+    assert other.state(files(root, "c.png"), "r") is State.UNDECIDED
     assert other.state_by_content(files(root, "c.png"), "r", "digest") is State.CURRENT
 
 
@@ -206,7 +206,7 @@ def test_read_only_manifest_writes_nothing(root):
     before = parts(root)
     assert len(before) == 20
     notes = RemoteManifest(root, read_only=True)
-    assert notes.state(files(root, "a.png"), "r") is None
+    assert notes.state(files(root, "a.png"), "r") is State.UNDECIDED
     notes.close()
     assert parts(root) == before
 
@@ -224,7 +224,7 @@ def test_parts_of_ended_runs_are_merged(root, monkeypatch):
     assert other in parts(root)
     for number in range(5):
         assert notes.state(files(root, f"{number}.png"), f"r{15 + number}") is State.CURRENT
-    assert notes.state(files(root, "other.png"), "r") is None
+    assert notes.state(files(root, "other.png"), "r") is State.UNDECIDED
     assert all(atomic.is_left_over(part.rpartition("/")[2]) for part in parts(root) if part != other)
 
 
@@ -233,7 +233,7 @@ def test_damaged_lines_are_skipped(root):
     path = root.below(DIRECTORY).below("damaged.jsonl").path
     root.file_system.write(path, b"\xff\n" + line("a.png") + line("a.png")[:30])
     notes = RemoteManifest(root)
-    assert notes.state(files(root, "a.png"), "r") is None
+    assert notes.state(files(root, "a.png"), "r") is State.UNDECIDED
 
 
 def test_parts_that_vanish_are_listed_again(root, monkeypatch):
@@ -251,4 +251,4 @@ def test_parts_that_vanish_are_listed_again(root, monkeypatch):
         return read(self, path, *size)
 
     monkeypatch.setattr(type(root.file_system), "read", vanishing)
-    assert RemoteManifest(root).state(files(root, "a.png"), "r") is None
+    assert RemoteManifest(root).state(files(root, "a.png"), "r") is State.UNDECIDED

@@ -231,14 +231,14 @@ class Both:
         self.folder, self.source = folder, folder / "in" / "a.mkv"
         self.settings = dataclasses.replace(chunked_videos.LOSSLESS, model=model, device="cpu")
         self.answers: list[tuple[int, Status]] = []
-        answered = videos.SplitVideo.answered
+        answered = videos.ClaimedVideo.answered
 
         def noted(video, chunk, outcome):
             self.answers.append((chunk.number, outcome.status))
             return answered(video, chunk, outcome)
 
         monkeypatch.setattr(WorkerPool, "size", lambda _: 2)
-        monkeypatch.setattr(videos.SplitVideo, "answered", noted)
+        monkeypatch.setattr(videos.ClaimedVideo, "answered", noted)
 
     def outcome(self, engine: str, **options) -> Outcome:
         self.answers.clear()
@@ -338,7 +338,7 @@ def test_run_jobs_yields_outcomes_while_taking_jobs(cluster):
     for number, _ in enumerate(run_jobs(source())):
         largest = max(largest, taken - number)
     assert taken == 3000
-    assert largest <= engine.CHUNK * 6
+    assert largest <= engine.JOBS_PER_BATCH * 6
 
 
 def test_job_that_ends_its_workers_fails_alone(cluster, tmp_path):
@@ -411,8 +411,8 @@ def test_finished_plan_needs_no_cluster(models, make_folder, tmp_path, monkeypat
 def test_outcome_after_a_lost_worker_counts_as_done():
     job = Job(Path("a.png"), Path("out") / "a.png")
     returned = {"status": Status.SKIPPED, "reason": "up to date"}
-    assert engine._outcome(job, Answer(job, returned, lost=1)) == Outcome(job, Status.DONE)
-    assert engine._outcome(job, Answer(job, returned, lost=0)) == Outcome(job, Status.SKIPPED, "up to date")
+    assert engine._outcome(job, Answer(job, returned, losses=1)) == Outcome(job, Status.DONE)
+    assert engine._outcome(job, Answer(job, returned, losses=0)) == Outcome(job, Status.SKIPPED, "up to date")
 
 
 def node(**resources: float) -> dict:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colorize_cli.engine.cluster import dispatch
-from colorize_cli.engine.cluster.dispatch import MOST_LOST, Answer, Dispatcher
+from colorize_cli.engine.cluster.dispatch import MOST_LOSSES, Answer, Dispatcher
 
 
 class DiedError(Exception):
@@ -25,8 +25,8 @@ class WorkerHandle:
     """A worker that doubles numbers in a thread. It dies of the numbers for which `dies` is true."""
 
     def __init__(self, dies: Callable[[int], bool], most: int, pause: float = 0.0) -> None:
-        self.most, self.pause = most, pause
-        self.chunks: list[tuple[int, ...]] = []
+        self.max_batches, self.pause = most, pause
+        self.batches: list[tuple[int, ...]] = []
         self.unfinished: list[tuple[int, ...]] = []
         self.largest_load = 0
         self._dies = dies
@@ -49,7 +49,7 @@ class WorkerHandle:
             self._inbox.put((items, future))
         return future
 
-    def lost(self, items: Sequence[int]) -> None:
+    def mark_lost(self, items: Sequence[int]) -> None:
         self.unfinished.append(tuple(items))
 
     def end(self) -> None:
@@ -59,7 +59,7 @@ class WorkerHandle:
     def _work(self) -> None:
         while (entry := self._inbox.get()) is not None:
             items, future = entry
-            self.chunks.append(tuple(items))
+            self.batches.append(tuple(items))
             time.sleep(self.pause)
             if any(map(self._dies, items)):
                 with self._lock:
@@ -134,15 +134,15 @@ examples = settings(max_examples=40, deadline=None)
 def test_dispatcher_answers_each_item(count, size, workers, most):
     with handles(lambda: WorkerHandle(never, most), workers) as pool:
         got = list(answers(range(count), Dispatcher(pool.arrived, size, (DiedError,))))
-    assert sorted((a.item, a.result, a.lost) for a in got) == [(n, 2 * n, 0) for n in range(count)]
-    assert all(len(chunk) <= size for handle in pool.all for chunk in handle.chunks)
+    assert sorted((a.item, a.result, a.losses) for a in got) == [(n, 2 * n, 0) for n in range(count)]
+    assert all(len(chunk) <= size for handle in pool.all for chunk in handle.batches)
     assert all(handle.largest_load <= most for handle in pool.all)
 
 
 @examples
 @given(**sizes, seed=st.integers(0, 10**6))
 def test_dispatcher_survives_random_deaths(count, size, workers, most, seed):
-    dice, left, lock = random.Random(seed), [MOST_LOST - 1], threading.Lock()  # noqa: S311
+    dice, left, lock = random.Random(seed), [MOST_LOSSES - 1], threading.Lock()  # noqa: S311
 
     def dies(_: int) -> bool:
         with lock:
@@ -162,9 +162,9 @@ def test_dispatcher_gives_up_only_poisonous_items(count, size, workers, most, po
         got = list(answers(range(count), Dispatcher(pool.arrived, size, (DiedError,))))
     assert sorted(a.item for a in got) == list(range(count))
     assert {a.item for a in got if a.result is None} == {n for n in poison if n < count}
-    assert all(a.lost == MOST_LOST for a in got if a.result is None)
-    deaths = Counter(n for handle in pool.all for chunk in handle.chunks for n in chunk if n in poison)
-    assert max(deaths.values(), default=0) <= MOST_LOST, "no more workers die of it than it takes to be sure"
+    assert all(a.losses == MOST_LOSSES for a in got if a.result is None)
+    deaths = Counter(n for handle in pool.all for chunk in handle.batches for n in chunk if n in poison)
+    assert max(deaths.values(), default=0) <= MOST_LOSSES, "no more workers die than it takes to be sure"
 
 
 @examples
@@ -180,7 +180,7 @@ def test_dispatcher_answers_each_item_once_despite_all_faults(count, size, worke
         got = list(answers(range(count), Dispatcher(pool.arrived, size, (DiedError,))))
     assert sorted(a.item for a in got) == list(range(count))
     for answer in got:
-        assert answer.result == 2 * answer.item or (answer.result is None and answer.lost == MOST_LOST)
+        assert answer.result == 2 * answer.item or (answer.result is None and answer.losses == MOST_LOSSES)
 
 
 def test_dispatcher_takes_no_more_than_workers_can_hold():
@@ -209,8 +209,8 @@ def test_slow_worker_does_not_delay_the_others():
     with handles(lambda: next(makes), 2) as pool:
         order = [a.item for a in answers(range(60), Dispatcher(pool.arrived, 2, (DiedError,)))]
     assert sorted(order) == list(range(60))
-    assert sum(map(len, quick.chunks)) > 50
-    assert order[-2:] == list(slow.chunks[0])
+    assert sum(map(len, quick.batches)) > 50
+    assert order[-2:] == list(slow.batches[0])
 
 
 def test_dispatcher_sends_few_items_without_waiting():
@@ -225,7 +225,7 @@ def test_dispatcher_sends_few_items_without_waiting():
         first = next(answers(source(), dispatcher))
         list(dispatcher.finish())
     assert first.item == 1
-    assert len(pool.all[0].chunks[0]) < 40
+    assert len(pool.all[0].batches[0]) < 40
 
 
 def test_lone_item_has_its_worker_to_itself():
@@ -256,7 +256,7 @@ def test_lone_item_does_not_stop_the_other_workers():
         dispatcher = Dispatcher(pool.arrived, 1, (DiedError,))
         got = list(answers(range(40), dispatcher, alone=lambda n: n == 0))
     assert len(got) == 40
-    assert min(len(handle.chunks) for handle in pool.all) > 10
+    assert min(len(handle.batches) for handle in pool.all) > 10
 
 
 def test_dispatcher_waits_for_the_first_worker():
@@ -270,7 +270,7 @@ def test_later_workers_get_work():
         threading.Timer(0.05, lambda: setattr(pool, "_least", 2)).start()
         assert len(list(answers(range(200), Dispatcher(pool.arrived, 2, (DiedError,))))) == 200
     assert len(pool.all) == 2
-    assert len(pool.all[1].chunks) > 10
+    assert len(pool.all[1].batches) > 10
 
 
 def test_other_worker_errors_are_raised():

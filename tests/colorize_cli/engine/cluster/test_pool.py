@@ -8,11 +8,11 @@ import pytest
 from ray import exceptions
 
 from colorize_cli.engine.cluster import pool
-from colorize_cli.engine.cluster.dispatch import MOST_LOST, Answer, Dispatcher
+from colorize_cli.engine.cluster.dispatch import MOST_LOSSES, Answer, Dispatcher
 from tests.helpers import fake_session
 
 # As Ray 2.60.0 raises them when the process or the node of a call is lost.
-LOSSES = [
+LOSS_ERRORS = [
     exceptions.ActorDiedError(),
     exceptions.ActorUnavailableError("it restarts", b"0" * 16),
     exceptions.ActorUnschedulableError("its node is gone"),
@@ -34,13 +34,13 @@ def done(value: Any) -> Future:
     return future
 
 
-@pytest.mark.parametrize("error", LOSSES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", LOSS_ERRORS, ids=lambda error: type(error).__name__)
 def test_dispatch_worker_lost_in_any_way_repeats_the_item_and_gives_it_up(error):
     unfinished = []
-    worker = SimpleNamespace(most=1, submit=lambda _: failed(error), lost=unfinished.append)
-    dispatcher = Dispatcher(lambda: [worker], 1, pool.LOST)
-    assert [*dispatcher.put("a"), *dispatcher.finish()] == [Answer("a", None, MOST_LOST)]
-    assert unfinished == [("a",)] * MOST_LOST
+    worker = SimpleNamespace(max_batches=1, submit=lambda _: failed(error), mark_lost=unfinished.append)
+    dispatcher = Dispatcher(lambda: [worker], 1, pool.LOSS_ERRORS)
+    assert [*dispatcher.put("a"), *dispatcher.finish()] == [Answer("a", None, MOST_LOSSES)]
+    assert unfinished == [("a",)] * MOST_LOSSES
 
 
 class FakeRay:

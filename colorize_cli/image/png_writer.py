@@ -7,7 +7,6 @@ in stripes, so that memory beyond the picture itself stays small.
 import io
 import struct
 import zlib
-from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -15,9 +14,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from colorize_cli.color.lab import Codes
+from colorize_cli.image import png_reader
 from colorize_cli.image.frame import with_alpha
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BITS = 16
 _COLOR_TYPES = {3: 2, 4: 6}  # by channels: truecolor, truecolor with alpha
 _SUB = 1  # filter: the difference from the pixel to the left
@@ -36,13 +35,13 @@ def write(file: BinaryIO, rgb: npt.NDArray[np.uint16], alpha: Codes | None, savi
         saving: Options of Pillow's `save` for the metadata.
     """
     height, width, channels = *rgb.shape[:2], 3 if alpha is None else 4
-    file.write(_SIGNATURE)
+    file.write(png_reader.SIGNATURE)
     _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, _BITS, _COLOR_TYPES[channels], 0, 0, 0))
     small = io.BytesIO()
     Image.new("RGB", (1, 1)).save(small, "PNG", **saving)
-    for kind, data in _chunks(small.getvalue()):
+    for kind, chunk, _ in png_reader.chunks(small):
         if kind not in _WRITTEN_HERE:
-            _chunk(file, kind, data)
+            file.write(chunk)
     compressor = zlib.compressobj(_LEVEL, strategy=zlib.Z_FILTERED)
     step = max(1, _STRIPE_BYTES // (width * channels * 2))
     for start in range(0, height, step):
@@ -70,13 +69,3 @@ def _chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
     file.write(struct.pack(">I", len(data)) + kind)
     file.write(data)
     file.write(struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))))
-
-
-def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the type and data of each chunk of a file."""
-    position = len(_SIGNATURE)
-    while position < len(content):
-        (length,) = struct.unpack_from(">I", content, position)
-        data = position + 8
-        yield content[position + 4 : data], content[data : data + length]
-        position = data + length + 4

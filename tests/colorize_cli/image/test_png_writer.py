@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from colorize_cli.image import png16
+from colorize_cli.image import png_writer
 
 
 def decoded(content: bytes) -> np.ndarray:
@@ -16,7 +16,7 @@ def decoded(content: bytes) -> np.ndarray:
 
 def written(samples: np.ndarray, **saving) -> bytes:
     file = io.BytesIO()
-    png16.write(file, samples[..., :3], samples[..., 3] if samples.shape[2] > 3 else None, saving)
+    png_writer.write(file, samples[..., :3], samples[..., 3] if samples.shape[2] > 3 else None, saving)
     return file.getvalue()
 
 
@@ -52,7 +52,7 @@ def test_write_memory_is_independent_of_height(tmp_path):
         samples = np.random.default_rng(0).integers(0, 65536, (height, 500, 3), dtype=np.uint16)
         with (tmp_path / "a.png").open("wb") as file:
             tracemalloc.start()
-            png16.write(file, samples, None, {})
+            png_writer.write(file, samples, None, {})
             size = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
         return size

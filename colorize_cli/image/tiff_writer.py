@@ -24,19 +24,9 @@ _STRIP_BYTES = 1 << 20
 _LEVEL = 4  # above it files hardly shrink and time doubles
 _LARGEST = 2**32 - 1
 # TIFF 6.0 and its supplements.
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _SAMPLES, _ROWS = (
-    256,
-    257,
-    258,
-    259,
-    262,
-    273,
-    277,
-    278,
-)
-_STRIP_SIZES, _ACROSS, _DOWN, _PLANAR, _UNIT, _PREDICTOR, _EXTRA, _ICC = (
-    279, 282, 283, 284, 296, 317, 338, 34675,
-)  # fmt: skip
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
+_STRIPS, _SAMPLES, _ROWS, _STRIP_SIZES, _ACROSS, _DOWN = 273, 277, 278, 279, 282, 283
+_PLANAR, _UNIT, _PREDICTOR, _EXTRA, _ICC = 284, 296, 317, 338, 34675
 _DEFLATE, _RGB, _HORIZONTAL, _INCH, _UNASSOCIATED = 8, 2, 2, 2, 2
 _RATIONAL, _FINEST = 5, 10_000  # greatest denominator of a resolution
 

@@ -14,7 +14,7 @@ from PIL import PngImagePlugin
 from colorize_cli.core.errors import ReadError
 from colorize_cli.image import exif, icc
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ANCILLARY = 0x20  # bit of the first byte of a chunk's type
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 # What a decoder needs for the samples.
@@ -96,7 +96,7 @@ def _joined(file: BinaryIO, *, keep_text: bool) -> bytearray:
         file: The file, at its start.
         keep_text: Also return all other chunks.
     """
-    content = bytearray(_SIGNATURE)
+    content = bytearray(SIGNATURE)
     for kind, data, whole in chunks(file):
         skipped = kind[0] & _ANCILLARY and kind not in _ANIMATION and not whole
         if not skipped and (keep_text or kind in _SAMPLES):
@@ -111,7 +111,7 @@ def chunks(file: IO[bytes], kinds: Collection[bytes] | None = None) -> Iterator[
         file: The file. Its position changes.
         kinds: Types to yield; chunks of other types are skipped unread. None for all.
     """
-    position = len(_SIGNATURE)
+    position = len(SIGNATURE)
     while len(head := exif.read_at(file, position, 8)) == 8:
         length, kind = struct.unpack(">I4s", head)
         if kinds is None or kind in kinds:
