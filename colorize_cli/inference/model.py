@@ -194,7 +194,7 @@ def read(path: Path | None = None) -> bytes:
     Raises:
         ModelError: The file cannot be read, is not a regular file, or is too large.
     """
-    with _explained(path), filesystem.opened(_file(path)) as file:
+    with _explained(path), filesystem.open_regular(_file(path)) as file:
         if os.fstat(file.fileno()).st_size > _MOST_BYTES:
             raise ModelError("it is larger than 2 GiB, the limit of the format")
         return file.read(_MOST_BYTES)
