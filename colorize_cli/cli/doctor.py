@@ -54,7 +54,7 @@ MODULES: dict[str, str] = {
     "tifffile": "tifffile",
 }
 _NEED_NUMPY = ("cv2", "imagecodecs", "onnxruntime", "simplejpeg", "tifffile")
-_WITH_CUDA = "onnxruntime-gpu[cuda,cudnn]"
+_WITH_CUDA = "onnxruntime-gpu[cuda,cudnn]>=1.21.1"
 # Largest accepted difference in a* or b* between CUDA and the CPU: TF32 and fp16 round more than fp32.
 TOLERANCE = 2.0
 # Largest accepted mean error in L* of a format. Lossy formats stay far below it on a gradient.

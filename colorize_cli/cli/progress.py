@@ -1,26 +1,8 @@
 """Report outcomes to people and programs.
 
 People get a progress bar on a terminal and plain lines elsewhere, on stderr. Programs get JSON lines on
-stdout, one object for each outcome. Before these comes one with the same fields and the status "skipped" for
-each directory in which something is left out, not counted in the summary:
-
-    source       path or URL as it was found, or "-" for standard input
-    destination  path or URL, or "-" for standard output
-    status       "done", "skipped" or "failed"; with --dry-run "planned" for what a run would do
-    reason       why it was skipped or failed, else null
-    seconds      object: time per completed stage ("decode", "infer", "compose", "encode", and for remote
-                 files "fetch" and "put")
-    device       "cuda" or "cpu", where the network ran; null if it did not run
-    batch        pictures in the call of the network; null if it did not run
-    frames       number of frames of a video; null for pictures
-    cuts         number of cuts detected in a video; null for pictures
-    size         short side in pixels of the network's input if memory forced a smaller one, else null
-    ignored      object: number of ignored files of other kinds in an input directory and below, by ending in
-                 lower case ("" without one); else null
-    notes        array: lines on what a video's output lacks or holds in another form
-
-URLs are printed without secrets. Bytes in a path that are not UTF-8 become lone surrogates U+DC80 to U+DCFF
-(PEP 383). Later versions may add fields.
+stdout, one object for each outcome, and before these one for each directory in which something is left out,
+not counted in the summary. OPERATIONS.md describes the fields.
 """
 
 import json
@@ -45,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def to_json(outcome: Outcome, status: str | None = None) -> str:
-    """Return an outcome as JSON without a line break. The module docstring lists the fields.
+    """Return an outcome as JSON without a line break. OPERATIONS.md describes the fields.
 
     Args:
         outcome: The outcome.

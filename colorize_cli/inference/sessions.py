@@ -101,7 +101,7 @@ def on_gpus(data: bytes, gpus: list[int]) -> "list[onnxruntime.InferenceSession]
     import onnxruntime
 
     if _CUDA not in onnxruntime.get_available_providers():
-        raise DeviceError("this onnxruntime was built without CUDA; install onnxruntime-gpu")
+        raise DeviceError("this onnxruntime was built without CUDA (see colorize doctor)")
     if not cuda.is_installed():
         raise DeviceError("no NVIDIA driver is installed here")
     # It prints to stdout. The sessions below show if loading worked.

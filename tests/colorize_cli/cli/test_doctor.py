@@ -136,6 +136,18 @@ def test_module_table_equals_the_requirements_of_the_project():
     assert set(doctor.MODULES.values()) == wanted
 
 
+def test_cpu_stand_in_satisfies_the_project_but_not_its_extra_for_cuda():
+    root = Path(__file__).parents[3]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    stand_in = tomllib.loads((root / "cpu" / "pyproject.toml").read_text())["project"]
+    assert stand_in["name"] == "onnxruntime-gpu"
+    plain = next(r for r in map(Requirement, project["dependencies"]) if r.name == stand_in["name"])
+    assert plain.specifier.contains(stand_in["version"])
+    (with_cuda,) = map(Requirement, project["optional-dependencies"]["cuda"])
+    assert str(with_cuda) == str(Requirement(doctor._WITH_CUDA))
+    assert not with_cuda.specifier.contains(stand_in["version"])
+
+
 def test_requirement_is_that_of_the_project():
     requirements = importlib.metadata.requires("colorize-cli")
     stated = [text for text in requirements if Requirement(text).name == "pillow"]
@@ -363,7 +375,7 @@ def test_cuda_libraries_missing_are_named(models, gpu, monkeypatch):
     assert "cudart" in loaded
     assert "cublas" not in loaded
     assert len(missing.split(", ")) == 2
-    assert found["libraries"].mend == 'pip install "onnxruntime-gpu[cuda,cudnn]"'
+    assert found["libraries"].mend == 'pip install "onnxruntime-gpu[cuda,cudnn]>=1.21.1"'
 
 
 def test_cuda_libraries_not_needed_are_a_note(models, gpu, monkeypatch):
@@ -380,7 +392,7 @@ def test_onnxruntime_without_cuda_names_the_gpu_package(models, gpu, monkeypatch
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.0")
     found = examined(models.gray)
     assert problems(found) == {"cuda"}
-    command = 'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]"'
+    command = 'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]>=1.21.1"'
     assert found["cuda"].mend == command
     monkeypatch.setattr(doctor, "_HAS_GPU_WHEEL", False)
     assert examined(models.gray)["cuda"].verdict is Verdict.NOTE
@@ -401,7 +413,7 @@ def test_onnxruntime_too_old_is_a_problem(models, gpu, monkeypatch):
     found = examined(models.gray)
     assert problems(found) == {"cuda"}
     assert "too old" in found["cuda"].text
-    assert found["cuda"].mend.endswith('&& pip install "onnxruntime-gpu[cuda,cudnn]"')
+    assert found["cuda"].mend.endswith('&& pip install "onnxruntime-gpu[cuda,cudnn]>=1.21.1"')
 
 
 def test_onnxruntime_damaged_is_a_problem(models, gpu, monkeypatch):

@@ -30,7 +30,7 @@ from tests.helpers.film_files import (
     text_of,
 )
 
-README = Path(__file__).parents[3] / "README.md"
+GUIDE = Path(__file__).parents[3] / "colorize_cli" / "README.md"
 HEADINGS = ("container", "encoders", "PCM sound", "text subtitles", "chapters", "time code", "cover art")
 
 
@@ -58,9 +58,9 @@ def refused(source: Path, output: Path, models, *options: str) -> str:
 
 
 def table() -> dict[str, dict[str, str]]:
-    """Return the rows of README's table of containers, by file name suffix."""
+    """Return the rows of the guide's table of containers, by file name suffix."""
     found = {}
-    for line in README.read_text().splitlines():
+    for line in GUIDE.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == len(HEADINGS) and re.match(r"`\.", cells[0]):
             row = dict(zip(HEADINGS, cells, strict=True))
@@ -70,7 +70,7 @@ def table() -> dict[str, dict[str, str]]:
 
 def test_table_of_containers_has_all_of_them():
     assert set(table()) == set(CONTAINERS)
-    assert f"| {' | '.join(HEADINGS)} |" in README.read_text()
+    assert f"| {' | '.join(HEADINGS)} |" in GUIDE.read_text()
 
 
 @pytest.mark.parametrize("suffix", CONTAINERS)
