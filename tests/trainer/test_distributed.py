@@ -57,10 +57,15 @@ if __name__ == "__main__":
 
 def train_in(processes: int, script: Path, data: Path, folder: Path) -> list[dict[str, float]]:
     """Return the metrics of a run with `processes` processes."""
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        if processes > 1
+        else []
+    )
     command = [sys.executable, *launcher, str(script), str(data), str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=240)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr
     return [json.loads(line) for line in (folder / METRICS_NAME).read_text().splitlines()]
 
 
