@@ -35,7 +35,8 @@ from colorize_cli.guidance.palette import Palette, transfer
 from colorize_cli.guidance.propagation import spread
 from colorize_cli.image import reader, thumbnail
 from colorize_cli.inference.model import Model
-from colorize_cli.storage.filesystem import Storages
+from colorize_cli.storage import stdio
+from colorize_cli.storage.filesystem import LocalStorage, Storages
 
 # Increment this when the same hints or reference give different pixels.
 _RENDERING = 2
@@ -196,10 +197,10 @@ def read_hints(path: Path, max_pixels: int) -> Hints | dict[str, DrawnHints]:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
+            content = stdio.read_all(file, _MOST_BYTES)
     except OSError as error:
         raise UsageError(f"cannot read the hints {path}: {error.strerror}") from error
-    if len(content) > _MOST_BYTES:
+    if content is None:
         raise UsageError(f"{path}: hints of more than {_MOST_BYTES >> 20} MiB are not supported")
     try:
         try:
@@ -231,22 +232,27 @@ def _found_below(directory: Path, plan: Plan, announce: Callable[[str], None]) -
     """Return the hints files of jobs in a directory, at the paths of their sources below the input.
 
     Raises:
-        UsageError: The directory cannot be searched.
+        UsageError: The directory, or one below it, cannot be searched.
     """
-
-    def refuse(error: OSError) -> None:
-        raise UsageError(f"cannot read the hints {error.filename}: {error.strerror}") from error
-
     jobs = {_below_input(job, plan): job for job in (*plan.jobs, *plan.elsewhere)}
     found: dict[Job, Path] = {}
     unused: list[Path] = []
-    for folder, _, names in os.walk(directory, onerror=refuse, followlinks=True):
-        for path in (Path(folder, name) for name in names if name.endswith(HINTS_SUFFIX)):
-            job = jobs.get(str(path.relative_to(directory)).removesuffix(HINTS_SUFFIX))
-            if job is None:
-                unused.append(path)
-            else:
-                found[job] = path
+    try:
+        entries = list(LocalStorage().walk(directory, None, lambda _: False))
+    except OSError as error:
+        raise UsageError(f"cannot read the hints {directory}: {error.strerror}") from error
+    for entry in entries:
+        path = directory / entry.name
+        if entry.is_directory and entry.error is not None:
+            raise UsageError(f"cannot read the hints {path}: {entry.error}")
+        if entry.is_directory:  # one with a manifest, see `Storage.walk`
+            announce(f"{path} is not searched for hints, as it holds outputs of an earlier run")
+        elif not entry.name.endswith(HINTS_SUFFIX):
+            continue
+        elif (job := jobs.get(str(Path(entry.name)).removesuffix(HINTS_SUFFIX))) is not None:
+            found[job] = path
+        else:
+            unused.append(path)
     if unused:
         announce(f"{directory}: hints files for no picture of this run: {len(unused)}, such as {min(unused)}")
     elif not found:
@@ -260,7 +266,7 @@ def _read(files: Mapping[Job, Location]) -> tuple[dict[Job, Hints], dict[Job, st
 
     def read(location: Location) -> Hints | str:
         try:
-            hints = notation.parse(storages.of(location).read(location))
+            hints = notation.parse(storages.of(location).read(location, notation.LONGEST + 1))
         except OSError as error:
             return f"cannot read its hints {location}: {error.strerror}"
         except (ReadError, UsageError) as error:

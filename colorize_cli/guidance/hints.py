@@ -51,7 +51,7 @@ _POINT = frozenset({"x", "y", "color", "colour", "radius"})
 _STROKE = frozenset({"points", "color", "colour", "width"})
 _PARTS = frozenset({"points", "strokes"})
 _LIMIT = 1e6  # bound of coordinates and sizes, in pixels
-_LONGEST = 1 << 24  # bytes of JSON
+LONGEST = 1 << 24  # bytes of JSON
 # Bounds of the time for drawing: pixels of the rectangles around all lines and points, and how often these
 # may cover the image.
 _MOST_PIXELS, _MOST_COVERS = 1 << 30, 50
@@ -177,8 +177,8 @@ def parse(text: str | bytes) -> DrawnHints | dict[str, DrawnHints]:
         UsageError: It is not valid JSON, or not in the format that this module describes. The message says
             where the error is.
     """
-    if len(text) > _LONGEST:
-        raise UsageError(f"hints of more than {_LONGEST >> 20} MiB of JSON are not supported")
+    if len(text) > LONGEST:
+        raise UsageError(f"hints of more than {LONGEST >> 20} MiB of JSON are not supported")
     try:
         given = json.loads(text, object_pairs_hook=_unique)
     except RecursionError:

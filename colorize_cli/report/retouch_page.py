@@ -143,7 +143,7 @@ def _marks(path: Path, shape: tuple[int, int]) -> list[dict[str, Any]]:
             "stroke": number >= len(points),
             "a": mark.chroma[0],
             "b": mark.chroma[1],
-            "text": one["color"],
+            "text": one.get("color", one.get("colour")),
         }
         for number, (mark, one) in enumerate(zip(hints.marks, [*points, *strokes], strict=True))
     ]

@@ -96,6 +96,14 @@ def chroma(pixels: np.ndarray) -> np.ndarray:
     return lab.srgb_to_lab(pixels / 255)[..., 1:]
 
 
+def test_retouch_page_shows_the_color_of_hints_in_british_spelling(models, photo, tmp_path):
+    beside = photo.with_name(f"{photo.name}.hints.json")
+    beside.write_text('{"points": [{"x": 3, "y": 4, "colour": "navy"}]}')
+    assert invoke(models, photo, "--page", tmp_path / "page.html").exit_code == 0
+    (shown,) = photos_of(Page(tmp_path / "page.html"))
+    assert [mark["text"] for mark in shown["marks"]] == ["navy"]
+
+
 def test_retouch_page_holds_the_photographs_and_their_hints(models, photo, gray_photo, tmp_path):
     Image.fromarray(gray_photo).resize((2000, 1500)).save(tmp_path / "large.jpg")
     (photo.parent / "a.png.hints.json").write_text(json.dumps(HINTS))

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -347,6 +348,40 @@ def test_unused_files_of_a_hints_directory_are_named(models, scans, tmp_path):
     assert told(models, *options) == [
         f"{corrections}: hints files for no picture of this run: 1, such as {lost}"
     ]
+
+
+def test_hints_directory_with_folders_linked_to_each_other_is_searched_once(models, scans, tmp_path):
+    corrections = tmp_path / "corrections"
+    folders = [corrections / f"{number}" for number in range(8)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    for folder in folders:
+        for other in folders:
+            (folder / f"to-{other.name}").symlink_to(other)
+    lost = written(corrections / "3" / "c.png.hints.json", RED)
+    written(corrections / "a.png.hints.json", RED)
+    assert told(models, "--hints", corrections, scans, tmp_path / "out") == [
+        f"{corrections}: hints files for no picture of this run: 1, such as {lost}"
+    ]
+
+
+def test_outputs_below_a_hints_directory_are_not_searched_and_named(models, scans, tmp_path):
+    corrections = tmp_path / "corrections"
+    assert colorize(models, scans, corrections / "out")[0] == 0
+    written(corrections / "a.png.hints.json", RED)
+    assert told(models, "--hints", corrections, scans, tmp_path / "out") == [
+        f"{corrections / 'out'} is not searched for hints, as it holds outputs of an earlier run"
+    ]
+
+
+def test_hints_file_beyond_memory_fails_its_picture(models, scans, tmp_path):
+    hints = scans / "a.png.hints.json"
+    hints.touch()
+    os.truncate(hints, 1 << 36)
+    status, lines, _ = colorize(models, scans / "a.png", tmp_path / "out.png")
+    assert status == 1
+    reason = f"cannot use its hints {hints}: hints of more than 16 MiB of JSON are not supported"
+    assert [line["reason"] for line in lines] == [reason]
 
 
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)])
