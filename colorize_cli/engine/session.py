@@ -127,9 +127,14 @@ class Session:
         if (refused := job.refused or self._guidance.problems.get(job)) is not None:
             return Outcome.failed(job, refused)
         try:
-            kept = self._outputs.kept(self.files_of(job))
+            files = self.files_of(job)
+            kept = self._outputs.kept(files)
             if kept is None:
-                self.warn_of_lost_hints(job)
+                if self._outputs.loses_hints(files):
+                    self._announce(
+                        f"{destination} was made with hints, and is made again without, as this run has none"
+                        f" for {job.source}"
+                    )
                 return None
         except UsageError:  # the run cannot be carried out
             raise
@@ -162,18 +167,6 @@ class Session:
         if is_finished and isinstance(destination, Path) and stdio.is_video(job.source):
             work_dir.discard(destination)
         return outcome
-
-    def warn_of_lost_hints(self, job: Job) -> None:
-        """Tell the user if the job replaces an output that was made with hints by one without.
-
-        Raises:
-            ReadError: The store of the output cannot be read.
-        """
-        if self._outputs.loses_hints(self.files_of(job)):
-            self._announce(
-                f"{job.destination} was made with hints, and is made again without, as this run has none for"
-                f" {job.source}"
-            )
 
     @functools.cached_property
     def _info(self) -> ModelInfo:

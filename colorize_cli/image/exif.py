@@ -169,7 +169,7 @@ def has_thumbnail(block: bytes) -> bool:
     """Return True if a block holds a thumbnail."""
     file = io.BytesIO(block)
     head = stream(file)
-    second = following(file, head, head.first) if head and not head.big else 0
+    second = following(file, head, entries(file, head, head.first)) if head and not head.big else 0
     return bool(head and any(e.tag == _THUMBNAIL_START for e in entries(file, head, second)))
 
 
@@ -279,7 +279,7 @@ def from_tiff(file: IO[bytes], page: int, offsets: list[int]) -> tuple[bytes, di
         return None
     offsets[:] = offsets or [head.first]
     while len(offsets) <= page and offsets[-1]:
-        offsets.append(following(file, head, offsets[-1]))
+        offsets.append(following(file, head, entries(file, head, offsets[-1])))
     if len(offsets) <= page or not (offset := offsets[page]):
         return None
     found = entries(file, head, offset)
@@ -360,9 +360,8 @@ def _number(file: IO[bytes], head: Stream, entry: Entry) -> int:
     return int(struct.unpack_from(head.order + kind, data)[0]) if kind and data else 0
 
 
-def following(file: IO[bytes], head: Stream, offset: int) -> int:
-    """Return the offset of the directory after the one at an offset, or 0."""
-    found = entries(file, head, offset)
+def following(file: IO[bytes], head: Stream, found: list[Entry]) -> int:
+    """Return the offset of the directory after the one with these entries, or 0."""
     if not found:
         return 0
     row, number = (20, "Q") if head.big else (12, "I")
@@ -373,7 +372,7 @@ def following(file: IO[bytes], head: Stream, offset: int) -> int:
 def _unlink_thumbnail(file: io.BytesIO, head: Stream) -> None:
     """Unlink the directories after the main one. Cuts off the thumbnail if the block ends with it."""
     found = entries(file, head, head.first)
-    thumbnail = following(file, head, head.first)
+    thumbnail = following(file, head, found)
     if not thumbnail:
         return
     file.seek(found[-1].at + 12)

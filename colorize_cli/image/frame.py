@@ -112,6 +112,15 @@ def from_image(image: Image.Image) -> Frame:
     return Frame(lightness, alpha, False, metadata, format_, _luma_table(image), spread=spread)
 
 
+def with_space(samples: npt.NDArray[np.uint16]) -> tuple[npt.NDArray[np.uint16], str]:
+    """Return decoded samples as (H, W, channels) and their color space, both for `from_samples`.
+
+    One or two channels are gray, three or four RGB; the second or fourth is the transparency.
+    """
+    samples = np.atleast_3d(samples)
+    return samples, "GRAY" if samples.shape[2] < 3 else "RGB"
+
+
 def from_samples(
     samples: npt.NDArray[Any], space: str, icc: bytes | None, metadata: Metadata, format_: str
 ) -> Frame:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import ImageFile
 
 from colorize_cli.core.errors import ReadError, one_line
+from colorize_cli.image.frame import with_space
 
 # Brands of files whose pictures are coded with HEVC.
 _BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
@@ -45,8 +46,7 @@ def read(file: BinaryIO) -> tuple[npt.NDArray[np.uint16], str]:
     """Decode the primary picture of a file of more than 8 bits.
 
     Returns:
-        (H, W, channels), with a channel for transparency if there is one; and the color space for
-        `frame.from_samples`.
+        Samples and color space, as `frame.with_space`.
 
     Raises:
         ReadError: The file is damaged.
@@ -55,7 +55,7 @@ def read(file: BinaryIO) -> tuple[npt.NDArray[np.uint16], str]:
 
     try:
         picture = pillow_heif.open_heif(file, convert_hdr_to_8bit=False, hdr_to_16bit=True)
-        samples = np.atleast_3d(np.asarray(picture[picture.primary_index]))
+        samples = np.asarray(picture[picture.primary_index])
     except (OSError, ValueError, RuntimeError, EOFError) as error:
         raise ReadError(f"damaged: {one_line(error)}") from error
-    return samples, "GRAY" if samples.shape[2] < 3 else "RGB"
+    return with_space(samples)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colorize_cli.core.errors import ReadError
+from colorize_cli.image.frame import with_space
 
 # Markers SOC and SIZ of the code stream, which begins near the start of the file; and the offset of
 # the precision of the first component from there (annex A.5.1).
@@ -27,19 +28,18 @@ def read(file: BinaryIO, depth: int) -> tuple[npt.NDArray[np.uint16], str]:
     """Decode a file of `depth` bits, from 9 to 16.
 
     Returns:
-        (H, W, channels), with a channel for transparency if there is one; and the color space for
-        `frame.from_samples`.
+        Samples and color space, as `frame.with_space`.
 
     Raises:
         ReadError: The file is damaged.
     """
     try:
-        samples = np.atleast_3d(imagecodecs.jpeg2k_decode(file.read()))
+        samples = imagecodecs.jpeg2k_decode(file.read())
     except imagecodecs.Jpeg2kError as error:
         raise ReadError(f"damaged: {error}") from error
     if depth < 16:
         samples = np.rint(samples * np.float32(65535 / (2**depth - 1)))
-    return samples.astype(np.uint16, copy=False), "GRAY" if samples.shape[2] < 3 else "RGB"
+    return with_space(samples.astype(np.uint16, copy=False))
 
 
 def encode(samples: npt.NDArray[np.uint16]) -> bytes:

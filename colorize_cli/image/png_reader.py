@@ -13,6 +13,7 @@ from PIL import PngImagePlugin
 
 from colorize_cli.core.errors import ReadError
 from colorize_cli.image import exif, icc
+from colorize_cli.image.frame import with_space
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ANCILLARY = 0x20  # bit of the first byte of a chunk's type
@@ -68,8 +69,7 @@ def read(file: BinaryIO) -> tuple[npt.NDArray[np.uint16], str]:
     """Decode a file of 16-bit samples.
 
     Returns:
-        (H, W, channels), with a channel for transparency if there is one; and the color space for
-        `frame.from_samples`.
+        Samples and color space, as `frame.with_space`.
 
     Raises:
         ReadError: The file is damaged.
@@ -78,8 +78,7 @@ def read(file: BinaryIO) -> tuple[npt.NDArray[np.uint16], str]:
         samples = imagecodecs.png_decode(_joined(file, keep_text=False))
     except imagecodecs.PngError as error:
         raise ReadError(f"damaged: {error}") from error
-    samples = samples if samples.ndim == 3 else samples[..., None]
-    return samples, "GRAY" if samples.shape[2] < 3 else "RGB"
+    return with_space(samples)
 
 
 def damage(file: IO[bytes]) -> str | None:

@@ -103,10 +103,11 @@ def _check_counts(file: BinaryIO) -> None:
     offset, seen = head.first if head else 0, set[int]()
     while head and offset and offset not in seen and len(seen) < _MOST_PAGES:
         seen.add(offset)
-        for entry in exif.entries(file, head, offset):
+        found = exif.entries(file, head, offset)
+        for entry in found:
             if entry.values > _MOST_VALUES and entry.tag in _LAYOUT | _DESCRIBED:
                 raise ReadError(f"damaged TIFF header: tag {entry.tag} has {entry.values:,} values")
-        offset = exif.following(file, head, offset)
+        offset = exif.following(file, head, found)
 
 
 def bytes_a_pixel(image: Any) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from colorize_cli.core.errors import WriteError
+from colorize_cli.video import files
 from colorize_cli.video.encoder import CONTAINERS
 from colorize_cli.video.pixel_format import VideoInfo
 
@@ -153,10 +154,10 @@ def _ebml(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
         name, at = int.from_bytes(data[at : at + length], "big"), at + length
         if at >= end:  # cut off
             return
-        length = 9 - data[at].bit_length()
-        size = int.from_bytes(data[at : at + length], "big") & ((1 << 7 * length) - 1)
-        yield name, at + length, at + length + size
-        at += length + size
+        length, size = files.ebml_size(data, at)
+        begin = at + length
+        at = end + 1 if size is None else begin + size  # an unknown size leads beyond the end
+        yield name, begin, at
 
 
 def _elements(data: bytes) -> list[tuple[int, bytes]]:

@@ -117,9 +117,8 @@ def packets(container: InputContainer) -> Iterator["Packet[Any]"]:
             ends[stream.index] = max(ends.get(stream.index, shown), shown + length)
         if shift:
             ticks = round(shift / unit)
-            if (
-                packet.dts is not None
-            ):  # a stream that overlaps itself catches up in packets of half the length
+            # A stream that overlaps itself catches up in packets of half the length.
+            if packet.dts is not None:
                 ticks += max(0, soonest.get(stream.index, 0) - packet.dts - ticks)
                 packet.dts += ticks
             packet.pts = None if packet.pts is None else packet.pts + ticks
@@ -176,14 +175,11 @@ def is_whole_matroska(file: BinaryIO) -> bool:
         file.seek(at)
         head = file.read(_EBML_HEAD)
         length = 9 - head[0].bit_length()
-        size_length = 9 - int.from_bytes(head[length : length + 1], "big").bit_length()
+        size_length, size = ebml_size(head, length)
         if length > _LONGEST_NAME or size_length > _LONGEST_SIZE or len(head) < length + size_length:
             return False
         name, at = head[:length], at + length + size_length
-        size = int.from_bytes(head[length : length + size_length], "big") & (
-            unknown := (1 << 7 * size_length) - 1
-        )
-        if size == unknown:
+        if size is None:
             return len(ends) == 1  # a segment
         if at + size > ends[-1] or (length < _LONGEST_NAME and name not in _SHORT_NAMES):
             return False
@@ -198,6 +194,17 @@ def is_whole_matroska(file: BinaryIO) -> bool:
     return at == ends[-1]
 
 
+def ebml_size(data: bytes, at: int) -> tuple[int, int | None]:
+    """Return the bytes that the size of an EBML element takes, and the size; None if it is unknown.
+
+    It begins with one zero bit less than it has bytes, and a one (RFC 8794, section 4). All ones: unknown.
+    """
+    length = 9 - int.from_bytes(data[at : at + 1], "big").bit_length()
+    unknown = (1 << 7 * length) - 1
+    size = int.from_bytes(data[at : at + length], "big") & unknown
+    return length, None if size == unknown else size
+
+
 def _part_size(head: bytes) -> int:
     """Return the size of the part of a file that begins with `head`; 0 if it is unknown."""
     if len(head) < _SHORTEST_HEADER:
@@ -209,10 +216,8 @@ def _part_size(head: bytes) -> int:
     if head.startswith(b"OggS"):  # a page, with a list of the sizes of its segments
         return 27 + head[26] + sum(head[27 : 27 + head[26]])
     if head.startswith(_MATROSKA):
-        # A size begins with one zero bit less than it has bytes, and a one. All ones: not known.
-        length = 9 - head[4].bit_length()
-        value = int.from_bytes(head[4 : 4 + length], "big") & ((unknown := 1 << 7 * length) - 1)
-        return 0 if value == unknown - 1 else 4 + length + value
+        length, size = ebml_size(head, 4)
+        return 0 if size is None else 4 + length + size
     if head.startswith(_MXF):  # a key of 16 bytes, and a size in one byte, or in as many as it counts
         more = max(0, head[16] - 128)
         return 17 + more + (int.from_bytes(head[17 : 17 + more], "big") if more else head[16])

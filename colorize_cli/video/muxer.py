@@ -269,11 +269,12 @@ class Streams:
         if any(key.lower() == "timecode" for key in self.video.metadata):
             lacking.append("time code")
         self._out.metadata.update(_true_of_copies(self._original.metadata))
-        for metadata in (self.video.metadata, self._out.metadata):
-            for key in [key for key in metadata if time_range and key.lower() == "timecode"]:
-                seconds = (time_range[0] - self._info.start) * self._info.time_base  # type: ignore[index]
-                metadata[key] = later(metadata[key], seconds, self._info.rate)
-        if time_range is None and self._original.chapters():
+        if time_range is not None:
+            seconds = (time_range[0] - self._info.start) * self._info.time_base
+            for metadata in (self.video.metadata, self._out.metadata):
+                for key in [key for key in metadata if key.lower() == "timecode"]:
+                    metadata[key] = later(metadata[key], seconds, self._info.rate)
+        elif self._original.chapters():
             self._out.set_chapters(self._original.chapters())
             lacking.append("list of chapters")
         for what in lacking:
@@ -298,10 +299,10 @@ class Streams:
         if packet.stream is not self.video:
             if index not in self._targets:
                 return
-            if index in self._converted and (converted := self._convert(packet)) is not None:
+            if index in self._converted:
+                if (converted := self._convert(packet)) is None:
+                    return
                 packet = converted
-            elif index in self._converted:
-                return
             packet.stream = self._targets[index]
         target: Any = packet.stream
         if packet.dts is None:
